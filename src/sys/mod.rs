@@ -1,0 +1,1 @@
+mod address; pub use address::Address;
