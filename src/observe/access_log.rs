@@ -1,4 +1,0 @@
-//! placeholder
-/// How a record is written.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Format;

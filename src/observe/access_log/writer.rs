@@ -1,0 +1,255 @@
+//! The control plane's end of the access log: opens the files, runs their threads, reports what was
+//! lost.
+//!
+//! There is one thread for each file, because one that waits for a full pipe can do nothing else,
+//! and one that reports, because those that wait cannot. None of them holds up the end of the
+//! process for much longer than [`PATIENCE`].
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::outlet::{Counts, Message, Outlet, Target};
+use super::recorder::{Lane, Recorder};
+
+/// Batches a file's queue holds, from all workers: 8 MiB of the usual size, 32 MiB at worst.
+pub(super) const QUEUE: usize = 128;
+
+/// How long [`Writer::close`] waits for files that take nothing more.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between two reports about the same file.
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The open files of all access logs and the threads that write to them.
+pub struct Writer {
+    /// The file of each sink, as a position in `files`.
+    files_by_sink: Arc<[usize]>,
+    files: Vec<OpenFile>,
+    reporter: Thread,
+    /// Dropped to end the reporter.
+    reporting: SyncSender<Infallible>,
+}
+
+struct OpenFile {
+    queue: SyncSender<Message>,
+    counts: Arc<Counts>,
+    thread: Thread,
+}
+
+impl Writer {
+    /// Opens every file and starts the threads. The position of a target in the list is the sink
+    /// records are given to; targets that are the same share one file. The error names the target
+    /// and says what to do.
+    pub fn start(targets: Vec<Target>) -> io::Result<Writer> {
+        let mut distinct: Vec<Target> = Vec::new();
+        let mut files_by_sink = Vec::new();
+        for target in targets {
+            let known = distinct.iter().position(|known| *known == target);
+            files_by_sink.push(known.unwrap_or(distinct.len()));
+            if known.is_none() {
+                distinct.push(target);
+            }
+        }
+
+        let mut files = Vec::new();
+        let mut watched = Vec::new();
+        for target in distinct {
+            let file = target.open()?;
+            let counts = Arc::new(Counts::default());
+            watched.push(Watched::new(&target, counts.clone()));
+            let (queue, batches) = sync_channel(QUEUE);
+            let outlet = Outlet::new(target, file, counts.clone());
+            let thread = Thread::spawn("access-log", move || outlet.run(batches))?;
+            files.push(OpenFile { queue, counts, thread });
+        }
+        let (reporting, ended) = sync_channel(0);
+        let say = |news: &str| tracing::warn!("access log: {news}");
+        let reporter = Thread::spawn("access-log-news", move || report(watched, ended, say))?;
+        Ok(Writer { files_by_sink: files_by_sink.into(), files, reporter, reporting })
+    }
+
+    /// A recorder for one worker.
+    pub fn recorder(&self) -> Recorder {
+        let lane = |file: &OpenFile| Lane::new(file.queue.clone(), file.counts.clone());
+        Recorder::new(self.files_by_sink.clone(), self.files.iter().map(lane).collect())
+    }
+
+    /// Opens every file again by its path, after a log rotation has moved the old one. Returns at
+    /// once: a file is reopened before its next batch is written. Where that fails the old one
+    /// stays in use, with a warning.
+    pub fn reopen(&self) {
+        for file in &self.files {
+            file.counts.reopen.store(true, Ordering::Release);
+            // A full queue has messages enough to wake the thread.
+            let _ = file.queue.try_send(Message::Wake);
+        }
+    }
+
+    /// Records that never reached their file so far: dropped by recorders or lost in writing.
+    pub fn lost(&self) -> u64 {
+        self.files.iter().map(|file| missing(&file.counts)).sum()
+    }
+
+    /// Writes what recorders handed over and ends the threads; all recorders must have been
+    /// dropped. A file that takes nothing more is given up after two seconds, and its records are
+    /// reported as lost.
+    pub fn close(self) {
+        let deadline = Instant::now() + PATIENCE;
+        let threads: Vec<Thread> = self.files.into_iter().map(|file| file.thread).collect();
+        for thread in threads {
+            thread.join_until(deadline);
+        }
+        drop(self.reporting);
+        // It writes to stderr, which may be the very pipe that is full.
+        self.reporter.join_until(deadline + REPORT_INTERVAL / 4);
+    }
+}
+
+fn missing(counts: &Counts) -> u64 {
+    counts.dropped.load(Ordering::Relaxed) + counts.lost.load(Ordering::Relaxed)
+}
+
+/// A thread that can be waited for with a deadline.
+struct Thread {
+    handle: JoinHandle<()>,
+    /// Never carries anything: disconnected when the thread has ended.
+    ended: Receiver<Infallible>,
+}
+
+impl Thread {
+    fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+        let (alive, ended) = channel();
+        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _alive = alive;
+            body();
+        })?;
+        Ok(Thread { handle, ended })
+    }
+
+    /// Leaves the thread to itself where it has not ended by then.
+    fn join_until(self, deadline: Instant) {
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if let Err(RecvTimeoutError::Disconnected) = self.ended.recv_timeout(patience) {
+            // A panic has been reported already, by the hook.
+            let _ = self.handle.join();
+        }
+    }
+}
+
+/// A file whose losses are reported.
+struct Watched {
+    name: String,
+    counts: Arc<Counts>,
+    /// How many of each kind have been reported.
+    dropped: u64,
+    lost: u64,
+}
+
+impl Watched {
+    fn new(target: &Target, counts: Arc<Counts>) -> Watched {
+        Watched { name: target.to_string(), counts, dropped: 0, lost: 0 }
+    }
+
+    /// What was lost since the last time.
+    fn news(&mut self) -> Vec<String> {
+        let name = &self.name;
+        let mut news = Vec::new();
+        let dropped = since(&self.counts.dropped, &mut self.dropped);
+        if dropped > 0 {
+            news.push(format!("{dropped} records dropped, the writer cannot keep up with {name}"));
+        }
+        let lost = since(&self.counts.lost, &mut self.lost);
+        if lost > 0 {
+            let cause = io::Error::from_raw_os_error(self.counts.errno.load(Ordering::Relaxed));
+            news.push(format!("{lost} records lost, cannot write to {name}: {cause}"));
+        }
+        news
+    }
+
+    /// What will be lost because the process ends.
+    fn last_news(&self) -> Option<String> {
+        let waiting = self.counts.waiting.load(Ordering::Relaxed);
+        let name = &self.name;
+        (waiting > 0)
+            .then(|| format!("{waiting} records lost, {name} took nothing more at the end"))
+    }
+}
+
+fn since(count: &AtomicU64, told: &mut u64) -> u64 {
+    let now = count.load(Ordering::Acquire);
+    now - std::mem::replace(told, now)
+}
+
+/// Says once a second what was lost, and at the end what remains to be said.
+fn report(mut watched: Vec<Watched>, ended: Receiver<Infallible>, say: impl Fn(&str)) {
+    loop {
+        let last = ended.recv_timeout(REPORT_INTERVAL) == Err(RecvTimeoutError::Disconnected);
+        for file in &mut watched {
+            file.news().iter().for_each(|news| say(news));
+        }
+        if last {
+            break;
+        }
+    }
+    for news in watched.iter().filter_map(Watched::last_news) {
+        say(&news);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watched() -> (Watched, Arc<Counts>) {
+        let counts = Arc::new(Counts::default());
+        (Watched::new(&Target::File("/var/log/access.log".into()), counts.clone()), counts)
+    }
+
+    #[test]
+    fn losses_are_told_once_and_with_their_cause() {
+        let (mut watched, counts) = watched();
+        assert!(watched.news().is_empty());
+        counts.dropped.store(7, Ordering::Relaxed);
+        let expected = "7 records dropped, the writer cannot keep up with /var/log/access.log";
+        assert_eq!(watched.news(), [expected]);
+        assert!(watched.news().is_empty());
+
+        counts.dropped.store(9, Ordering::Relaxed);
+        counts.lost.store(3, Ordering::Relaxed);
+        counts.errno.store(rustix::io::Errno::NOSPC.raw_os_error(), Ordering::Relaxed);
+        let news = watched.news();
+        assert!(news[0].starts_with("2 records dropped"), "{news:?}");
+        assert!(
+            news[1].starts_with("3 records lost, cannot write to /var/log/access.log: No space")
+        );
+        assert_eq!(watched.last_news(), None);
+        counts.waiting.store(4, Ordering::Relaxed);
+        assert!(watched.last_news().unwrap().starts_with("4 records lost"));
+    }
+
+    #[test]
+    fn losses_are_said_although_nothing_more_happens_and_again_at_the_end() {
+        let (watched, counts) = watched();
+        counts.dropped.store(7, Ordering::Relaxed);
+        let (said, hear) = channel();
+        let (reporting, ended) = sync_channel(0);
+        let reporter = thread::spawn(move || {
+            report(vec![watched], ended, |news| said.send(news.to_owned()).unwrap());
+        });
+        let deadline = Duration::from_secs(20);
+        assert!(hear.recv_timeout(deadline).unwrap().starts_with("7 records dropped, "));
+
+        counts.dropped.store(8, Ordering::Relaxed);
+        counts.waiting.store(3, Ordering::Relaxed);
+        drop(reporting);
+        assert!(hear.recv_timeout(deadline).unwrap().starts_with("1 records dropped, "));
+        assert!(hear.recv_timeout(deadline).unwrap().starts_with("3 records lost, "));
+        reporter.join().unwrap();
+        assert!(hear.recv().is_err());
+    }
+}
