@@ -1,13 +1,26 @@
 //! The configuration as the rest of the program sees it: valid, immutable, shared by `Arc`.
 //!
-//! Text becomes a [`Config`] in two steps: `file` reads the TOML as typed and keeps where each value stood,
-//! `check` resolves names, fills defaults and refuses contradictions. Every problem found is reported at once,
-//! with its place in the file. After that nothing asks again whether a value is set or makes sense.
+//! Text becomes a [`Config`] in two steps: `file` reads the TOML as typed and keeps where each
+//! value stood, `check` resolves names, fills defaults and refuses contradictions. Every problem
+//! found is reported at once, with its place in the file. After that nothing asks again whether a
+//! value is set or makes sense. Reading a configuration resolves no names and binds nothing; the
+//! only other files it opens are those of `respond.file`.
+
+mod address;
+mod check;
+mod excerpt;
+mod file;
+mod load;
+mod report;
+mod table;
+mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::load::{DEFAULT, load, parse};
+pub use self::report::Errors;
 use crate::observe::access_log::Format;
 use crate::sys::Address;
 
@@ -46,9 +59,10 @@ pub struct Server {
 pub enum Workers {
     /// `"auto"`: one per CPU of the process's affinity mask.
     Auto,
-    /// A number, 1 to 1024: on the first CPUs of the mask, again from the start where it is longer than the mask.
+    /// A number, 1 to 1024: on the first CPUs of the mask, again from the start where it is longer
+    /// than the mask.
     Count(usize),
-    /// One per CPU id of the list; ids are not repeated.
+    /// One per CPU id of the list, each 0 to 1023; never empty, ids are not repeated.
     Cpus(Vec<usize>),
 }
 
@@ -145,7 +159,8 @@ pub struct Tcp {
 /// `protocol = "http"`
 #[derive(Debug)]
 pub struct Http {
-    /// A request head must be complete this long after its first byte, and a new connection must send one. Default 10 s.
+    /// A request head must be complete this long after its first byte, and a new connection must
+    /// send one. Default 10 s.
     pub head_timeout: Duration,
     /// Silence allowed between requests. Default 75 s.
     pub keepalive_timeout: Duration,
@@ -167,9 +182,9 @@ pub struct Host {
 }
 
 /// One of `host.names`, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostName {
-    /// `live.example.com`
+    /// `live.example.com`; an IPv6 address in brackets, as the Host header has it.
     Exact(String),
     /// `*.example.com`, kept as `.example.com`.
     Suffix(String),
@@ -188,8 +203,8 @@ pub struct Route {
     pub action: Action,
 }
 
-/// `path` or `prefix` of a route, compared as sent, without the query.
-#[derive(Debug, PartialEq, Eq)]
+/// `path` or `prefix` of a route, compared as sent, without the query. Starts with `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// The whole path.
     Exact(String),
@@ -215,7 +230,8 @@ pub struct Tunnel {
     pub cluster: ClusterId,
     /// Bytes behind the head go on before the 101. Default false.
     pub early_data: bool,
-    /// Limits once the request is sent: `idle_timeout` of the route, `half_closed_timeout` of the listener.
+    /// Limits once the request is sent: `idle_timeout` of the route, else of the listener;
+    /// `half_closed_timeout` of the listener.
     pub timeouts: RelayTimeouts,
 }
 
@@ -226,9 +242,10 @@ pub struct Redirect {
     pub status: u16,
     /// `http` or `https`; none: the request's own.
     pub scheme: Option<Scheme>,
-    /// Host without port; none: the request's own.
+    /// Host without port, in lower case, IPv6 in brackets; none: the request's own.
     pub host: Option<String>,
-    /// Port; none: the request's own where neither scheme nor host changes, else the scheme's default.
+    /// Port; none: the request's own where neither scheme nor host changes, else the scheme's
+    /// default.
     pub port: Option<u16>,
     /// What becomes of the path.
     pub path: PathRewrite,
@@ -245,7 +262,7 @@ pub enum Scheme {
     Https,
 }
 
-/// `path` or `prefix` of a redirect.
+/// `path` or `prefix` of a redirect; both start with `/` and hold no query.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PathRewrite {
     /// Neither: the path as sent.
@@ -259,7 +276,7 @@ pub enum PathRewrite {
 /// `respond = { … }`
 #[derive(Debug)]
 pub struct Respond {
-    /// 200 to 599, without 204 and 304 when there is a body. Default 200.
+    /// 200 to 599, without 204, 205 and 304 when there is a body. Default 200.
     pub status: u16,
     /// Default `text/plain; charset=utf-8`.
     pub content_type: String,
@@ -297,7 +314,7 @@ pub enum Discovery {
 /// `name:port` of a strict_dns cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DnsName {
-    /// A host name, or an IP address in its text form.
+    /// A host name in lower case, or an IP address in its text form, IPv6 without brackets.
     pub host: String,
     /// 1 to 65535.
     pub port: u16,

@@ -1,0 +1,131 @@
+//! `[access_log]`, of the file and of single listeners: each log in use once, and who uses which.
+
+use std::path::PathBuf;
+
+use super::super::file;
+use super::super::report::{Span, advice, closest, quoted};
+use super::super::table::{At, Field};
+use super::super::{AccessLog, LogPath};
+use super::Check;
+use crate::observe::access_log::Format;
+
+impl Check<'_> {
+    /// The logs in use, and for each listener the position of its own in them; none: no records.
+    pub(super) fn access_logs(
+        &self,
+        common: Option<file::AccessLog>,
+        listeners: &[file::Listener],
+    ) -> (Vec<AccessLog>, Vec<Option<usize>>) {
+        let mut logs = Vec::new();
+        let common = match common {
+            Some(typed) => self.access_log(&typed),
+            None => Some(AccessLog { path: LogPath::Stdout, format: Format::text() }),
+        };
+        let mut common = Common::Unused(common);
+        let of_listeners = listeners
+            .iter()
+            .map(|listener| match &listener.access_log {
+                Some(typed) => self.access_log(typed).map(|log| position(&mut logs, log)),
+                None => common.position(&mut logs),
+            })
+            .collect();
+        (logs, of_listeners)
+    }
+
+    /// None: off.
+    fn access_log(&self, typed: &file::AccessLog) -> Option<AccessLog> {
+        let format = self.format(&typed.format);
+        match self.log_path(&typed.path) {
+            Some(path) => Some(AccessLog { path, format }),
+            None => {
+                let off = typed.path.as_ref().is_some_and(|path| path == "off");
+                if off {
+                    let because = "says how to write what `path = \"off\"` does not write";
+                    self.misplaced("format", &typed.format, because, "take one of them out");
+                }
+                None
+            }
+        }
+    }
+
+    /// None: off, or reported.
+    fn log_path(&self, field: &Field<String>) -> Option<LogPath> {
+        const WORDS: [&str; 3] = ["stdout", "stderr", "off"];
+        let Some(At { value: path, span }) = &field.value else { return Some(LogPath::Stdout) };
+        let note = match path.as_str() {
+            "stdout" => return Some(LogPath::Stdout),
+            "stderr" => return Some(LogPath::Stderr),
+            "off" => return None,
+            file if file.ends_with('/') => String::from("that is a directory: add a file name"),
+            file if file.chars().any(char::is_control) => {
+                String::from("control characters are not allowed in a path")
+            }
+            file if file.contains('/') => return Some(LogPath::File(PathBuf::from(file))),
+            // A bare word would become a file somewhere, and nobody would look there.
+            word => match closest(word, WORDS) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => String::from(
+                    "write `stdout`, `stderr`, `off`, or a file with a slash: ./access.log",
+                ),
+            },
+        };
+        self.report.error(*span, format!("records cannot go to {}", quoted(path)), note);
+        None
+    }
+
+    fn format(&self, field: &Field<String>) -> Format {
+        let Some(At { value: format, span }) = &field.value else { return Format::text() };
+        match format.as_str() {
+            "text" => Format::text(),
+            "json" => Format::json(),
+            template if template.contains("%{") => self.template(template, *span),
+            word => {
+                let advice = advice(word, &["text", "json"]);
+                let note = if advice.starts_with("did") {
+                    advice
+                } else {
+                    format!(
+                        "{advice}, or a template that names fields: \"%{{client}}s %{{path}}s\""
+                    )
+                };
+                let what = format!("{} is not a format of records", quoted(word));
+                self.report.error(*span, what, note);
+                Format::text()
+            }
+        }
+    }
+
+    fn template(&self, template: &str, span: Span) -> Format {
+        Format::template(template).unwrap_or_else(|error| {
+            let place = self.report.within(span, template, error.offset);
+            self.report.error(place, "this template cannot be used", error.to_string());
+            Format::text()
+        })
+    }
+}
+
+/// The log of the listeners without their own; it is opened only if there is such a listener.
+enum Common {
+    Unused(Option<AccessLog>),
+    Used(Option<usize>),
+}
+
+impl Common {
+    fn position(&mut self, logs: &mut Vec<AccessLog>) -> Option<usize> {
+        if let Common::Unused(log) = self {
+            *self = Common::Used(log.take().map(|log| position(logs, log)));
+        }
+        match self {
+            Common::Used(position) => *position,
+            Common::Unused(_) => None,
+        }
+    }
+}
+
+/// Where the log stands; two that are the same are one, or they would write over each other.
+fn position(logs: &mut Vec<AccessLog>, log: AccessLog) -> usize {
+    logs.iter().position(|known| *known == log).unwrap_or_else(|| {
+        logs.push(log);
+        logs.len() - 1
+    })
+}

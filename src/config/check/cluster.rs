@@ -1,0 +1,72 @@
+//! `[cluster.NAME]`: endpoints that fit the way they are found.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::time::Duration;
+
+use super::super::file::{self, DiscoveryWord};
+use super::super::report::{Fault, Span, quoted};
+use super::super::table::{At, Field};
+use super::super::{Cluster, Discovery, address};
+use super::Check;
+
+impl Check<'_> {
+    pub(super) fn cluster(&self, name: &At<String>, typed: file::Cluster) -> Option<Cluster> {
+        self.name("cluster", name);
+        let discovery = match typed.discovery.as_ref() {
+            Some(DiscoveryWord::StrictDns) => {
+                let names = self.endpoints(&typed.endpoints, address::dns_endpoint);
+                let refresh = typed.dns_refresh.or(Duration::from_secs(5));
+                names.map(|names| Discovery::StrictDns { names, refresh })
+            }
+            // One that is no good has been reported: endpoints of which kind it meant is not known.
+            None if typed.discovery.is_given() => None,
+            None | Some(DiscoveryWord::Static) => {
+                self.misplaced(
+                    "dns_refresh",
+                    &typed.dns_refresh,
+                    "has no meaning in a static cluster, which looks no names up",
+                    "take it out, or add discovery = \"strict_dns\"",
+                );
+                self.endpoints(&typed.endpoints, address::static_endpoint).map(Discovery::Static)
+            }
+        };
+        Some(Cluster {
+            name: name.value.clone(),
+            discovery: discovery?,
+            connect_timeout: typed.connect_timeout.or(Duration::from_secs(5)),
+            connect_attempts: typed.connect_attempts.or(2) as usize,
+        })
+    }
+
+    /// Reads each endpoint; none when one is no good, there is none, or one stands there twice.
+    fn endpoints<T: Clone + Eq + Hash>(
+        &self,
+        field: &Field<Vec<At<String>>>,
+        understand: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Option<Vec<T>> {
+        let At { value: texts, span } = field.value.as_ref()?;
+        if texts.is_empty() {
+            let note = "name one at least: endpoints = [\"127.0.0.1:8388\"]";
+            self.report.error(*span, "a cluster without endpoints cannot be reached", note);
+        }
+        let mut seen: HashMap<T, Span> = HashMap::new();
+        let mut endpoints = Vec::with_capacity(texts.len());
+        for text in texts {
+            match understand(&text.value) {
+                Err(fault) => self.report.fault(text.span, fault),
+                Ok(endpoint) => match seen.insert(endpoint.clone(), text.span) {
+                    None => endpoints.push(endpoint),
+                    Some(first) => {
+                        let what =
+                            format!("the endpoint {} is in the list already", quoted(&text.value));
+                        let note =
+                            format!("it stands in line {}; name it once", self.report.line(first));
+                        self.report.error(text.span, what, note);
+                    }
+                },
+            }
+        }
+        Some(endpoints)
+    }
+}

@@ -1,0 +1,181 @@
+//! `[[listener]]`: names and addresses that are free, and the keys that go with the protocol.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::super::file::{self, ProtocolWord};
+use super::super::report::{Span, quoted};
+use super::super::table::{At, Field};
+use super::super::{Http, Listener, Protocol, RelayTimeouts, Tcp, address};
+use super::Check;
+use crate::sys::Address;
+
+/// What TCP_KEEPIDLE takes, see tcp(7): whole seconds up to this many.
+const LONGEST_KEEPALIVE_S: u64 = 32_767;
+
+impl Check<'_> {
+    /// `access_logs` holds the position of each listener's log.
+    pub(super) fn listeners(
+        &self,
+        typed: Vec<file::Listener>,
+        access_logs: Vec<Option<usize>>,
+    ) -> Option<Vec<Listener>> {
+        let mut names = HashMap::new();
+        let mut taken = HashMap::new();
+        let mut listeners = Vec::with_capacity(typed.len());
+        for (typed, access_log) in typed.into_iter().zip(access_logs) {
+            if let Some(name) = &typed.name.value {
+                self.listener_name(name, &mut names);
+            }
+            let addresses = self.addresses(&typed.listen, &mut taken);
+            listeners.push(self.listener(typed, addresses, access_log));
+        }
+        listeners.into_iter().collect()
+    }
+
+    fn listener(
+        &self,
+        typed: file::Listener,
+        addresses: Option<Vec<Address>>,
+        access_log: Option<usize>,
+    ) -> Option<Listener> {
+        let timeouts = RelayTimeouts {
+            idle: typed.idle_timeout.clone().or(Duration::from_secs(60 * 60)),
+            half_closed: typed.half_closed_timeout.clone().or(Duration::from_secs(60)),
+        };
+        let keepalive = self.keepalive(typed.keepalive.clone());
+        let protocol = match typed.protocol.as_ref() {
+            Some(ProtocolWord::Tcp) => self.tcp(&typed, timeouts).map(Protocol::Tcp),
+            Some(ProtocolWord::Http) => self.http(&typed, timeouts).map(Protocol::Http),
+            None => {
+                // Which keys belong here is not known, but names and routes can be checked.
+                self.cluster_id(&typed.cluster);
+                self.hosts(&typed.http.hosts, timeouts);
+                None
+            }
+        };
+        Some(Listener {
+            name: typed.name.value?.value,
+            addresses: addresses?,
+            access_log,
+            backlog: i32::try_from(typed.backlog.or(4096)).unwrap_or(i32::MAX),
+            nodelay: typed.nodelay.or(true),
+            keepalive,
+            fast_open: typed.fast_open.or(false),
+            max_connections: typed
+                .max_connections
+                .value
+                .map(|at| usize::try_from(at.value).unwrap_or(usize::MAX)),
+            protocol: protocol?,
+        })
+    }
+
+    fn listener_name(&self, name: &At<String>, names: &mut HashMap<String, Span>) {
+        self.name("listener", name);
+        if let Some(first) = names.insert(name.value.clone(), name.span) {
+            let what = format!("there is a listener {} already", quoted(&name.value));
+            let note =
+                format!("it stands in line {}; give this one another", self.report.line(first));
+            self.report.error(name.span, what, note);
+        }
+    }
+
+    /// Reads `listen`; an address may stand in the whole file once, unless the kernel chooses the
+    /// port.
+    fn addresses(
+        &self,
+        field: &Field<Vec<At<String>>>,
+        taken: &mut HashMap<Address, Span>,
+    ) -> Option<Vec<Address>> {
+        let At { value: texts, span } = field.value.as_ref()?;
+        if texts.is_empty() {
+            let note = "name one address at least: listen = \"0.0.0.0:80\"";
+            self.report.error(*span, "`listen` is an empty list", note);
+        }
+        let mut addresses = Vec::new();
+        for text in texts {
+            let read = match address::listen(&text.value) {
+                Ok(read) => read,
+                Err(fault) => {
+                    self.report.fault(text.span, fault);
+                    continue;
+                }
+            };
+            let mut first_taken = None;
+            for address in &read {
+                let chosen = matches!(address, Address::Ip(ip) if ip.port() == 0);
+                let before = if chosen { None } else { taken.insert(address.clone(), text.span) };
+                first_taken = first_taken.or(before.map(|before| (address, before)));
+            }
+            if let Some((address, before)) = first_taken {
+                let what = format!("{address} is listened on already");
+                let note = format!(
+                    "line {} has it; connections would go to either, by chance",
+                    self.report.line(before)
+                );
+                self.report.error(text.span, what, note);
+            }
+            addresses.extend(read);
+        }
+        Some(addresses)
+    }
+
+    /// None: off.
+    fn keepalive(&self, field: Field<Option<Duration>>) -> Option<Duration> {
+        let Some(At { value, span }) = field.value else { return Some(Duration::from_secs(30)) };
+        let duration = value?;
+        let whole = duration.subsec_nanos() == 0;
+        if !whole || duration.as_secs() > LONGEST_KEEPALIVE_S {
+            let note =
+                format!("the kernel takes whole seconds, at most \"{LONGEST_KEEPALIVE_S}s\"");
+            self.report.error(span, "`keepalive` does not fit the socket option", note);
+        }
+        Some(duration)
+    }
+
+    fn tcp(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {
+        let http = &typed.http;
+        self.not_for_tcp("head_timeout", &http.head_timeout);
+        self.not_for_tcp("keepalive_timeout", &http.keepalive_timeout);
+        self.not_for_tcp("max_head", &http.max_head);
+        self.not_for_tcp("max_headers", &http.max_headers);
+        if let Some(host) = http.hosts.first() {
+            let what = "[[listener.host]] belongs to protocol = \"http\"";
+            let note = "a tcp listener hands every byte to its cluster and knows no hosts";
+            self.report.error(host.span, what, note);
+        }
+        if !typed.cluster.is_given() {
+            let what = "a tcp listener needs `cluster`";
+            let note = "name the [cluster.NAME] its connections go to";
+            self.report.error(typed.span, what, note);
+        }
+        let cluster = self.cluster_id(&typed.cluster);
+        Some(Tcp { cluster: cluster?, timeouts })
+    }
+
+    fn not_for_tcp<T>(&self, key: &str, field: &Field<T>) {
+        let note = "take it out; a tcp listener does not read what it relays";
+        self.misplaced(key, field, "belongs to protocol = \"http\"", note);
+    }
+
+    fn http(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Http> {
+        let note =
+            "in an http listener routes name clusters: put it into a [[listener.host.route]]";
+        self.misplaced("cluster", &typed.cluster, "belongs to protocol = \"tcp\"", note);
+        if typed.http.hosts.is_empty() {
+            let what = "an http listener needs [[listener.host]]";
+            let note = "one without `names` takes every host; its [[listener.host.route]] say what \
+                        to do";
+            self.report.error(typed.span, what, note);
+        }
+        let http = &typed.http;
+        let hosts = self.hosts(&http.hosts, timeouts);
+        Some(Http {
+            head_timeout: http.head_timeout.clone().or(Duration::from_secs(10)),
+            keepalive_timeout: http.keepalive_timeout.clone().or(Duration::from_secs(75)),
+            max_head: http.max_head.clone().or(16 << 10) as usize,
+            max_headers: http.max_headers.clone().or(100) as usize,
+            hosts: hosts?,
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! From the file as typed to a valid [`Config`]: names resolved, defaults filled, contradictions
+//! refused.
+//!
+//! Every function here takes what was typed and gives what is valid, or nothing after it has
+//! reported why; it never stops at the first problem. A value that `file` has reported already
+//! counts as its default meanwhile, so that one mistake is one error.
+
+mod access_log;
+mod cluster;
+mod listener;
+mod redirect;
+mod respond;
+mod route;
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::file::{self, File};
+use super::report::{Report, closest, quoted};
+use super::table::{At, Field};
+use super::{Cluster, ClusterId, Config, Driver, Log, Server, Workers};
+
+/// Turns the file into the configuration. None: the report says why.
+pub(super) fn config(report: &Report<'_>, base: &Path, file: File) -> Option<Config> {
+    let File { server, log, access_log, listeners, clusters } = file;
+    let (names, clusters): (Vec<At<String>>, Vec<file::Cluster>) = clusters.into_iter().unzip();
+    let check = Check { report, base, clusters: &names };
+
+    if listeners.is_empty() && report.is_empty() {
+        let what = "there is no listener, so there is nothing to do";
+        let note = "add [[listener]] with name, listen and protocol";
+        report.error((0..0).into(), what, note);
+    }
+    let (access_logs, access_log_of) = check.access_logs(access_log, &listeners);
+    let listeners = check.listeners(listeners, access_log_of);
+    let clusters: Vec<Option<Cluster>> =
+        names.iter().zip(clusters).map(|(name, cluster)| check.cluster(name, cluster)).collect();
+
+    Some(Config {
+        server: self::server(server),
+        log: Log { level: log.level.or("info").to_owned(), json: log.json.or(false) },
+        access_logs,
+        listeners: listeners?,
+        clusters: clusters.into_iter().collect::<Option<_>>()?,
+    })
+}
+
+fn server(server: file::Server) -> Server {
+    Server {
+        workers: server.workers.or(Workers::Auto),
+        driver: server.driver.or(Driver::Auto),
+        drain_timeout: server.drain_timeout.or(Duration::from_secs(30)),
+    }
+}
+
+/// What the checks of all parts need.
+struct Check<'a> {
+    report: &'a Report<'a>,
+    /// Where relative paths of `respond.file` start.
+    base: &'a Path,
+    /// The names of all clusters, sorted; a [`ClusterId`] is a position in here.
+    clusters: &'a [At<String>],
+}
+
+impl Check<'_> {
+    /// Finds the cluster a route or listener names. None: left out, or reported.
+    fn cluster_id(&self, field: &Field<String>) -> Option<ClusterId> {
+        let At { value: name, span } = field.value.as_ref()?;
+        let position = self.clusters.iter().position(|cluster| cluster.value == *name);
+        if position.is_none() {
+            let names: Vec<&str> =
+                self.clusters.iter().map(|cluster| cluster.value.as_str()).collect();
+            let note = match closest(name, names.iter().copied()) {
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None if names.is_empty() => String::from("add [cluster.NAME] with its endpoints"),
+                None => format!("this file has: {}", names.join(", ")),
+            };
+            self.report.error(*span, format!("there is no cluster {}", quoted(name)), note);
+        }
+        position.map(ClusterId)
+    }
+
+    /// Names of listeners and clusters stand in records and messages: no spaces, nothing to escape.
+    fn name(&self, what: &str, name: &At<String>) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
+            let what = format!("{} cannot be the name of a {what}", quoted(&name.value));
+            let note = "a name has 1 to 64 letters, digits, `-`, `_` and dots";
+            self.report.error(name.span, what, note);
+        }
+    }
+
+    /// Reports a key that makes no sense where it stands.
+    fn misplaced<T>(&self, key: &str, field: &Field<T>, because: &str, note: &str) {
+        if let Some(span) = field.key {
+            self.report.error(span, format!("`{key}` {because}"), note);
+        }
+    }
+
+    /// Reports a path that no request can have, or a target that is not one.
+    fn url_path(&self, key: &str, path: &At<String>) {
+        let text = path.value.as_str();
+        let odd = text.char_indices().find(|(_, c)| !c.is_ascii_graphic() || "?#".contains(*c));
+        let note = if !text.starts_with('/') {
+            "a path starts with `/`"
+        } else {
+            match odd {
+                None => return,
+                Some((_, '?')) => "a path ends before the query: take the `?` and the rest out",
+                Some((_, '#')) => "a `#` never reaches a server: take it and the rest out",
+                Some((_, c)) if c.is_control() => "control characters are not allowed in a path",
+                Some(_) => "paths are taken as sent: write it percent-encoded, a space as %20",
+            }
+        };
+        let span = match odd {
+            Some((offset, _)) if text.starts_with('/') => {
+                self.report.within(path.span, text, offset)
+            }
+            _ => path.span,
+        };
+        self.report.error(span, format!("`{key}` is not a path: {}", quoted(text)), note);
+    }
+}

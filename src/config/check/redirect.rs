@@ -1,0 +1,129 @@
+//! `redirect = { … }`: a target that is safe to send and leads somewhere else.
+//!
+//! A redirect that leads back to its own route makes browsers turn in circles until they give up,
+//! and nobody sees an error; what can be known from the file alone is refused here. Whether a TLS
+//! server in front makes `scheme = "https"` a circle, the file cannot tell.
+
+use super::super::report::quoted;
+use super::super::table::At;
+use super::super::{HostName, PathMatch, PathRewrite, Redirect, address, file};
+use super::Check;
+use super::route::{Matcher, matches};
+
+const STATUSES: [u64; 5] = [301, 302, 303, 307, 308];
+
+impl Check<'_> {
+    /// `matched` is what the route itself takes, `earlier` the routes before it, `hosts` the names
+    /// of its host.
+    pub(super) fn redirect(
+        &self,
+        at: &At<file::Redirect>,
+        matched: Option<&PathMatch>,
+        earlier: &[Matcher],
+        hosts: &[HostName],
+    ) -> Option<Redirect> {
+        let typed = &at.value;
+        if let Some(status) = typed.status.value.as_ref().filter(|at| !STATUSES.contains(&at.value))
+        {
+            let what = format!("{} is not the status of a redirect", status.value);
+            let note = "301 and 308 are for good, 302, 303 and 307 for now; 307 and 308 keep the \
+                        method";
+            self.report.error(status.span, what, note);
+        }
+        let host = typed.host.value.as_ref().map(|host| self.redirect_host(host));
+        let path = self.rewrite(typed, matched);
+        if let Some(circle) = circle(typed, &path, matched, earlier, hosts) {
+            self.report.error(at.span, circle.0, circle.1);
+        }
+        Some(Redirect {
+            status: u16::try_from(typed.status.clone().or(301)).unwrap_or(301),
+            scheme: typed.scheme.as_ref().copied(),
+            host: match host {
+                Some(host) => Some(host?),
+                None => None,
+            },
+            port: typed.port.as_ref().and_then(|port| u16::try_from(*port).ok()),
+            path,
+            strip_query: typed.strip_query.clone().or(false),
+        })
+    }
+
+    /// None: reported.
+    fn redirect_host(&self, host: &At<String>) -> Option<String> {
+        match address::exact_host(&host.value) {
+            Ok(host) => Some(host),
+            Err(mut fault) => {
+                if host.value.contains(':') && !host.value.contains("://") {
+                    fault.note = String::from("write the port as a key of its own: port = 8443");
+                }
+                self.report.fault(host.span, fault);
+                None
+            }
+        }
+    }
+
+    fn rewrite(&self, typed: &file::Redirect, matched: Option<&PathMatch>) -> PathRewrite {
+        if let (Some(_), Some(prefix)) = (typed.path.key, typed.prefix.key) {
+            let note = "take one of them out: `path` replaces the whole path, `prefix` its start";
+            self.report.error(prefix, "a redirect has `path` or `prefix`, not both", note);
+        }
+        if let Some(path) = &typed.path.value {
+            self.url_path("path", path);
+        }
+        if let Some(prefix) = &typed.prefix.value {
+            self.url_path("prefix", prefix);
+        }
+        if matches!(matched, Some(PathMatch::Exact(_))) {
+            let because =
+                "replaces what the route's own `prefix` matched, but the route has `path`";
+            self.misplaced("prefix", &typed.prefix, because, "write `path` in the redirect");
+        }
+        match (&typed.path.value, &typed.prefix.value) {
+            (Some(path), _) => PathRewrite::Path(path.value.clone()),
+            (None, Some(prefix)) => PathRewrite::Prefix(prefix.value.clone()),
+            (None, None) => PathRewrite::Keep,
+        }
+    }
+}
+
+/// Why the redirect leads back to its own route, where that is certain: what, and how to mend it.
+fn circle(
+    typed: &file::Redirect,
+    path: &PathRewrite,
+    matched: Option<&PathMatch>,
+    earlier: &[Matcher],
+    hosts: &[HostName],
+) -> Option<(String, String)> {
+    if typed.scheme.is_given() || typed.port.is_given() {
+        return None;
+    }
+    if typed.host.is_given() {
+        let host = typed.host.as_ref()?;
+        let own = HostName::Exact(address::exact_host(host).ok()?);
+        let same = hosts.contains(&own) && *path == PathRewrite::Keep;
+        let what = format!("requests for {} are redirected to themselves", quoted(host));
+        let note = "take the name out of this host's `names`, or add scheme, port or path";
+        return same.then(|| (what, String::from(note)));
+    }
+    let rewritten_away = typed.path.is_given() || typed.prefix.is_given();
+    let (target, again) = match path {
+        PathRewrite::Keep if rewritten_away => return None,
+        PathRewrite::Keep => {
+            let what = String::from("this redirect leads back to where the request came from");
+            let note = String::from("name what changes: scheme, host, port, path or prefix");
+            return Some((what, note));
+        }
+        PathRewrite::Path(target) => {
+            let taken = earlier.iter().any(|route| route.takes_path(target));
+            (target, !taken && matches(matched?, target))
+        }
+        PathRewrite::Prefix(target) => {
+            let taken = earlier.iter().any(|route| route.takes_prefix(target));
+            (target, !taken && matches(matched?, target))
+        }
+    };
+    let what =
+        format!("this redirect leads to {}, which its own route takes again", quoted(target));
+    let note = "put a route for the target before this one, or name another host";
+    again.then(|| (what, String::from(note)))
+}

@@ -1,0 +1,95 @@
+//! `respond = { … }`: a status, a type, and a body read once.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::Arc;
+
+use super::super::report::quoted;
+use super::super::table::At;
+use super::super::{Respond, file};
+use super::Check;
+
+/// A body is held in memory and written in one piece.
+const LARGEST_BODY: usize = 1 << 20;
+
+impl Check<'_> {
+    pub(super) fn respond(&self, typed: &file::Respond) -> Option<Respond> {
+        if let (Some(_), Some(span)) = (typed.body.key, typed.file.key) {
+            let note = "take one of them out";
+            self.report.error(span, "an answer has `body` or `file`, not both", note);
+        }
+        let status = typed.status.clone().or(200);
+        if matches!(status, 204 | 205 | 304)
+            && let Some(span) = typed.body.key.or(typed.file.key)
+        {
+            let what = format!("an answer with status {status} has no body");
+            let note = "take the body out, or write another status";
+            self.report.error(span, what, note);
+        }
+        if let Some(content_type) = &typed.content_type.value {
+            self.content_type(content_type);
+        }
+        let content_type = typed.content_type.clone().or(String::from("text/plain; charset=utf-8"));
+        let body = self.body(typed);
+        Some(Respond { status: u16::try_from(status).unwrap_or(200), content_type, body: body? })
+    }
+
+    /// It becomes a header field: a line feed in it would start another.
+    fn content_type(&self, at: &At<String>) {
+        let text = at.value.as_str();
+        let printable = |c: char| c.is_ascii_graphic() || c == ' ';
+        if text.chars().all(printable) && text.trim() == text && text.contains('/') {
+            return;
+        }
+        let what = format!("{} is not a content type", quoted(text));
+        let note = if text.chars().all(printable) {
+            "it has a type and a subtype: \"text/html; charset=utf-8\""
+        } else {
+            "it goes into a header field, where only printable ASCII may stand"
+        };
+        self.report.error(at.span, what, note);
+    }
+
+    /// None: reported.
+    fn body(&self, typed: &file::Respond) -> Option<Arc<[u8]>> {
+        if let Some(body) = &typed.body.value {
+            if body.value.len() > LARGEST_BODY {
+                self.report.error(body.span, "`body` is longer than 1 MiB", TOO_LARGE);
+            }
+            return Some(Arc::from(body.value.as_bytes()));
+        }
+        let Some(At { value: path, span }) = &typed.file.value else { return Some(Arc::from([])) };
+        let full = self.base.join(path);
+        match read(&full) {
+            Ok(body) => Some(Arc::from(body)),
+            Err(reason) => {
+                let what = format!("the file {} cannot be read: {reason}", quoted(path));
+                let note = if path.starts_with('/') {
+                    String::from("it is read once, when the configuration is")
+                } else {
+                    String::from("relative paths start at the directory of this configuration")
+                };
+                self.report.error(*span, what, note);
+                None
+            }
+        }
+    }
+}
+
+const TOO_LARGE: &str =
+    "answers are held in memory: a site with large files needs a server of files";
+
+fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
+    let reason = |error: std::io::Error| error.to_string();
+    // Opening a pipe would wait for its writer, so that it is asked first what the path is.
+    if !std::fs::metadata(path).map_err(reason)?.is_file() {
+        return Err(String::from("it is not a regular file"));
+    }
+    let mut body = Vec::new();
+    let limit = LARGEST_BODY as u64 + 1;
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut body)).map_err(reason)?;
+    if body.len() > LARGEST_BODY {
+        return Err(String::from("it is longer than 1 MiB"));
+    }
+    Ok(body)
+}

@@ -1,0 +1,404 @@
+//! The configuration as typed: which keys exist, of which types, and where each value stood.
+//!
+//! Nothing here depends on two keys at once, save that some are required. What values mean
+//! together, names and defaults are `check`'s business. A key that is not asked for here does not
+//! exist; the lists of later keys only make the error for them say so.
+
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::report::{Report, Span, advice, quoted};
+use super::table::{At, Field, Table, out_of_range, whole_number};
+use super::{Driver, Scheme, Workers};
+
+/// The whole file.
+pub(super) struct File {
+    pub(super) server: Server,
+    pub(super) log: Log,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) clusters: Vec<(At<String>, Cluster)>,
+}
+
+/// `[server]`
+#[derive(Default)]
+pub(super) struct Server {
+    pub(super) workers: Field<Workers>,
+    pub(super) driver: Field<Driver>,
+    pub(super) drain_timeout: Field<Duration>,
+}
+
+/// `[log]`
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) level: Field<&'static str>,
+    pub(super) json: Field<bool>,
+}
+
+/// `[access_log]`
+pub(super) struct AccessLog {
+    pub(super) path: Field<String>,
+    pub(super) format: Field<String>,
+}
+
+/// `listener.protocol`
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ProtocolWord {
+    Tcp,
+    Http,
+}
+
+/// `[[listener]]`
+pub(super) struct Listener {
+    pub(super) span: Span,
+    pub(super) name: Field<String>,
+    pub(super) listen: Field<Vec<At<String>>>,
+    pub(super) protocol: Field<ProtocolWord>,
+    pub(super) access_log: Option<AccessLog>,
+    pub(super) backlog: Field<u64>,
+    pub(super) nodelay: Field<bool>,
+    pub(super) keepalive: Field<Option<Duration>>,
+    pub(super) fast_open: Field<bool>,
+    pub(super) max_connections: Field<u64>,
+    pub(super) idle_timeout: Field<Duration>,
+    pub(super) half_closed_timeout: Field<Duration>,
+    /// `protocol = "tcp"` only.
+    pub(super) cluster: Field<String>,
+    /// `protocol = "http"` only.
+    pub(super) http: Http,
+}
+
+/// The keys of a listener that only HTTP has.
+pub(super) struct Http {
+    pub(super) head_timeout: Field<Duration>,
+    pub(super) keepalive_timeout: Field<Duration>,
+    pub(super) max_head: Field<u64>,
+    pub(super) max_headers: Field<u64>,
+    pub(super) hosts: Vec<Host>,
+}
+
+/// `[[listener.host]]`
+pub(super) struct Host {
+    pub(super) span: Span,
+    pub(super) names: Field<Vec<At<String>>>,
+    pub(super) routes: Vec<Route>,
+}
+
+/// `[[listener.host.route]]`
+pub(super) struct Route {
+    pub(super) span: Span,
+    pub(super) path: Field<String>,
+    pub(super) prefix: Field<String>,
+    pub(super) upgrade: Field<()>,
+    pub(super) cluster: Field<String>,
+    pub(super) tunnel: Field<()>,
+    pub(super) early_data: Field<bool>,
+    pub(super) idle_timeout: Field<Duration>,
+    pub(super) redirect: Field<Redirect>,
+    pub(super) respond: Field<Respond>,
+}
+
+/// `redirect = { … }`
+pub(super) struct Redirect {
+    pub(super) scheme: Field<Scheme>,
+    pub(super) host: Field<String>,
+    pub(super) port: Field<u64>,
+    pub(super) path: Field<String>,
+    pub(super) prefix: Field<String>,
+    pub(super) strip_query: Field<bool>,
+    pub(super) status: Field<u64>,
+}
+
+/// `respond = { … }`
+pub(super) struct Respond {
+    pub(super) status: Field<u64>,
+    pub(super) content_type: Field<String>,
+    pub(super) body: Field<String>,
+    pub(super) file: Field<String>,
+}
+
+/// `cluster.discovery`
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiscoveryWord {
+    Static,
+    StrictDns,
+}
+
+/// `[cluster.NAME]`
+pub(super) struct Cluster {
+    pub(super) discovery: Field<DiscoveryWord>,
+    pub(super) endpoints: Field<Vec<At<String>>>,
+    pub(super) dns_refresh: Field<Duration>,
+    pub(super) connect_timeout: Field<Duration>,
+    pub(super) connect_attempts: Field<u64>,
+}
+
+impl File {
+    pub(super) fn read(report: &Report<'_>, keys: &DeTable<'_>) -> File {
+        let mut table = Table::new(report, keys, "the file", Span { start: 0, end: 0 });
+        let server = table.table("server", "[server]").value;
+        let log = table.table("log", "[log]").value;
+        let listeners = table.tables("listener", "[[listener]]");
+        let clusters = table.named_tables("cluster");
+        let file = File {
+            server: server.map(|at| Server::read(at.value)).unwrap_or_default(),
+            log: log.map(|at| Log::read(at.value)).unwrap_or_default(),
+            access_log: AccessLog::read(&mut table, "[access_log]"),
+            listeners: listeners.into_iter().map(Listener::read).collect(),
+            clusters: clusters
+                .into_iter()
+                .map(|(name, table)| (name, Cluster::read(table)))
+                .collect(),
+        };
+        table.finish(&["admin"]);
+        file
+    }
+}
+
+impl Server {
+    fn read(mut table: Table<'_>) -> Server {
+        let drivers =
+            [("auto", Driver::Auto), ("io_uring", Driver::IoUring), ("epoll", Driver::Epoll)];
+        let server = Server {
+            workers: read_workers(&mut table),
+            driver: table.word("driver", &drivers, &[]),
+            drain_timeout: table.duration("drain_timeout"),
+        };
+        table.finish(&[]);
+        server
+    }
+}
+
+/// `"auto"`, a number, or a list of CPU ids.
+fn read_workers(table: &mut Table<'_>) -> Field<Workers> {
+    const KINDS: &str = "write \"auto\", a number of workers, or a list of CPU ids such as [0, 2]";
+    let report = table.report;
+    let field = table.any("workers");
+    let value = field.value.and_then(|at| {
+        let workers = match at.value {
+            DeValue::String(text) if text == "auto" => Some(Workers::Auto),
+            DeValue::String(text) => {
+                let what = format!("`workers` cannot be {}", quoted(text));
+                let note = advice(text, &["auto"]);
+                let note = if note.starts_with("did") { note } else { String::from(KINDS) };
+                report.error(at.span, what, note);
+                None
+            }
+            DeValue::Integer(_) => {
+                let range = 1..=MAX_WORKERS;
+                let count = whole_number(at.value).filter(|count| range.contains(count));
+                if count.is_none() {
+                    let note = "write \"auto\" for one per CPU this process may use";
+                    report.error(at.span, out_of_range("workers", &range), note);
+                }
+                count.map(|count| Workers::Count(count as usize))
+            }
+            DeValue::Array(items) => {
+                let ids: Vec<Option<usize>> =
+                    items.iter().map(|item| read_cpu(report, item)).collect();
+                if ids.is_empty() {
+                    report.error(at.span, "`workers` lists no CPU at all", KINDS);
+                }
+                for (index, item) in items.iter().enumerate() {
+                    if ids[index].is_some() && ids[..index].contains(&ids[index]) {
+                        let note = "two workers on one CPU would only take turns; name each once";
+                        report.error(item.span().into(), "this CPU is in the list already", note);
+                    }
+                }
+                ids.into_iter().collect::<Option<Vec<usize>>>().map(Workers::Cpus)
+            }
+            _ => {
+                report.error(at.span, "`workers` is none of its three kinds", KINDS);
+                None
+            }
+        };
+        workers.map(|value| At { value, span: at.span })
+    });
+    Field { key: field.key, value }
+}
+
+/// As many as an affinity mask holds, see sched_setaffinity(2).
+const MAX_WORKERS: u64 = 1024;
+
+fn read_cpu(report: &Report<'_>, item: &toml::Spanned<DeValue<'_>>) -> Option<usize> {
+    let id = whole_number(item.get_ref()).filter(|id| *id < MAX_WORKERS);
+    if id.is_none() {
+        let what = format!("a CPU id is a number from 0 to {}", MAX_WORKERS - 1);
+        report.error(item.span().into(), what, "`lscpu -e` lists the CPUs of this machine");
+    }
+    id.map(|id| id as usize)
+}
+
+impl Log {
+    fn read(mut table: Table<'_>) -> Log {
+        let levels = ["error", "warn", "info", "debug", "trace", "off"].map(|level| (level, level));
+        let log = Log {
+            level: table.word("level", &levels, &[]),
+            json: table.word("format", &[("text", false), ("json", true)], &[]),
+        };
+        table.finish(&[]);
+        log
+    }
+}
+
+impl AccessLog {
+    fn read(parent: &mut Table<'_>, place: &str) -> Option<AccessLog> {
+        let mut table = parent.table("access_log", place).value?.value;
+        let log = AccessLog { path: table.string("path"), format: table.string("format") };
+        table.finish(&[]);
+        Some(log)
+    }
+}
+
+impl Listener {
+    fn read(mut table: Table<'_>) -> Listener {
+        let protocols = [("tcp", ProtocolWord::Tcp), ("http", ProtocolWord::Http)];
+        let name = table.string("name");
+        let listen = table.strings("listen", true);
+        let protocol = table.word("protocol", &protocols, &["tls", "udp"]);
+        let listener = Listener {
+            span: table.span,
+            name: table.required("name", name, "records and messages call the listener by it"),
+            listen: table.required(
+                "listen",
+                listen,
+                "where to accept connections: listen = \"0.0.0.0:80\", or a list of such",
+            ),
+            protocol: table.required(
+                "protocol",
+                protocol,
+                "\"tcp\" hands every byte to a cluster, \"http\" serves a site",
+            ),
+            access_log: AccessLog::read(&mut table, "[listener.access_log]"),
+            backlog: table.integer("backlog", 1..=65535, "it is the length of the accept queue"),
+            nodelay: table.boolean("nodelay"),
+            keepalive: table.duration_or_off("keepalive"),
+            fast_open: table.boolean("fast_open"),
+            max_connections: table.integer(
+                "max_connections",
+                1..=u64::MAX,
+                "leave the key out for no limit",
+            ),
+            idle_timeout: table.duration("idle_timeout"),
+            half_closed_timeout: table.duration("half_closed_timeout"),
+            cluster: table.string("cluster"),
+            http: Http::read(&mut table),
+        };
+        table.finish(&[
+            "proxy_protocol",
+            "allow",
+            "deny",
+            "max_connections_per_ip",
+            "hello_timeout",
+            "tls",
+            "max_sessions",
+        ]);
+        listener
+    }
+}
+
+impl Http {
+    fn read(table: &mut Table<'_>) -> Http {
+        let hosts = table.tables("host", "[[listener.host]]");
+        Http {
+            head_timeout: table.duration("head_timeout"),
+            keepalive_timeout: table.duration("keepalive_timeout"),
+            max_head: table.size("max_head", 1 << 10..=64 << 10),
+            max_headers: table.integer("max_headers", 1..=256, "the default is 100"),
+            hosts: hosts.into_iter().map(Host::read).collect(),
+        }
+    }
+}
+
+impl Host {
+    fn read(mut table: Table<'_>) -> Host {
+        let routes = table.tables("route", "[[listener.host.route]]");
+        let host = Host {
+            span: table.span,
+            names: table.strings("names", false),
+            routes: routes.into_iter().map(Route::read).collect(),
+        };
+        table.finish(&[]);
+        host
+    }
+}
+
+impl Route {
+    fn read(mut table: Table<'_>) -> Route {
+        let redirect = table.table("redirect", "redirect = { … }");
+        let respond = table.table("respond", "respond = { … }");
+        let route = Route {
+            span: table.span,
+            path: table.string("path"),
+            prefix: table.string("prefix"),
+            upgrade: table.word("upgrade", &[("websocket", ())], &[]),
+            cluster: table.string("cluster"),
+            tunnel: table.word("tunnel", &[("forward", ())], &["terminate"]),
+            early_data: table.boolean("early_data"),
+            idle_timeout: table.duration("idle_timeout"),
+            redirect: redirect.map(Redirect::read),
+            respond: respond.map(Respond::read),
+        };
+        table.finish(&["regex", "accept", "method", "headers", "query", "clusters"]);
+        route
+    }
+}
+
+impl Redirect {
+    fn read(mut table: Table<'_>) -> Redirect {
+        let schemes = [("http", Scheme::Http), ("https", Scheme::Https)];
+        let redirect = Redirect {
+            scheme: table.word("scheme", &schemes, &[]),
+            host: table.string("host"),
+            port: table.integer("port", 1..=65535, "leave the key out for the scheme's own port"),
+            path: table.string("path"),
+            prefix: table.string("prefix"),
+            strip_query: table.boolean("strip_query"),
+            status: table.integer("status", 0..=u64::MAX, ""),
+        };
+        table.finish(&[]);
+        redirect
+    }
+}
+
+impl Respond {
+    fn read(mut table: Table<'_>) -> Respond {
+        let respond = Respond {
+            status: table.integer("status", 200..=599, "1xx are not final answers"),
+            content_type: table.string("content_type"),
+            body: table.string("body"),
+            file: table.string("file"),
+        };
+        table.finish(&[]);
+        respond
+    }
+}
+
+impl Cluster {
+    fn read(mut table: Table<'_>) -> Cluster {
+        let discoveries =
+            [("static", DiscoveryWord::Static), ("strict_dns", DiscoveryWord::StrictDns)];
+        let balances = [("round_robin", ())];
+        // There is one balance so far: naming it changes nothing, naming another is an error.
+        table.word("balance", &balances, &["least_connections", "random", "maglev"]);
+        let endpoints = table.strings("endpoints", false);
+        let cluster = Cluster {
+            discovery: table.word("discovery", &discoveries, &["logical_dns", "srv"]),
+            endpoints: table.required(
+                "endpoints",
+                endpoints,
+                "where connections go: endpoints = [\"127.0.0.1:8388\"]",
+            ),
+            dns_refresh: table.duration("dns_refresh"),
+            connect_timeout: table.duration("connect_timeout"),
+            connect_attempts: table.integer(
+                "connect_attempts",
+                1..=16,
+                "1 means no second endpoint is tried; the default is 2",
+            ),
+        };
+        table.finish(&["max_connections", "send_proxy_protocol", "health_check", "outlier"]);
+        cluster
+    }
+}

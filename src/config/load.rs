@@ -1,0 +1,117 @@
+//! The way in: a file or a text becomes a [`Config`], or everything that is wrong with it.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use toml::de::{DeTable, Error};
+
+use super::report::{Errors, Fault, Report, Span};
+use super::{Config, check, file};
+
+/// The embedded example: what `ringgate run` without a file does, on the loopback interface only.
+pub const DEFAULT: &str = include_str!("../../config/default.toml");
+
+/// A configuration is read into memory; /dev/zero is none.
+const LARGEST_FILE: usize = 16 << 20;
+
+/// Reads and checks a file. Relative paths of `respond.file` start at its directory.
+///
+/// # Errors
+/// Everything wrong with it, rendered; or why it cannot be read.
+pub fn load(path: &Path) -> Result<Config, Errors> {
+    let name = path.display().to_string();
+    let bytes = read(path).map_err(|fault| Errors::unreadable(&name, fault))?;
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => return Err(not_utf8(&name, &error)),
+    };
+    parse(&name, &text, path.parent().unwrap_or(Path::new("")))
+}
+
+/// The same for text; `name` is shown as file name, `base` is where relative paths of
+/// `respond.file` start.
+///
+/// # Errors
+/// Everything wrong with it, rendered.
+pub fn parse(name: &str, text: &str, base: &Path) -> Result<Config, Errors> {
+    let report = Report::new(text);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        // What recovery made of the rest would be guesses: the syntax comes first.
+        syntax(&report, errors);
+        return Err(report.into_errors(name));
+    }
+    let file = file::File::read(&report, root.get_ref());
+    let config = check::config(&report, base, file);
+    debug_assert!(config.is_some() || !report.is_empty(), "nothing is refused without a reason");
+    match config {
+        Some(config) if report.is_empty() => Ok(config),
+        _ => Err(report.into_errors(name)),
+    }
+}
+
+/// Reports what is not TOML. One error a line: the parser often stumbles over the same thing twice.
+fn syntax(report: &Report<'_>, errors: Vec<Error>) {
+    let mut last_line = 0;
+    for error in errors {
+        let span = error.span().map_or(Span { start: 0, end: 0 }, Span::from);
+        let line = report.line(span);
+        if line == last_line {
+            continue;
+        }
+        last_line = line;
+        let what = error.message().replace('\n', " ");
+        let note = match what.as_str() {
+            "duplicate key" => "it stands above already; a list of tables is written [[name]]",
+            what if what.contains("string values must be quoted") => "",
+            _ => "this is not TOML; strings stand in \"…\", lists in [ ], tables in { }",
+        };
+        report.error(span, what, note);
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let mut bytes = Vec::new();
+    let limit = LARGEST_FILE as u64 + 1;
+    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+    let fault = |reason: &str, note: &str| {
+        Err(Fault::new(format!("cannot read the configuration {}: {reason}", path.display()), note))
+    };
+    match read {
+        Ok(_) if bytes.len() > LARGEST_FILE => fault("it is longer than 16 MiB", ""),
+        Ok(_) => Ok(bytes),
+        Err(error) => fault(
+            &error.to_string(),
+            match error.kind() {
+                ErrorKind::NotFound if path.is_relative() => {
+                    "relative paths start where ringgate was started"
+                }
+                ErrorKind::NotFound => "is it spelled right?",
+                ErrorKind::PermissionDenied => {
+                    "the user that runs ringgate must be allowed to read the file and to enter its \
+                     directories"
+                }
+                ErrorKind::IsADirectory => "name a file in it",
+                _ => "",
+            },
+        ),
+    }
+}
+
+/// Points at the first byte that is not text.
+fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Errors {
+    let start = error.utf8_error().valid_up_to();
+    let byte = error.as_bytes()[start];
+    // Up to that byte the offsets are the same, and there stands U+FFFD.
+    let text = String::from_utf8_lossy(error.as_bytes());
+    let report = Report::new(&text);
+    let span = Span { start, end: start + '\u{fffd}'.len_utf8() };
+    let what = format!("the byte 0x{byte:02x} is not UTF-8");
+    report.error(
+        span,
+        what,
+        "a configuration is UTF-8 text: is this the right file, and saved as UTF-8?",
+    );
+    report.into_errors(name)
+}

@@ -1,0 +1,266 @@
+//! What is wrong with a configuration: collected while it is read, shown all at once.
+//!
+//! A [`Report`] takes problems in any order from `table`, `file` and `check`, each with the place
+//! it is about, and becomes the [`Errors`] an operator sees, in the order of the file. How a place
+//! is drawn is `excerpt`'s business. Values of the file stand in messages only through [`quoted`].
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+
+use super::excerpt::{Excerpt, line_number};
+
+/// A place in the text: byte offsets, the end not included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl From<Range<usize>> for Span {
+    fn from(range: Range<usize>) -> Self {
+        Span { start: range.start, end: range.end }
+    }
+}
+
+/// What is wrong with a value, before anyone says where it stood.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// One sentence: what is wrong.
+    pub(super) what: String,
+    /// Why it matters or how to mend it; each line is shown on its own. May be empty.
+    pub(super) note: String,
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>, note: impl Into<String>) -> Self {
+        Fault { what: what.into(), note: note.into() }
+    }
+}
+
+/// The problems found so far in one text.
+pub(super) struct Report<'a> {
+    text: &'a str,
+    problems: RefCell<Vec<Problem>>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Report { text, problems: RefCell::default() }
+    }
+
+    /// Records a problem; see [`Fault`] for what the two texts say.
+    pub(super) fn error(&self, span: Span, what: impl Into<String>, note: impl Into<String>) {
+        self.fault(span, Fault::new(what, note));
+    }
+
+    /// The same for a fault that was found without its place.
+    pub(super) fn fault(&self, span: Span, fault: Fault) {
+        self.problems.borrow_mut().push(Problem { span: Some(span), fault });
+    }
+
+    /// The number of the line a span starts on, for messages that speak of two places.
+    pub(super) fn line(&self, span: Span) -> usize {
+        line_number(self.text, span.start)
+    }
+
+    /// The place of one character within a string value, `offset` bytes into it; the whole value
+    /// where escapes or a multi-line string make the offset mean something else in the file.
+    pub(super) fn within(&self, span: Span, value: &str, offset: usize) -> Span {
+        let typed = self.text.get(span.start + 1..span.end.saturating_sub(1));
+        match (typed == Some(value), value.get(offset..).and_then(|rest| rest.chars().next())) {
+            (true, Some(character)) => {
+                let start = span.start + 1 + offset;
+                Span { start, end: start + character.len_utf8() }
+            }
+            _ => span,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.problems.borrow().is_empty()
+    }
+
+    /// Everything found, in the order of the file; `name` is what the file is called.
+    pub(super) fn into_errors(self, name: &str) -> Errors {
+        let mut problems = self.problems.into_inner();
+        problems.sort_by_key(|problem| problem.span);
+        problems.dedup();
+        Errors { name: name.to_owned(), text: self.text.to_owned(), problems }
+    }
+}
+
+/// One thing that is wrong, and where.
+#[derive(Debug, PartialEq, Eq)]
+struct Problem {
+    /// None: the file as a whole.
+    span: Option<Span>,
+    fault: Fault,
+}
+
+/// Everything wrong with one configuration. `Display` shows all of it, in the order of the file,
+/// each with its line, a caret under the culprit and advice; problems are separated by an empty
+/// line and the last line has no line feed.
+pub struct Errors {
+    name: String,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Errors {
+    /// The one error that a file could not be read at all.
+    pub(super) fn unreadable(name: &str, fault: Fault) -> Self {
+        let problems = vec![Problem { span: None, fault }];
+        Errors { name: name.to_owned(), text: String::new(), problems }
+    }
+
+    /// How many there are; at least one.
+    pub fn count(&self) -> usize {
+        self.problems.len()
+    }
+}
+
+impl std::error::Error for Errors {}
+
+impl fmt::Debug for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.problems.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n\n")?;
+            }
+            write!(f, "error: {}", problem.fault.what)?;
+            let mut gutter = 1;
+            if let Some(span) = problem.span {
+                let excerpt = Excerpt::new(&self.text, span);
+                gutter = excerpt.gutter();
+                write!(f, "\n --> {}:{}:{}\n{excerpt}", self.name, excerpt.line, excerpt.column)?;
+            }
+            for line in problem.fault.note.lines() {
+                let indent = " ".repeat(gutter + 1);
+                write!(f, "\n{indent}= {}", wrapped(line, NOTE_WIDTH, gutter + 3))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a note is broken into lines, in characters.
+const NOTE_WIDTH: usize = 96;
+
+/// Breaks a note between words where it passes `width`; lines after the first are indented.
+fn wrapped(note: &str, width: usize, indent: usize) -> String {
+    let mut lines = String::new();
+    let mut used = 0;
+    for word in note.split(' ') {
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > width {
+            lines.push('\n');
+            lines.push_str(&" ".repeat(indent));
+            used = 0;
+        } else if used > 0 {
+            lines.push(' ');
+            used += 1;
+        }
+        lines.push_str(word);
+        used += length;
+    }
+    lines
+}
+
+/// A value of the file for a message: in backticks, on one line, harmless to a terminal, not long.
+pub(super) fn quoted(value: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut shown = String::from("`");
+    for character in value.chars().take(LONGEST) {
+        match character {
+            '"' | '\'' | '\\' => shown.push(character),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown.push_str(if value.chars().nth(LONGEST).is_some() { "…`" } else { "`" });
+    shown
+}
+
+/// The word among `known` that was probably meant. A third of it may be wrong, at most 3 letters.
+pub(super) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).clamp(1, 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The note for a word that does not exist: the one meant, or all there are.
+pub(super) fn advice(word: &str, known: &[&str]) -> String {
+    match closest(word, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("write {}", one_of(known)),
+    }
+}
+
+/// "`a`, `b` or `c`"
+pub(super) fn one_of(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_come_in_the_order_of_the_file() {
+        let report = Report::new("a = 1\nb = 2\n");
+        report.error(Span { start: 6, end: 7 }, "second", "");
+        report.error(Span { start: 0, end: 1 }, "first", "mend it\nor leave it");
+        assert!(!report.is_empty());
+        let errors = report.into_errors("edge.toml");
+        assert_eq!(errors.count(), 2);
+        let expected = "error: first\n --> edge.toml:1:1\n  |\n1 | a = 1\n  | ^\n  = mend it\n  = or \
+                        leave it\n\nerror: second\n --> edge.toml:2:1\n  |\n2 | b = 2\n  | ^";
+        assert_eq!(errors.to_string(), expected);
+    }
+
+    #[test]
+    fn a_value_cannot_speak_to_the_terminal() {
+        assert_eq!(quoted("a\u{1b}[31m\r\n\u{202e}\"b\""), r#"`a\u{1b}[31m\r\n\u{202e}"b"`"#);
+        assert_eq!(quoted(&"x".repeat(61)), format!("`{}…`", "x".repeat(60)));
+    }
+
+    #[test]
+    fn a_guess_is_made_only_for_a_near_miss() {
+        let known = ["idle_timeout", "name", "tls"];
+        assert_eq!(closest("idle_timout", known), Some("idle_timeout"));
+        assert_eq!(closest("Name", known), Some("name"));
+        assert_eq!(closest("deny", known), None);
+        assert_eq!(closest("tcp", known), None);
+    }
+
+    #[test]
+    fn long_notes_are_broken_between_words() {
+        assert_eq!(wrapped("aaa bbb ccc", 7, 2), "aaa bbb\n  ccc");
+        assert_eq!(wrapped("aaaaaaaaaa b", 7, 1), "aaaaaaaaaa\n b");
+    }
+
+    #[test]
+    fn a_place_within_a_string_is_found_unless_it_holds_escapes() {
+        let report = Report::new(r#"a = "x%{y" b = "\tz""#);
+        let plain = Span { start: 4, end: 10 };
+        assert_eq!(report.within(plain, "x%{y", 1), Span { start: 6, end: 7 });
+        assert_eq!(report.within(plain, "x%{y", 4), plain);
+        let escaped = Span { start: 15, end: 20 };
+        assert_eq!(report.within(escaped, "\tz", 1), escaped);
+    }
+}

@@ -1,0 +1,413 @@
+//! One TOML table, read key by key.
+//!
+//! A serde derive stops at the first error and forgets where values stood. Here each key is asked
+//! for with the type it must have; what does not fit is recorded with its place and reading goes
+//! on, so that one run shows everything. [`Table::finish`] then reports the keys nobody asked for.
+//! It knows TOML and units, but not what any key means.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::report::{Report, Span, advice, closest, one_of, quoted};
+use super::units::{self, Unfit};
+
+/// A value and where it stood.
+#[derive(Clone, Debug)]
+pub(super) struct At<T> {
+    pub(super) value: T,
+    pub(super) span: Span,
+}
+
+/// A key of a table as it was found: left out, given and understood, or given and already reported.
+#[derive(Clone, Debug)]
+pub(super) struct Field<T> {
+    /// Where the key stood; none: it was left out.
+    pub(super) key: Option<Span>,
+    /// None: left out or reported.
+    pub(super) value: Option<At<T>>,
+}
+
+impl<T> Default for Field<T> {
+    /// A key that was left out.
+    fn default() -> Self {
+        Field { key: None, value: None }
+    }
+}
+
+impl<T> Field<T> {
+    pub(super) fn is_given(&self) -> bool {
+        self.key.is_some()
+    }
+
+    pub(super) fn or(self, default: T) -> T {
+        self.value.map_or(default, |at| at.value)
+    }
+
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Field<U> {
+        let value = self.value.map(|at| At { value: change(at.value), span: at.span });
+        Field { key: self.key, value }
+    }
+
+    pub(super) fn as_ref(&self) -> Option<&T> {
+        self.value.as_ref().map(|at| &at.value)
+    }
+}
+
+/// A table of the file, with the keys asked for so far.
+pub(super) struct Table<'a> {
+    pub(super) report: &'a Report<'a>,
+    keys: &'a DeTable<'a>,
+    /// How messages call it: `[[listener]]`.
+    place: String,
+    /// Its header or, of an inline table, all of it.
+    pub(super) span: Span,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(
+        report: &'a Report<'a>,
+        keys: &'a DeTable<'a>,
+        place: impl Into<String>,
+        span: Span,
+    ) -> Self {
+        Table { report, keys, place: place.into(), span, asked: Vec::new() }
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Field<String> {
+        let report = self.report;
+        self.read(key, |value| match value.get_ref() {
+            DeValue::String(text) => Some(text.clone().into_owned()),
+            other => mistyped(report, key, "a string", value.span().into(), other),
+        })
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str) -> Field<bool> {
+        let report = self.report;
+        self.read(key, |value| match value.get_ref() {
+            DeValue::Boolean(truth) => Some(*truth),
+            other => mistyped(report, key, "true or false", value.span().into(), other),
+        })
+    }
+
+    /// A whole number of the range; `advice` is the note for one outside of it.
+    pub(super) fn integer(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<u64>,
+        advice: &str,
+    ) -> Field<u64> {
+        let report = self.report;
+        self.read(key, |value| {
+            let span = value.span().into();
+            if !matches!(value.get_ref(), DeValue::Integer(_)) {
+                return mistyped(report, key, "a whole number", span, value.get_ref());
+            }
+            match whole_number(value.get_ref()).filter(|number| range.contains(number)) {
+                Some(number) => Some(number),
+                None => {
+                    report.error(span, out_of_range(key, &range), advice);
+                    None
+                }
+            }
+        })
+    }
+
+    pub(super) fn duration(&mut self, key: &'static str) -> Field<Duration> {
+        let report = self.report;
+        self.read(key, |value| read_duration(report, key, value, false).flatten())
+    }
+
+    /// A duration or `"off"`, which is none.
+    pub(super) fn duration_or_off(&mut self, key: &'static str) -> Field<Option<Duration>> {
+        let report = self.report;
+        self.read(key, |value| read_duration(report, key, value, true))
+    }
+
+    /// A size of the range, in bytes.
+    pub(super) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Field<u64> {
+        let report = self.report;
+        self.read(key, |value| read_size(report, key, &range, value))
+    }
+
+    /// One of `words`. A word of `later` is planned, but this version does not have it.
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+        later: &[&str],
+    ) -> Field<T> {
+        let report = self.report;
+        let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+        self.read(key, |value| {
+            let span = value.span().into();
+            let DeValue::String(text) = value.get_ref() else {
+                let wanted = one_of(&known);
+                return mistyped(report, key, &wanted, span, value.get_ref());
+            };
+            let found = words.iter().find(|(word, _)| word == text).map(|(_, meaning)| *meaning);
+            if found.is_none() && later.contains(&text.as_ref()) {
+                let what = format!("`{key} = \"{text}\"` is not available in this version");
+                report.error(span, what, format!("write {}", one_of(&known)));
+            } else if found.is_none() {
+                let what = format!("`{key}` cannot be {}", quoted(text));
+                report.error(span, what, advice(text, &known));
+            }
+            found
+        })
+    }
+
+    /// A list of strings; with `or_one`, a string alone is a list of one. May be empty. Elements
+    /// that are no strings are reported and left out.
+    pub(super) fn strings(&mut self, key: &'static str, or_one: bool) -> Field<Vec<At<String>>> {
+        let report = self.report;
+        let wanted = if or_one { "a string or a list of strings" } else { "a list of strings" };
+        self.read(key, |value| match value.get_ref() {
+            DeValue::Array(items) => {
+                Some(items.iter().filter_map(|item| read_element(report, key, item)).collect())
+            }
+            DeValue::String(_) if or_one => Some(Vec::from_iter(read_element(report, key, value))),
+            other => mistyped(report, key, wanted, value.span().into(), other),
+        })
+    }
+
+    /// Whatever stands there, for the one key whose values have several types.
+    pub(super) fn any(&mut self, key: &'static str) -> Field<&'a DeValue<'a>> {
+        self.read(key, |value| Some(value.get_ref()))
+    }
+
+    /// `[key]`, or `key = { … }`.
+    pub(super) fn table(&mut self, key: &'static str, place: &str) -> Field<Table<'a>> {
+        let report = self.report;
+        self.read(key, |value| match value.get_ref() {
+            DeValue::Table(keys) => Some(Table::new(report, keys, place, value.span().into())),
+            DeValue::Array(_) => {
+                let note = format!("write {place}, once");
+                report.error(
+                    value.span().into(),
+                    format!("`{key}` is one table, not a list"),
+                    note,
+                );
+                None
+            }
+            other => mistyped(report, key, "a table", value.span().into(), other),
+        })
+    }
+
+    /// `[[key]]`; none when it was left out.
+    pub(super) fn tables(&mut self, key: &'static str, place: &str) -> Vec<Table<'a>> {
+        let report = self.report;
+        let element = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
+            DeValue::Table(keys) => Some(Table::new(report, keys, place, item.span().into())),
+            other => mistyped(report, key, "a list of tables", item.span().into(), other),
+        };
+        let field = self.read(key, |value| match value.get_ref() {
+            DeValue::Array(items) => Some(items.iter().filter_map(element).collect()),
+            DeValue::Table(_) => {
+                let what = format!("`{key}` is a list of tables, there may be several");
+                report.error(value.span().into(), what, format!("write {place}"));
+                // It is read all the same, for the errors within.
+                element(value).map(|only| vec![only])
+            }
+            _ => element(value).map(|never| vec![never]),
+        });
+        field.or(Vec::new())
+    }
+
+    /// `[key.NAME]`, in the order of the names, each with the place of its name.
+    pub(super) fn named_tables(&mut self, key: &'static str) -> Vec<(At<String>, Table<'a>)> {
+        let report = self.report;
+        let Some(all) = self.table(key, &format!("[{key}.NAME]")).value else {
+            return Vec::new();
+        };
+        let named = all.value.keys.iter().filter_map(|(name, value)| {
+            let span = Span::from(name.span());
+            let place = format!("[{key}.{}]", name.get_ref());
+            let DeValue::Table(keys) = value.get_ref() else {
+                let what = format!("{} is not a table", quoted(&format!("{key}.{name}")));
+                report.error(span, what, format!("write [{key}.NAME] with the keys below it"));
+                return None;
+            };
+            let name = At { value: name.get_ref().clone().into_owned(), span };
+            Some((name, Table::new(report, keys, place, value.span().into())))
+        });
+        named.collect()
+    }
+
+    /// Passes a field on, and reports it when the key was left out.
+    pub(super) fn required<T>(&self, key: &str, field: Field<T>, note: &str) -> Field<T> {
+        if !field.is_given() {
+            self.report.error(self.span, format!("{} needs `{key}`", self.place), note);
+        }
+        field
+    }
+
+    /// Reports the keys nobody asked for. Those of `later` are planned, but this version has not
+    /// got them.
+    pub(super) fn finish(self, later: &[&str]) {
+        let mut known = self.asked;
+        known.sort_unstable();
+        for key in self.keys.keys() {
+            let name: &str = key.get_ref();
+            if known.contains(&name) {
+                continue;
+            }
+            let note = match closest(name, known.iter().copied()) {
+                _ if later.contains(&name) => {
+                    String::from("it is planned, but not available in this version: take it out")
+                }
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("known here: {}", known.join(", ")),
+            };
+            let what = format!("unknown key {} in {}", quoted(name), self.place);
+            self.report.error(key.span().into(), what, note);
+        }
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        understand: impl FnOnce(&'a Spanned<DeValue<'a>>) -> Option<T>,
+    ) -> Field<T> {
+        self.asked.push(key);
+        let Some((name, value)) = self.keys.get_key_value(key) else {
+            return Field::default();
+        };
+        let span = value.span().into();
+        let value = understand(value).map(|value| At { value, span });
+        Field { key: Some(name.span().into()), value }
+    }
+}
+
+/// Reports a value of the wrong type.
+fn mistyped<T>(
+    report: &Report<'_>,
+    key: &str,
+    wanted: &str,
+    span: Span,
+    found: &DeValue<'_>,
+) -> Option<T> {
+    let found = match found {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    };
+    report.error(span, format!("`{key}` must be {wanted}, not {found}"), "");
+    None
+}
+
+fn read_element(report: &Report<'_>, key: &str, item: &Spanned<DeValue<'_>>) -> Option<At<String>> {
+    let span = item.span().into();
+    match item.get_ref() {
+        DeValue::String(text) => Some(At { value: text.clone().into_owned(), span }),
+        other => mistyped(report, key, "a list of strings", span, other),
+    }
+}
+
+/// Some(None): off. None: reported.
+fn read_duration(
+    report: &Report<'_>,
+    key: &str,
+    value: &Spanned<DeValue<'_>>,
+    may_be_off: bool,
+) -> Option<Option<Duration>> {
+    let span = value.span().into();
+    let text = with_unit(value.get_ref());
+    let unfit = match text.as_deref().map(units::duration) {
+        Some(Ok(duration)) => return Some(Some(duration)),
+        Some(Err(unfit)) => unfit,
+        None => return mistyped(report, key, "a duration such as \"5s\"", span, value.get_ref()),
+    };
+    let text = text.unwrap_or_default();
+    let otherwise = if may_be_off { "write \"off\"" } else { "leave the key out for its default" };
+    let (what, note) = match unfit {
+        Unfit::Shape if text == "off" && may_be_off => return Some(None),
+        Unfit::Shape if text == "off" => (
+            format!("`{key}` cannot be off"),
+            String::from("write a duration; the longest is \"365d\""),
+        ),
+        Unfit::Shape => (
+            format!("`{key}` is not a duration: {}", quoted(&text)),
+            String::from("write a whole number and a unit (ms, s, m, h or d), such as \"250ms\""),
+        ),
+        Unfit::NoUnit => (
+            format!("`{key}` is a duration without its unit"),
+            format!("write \"{text}s\" if it means seconds; the units are ms, s, m, h and d"),
+        ),
+        Unfit::Zero => (
+            format!("`{key}` cannot be 0"),
+            format!("0 would mean \"at once\" to some and \"off\" to others: {otherwise}"),
+        ),
+        Unfit::TooMuch => (
+            format!("`{key}` is too long: {}", quoted(&text)),
+            String::from("the longest duration is \"365d\""),
+        ),
+    };
+    report.error(span, what, note);
+    None
+}
+
+fn read_size(
+    report: &Report<'_>,
+    key: &str,
+    range: &RangeInclusive<u64>,
+    value: &Spanned<DeValue<'_>>,
+) -> Option<u64> {
+    let span = value.span().into();
+    let bounds = format!(
+        "it may be \"{}\" to \"{}\"",
+        units::in_bytes(*range.start()),
+        units::in_bytes(*range.end())
+    );
+    let text = with_unit(value.get_ref());
+    let unfit = match text.as_deref().map(units::size) {
+        Some(Ok(size)) if range.contains(&size) => return Some(size),
+        Some(Ok(_)) => Unfit::TooMuch,
+        Some(Err(unfit)) => unfit,
+        None => return mistyped(report, key, "a size such as \"16KiB\"", span, value.get_ref()),
+    };
+    let text = text.unwrap_or_default();
+    let (what, note) = match unfit {
+        Unfit::Shape => (
+            format!("`{key}` is not a size: {}", quoted(&text)),
+            String::from("write a whole number and a unit (B, KiB, MiB or GiB), such as \"16KiB\""),
+        ),
+        Unfit::NoUnit => (
+            format!("`{key}` is a size without its unit"),
+            format!("write \"{text}B\" if it means bytes; the units are B, KiB, MiB and GiB"),
+        ),
+        Unfit::Zero => (format!("`{key}` cannot be 0"), bounds),
+        Unfit::TooMuch => (format!("`{key}` is out of range: {}", quoted(&text)), bounds),
+    };
+    report.error(span, what, note);
+    None
+}
+
+/// The text of a string, or of a whole number, which then lacks its unit.
+fn with_unit(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.clone().into_owned()),
+        other => whole_number(other).map(|number| number.to_string()),
+    }
+}
+
+/// None: not a whole number, or below 0, or over what 64 bits hold.
+pub(super) fn whole_number(value: &DeValue<'_>) -> Option<u64> {
+    let DeValue::Integer(number) = value else { return None };
+    u64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+/// The sentence for a number that is too small or too large.
+pub(super) fn out_of_range(key: &str, range: &RangeInclusive<u64>) -> String {
+    match *range.end() {
+        u64::MAX => format!("`{key}` must be {} or more", range.start()),
+        end => format!("`{key}` must be {} to {end}", range.start()),
+    }
+}

@@ -1,0 +1,139 @@
+//! Every example configuration is valid, and every mistake gets the message it should.
+//!
+//! `tests/config/bad` holds one broken file per rule and beside each the text an operator sees.
+//! `RINGGATE_BLESS=1 cargo test --test config_examples` writes these texts anew: read the difference,
+//! each must say what is wrong and how to mend it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ringgate::config::{self, Action, Discovery, HostName, Protocol};
+
+/// The files of a directory of the crate that end in `.toml`, by name.
+fn toml_files(directory: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
+    let entries = fs::read_dir(&directory).expect("the directory can be listed");
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("an entry can be read").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} has no .toml files", directory.display());
+    files
+}
+
+#[test]
+fn every_example_is_valid() {
+    for path in toml_files("config") {
+        if let Err(errors) = config::load(&path) {
+            panic!("{errors}");
+        }
+    }
+}
+
+#[test]
+fn the_embedded_example_listens_on_loopback_only() {
+    let config = config::parse("default.toml", config::DEFAULT, Path::new("")).expect("valid");
+    for address in config.listeners.iter().flat_map(|listener| &listener.addresses) {
+        assert_eq!(address.to_string(), "127.0.0.1:8080");
+    }
+}
+
+#[test]
+fn every_toml_block_of_the_readme_is_valid() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let Ok(readme) = fs::read_to_string(&path) else { return };
+    for block in readme.split("```toml\n").skip(1) {
+        let text = block.split("```").next().unwrap_or_default();
+        if let Err(errors) = config::parse("README.md", text, Path::new("")) {
+            panic!("{errors}\n\nin this block of README.md:\n\n{text}");
+        }
+    }
+}
+
+#[test]
+fn every_mistake_gets_the_message_it_should() {
+    let bless = std::env::var_os("RINGGATE_BLESS").is_some();
+    let files = toml_files("tests/config/bad");
+    let mut different = Vec::new();
+    for path in &files {
+        let name = path.file_name().expect("a file has a name").to_string_lossy();
+        let text = fs::read_to_string(path).expect("a case can be read");
+        let base = path.parent().expect("a file has a directory");
+        let shown = match config::parse(&name, &text, base) {
+            Ok(_) => panic!("{name} is valid, but stands among the bad ones"),
+            Err(errors) => format!("{errors}\n"),
+        };
+        let beside = path.with_extension("txt");
+        if bless {
+            fs::write(&beside, &shown).expect("the expected text can be written");
+        } else if fs::read_to_string(&beside).unwrap_or_default() != shown {
+            different.push(format!("{}:\n{shown}", beside.display()));
+        }
+    }
+    assert!(files.len() >= 35, "only {} cases are left", files.len());
+    assert!(different.is_empty(), "not what is expected in\n\n{}", different.join("\n"));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_which_and_why() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let missing = directory.path().join("missing.toml");
+    let shown = config::load(&missing).expect_err("there is no such file").to_string();
+    let start = format!("error: cannot read the configuration {}: No such file", missing.display());
+    assert!(shown.starts_with(&start), "{shown}");
+    let shown = config::load(directory.path()).expect_err("that is a directory").to_string();
+    assert!(shown.contains("Is a directory"), "{shown}");
+}
+
+#[test]
+fn a_file_that_is_not_text_says_at_which_byte() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("latin1.toml");
+    fs::write(&path, b"# one\nname = \"caf\xe9\"\n").expect("the file can be written");
+    let shown = config::load(&path).expect_err("Latin 1 is not UTF-8").to_string();
+    assert!(shown.starts_with("error: the byte 0xe9 is not UTF-8"), "{shown}");
+    assert!(shown.contains(":2:12\n"), "{shown}");
+}
+
+#[test]
+fn a_file_beside_the_configuration_is_found() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fs::write(directory.path().join("page.html"), "<p>hello</p>").expect("the page");
+    let path = directory.path().join("edge.toml");
+    let text = r#"
+        [[listener]]
+        name = "web"
+        listen = "127.0.0.1:0"
+        protocol = "http"
+        [[listener.host]]
+        [[listener.host.route]]
+        prefix = "/"
+        respond = { file = "page.html" }
+    "#;
+    fs::write(&path, text).expect("the configuration");
+    let config = config::load(&path).expect("valid");
+    let Protocol::Http(http) = &config.listeners[0].protocol else { panic!("it is http") };
+    let Action::Respond(respond) = &http.hosts[0].routes[0].action else { panic!("it responds") };
+    assert_eq!(&respond.body[..], b"<p>hello</p>");
+}
+
+#[test]
+fn defaults_and_references_are_filled_in() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/shadowsocks-stream.toml");
+    let config = config::load(&path).expect("valid");
+    let listener = &config.listeners[0];
+    assert_eq!(listener.backlog, 4096);
+    assert_eq!(listener.access_log, Some(0));
+    assert_eq!(config.access_logs.len(), 1);
+    let Protocol::Http(http) = &listener.protocol else { panic!("it is http") };
+    assert_eq!(http.hosts[0].names, [HostName::Exact(String::from("live.example.com"))]);
+    assert!(http.hosts[1].names.is_empty());
+    let Action::Tunnel(tunnel) = &http.hosts[0].routes[0].action else { panic!("a tunnel") };
+    assert!(tunnel.early_data);
+    assert_eq!(tunnel.timeouts.half_closed.as_secs(), 60);
+    let cluster = &config.clusters[tunnel.cluster.0];
+    assert_eq!((cluster.name.as_str(), cluster.connect_attempts), ("shadowsocks", 2));
+    let Discovery::Static(endpoints) = &cluster.discovery else { panic!("it is static") };
+    assert_eq!(endpoints[0].to_string(), "127.0.0.1:8388");
+}
