@@ -1,1 +1,22 @@
-mod address; pub use address::Address;
+//! The operating system behind small, safe wrappers, and the only home of unsafe code.
+//!
+//! A [`Stream`] is a connected socket: it waits through the worker's runtime (io_uring or epoll) and moves
+//! bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two streams without copying
+//! them to user space. Knows no protocol and no configuration.
+
+#![allow(unsafe_code)] // denied everywhere else
+
+mod address;
+mod limits;
+mod listen;
+mod pipe;
+mod stream;
+
+pub use address::Address;
+pub use limits::{file_limit, raise_file_limit};
+pub use listen::{Listen, accept_now, listen, stop_listening};
+pub use pipe::{MIN_PIPE_SIZE, Pipe};
+pub use stream::{Connect, Keepalive, Stream};
+
+/// The error of a system call: small, `Copy`, compared without formatting.
+pub type Errno = rustix::io::Errno;

@@ -1,0 +1,49 @@
+//! What can end a run: an error that says where, what, and how to mend it, and the exit code it means.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Why ringgate stops or does not start.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration is wrong; the text lists everything found. Exit code 64 (EX_USAGE of sysexits.h).
+    Configuration(String),
+    /// Something of this machine refused: a port, a ring, a file. Exit code 1.
+    Start {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        cause: String,
+        /// Who may mend it, and how.
+        advice: &'static str,
+    },
+}
+
+impl Error {
+    /// A failed start.
+    pub fn start(what: impl Into<String>, cause: impl fmt::Display, advice: &'static str) -> Self {
+        Error::Start { what: what.into(), cause: cause.to_string(), advice }
+    }
+
+    /// The process's exit code.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Error::Configuration(_) => ExitCode::from(64),
+            Error::Start { .. } => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Configuration(text) => f.write_str(text.trim_end()),
+            Error::Start { what, cause, advice: "" } => write!(f, "error: {what}: {cause}"),
+            Error::Start { what, cause, advice } => {
+                write!(f, "error: {what}: {cause}\n  = {advice}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,190 @@
+//! Follows a message body to its end without keeping it (RFC 9112 section 6).
+
+/// How a body is delimited, and how far it has been followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// So many bytes are left; 0: the end is reached.
+    Length(u64),
+    /// `Transfer-Encoding: chunked`.
+    Chunked(Chunked),
+    /// A response that ends with its connection.
+    UntilClose,
+}
+
+/// A place inside a chunked body (RFC 9112 section 7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunked {
+    /// In a chunk's size; the digits so far and their number.
+    Size(u64, u8),
+    /// Behind the size, in extensions that mean nothing here.
+    Extension(u64),
+    /// Behind the CR of the size line.
+    SizeEnd(u64),
+    /// In the data.
+    Data(u64),
+    /// Before the CR that ends the data.
+    DataCr,
+    /// Before the LF that ends the data.
+    DataLf,
+    /// At the start of a trailer line, or of the empty line that ends the body.
+    Trailer,
+    /// Inside a trailer line.
+    TrailerLine,
+    /// Behind the CR of a trailer line.
+    TrailerLf,
+    /// Behind the CR of the empty line.
+    EndLf,
+    /// At the end.
+    End,
+}
+
+/// What following a body came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyEnd {
+    /// All bytes belong to the body, and more will.
+    NotYet,
+    /// The body ends before this position; the rest is not part of it.
+    At(usize),
+    /// The chunks are malformed.
+    Malformed,
+}
+
+impl Body {
+    /// No body.
+    pub const NONE: Body = Body::Length(0);
+
+    /// A chunked body at its start.
+    pub const CHUNKED: Body = Body::Chunked(Chunked::Size(0, 0));
+
+    /// The end is reached.
+    pub fn is_done(self) -> bool {
+        matches!(self, Body::Length(0) | Body::Chunked(Chunked::End))
+    }
+
+    /// Follows the body through the next bytes.
+    pub fn follow(&mut self, bytes: &[u8]) -> BodyEnd {
+        match self {
+            Body::UntilClose => BodyEnd::NotYet,
+            Body::Length(left) => {
+                if *left > bytes.len() as u64 {
+                    *left -= bytes.len() as u64;
+                    return BodyEnd::NotYet;
+                }
+                // Not more than the slice is long.
+                let end = *left as usize;
+                *left = 0;
+                BodyEnd::At(end)
+            }
+            Body::Chunked(state) => follow_chunks(state, bytes),
+        }
+    }
+}
+
+fn follow_chunks(state: &mut Chunked, bytes: &[u8]) -> BodyEnd {
+    let mut position = 0;
+    while *state != Chunked::End {
+        let Some(&byte) = bytes.get(position) else { return BodyEnd::NotYet };
+        if let Chunked::Data(left) = *state {
+            let here = left.min((bytes.len() - position) as u64);
+            position += here as usize;
+            *state = if here == left { Chunked::DataCr } else { Chunked::Data(left - here) };
+            continue;
+        }
+        match state.step(byte) {
+            Some(next) => *state = next,
+            None => return BodyEnd::Malformed,
+        }
+        position += 1;
+    }
+    BodyEnd::At(position)
+}
+
+impl Chunked {
+    /// The state behind one byte outside of the data; none: it may not stand there.
+    fn step(self, byte: u8) -> Option<Chunked> {
+        use Chunked::*;
+        Some(match (self, byte) {
+            // 15 digits: no overflow, and no chunk is that long.
+            (Size(size, digits @ 0..15), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
+                Size(size * 16 + digit, digits + 1)
+            }
+            (Size(size, 1..), b'\r') => SizeEnd(size),
+            (Size(size, 1..), b';' | b' ' | b'\t') => Extension(size),
+            (Extension(size), b'\r') => SizeEnd(size),
+            (Extension(_), b'\n') => return None,
+            (Extension(size), _) => Extension(size),
+            (SizeEnd(0), b'\n') => Trailer,
+            (SizeEnd(size), b'\n') => Data(size),
+            (DataCr, b'\r') => DataLf,
+            (DataLf, b'\n') => Size(0, 0),
+            (Trailer, b'\r') => EndLf,
+            (Trailer | TrailerLine, b'\n') => return None,
+            (TrailerLine, b'\r') => TrailerLf,
+            (Trailer | TrailerLine, _) => TrailerLine,
+            (TrailerLf, b'\n') => Trailer,
+            (EndLf, b'\n') => End,
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_length_counts_down() {
+        let mut body = Body::Length(5);
+        assert_eq!(body.follow(b"abc"), BodyEnd::NotYet);
+        assert_eq!(body.follow(b"defg"), BodyEnd::At(2));
+        assert!(body.is_done());
+    }
+
+    #[test]
+    fn chunks_end_behind_the_trailers() {
+        let bytes = b"4;x=y\r\nWiki\r\n0\r\nExpires: never\r\n\r\nGET";
+        assert_eq!(Body::CHUNKED.clone().follow(bytes), BodyEnd::At(bytes.len() - 3));
+        assert_eq!(Body::CHUNKED.clone().follow(b"0\r\n\r\n"), BodyEnd::At(5));
+    }
+
+    #[test]
+    fn malformed_chunks_are_refused() {
+        for bytes in [
+            &b"\r\n"[..],
+            b"x\r\n",
+            b"4\nWiki",
+            b"4\r\nWikiX",
+            b"4\r\nWiki\n",
+            b"0\r\n\n",
+            b"-1\r\n",
+            b"0x4\r\n",
+            b"fffffffffffffffff\r\n",
+            b"0\r\nA: b\n\r\n",
+            b"4;a\nWiki",
+        ] {
+            assert_eq!(Body::CHUNKED.clone().follow(bytes), BodyEnd::Malformed, "{bytes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_change_where_chunks_end(
+            bytes in "([0-3]\r\n|[a-f]|\r\n|\n|;|: ){0,30}", cut in 0usize..90,
+        ) {
+            let bytes = bytes.as_bytes();
+            let cut = cut.min(bytes.len());
+            let whole = Body::CHUNKED.clone().follow(bytes);
+            let mut pieces = Body::CHUNKED;
+            let result = match pieces.follow(&bytes[..cut]) {
+                BodyEnd::NotYet => match pieces.follow(&bytes[cut..]) {
+                    BodyEnd::At(end) => BodyEnd::At(cut + end),
+                    other => other,
+                },
+                other => other,
+            };
+            prop_assert_eq!(result, whole);
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! A request head, parsed and judged (RFC 9112 sections 3, 5 and 6).
+
+use std::mem::MaybeUninit;
+
+use super::{Body, MAX_HEADERS};
+
+/// A request that is to be answered; it borrows from its head.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// `GET`
+    pub method: &'a str,
+    /// The target as sent, for records.
+    pub target: &'a str,
+    /// The path without the query, as sent: not decoded, not normalised. `*` for the asterisk form.
+    pub path: &'a str,
+    /// What follows the first `?`.
+    pub query: Option<&'a str>,
+    /// 1.0 or 1.1.
+    pub version: Version,
+    /// Without port and without a dot at its end; as sent otherwise. Empty where HTTP/1.0 sent none.
+    pub host: &'a str,
+    /// The port of the authority, digits only.
+    pub port: Option<&'a str>,
+    /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade: websocket`, `Connection` with the token `upgrade`.
+    pub upgrade: bool,
+    /// What follows the head.
+    pub body: Body,
+    /// The client goes on with this connection.
+    pub keep_alive: bool,
+    /// The client waits for a 100 before it sends the body.
+    pub expects_continue: bool,
+}
+
+/// The versions that are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+/// Why a head is refused. The connection is closed after the answer: nobody knows where the next one would begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// 400, 405, 408, 431 or 505.
+    pub status: u16,
+    /// For people: the answer's body and diagnostics.
+    pub reason: &'static str,
+}
+
+const fn bad(reason: &'static str) -> Reject {
+    Reject { status: 400, reason }
+}
+
+/// Parses a complete head, from its first line to its empty line, as [`super::HeadScan`] delimits it.
+///
+/// # Errors
+/// Whatever RFC 9112 leaves to guessing.
+pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Reject> {
+    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let allowed = &mut headers[..max_headers.min(MAX_HEADERS)];
+    match parsed.parse_with_uninit_headers(head, allowed) {
+        Ok(httparse::Status::Complete(length)) if length == head.len() => {}
+        // The scanner and the parser disagree on where the head ends.
+        Ok(_) => return Err(bad("malformed request head")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Reject { status: 431, reason: "too many header fields" });
+        }
+        Err(httparse::Error::Version) => {
+            return Err(Reject {
+                status: 505,
+                reason: "only HTTP/1.1 and HTTP/1.0 are spoken here",
+            });
+        }
+        Err(httparse::Error::HeaderName) => return Err(bad("malformed header field name")),
+        Err(httparse::Error::HeaderValue) => return Err(bad("malformed header field value")),
+        Err(_) => return Err(bad("malformed request line")),
+    }
+    let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
+        return Err(bad("malformed request line"));
+    };
+    let version = if parsed.version == Some(1) { Version::Http11 } else { Version::Http10 };
+    if method == "CONNECT" {
+        return Err(Reject { status: 405, reason: "CONNECT is not offered" });
+    }
+    let fields = Fields::collect(parsed.headers)?;
+    let target = Target::parse(target)?;
+    let (host, port) = authority(&target, &fields, version)?;
+    let websocket = fields.upgrade_websocket && fields.connection_upgrade;
+    let upgrade = websocket && method == "GET" && version == Version::Http11;
+    if websocket && fields.chunked {
+        return Err(bad("Transfer-Encoding on an upgrade"));
+    }
+    if fields.chunked && version == Version::Http10 {
+        return Err(bad("Transfer-Encoding in HTTP/1.0"));
+    }
+    Ok(Request {
+        method,
+        target: target.whole,
+        path: target.path,
+        query: target.query,
+        version,
+        host,
+        port,
+        upgrade,
+        body: if fields.chunked {
+            Body::CHUNKED
+        } else {
+            Body::Length(fields.content_length.unwrap_or(0))
+        },
+        keep_alive: match version {
+            Version::Http11 => !fields.close,
+            Version::Http10 => fields.keep_alive && !fields.close,
+        },
+        expects_continue: fields.expects_continue,
+    })
+}
+
+/// The fields that framing and routing look at.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a [u8]>,
+    content_length: Option<u64>,
+    chunked: bool,
+    upgrade_websocket: bool,
+    connection_upgrade: bool,
+    close: bool,
+    keep_alive: bool,
+    expects_continue: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn collect(headers: &[httparse::Header<'a>]) -> Result<Self, Reject> {
+        let mut fields = Fields::default();
+        for header in headers {
+            fields.add(header.name, header.value)?;
+        }
+        if fields.chunked && fields.content_length.is_some() {
+            return Err(bad("both Transfer-Encoding and Content-Length"));
+        }
+        Ok(fields)
+    }
+
+    fn add(&mut self, name: &str, value: &'a [u8]) -> Result<(), Reject> {
+        // Lengths first: most fields are none of these.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") && self.host.replace(value).is_some() => {
+                return Err(bad("more than one Host"));
+            }
+            14 if name.eq_ignore_ascii_case("content-length") => {
+                let length = plain_number(value).ok_or(bad("Content-Length is not a number"))?;
+                if self.content_length.replace(length).is_some() {
+                    return Err(bad("more than one Content-Length"));
+                }
+            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(bad("unknown Transfer-Encoding"));
+                }
+                self.chunked = true;
+            }
+            7 if name.eq_ignore_ascii_case("upgrade") => {
+                self.upgrade_websocket |= value.eq_ignore_ascii_case(b"websocket");
+            }
+            10 if name.eq_ignore_ascii_case("connection") => {
+                for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.connection_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            6 if name.eq_ignore_ascii_case("expect") => {
+                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Digits and nothing else (RFC 9110 section 8.6), and no more of them than a u64 surely holds.
+pub(super) fn plain_number(value: &[u8]) -> Option<u64> {
+    let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    let text = std::str::from_utf8(value).ok().filter(|_| digits)?;
+    text.parse().ok()
+}
+
+/// The request target (RFC 9112 section 3.2).
+struct Target<'a> {
+    whole: &'a str,
+    /// Of the absolute form.
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    fn parse(whole: &'a str) -> Result<Self, Reject> {
+        if !whole.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(bad("the request target has bytes that must be percent-encoded"));
+        }
+        if whole.contains('#') {
+            return Err(bad("the request target has a fragment"));
+        }
+        let (authority, rest) = match split_scheme(whole) {
+            Some(rest) => {
+                let end = rest.find(['/', '?']).unwrap_or(rest.len());
+                (Some(&rest[..end]), &rest[end..])
+            }
+            None => (None, whole),
+        };
+        let (path, query) = match rest.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (rest, None),
+        };
+        let path = if path.is_empty() && authority.is_some() { "/" } else { path };
+        if !path.starts_with('/') && path != "*" {
+            return Err(bad("the request target is no path"));
+        }
+        Ok(Target { whole, authority, path, query })
+    }
+}
+
+/// What follows `http://` or `https://`.
+fn split_scheme(target: &str) -> Option<&str> {
+    let (scheme, rest) = target.split_once("://")?;
+    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(rest)
+}
+
+/// Host and port, from Host and, in the absolute form, from the target, which must agree.
+fn authority<'a>(
+    target: &Target<'a>,
+    fields: &Fields<'a>,
+    version: Version,
+) -> Result<(&'a str, Option<&'a str>), Reject> {
+    let named = match fields.host {
+        Some(value) => Some(split_port(std::str::from_utf8(value).map_err(|_| BAD_HOST)?)?),
+        None if version == Version::Http10 => None,
+        None => return Err(bad("no Host")),
+    };
+    let Some(absolute) = target.authority else { return Ok(named.unwrap_or(("", None))) };
+    let absolute = split_port(absolute)?;
+    match named {
+        Some(named) if !named.0.eq_ignore_ascii_case(absolute.0) || named.1 != absolute.1 => {
+            Err(bad("the request target and Host disagree"))
+        }
+        _ => Ok(absolute),
+    }
+}
+
+const BAD_HOST: Reject = bad("malformed Host");
+
+/// `host:port`, `[v6]:port`, without the dot that ends a fully qualified name.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), Reject> {
+    let host_end = match authority.strip_prefix('[') {
+        Some(literal) => literal.find(']').ok_or(BAD_HOST)? + 2,
+        None => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (host, rest) = authority.split_at(host_end);
+    let port = match rest.strip_prefix(':') {
+        Some("") => None,
+        Some(port) if port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(port)
+        }
+        None if rest.is_empty() => None,
+        _ => return Err(BAD_HOST),
+    };
+    let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let valid = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => !v6.is_empty() && v6.bytes().all(|byte| is_host(byte) || byte == b':'),
+        None => host.bytes().all(is_host),
+    };
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if valid && !host.is_empty() { Ok((host, port)) } else { Err(BAD_HOST) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(head: &str) -> Result<Request<'_>, Reject> {
+        parse_request(head.as_bytes(), 100)
+    }
+
+    fn status(head: &str) -> u16 {
+        parse(head).map_or_else(|reject| reject.status, |_| 0)
+    }
+
+    #[test]
+    fn a_plain_request_is_read() {
+        let request = parse("GET /a/b?c=d?e HTTP/1.1\r\nHost: Live.Example:8080\r\n\r\n").unwrap();
+        assert_eq!((request.method, request.path, request.query), ("GET", "/a/b", Some("c=d?e")));
+        assert_eq!((request.host, request.port), ("Live.Example", Some("8080")));
+        assert!(request.keep_alive && !request.upgrade && request.body.is_done());
+    }
+
+    #[test]
+    fn an_upgrade_needs_all_its_parts() {
+        let upgrade = |line: &str, fields: &str| {
+            parse(&format!("{line}\r\nHost: a\r\n{fields}\r\n")).unwrap().upgrade
+        };
+        let get = "GET /stream HTTP/1.1";
+        assert!(upgrade(get, "Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+        assert!(upgrade(get, "upgrade: WebSocket\r\nconnection: keep-alive, UPGRADE\r\n"));
+        assert!(upgrade(get, "Connection: close\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"));
+        assert!(!upgrade(get, "Upgrade: websocket\r\n"));
+        assert!(!upgrade(get, "Upgrade: websocket\r\nConnection: upgraded\r\n"));
+        assert!(!upgrade(get, "Upgrade: h2c\r\nConnection: Upgrade\r\n"));
+        assert!(!upgrade("POST / HTTP/1.1", "Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+        assert!(!upgrade("GET / HTTP/1.0", "Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+    }
+
+    #[test]
+    fn ambiguous_heads_are_refused() {
+        for (fields, why) in [
+            ("", "no Host"),
+            ("Host: a\r\nHost: a\r\n", "two Hosts"),
+            ("Host: a\r\nX: b\r\n c\r\n", "a folded line"),
+            ("Host : a\r\n", "a space before the colon"),
+            ("Host: a\r\nX: \0\r\n", "a NUL"),
+            ("Host: a\r\nX: \x01\r\n", "a control byte"),
+            ("Host: a\r\nContent-Length: +1\r\n", "a sign"),
+            ("Host: a\r\nContent-Length: 1, 1\r\n", "a list"),
+            ("Host: a\r\nContent-Length:\r\n", "nothing"),
+            ("Host: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n", "two lengths"),
+            ("Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n", "two framings"),
+            ("Host: a\r\nTransfer-Encoding: gzip, chunked\r\n", "an unknown coding"),
+            ("Host: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "twice"),
+            ("Host: a b\r\n", "a space in Host"),
+            ("Host: a/b\r\n", "a slash in Host"),
+            ("Host: user@a\r\n", "user info in Host"),
+            ("Host: a:8x\r\n", "a port that is none"),
+            ("Host:\r\n", "an empty Host"),
+        ] {
+            assert_eq!(status(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), 400, "{why}");
+        }
+        let upgrade = "Host: a\r\nUpgrade: websocket\r\nConnection: upgrade\r\n";
+        let chunked = "Transfer-Encoding: chunked\r\n";
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\n{upgrade}{chunked}\r\n")), 400);
+    }
+
+    #[test]
+    fn request_lines_are_judged() {
+        for (line, expected) in [
+            ("GET /#top HTTP/1.1", 400),
+            ("GET a HTTP/1.1", 400),
+            ("GET  / HTTP/1.1", 400),
+            ("GET /\x7f HTTP/1.1", 400),
+            ("GET /\u{e9} HTTP/1.1", 400),
+            ("CONNECT a:443 HTTP/1.1", 405),
+            ("PRI * HTTP/2.0", 505),
+            ("GET / HTTP/1.2", 505),
+            ("OPTIONS * HTTP/1.1", 0),
+            ("GET http://a/x HTTP/1.1", 0),
+            ("GET http://b/x HTTP/1.1", 400),
+            ("GET http://a:81/x HTTP/1.1", 400),
+            ("GET ftp://a/x HTTP/1.1", 400),
+        ] {
+            assert_eq!(status(&format!("{line}\r\nHost: a\r\n\r\n")), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn too_many_fields_are_431() {
+        let fields = "X: y\r\n".repeat(100);
+        assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")), 431);
+    }
+
+    #[test]
+    fn the_absolute_form_names_host_and_path() {
+        let request = parse("GET HTTP://A.example?q HTTP/1.1\r\nHost: a.example\r\n\r\n").unwrap();
+        assert_eq!((request.host, request.path, request.query), ("A.example", "/", Some("q")));
+    }
+
+    #[test]
+    fn http_1_0_closes_unless_asked_otherwise() {
+        let request = parse("GET / HTTP/1.0\r\n\r\n").unwrap();
+        assert!(!request.keep_alive);
+        assert_eq!(request.host, "");
+        assert!(parse("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap().keep_alive);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_request(&bytes, 100);
+        }
+    }
+}

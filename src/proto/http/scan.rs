@@ -1,0 +1,101 @@
+//! Finds the end of a head in bytes that arrive in pieces, looking at each byte once.
+
+use memchr::memchr;
+
+/// Where the search stands; begins anew for each head.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadScan {
+    /// Start of the line that is not complete yet.
+    line: usize,
+    /// Bytes already searched for its end.
+    seen: usize,
+    /// A line that was not empty has been seen.
+    started: bool,
+    /// Empty lines before the head (RFC 9112 section 2.2 asks to ignore them).
+    leading: usize,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scan {
+    /// More bytes are needed.
+    Incomplete,
+    /// The head is `bytes[start..end]`; what lies before is empty lines.
+    Complete {
+        /// First byte of the first line.
+        start: usize,
+        /// One past the empty line that ends the head.
+        end: usize,
+    },
+    /// A line ends in LF without CR. Some servers would take that for a line end, some for a part of the line.
+    BareLineFeed,
+}
+
+impl HeadScan {
+    /// Goes on with the search; `bytes` begins with all that the former calls were given.
+    pub fn advance(&mut self, bytes: &[u8]) -> Scan {
+        while let Some(position) = memchr(b'\n', &bytes[self.seen..]) {
+            let line_feed = self.seen + position;
+            if line_feed == self.line || bytes[line_feed - 1] != b'\r' {
+                return Scan::BareLineFeed;
+            }
+            let empty = line_feed == self.line + 1;
+            self.line = line_feed + 1;
+            self.seen = self.line;
+            match (empty, self.started) {
+                (true, true) => return Scan::Complete { start: self.leading, end: self.line },
+                (true, false) => self.leading = self.line,
+                (false, _) => self.started = true,
+            }
+        }
+        self.seen = bytes.len();
+        Scan::Incomplete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn scan(bytes: &[u8]) -> Scan {
+        HeadScan::default().advance(bytes)
+    }
+
+    #[test]
+    fn a_head_ends_with_the_empty_line() {
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest"), complete(0, 27));
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\r\n\r"), Scan::Incomplete);
+        assert_eq!(scan(b""), Scan::Incomplete);
+    }
+
+    #[test]
+    fn empty_lines_before_it_are_not_part_of_it() {
+        assert_eq!(scan(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"), complete(4, 22));
+        assert_eq!(scan(b"\r\n\r\n"), Scan::Incomplete);
+    }
+
+    #[test]
+    fn a_line_feed_alone_ends_nothing() {
+        for bytes in [&b"GET / HTTP/1.1\nHost: a\n\n"[..], b"\n", b"\r\n\n", b"GET /\r\nA: b\n\r\n"]
+        {
+            assert_eq!(scan(bytes), Scan::BareLineFeed);
+        }
+    }
+
+    fn complete(start: usize, end: usize) -> Scan {
+        Scan::Complete { start, end }
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_change_what_is_found(bytes in "[\r\n a]{0,60}", cut in 0usize..60) {
+            let bytes = bytes.as_bytes();
+            let whole = scan(bytes);
+            let mut pieces = HeadScan::default();
+            let first = pieces.advance(&bytes[..cut.min(bytes.len())]);
+            let result = if first == Scan::Incomplete { pieces.advance(bytes) } else { first };
+            prop_assert_eq!(result, whole);
+        }
+    }
+}

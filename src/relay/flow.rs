@@ -1,0 +1,289 @@
+//! One direction of a relay: bytes from one stream to the other, copied while they are few, spliced while they
+//! are many.
+//!
+//! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it awaits readiness
+//! only, and what was read but not yet written stays in `pending` or in the pipe for the next run.
+
+use std::rc::Rc;
+
+use super::pool::{PipeLease, Pool};
+use crate::sys::{Errno, Stream};
+use crate::timers::Watch;
+
+/// A read of at least this much counts towards bulk.
+const BULK_READ: usize = 32 * 1024;
+/// So many such reads in a row and the flow is spliced.
+const BULK_STREAK: u8 = 4;
+/// A spliced turn of less than this counts towards being copied again.
+const THIN_TURN: usize = 16 * 1024;
+/// So many such turns in a row and the flow is copied again.
+const THIN_STREAK: u8 = 8;
+/// Bytes after which a flow lets the others of its worker have a turn.
+const TURN_BUDGET: usize = 1024 * 1024;
+
+/// Why a flow stopped before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// Reading failed.
+    From(Errno),
+    /// Writing failed.
+    To(Errno),
+}
+
+/// How the bytes go at present.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// By recv and send; counts big reads in a row.
+    Copy { streak: u8 },
+    /// By splice; counts thin turns in a row.
+    Splice { thin: u8 },
+}
+
+/// One direction: its position, not its streams.
+pub struct Flow {
+    pool: Rc<Pool>,
+    mode: Mode,
+    /// Bytes read and not yet written, before those in the pipe.
+    pending: Vec<u8>,
+    /// Bytes of `pending` already written.
+    written: usize,
+    /// Held only while it has bytes inside or a turn is running.
+    pipe: Option<PipeLease>,
+    /// Bytes that may still be read.
+    allowed: u64,
+    bytes: u64,
+    spliced: bool,
+    /// The end of the source was read and passed on.
+    ended: bool,
+}
+
+impl Flow {
+    /// A flow that begins with bytes read elsewhere.
+    pub fn new(pool: &Rc<Pool>, first: Vec<u8>) -> Flow {
+        pool.spill(first.len());
+        Flow {
+            pool: Rc::clone(pool),
+            mode: Mode::Copy { streak: 0 },
+            pending: first,
+            written: 0,
+            pipe: None,
+            allowed: u64::MAX,
+            bytes: 0,
+            spliced: false,
+            ended: false,
+        }
+    }
+
+    /// Bytes written to the destination so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether any byte was spliced.
+    pub fn spliced(&self) -> bool {
+        self.spliced
+    }
+
+    /// The end of the source was passed on.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Reads at most so many more bytes; [`Flow::run`] returns when they are written.
+    pub fn allow(&mut self, bytes: u64) {
+        self.allowed = bytes;
+    }
+
+    /// Appends bytes read elsewhere.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pool.spill(bytes.len());
+        self.pending.extend_from_slice(bytes);
+    }
+
+    /// Writes `pending` without waiting.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub fn send_pending(&mut self, to: &Stream) -> Result<(), Broken> {
+        while self.written < self.pending.len() {
+            match to.send(&self.pending[self.written..]) {
+                Ok(sent) => {
+                    self.written += sent;
+                    self.bytes += sent as u64;
+                }
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(Broken::To(errno)),
+            }
+        }
+        self.clear_pending();
+        Ok(())
+    }
+
+    /// Moves bytes until the source ends, and passes the end on; or until the allowed bytes are written. It may
+    /// be dropped at any await and run again.
+    ///
+    /// # Errors
+    /// A stream failed.
+    pub async fn run(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+        self.flush(to, watch).await?;
+        while !self.ended && self.allowed > 0 {
+            from.readable().await;
+            match self.mode {
+                Mode::Copy { .. } => self.copy_turn(from, to, watch)?,
+                Mode::Splice { .. } => self.splice_turn(from, to, watch)?,
+            }
+            self.flush(to, watch).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until nothing is left between the two streams.
+    ///
+    /// # Errors
+    /// Writing failed.
+    pub async fn flush(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+        loop {
+            self.send_pending(to)?;
+            if self.pending.is_empty() {
+                self.drain_pipe(to)?;
+                if self.pipe.is_none() {
+                    return Ok(());
+                }
+            }
+            to.writable().await;
+            watch.touch();
+        }
+    }
+
+    /// recv and send through the worker's buffer until the source is dry or the turn is over.
+    fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+        let pool = Rc::clone(&self.pool);
+        let mut buffer = pool.buffer();
+        let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
+        let mut turn = 0;
+        while turn < TURN_BUDGET {
+            let read = match from.recv(&mut buffer[..size]) {
+                Ok(0) => {
+                    self.pass_end(to);
+                    return Ok(());
+                }
+                Ok(read) => read,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(Broken::From(errno)),
+            };
+            watch.touch();
+            turn += read;
+            self.allowed -= read as u64;
+            let sent = match to.send(&buffer[..read]) {
+                Ok(sent) => sent,
+                Err(Errno::AGAIN) => 0,
+                Err(errno) => return Err(Broken::To(errno)),
+            };
+            self.bytes += sent as u64;
+            self.note_read(read);
+            if sent < read {
+                self.push(&buffer[sent..read]);
+                return Ok(());
+            }
+            // A short read means that the source is dry: asking again would cost a call to hear so.
+            if read < size || matches!(self.mode, Mode::Splice { .. }) || self.allowed == 0 {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// splice through a borrowed pipe until the source is dry or the turn is over.
+    fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+        if self.pipe.is_none() {
+            self.pipe = self.pool.pipe();
+        }
+        let Some(pipe) = &mut self.pipe else {
+            return self.copy_turn(from, to, watch);
+        };
+        from.ensure_nonblocking().map_err(Broken::From)?;
+        to.ensure_nonblocking().map_err(Broken::To)?;
+        let mut turn = 0;
+        while turn < TURN_BUDGET {
+            match pipe.fill(from, TURN_BUDGET) {
+                Ok(0) => {
+                    self.pass_end(to);
+                    return Ok(());
+                }
+                Ok(read) => turn += read,
+                // The pipe is empty at this point, so it is the source that is dry.
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(Broken::From(errno)),
+            }
+            self.spliced = true;
+            watch.touch();
+            match pipe.drain(to) {
+                Ok(sent) => self.bytes += sent as u64,
+                Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(Broken::To(errno)),
+            }
+            if !pipe.is_empty() {
+                break;
+            }
+        }
+        self.note_turn(turn);
+        Ok(())
+    }
+
+    /// Writes what the pipe holds, and gives the pipe back when it is empty.
+    fn drain_pipe(&mut self, to: &Stream) -> Result<(), Broken> {
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        while !pipe.is_empty() {
+            match pipe.drain(to) {
+                Ok(sent) => self.bytes += sent as u64,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(errno) => return Err(Broken::To(errno)),
+            }
+        }
+        self.pipe = None;
+        Ok(())
+    }
+
+    fn note_read(&mut self, read: usize) {
+        self.mode = match self.mode {
+            // A bounded flow must not read past its bound, so it is copied.
+            Mode::Copy { streak } if read >= BULK_READ && self.allowed > u64::MAX / 2 => {
+                if streak + 1 >= BULK_STREAK {
+                    Mode::Splice { thin: 0 }
+                } else {
+                    Mode::Copy { streak: streak + 1 }
+                }
+            }
+            Mode::Copy { .. } => Mode::Copy { streak: 0 },
+            // No pipe was to be had; the next turn asks again.
+            mode @ Mode::Splice { .. } => mode,
+        };
+    }
+
+    fn note_turn(&mut self, moved: usize) {
+        if let Mode::Splice { thin } = &mut self.mode {
+            *thin = if moved < THIN_TURN { *thin + 1 } else { 0 };
+            if *thin >= THIN_STREAK {
+                self.mode = Mode::Copy { streak: 0 };
+            }
+        }
+    }
+
+    fn pass_end(&mut self, to: &Stream) {
+        self.ended = true;
+        to.shutdown_write();
+    }
+
+    fn clear_pending(&mut self) {
+        self.pool.unspill(self.pending.len());
+        // Not `clear`: an idle connection holds no buffer.
+        self.pending = Vec::new();
+        self.written = 0;
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.pool.unspill(self.pending.len());
+    }
+}

@@ -1,0 +1,126 @@
+//! Two streams become one connection: bytes both ways, ends and resets passed on, silence limited.
+//!
+//! | a stream says | what the other one gets | what goes on |
+//! | --- | --- | --- |
+//! | end (FIN) | everything read before it, then the end | the other direction, under the half-closed limit |
+//! | end, and the other had ended | the same | nothing: both are closed |
+//! | reset, or a write to it fails | a reset, never a clean end | nothing |
+//! | nothing for too long | the end, from us | nothing |
+//!
+//! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. Knows neither
+//! configuration nor clusters: it is given streams and limits.
+
+mod flow;
+mod pool;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+pub use flow::{Broken, Flow};
+pub use pool::{BUFFER_SIZE, Pool};
+
+use crate::observe::access_log::End;
+use crate::sys::Stream;
+use crate::timers::{Expiry, Fired, Watch};
+
+/// Which of the two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one that was accepted.
+    Client,
+    /// The one that was connected.
+    Upstream,
+}
+
+/// Relays until both directions have ended, one has broken, or the watch has fired; says which. The watch must
+/// watch both streams and run the idle limit. The streams are then only to be dropped: after a break they are
+/// set to reset.
+pub async fn run(
+    client: &Stream,
+    upstream: &Stream,
+    up: &mut Flow,
+    down: &mut Flow,
+    watch: &Watch,
+    half_closed: Duration,
+) -> End {
+    let first_end = Cell::new(None);
+    let first = |side| {
+        if first_end.get().is_none() {
+            first_end.set(Some(side));
+            watch.restart(half_closed, Expiry::Both);
+        }
+    };
+    let result = {
+        let up = async {
+            up.run(client, upstream, watch).await.map_err(|broken| broken.side(Side::Client))?;
+            first(Side::Client);
+            Ok(())
+        };
+        let down = async {
+            down.run(upstream, client, watch)
+                .await
+                .map_err(|broken| broken.side(Side::Upstream))?;
+            first(Side::Upstream);
+            Ok(())
+        };
+        both(up, down).await
+    };
+    match (watch.fired(), result, first_end.get()) {
+        (Fired::TimedOut, _, None) => End::Idle,
+        (Fired::TimedOut, Err(_), Some(_)) => End::HalfClosedTimeout,
+        (Fired::TimedOut, Ok(()), Some(_)) => End::HalfClosedTimeout,
+        (Fired::Drained, ..) => End::Drain,
+        (Fired::No, Err(side), _) => break_off(client, upstream, side),
+        (Fired::No, Ok(()), Some(Side::Upstream)) => End::Upstream,
+        (Fired::No, Ok(()), _) => End::Client,
+    }
+}
+
+/// Passes a reset on: what is left of both streams ends without a clean close.
+pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
+    client.reset_on_close();
+    upstream.reset_on_close();
+    match broken {
+        Side::Client => End::ClientReset,
+        Side::Upstream => End::UpstreamReset,
+    }
+}
+
+impl Broken {
+    /// The side at fault, for a flow that reads from `from`.
+    pub fn side(self, from: Side) -> Side {
+        match (self, from) {
+            (Broken::From(_), side) => side,
+            (Broken::To(_), Side::Client) => Side::Upstream,
+            (Broken::To(_), Side::Upstream) => Side::Client,
+        }
+    }
+}
+
+/// Runs both futures in the calling task until both are done or one has failed.
+async fn both<E>(
+    left: impl Future<Output = Result<(), E>>,
+    right: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let (mut left, mut right) = (pin!(left), pin!(right));
+    let (mut left_done, mut right_done) = (false, false);
+    poll_fn(|cx| {
+        if !left_done && let Poll::Ready(result) = left.as_mut().poll(cx) {
+            left_done = true;
+            if let Err(error) = result {
+                return Poll::Ready(Err(error));
+            }
+        }
+        if !right_done && let Poll::Ready(result) = right.as_mut().poll(cx) {
+            right_done = true;
+            if let Err(error) = result {
+                return Poll::Ready(Err(error));
+            }
+        }
+        if left_done && right_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await
+}

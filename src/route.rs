@@ -1,0 +1,178 @@
+//! Which route takes a request, and where a redirect leads: pure functions of the configuration.
+
+use crate::config::{
+    Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme,
+};
+use crate::proto::http::Request;
+
+/// The route for a request: the best matching host's first route that takes the path, and the upgrade where the
+/// route asks for one.
+pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
+    let host = find_host(&http.hosts, request.host)?;
+    host.routes.iter().find(|route| {
+        let path = match &route.path {
+            PathMatch::Exact(path) => request.path == path,
+            PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
+        };
+        path && (request.upgrade || !matches!(route.action, Action::Tunnel(_)))
+    })
+}
+
+/// Exact names before suffixes before prefixes before the host without names; among suffixes and among
+/// prefixes the longest.
+fn find_host<'c>(hosts: &'c [Host], name: &str) -> Option<&'c Host> {
+    let mut best: Option<(usize, &Host)> = None;
+    for host in hosts {
+        let rank = if host.names.is_empty() {
+            Some(0)
+        } else {
+            host.names.iter().filter_map(|pattern| rank(pattern, name)).max()
+        };
+        if let Some(rank) = rank
+            && best.is_none_or(|(best, _)| rank > best)
+        {
+            best = Some((rank, host));
+        }
+    }
+    best.map(|(_, host)| host)
+}
+
+/// How well a pattern fits, 1 at least; none: not at all. Host names are shorter than 2^16.
+fn rank(pattern: &HostName, name: &str) -> Option<usize> {
+    let (name, length) = (name.as_bytes(), name.len());
+    match pattern {
+        HostName::Exact(exact) => name.eq_ignore_ascii_case(exact.as_bytes()).then_some(1 << 20),
+        HostName::Suffix(suffix) => {
+            let start = length.checked_sub(suffix.len()).filter(|&start| start > 0)?;
+            name[start..]
+                .eq_ignore_ascii_case(suffix.as_bytes())
+                .then_some((1 << 16) + suffix.len())
+        }
+        HostName::Prefix(prefix) => {
+            let rest = length.checked_sub(prefix.len()).filter(|&rest| rest > 0)?;
+            name[..length - rest]
+                .eq_ignore_ascii_case(prefix.as_bytes())
+                .then_some(1 + prefix.len())
+        }
+    }
+}
+
+/// Appends the target of a redirect. The scheme of the request itself is `http`: no other listener gives one.
+pub fn write_location(
+    redirect: &Redirect,
+    route: &Route,
+    request: &Request<'_>,
+    out: &mut Vec<u8>,
+) {
+    let scheme = redirect.scheme.unwrap_or(Scheme::Http);
+    out.extend_from_slice(match scheme {
+        Scheme::Http => b"http://",
+        Scheme::Https => b"https://",
+    });
+    match &redirect.host {
+        Some(host) => out.extend_from_slice(host.as_bytes()),
+        None => out.extend_from_slice(request.host.as_bytes()),
+    }
+    let own_port = request.port.filter(|_| redirect.host.is_none() && scheme == Scheme::Http);
+    let default_port = if scheme == Scheme::Http { 80 } else { 443 };
+    match (redirect.port, own_port) {
+        (Some(port), _) if port == default_port => {}
+        (Some(port), _) => {
+            out.push(b':');
+            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+        }
+        (None, Some("80") | None) => {}
+        (None, Some(port)) => {
+            out.push(b':');
+            out.extend_from_slice(port.as_bytes());
+        }
+    }
+    match (&redirect.path, &route.path) {
+        (PathRewrite::Keep, _) => out.extend_from_slice(request.path.as_bytes()),
+        (PathRewrite::Path(path), _) => out.extend_from_slice(path.as_bytes()),
+        (PathRewrite::Prefix(new), PathMatch::Prefix(old) | PathMatch::Exact(old)) => {
+            out.extend_from_slice(new.as_bytes());
+            let rest = request.path.strip_prefix(old.as_str()).unwrap_or_default();
+            out.extend_from_slice(rest.as_bytes());
+        }
+    }
+    if let Some(query) = request.query.filter(|_| !redirect.strip_query) {
+        out.push(b'?');
+        out.extend_from_slice(query.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::http::parse_request;
+
+    fn host(names: &[HostName]) -> Host {
+        Host { names: names.to_vec(), routes: Vec::new() }
+    }
+
+    #[test]
+    fn the_most_exact_host_wins() {
+        let exact = |name: &str| HostName::Exact(name.into());
+        let suffix = |name: &str| HostName::Suffix(name.into());
+        let prefix = |name: &str| HostName::Prefix(name.into());
+        let hosts = [
+            host(&[]),
+            host(&[prefix("example."), prefix("www.")]),
+            host(&[suffix(".example.com")]),
+            host(&[suffix(".b.example.com")]),
+            host(&[exact("www.example.com"), exact("example.com")]),
+        ];
+        let index = |name: &str| {
+            let found = find_host(&hosts, name).unwrap();
+            hosts.iter().position(|host| std::ptr::eq(host, found)).unwrap()
+        };
+        assert_eq!(index("WWW.example.com"), 4);
+        assert_eq!(index("example.com"), 4);
+        assert_eq!(index("a.example.com"), 2);
+        assert_eq!(index("a.b.Example.com"), 3);
+        assert_eq!(index("example.org"), 1);
+        assert_eq!(index("other.test"), 0);
+        assert_eq!(index(".example.com"), 0, "the star stands for something");
+    }
+
+    fn location(redirect: Redirect, path: PathMatch, line: &str, host: &str) -> String {
+        let head = format!("GET {line} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        let request = parse_request(head.as_bytes(), 100).unwrap();
+        let route = Route { name: String::new(), path, action: Action::Redirect(redirect) };
+        let Action::Redirect(redirect) = &route.action else { unreachable!() };
+        let mut out = Vec::new();
+        write_location(redirect, &route, &request, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn redirect() -> Redirect {
+        Redirect {
+            status: 301,
+            scheme: None,
+            host: None,
+            port: None,
+            path: PathRewrite::Keep,
+            strip_query: false,
+        }
+    }
+
+    #[test]
+    fn a_redirect_changes_what_it_names_and_keeps_the_rest() {
+        let all = || PathMatch::Prefix("/".into());
+        let https = || Redirect { scheme: Some(Scheme::Https), ..redirect() };
+        assert_eq!(location(https(), all(), "/a?b=c", "x:80"), "https://x/a?b=c");
+        assert_eq!(location(https(), all(), "/a", "x:8080"), "https://x/a");
+        let port = Redirect { port: Some(8443), ..https() };
+        assert_eq!(location(port, all(), "/", "[::1]"), "https://[::1]:8443/");
+        let host = Redirect { host: Some("www.x".into()), ..redirect() };
+        assert_eq!(location(host, all(), "/a", "x:8080"), "http://www.x/a");
+        let path = Redirect { path: PathRewrite::Path("/new".into()), ..redirect() };
+        assert_eq!(location(path, all(), "/a?b", "x:8080"), "http://x:8080/new?b");
+        let prefix = Redirect { path: PathRewrite::Prefix("/new/".into()), ..redirect() };
+        let old = PathMatch::Prefix("/old/".into());
+        assert_eq!(location(prefix, old, "/old/a", "x"), "http://x/new/a");
+        let strip = Redirect { strip_query: true, ..https() };
+        assert_eq!(location(strip, all(), "/a?b", "x"), "https://x/a");
+    }
+}

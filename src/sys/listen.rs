@@ -1,0 +1,124 @@
+//! Listening sockets: each worker has its own for every IP address (SO_REUSEPORT), all workers share the one of
+//! a Unix path. Options that accepted sockets inherit are set here, once, instead of on every connection.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::net::sockopt;
+use rustix::net::{
+    self, AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use super::stream::set_keepalive;
+use super::{Address, Errno, Keepalive};
+
+/// Options of a listening socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Listen {
+    /// Length of the accept queue.
+    pub backlog: i32,
+    /// TCP_NODELAY for accepted connections.
+    pub nodelay: bool,
+    /// TCP keepalive for accepted connections.
+    pub keepalive: Option<Keepalive>,
+    /// TCP Fast Open (tcp(7)); the queue is as long as the backlog.
+    pub fast_open: bool,
+    /// SO_REUSEPORT: several sockets share the address, as one for each worker does.
+    pub reuse_port: bool,
+}
+
+/// Binds and listens. The socket is non-blocking.
+///
+/// # Errors
+/// As bind(2) and listen(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
+pub fn listen(address: &Address, options: Listen) -> io::Result<TcpListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = match address {
+        Address::Ip(ip) => {
+            let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+            if ip.is_ipv6() {
+                // `[::]` and `0.0.0.0` are two listeners, as in nginx.
+                sockopt::set_ipv6_v6only(&socket, true)?;
+            }
+            prepare(&socket, options)?;
+            net::bind(&socket, ip)?;
+            socket
+        }
+        Address::Unix(path) => {
+            let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+            socket
+        }
+    };
+    net::listen(&socket, options.backlog)?;
+    // The type stands for any stream listener: the runtime takes no other.
+    Ok(TcpListener::from(socket))
+}
+
+/// Accepts without waiting.
+///
+/// # Errors
+/// `AGAIN` when nobody waits; else as accept(2).
+pub fn accept_now(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (fd, peer) = net::acceptfrom_with(listener, flags)?;
+    Ok((fd, peer.map_or_else(unnamed, to_address)))
+}
+
+/// Ends the accepts that wait on the socket, with EINVAL, and lets nobody connect any more (shutdown(2)).
+pub fn stop_listening(listener: &impl AsFd) {
+    let _ = net::shutdown(listener, Shutdown::Read);
+}
+
+fn prepare(socket: &OwnedFd, options: Listen) -> io::Result<()> {
+    sockopt::set_socket_reuseaddr(socket, true)?;
+    if options.reuse_port {
+        sockopt::set_socket_reuseport(socket, true)?;
+    }
+    if options.nodelay {
+        sockopt::set_tcp_nodelay(socket, true)?;
+    }
+    if let Some(keepalive) = options.keepalive {
+        set_keepalive(socket.as_fd(), keepalive)?;
+    }
+    if options.fast_open {
+        set_fast_open(socket, options.backlog)?;
+    }
+    Ok(())
+}
+
+fn set_fast_open(socket: &OwnedFd, queue: i32) -> io::Result<()> {
+    let value: libc::c_int = queue;
+    // SAFETY: the pointer and the length are those of `value`, which lives until the call returns.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_FASTOPEN,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn to_address(address: SocketAddrAny) -> Address {
+    if let Ok(ip) = address.clone().try_into() {
+        return Address::Ip(ip);
+    }
+    let path = SocketAddrUnix::try_from(address).ok();
+    match path.as_ref().and_then(SocketAddrUnix::path_bytes) {
+        Some(path) => {
+            use std::os::unix::ffi::OsStrExt;
+            Address::Unix(std::ffi::OsStr::from_bytes(path).into())
+        }
+        None => unnamed(),
+    }
+}
+
+/// A Unix client that bound no path.
+fn unnamed() -> Address {
+    Address::Unix(std::path::PathBuf::new())
+}

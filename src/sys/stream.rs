@@ -1,0 +1,239 @@
+//! A connected stream socket: readiness from the runtime, bytes by direct system calls.
+//!
+//! Waiting is a one-shot poll through the runtime, so an idle connection holds no buffer. Moving is `recv`,
+//! `send` and `splice` with the non-blocking flag of the call: the ring would punt or copy where these do not.
+//! Nothing here allocates per call.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{SocketAddr, TcpStream as StdStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
+
+use monoio::net::TcpStream;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{SocketAddrUnix, sockopt};
+
+use super::{Address, Errno};
+
+/// A connected (or connecting) TCP or Unix stream socket that belongs to one worker.
+pub struct Stream {
+    /// `None` only while it is being dropped.
+    inner: Option<TcpStream>,
+    /// Polls handed to the runtime and not completed. While any is left, the runtime owns a reference to the
+    /// descriptor, and it alone may close it.
+    polls: Cell<u32>,
+    /// O_NONBLOCK is set. splice(2) needs it; recv and send carry their own flag.
+    nonblocking: Cell<bool>,
+}
+
+/// How a connect began.
+pub enum Connect {
+    /// It is under way: wait until the stream is writable, then ask [`Stream::connect_result`].
+    Pending(Stream),
+    /// It is done (Unix sockets).
+    Done(Stream),
+}
+
+/// TCP keepalive as [`Stream::set_keepalive`] sets it (tcp(7)).
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// Silence before the first probe and between probes; whole seconds.
+    pub idle: Duration,
+}
+
+impl Stream {
+    /// Takes over a stream that the runtime accepted.
+    pub fn accepted(inner: TcpStream) -> Self {
+        // The epoll driver makes accepted sockets non-blocking, the ring does not; setting the flag again when
+        // a splice needs it is harmless.
+        Stream { inner: Some(inner), polls: Cell::new(0), nonblocking: Cell::new(false) }
+    }
+
+    /// Takes over any stream socket.
+    ///
+    /// # Errors
+    /// The runtime's, when it cannot register the descriptor (epoll only).
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        // The runtime only ever polls and closes it, so that the family may be another one than TCP.
+        Ok(Stream::accepted(TcpStream::from_std(StdStream::from(fd))?))
+    }
+
+    /// Starts a non-blocking connect.
+    ///
+    /// # Errors
+    /// As connect(2) and socket(2) say: descriptors exhausted, network unreachable, a full Unix backlog.
+    pub fn connect(address: &Address) -> io::Result<Connect> {
+        let (fd, done) = match address {
+            Address::Ip(ip @ SocketAddr::V4(_)) => start_connect(AddressFamily::INET, ip)?,
+            Address::Ip(ip @ SocketAddr::V6(_)) => start_connect(AddressFamily::INET6, ip)?,
+            Address::Unix(path) => start_connect(AddressFamily::UNIX, &SocketAddrUnix::new(path)?)?,
+        };
+        let stream = Stream::from_fd(fd)?;
+        stream.nonblocking.set(true);
+        Ok(if done { Connect::Done(stream) } else { Connect::Pending(stream) })
+    }
+
+    /// The result of a connect once the socket is writable.
+    ///
+    /// # Errors
+    /// SO_ERROR (socket(7)): refused, unreachable, timed out.
+    pub fn connect_result(&self) -> Result<(), Errno> {
+        sockopt::socket_error(self.as_fd())?
+    }
+
+    /// Waits until a read would not block: data, the end of the stream or an error. May be dropped at any time.
+    pub async fn readable(&self) {
+        let poll = InFlight::new(self);
+        // An error of the poll itself is one that the read after it reports.
+        let _ = self.tcp().readable(false).await;
+        poll.completed();
+    }
+
+    /// Waits until a write would not block. May be dropped at any time.
+    pub async fn writable(&self) {
+        let poll = InFlight::new(self);
+        let _ = self.tcp().writable(false).await;
+        poll.completed();
+    }
+
+    /// Reads what is there; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// `AGAIN` when nothing is there; else as recv(2).
+    pub fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        retry(|| Ok(net::recv(self.as_fd(), &mut *buffer, RecvFlags::DONTWAIT)?.1))
+    }
+
+    /// Looks at what is there without taking it; 0 is the end of the stream.
+    ///
+    /// # Errors
+    /// As [`Stream::recv`].
+    pub fn peek(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
+        retry(|| Ok(net::recv(self.as_fd(), &mut *buffer, flags)?.1))
+    }
+
+    /// Writes what fits.
+    ///
+    /// # Errors
+    /// `AGAIN` when nothing fits; `PIPE` or `CONNRESET` when the peer is gone; else as send(2).
+    pub fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        retry(|| net::send(self.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    /// Ends the writing side: the peer reads the end of the stream after what was sent.
+    pub fn shutdown_write(&self) {
+        // ENOTCONN: the peer was faster; there is nobody left to tell.
+        let _ = net::shutdown(self.as_fd(), Shutdown::Write);
+    }
+
+    /// Ends the reading side: what is already here can still be read, then comes the end of the stream. A task
+    /// that waits in [`Stream::readable`] wakes up.
+    pub fn shutdown_read(&self) {
+        let _ = net::shutdown(self.as_fd(), Shutdown::Read);
+    }
+
+    /// Ends both sides (also a connect under way) and wakes up whoever waits.
+    pub fn shutdown(&self) {
+        let _ = net::shutdown(self.as_fd(), Shutdown::Both);
+    }
+
+    /// Makes the close that follows a reset: the peer must not take a broken stream for a finished one.
+    pub fn reset_on_close(&self) {
+        let _ = sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+    }
+
+    /// Sets TCP_NODELAY. A failure (a Unix socket) changes nothing that a caller could act on.
+    pub fn set_nodelay(&self) {
+        let _ = sockopt::set_tcp_nodelay(self.as_fd(), true);
+    }
+
+    /// Turns TCP keepalive on.
+    pub fn set_keepalive(&self, keepalive: Keepalive) {
+        let _ = set_keepalive(self.as_fd(), keepalive);
+    }
+
+    /// Sets O_NONBLOCK, once.
+    ///
+    /// # Errors
+    /// As ioctl(2); practically never.
+    pub fn ensure_nonblocking(&self) -> Result<(), Errno> {
+        if !self.nonblocking.get() {
+            rustix::io::ioctl_fionbio(self.as_fd(), true)?;
+            self.nonblocking.set(true);
+        }
+        Ok(())
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        self.inner.as_ref().expect("the stream is taken out by drop alone")
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: `inner` keeps the descriptor open for at least as long as the borrow of `self` lasts.
+        unsafe { BorrowedFd::borrow_raw(self.tcp().as_raw_fd()) }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The runtime closes through the ring: two entries, two completions and an allocation. A direct close
+        // is cheaper, but it is only ours to make when no poll of ours is still with the runtime.
+        if self.polls.get() == 0
+            && let Some(inner) = self.inner.take()
+        {
+            // SAFETY: `into_raw_fd` gives up the runtime's ownership, and nobody else has the number.
+            drop(unsafe { OwnedFd::from_raw_fd(inner.into_raw_fd()) });
+        }
+    }
+}
+
+/// Turns TCP keepalive on for any TCP socket.
+pub(super) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Keepalive) -> Result<(), Errno> {
+    sockopt::set_socket_keepalive(fd, true)?;
+    sockopt::set_tcp_keepidle(fd, keepalive.idle)?;
+    sockopt::set_tcp_keepintvl(fd, keepalive.idle)
+}
+
+/// A poll between its submission and its completion.
+struct InFlight<'a> {
+    polls: &'a Cell<u32>,
+}
+
+impl<'a> InFlight<'a> {
+    fn new(stream: &'a Stream) -> Self {
+        stream.polls.set(stream.polls.get() + 1);
+        InFlight { polls: &stream.polls }
+    }
+
+    fn completed(self) {
+        self.polls.set(self.polls.get() - 1);
+    }
+}
+
+/// A socket on its way to the address; true when it is already there.
+fn start_connect(
+    family: AddressFamily,
+    address: &impl net::addr::SocketAddrArg,
+) -> Result<(OwnedFd, bool), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    match retry(|| net::connect(&fd, address)) {
+        Ok(()) => Ok((fd, true)),
+        Err(Errno::INPROGRESS) => Ok((fd, false)),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Repeats a call that a signal interrupted.
+pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

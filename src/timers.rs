@@ -1,0 +1,250 @@
+//! Every time limit of a worker, by one coarse tick.
+//!
+//! A connection's limit costs nothing while bytes flow: activity stores the current tick, no timer moves. The
+//! wheel visits an entry when its limit could have run out and puts it back when it has not. An entry that
+//! is due has its streams shut down (shutdown(2)), which wakes the task that waits for them; the task asks
+//! [`Watch::fired`] why. Limits are kept to one tick: never early, at most 50 ms and a turn of the loop late.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::sys::Stream;
+
+/// The time between two ticks.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// Slots of the wheel; limits beyond 25 s go around it more than once.
+const SLOTS: u32 = 512;
+
+/// What the end of a limit does to the streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Ends reading from the client; an answer can still be written.
+    Read,
+    /// Ends the upstream's stream; an answer can still be written to the client.
+    Upstream,
+    /// Ends both directions of both streams.
+    Both,
+}
+
+/// Why a watched stream was shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fired {
+    /// It was not.
+    No,
+    /// Its limit ran out.
+    TimedOut,
+    /// The worker is ending.
+    Drained,
+}
+
+/// The limits of one worker.
+pub struct Timers {
+    origin: Instant,
+    /// Ticks since `origin`. Wraps after 6.8 years; comparisons are relative.
+    now: Cell<u32>,
+    state: RefCell<State>,
+}
+
+struct State {
+    entries: Slab<Entry>,
+    /// Keys of entries, by the tick of their next visit.
+    wheel: Vec<Vec<u32>>,
+}
+
+struct Entry {
+    client: Rc<Stream>,
+    upstream: Option<Rc<Stream>>,
+    expiry: Expiry,
+    fired: Fired,
+    /// Nothing is under way: a drain may end it at once.
+    idle: bool,
+    /// Tick of the last activity.
+    active: u32,
+    /// Ticks from the last activity to expiry.
+    limit: u32,
+    /// Tick of the next visit.
+    visit: u32,
+    /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until it fired.
+    position: u32,
+}
+
+impl Timers {
+    /// No limits yet.
+    pub fn new() -> Rc<Timers> {
+        let wheel = (0..SLOTS).map(|_| Vec::new()).collect();
+        Rc::new(Timers {
+            origin: Instant::now(),
+            now: Cell::new(0),
+            state: RefCell::new(State { entries: Slab::new(), wheel }),
+        })
+    }
+
+    /// Watches a client's stream; the limit starts now.
+    pub fn watch(self: &Rc<Self>, client: &Rc<Stream>, limit: Duration, expiry: Expiry) -> Watch {
+        let now = self.now.get();
+        let mut state = self.state.borrow_mut();
+        let key = state.entries.insert(Entry {
+            client: Rc::clone(client),
+            upstream: None,
+            expiry,
+            fired: Fired::No,
+            idle: false,
+            active: now,
+            limit: ticks(limit),
+            visit: 0,
+            position: 0,
+        });
+        state.schedule(key, now);
+        Watch { timers: Rc::clone(self), key }
+    }
+
+    /// Moves time on and shuts down what is due. Called once a tick by the worker.
+    pub fn tick(&self) {
+        let now = (self.origin.elapsed().as_millis() / TICK.as_millis()) as u32;
+        let past = self.now.replace(now);
+        let state = &mut *self.state.borrow_mut();
+        // After a stop (SIGSTOP, a suspended machine) one turn of the wheel visits everything.
+        for tick in 1..=now.wrapping_sub(past).min(SLOTS) {
+            let slot = (past.wrapping_add(tick) % SLOTS) as usize;
+            for key in std::mem::take(&mut state.wheel[slot]) {
+                let entry = &mut state.entries[key as usize];
+                let due = entry.active.wrapping_add(entry.limit);
+                if due.wrapping_sub(now) as i32 <= 0 {
+                    entry.fire(Fired::TimedOut);
+                } else {
+                    state.schedule(key as usize, now);
+                }
+            }
+        }
+    }
+
+    /// Ends what is idle (connections between two requests).
+    pub fn end_idle(&self) {
+        self.end(|entry| entry.idle);
+    }
+
+    /// Ends everything.
+    pub fn end_all(&self) {
+        self.end(|_| true);
+    }
+
+    fn end(&self, which: impl Fn(&Entry) -> bool) {
+        let state = &mut *self.state.borrow_mut();
+        let keys =
+            state.entries.iter().filter(|(_, entry)| entry.fired == Fired::No && which(entry));
+        for key in keys.map(|(key, _)| key).collect::<Vec<_>>() {
+            state.unschedule(key);
+            state.entries[key].fire(Fired::Drained);
+        }
+    }
+}
+
+impl State {
+    /// Puts an entry that is in no slot into that of its due tick, or of the farthest tick there is.
+    fn schedule(&mut self, key: usize, now: u32) {
+        let entry = &mut self.entries[key];
+        let wait = entry.active.wrapping_add(entry.limit).wrapping_sub(now) as i32;
+        entry.visit = now.wrapping_add((wait.max(1) as u32).min(SLOTS - 1));
+        let slot = &mut self.wheel[(entry.visit % SLOTS) as usize];
+        entry.position = slot.len() as u32;
+        slot.push(key as u32);
+    }
+
+    fn unschedule(&mut self, key: usize) {
+        let entry = &self.entries[key];
+        let (position, slot) = (entry.position, (entry.visit % SLOTS) as usize);
+        self.wheel[slot].swap_remove(position as usize);
+        if let Some(&moved) = self.wheel[slot].get(position as usize) {
+            self.entries[moved as usize].position = position;
+        }
+    }
+}
+
+impl Entry {
+    fn fire(&mut self, why: Fired) {
+        self.fired = why;
+        if self.idle || (self.expiry, why) == (Expiry::Read, Fired::TimedOut) {
+            self.client.shutdown_read();
+            return;
+        }
+        if let Some(upstream) = &self.upstream {
+            upstream.shutdown();
+        }
+        if (self.expiry, why) != (Expiry::Upstream, Fired::TimedOut) {
+            self.client.shutdown();
+        }
+    }
+}
+
+/// A running limit; dropping it ends the watch. It keeps its streams alive, so drop it before expecting a close.
+pub struct Watch {
+    timers: Rc<Timers>,
+    key: usize,
+}
+
+impl Watch {
+    /// Something happened: the limit starts anew.
+    pub fn touch(&self) {
+        let now = self.timers.now.get();
+        self.entry(|entry| entry.active = now);
+    }
+
+    /// Another limit, from now on.
+    pub fn restart(&self, limit: Duration, expiry: Expiry) {
+        let now = self.timers.now.get();
+        let state = &mut *self.timers.state.borrow_mut();
+        let entry = &mut state.entries[self.key];
+        (entry.active, entry.limit, entry.expiry) = (now, ticks(limit), expiry);
+        let sooner = now.wrapping_add(entry.limit).wrapping_sub(entry.visit) as i32;
+        if entry.fired == Fired::No && sooner < 0 {
+            state.unschedule(self.key);
+            state.schedule(self.key, now);
+        }
+    }
+
+    /// Says whether a drain may end the connection at once.
+    pub fn set_idle(&self, idle: bool) {
+        self.entry(|entry| entry.idle = idle);
+    }
+
+    /// Watches the other stream of the connection too, from now on.
+    pub fn set_upstream(&self, upstream: Option<&Rc<Stream>>) {
+        let upstream = upstream.cloned();
+        // A stream that the new one replaces must not be dropped while the entries are borrowed.
+        let replaced = self.entry(|entry| std::mem::replace(&mut entry.upstream, upstream));
+        drop(replaced);
+    }
+
+    /// Why the streams were shut down, if they were.
+    pub fn fired(&self) -> Fired {
+        self.entry(|entry| entry.fired)
+    }
+
+    fn entry<T>(&self, change: impl FnOnce(&mut Entry) -> T) -> T {
+        change(&mut self.timers.state.borrow_mut().entries[self.key])
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.timers.state.borrow_mut();
+        if state.entries[self.key].fired == Fired::No {
+            state.unschedule(self.key);
+        }
+        let entry = state.entries.remove(self.key);
+        drop(state);
+        drop(entry);
+    }
+}
+
+/// Whole ticks that are at least as long as the limit: one more than it divides into, because the current tick
+/// has partly passed.
+fn ticks(limit: Duration) -> u32 {
+    let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
+    // Half the range keeps relative comparisons right; it is 3.4 years.
+    u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
+}
