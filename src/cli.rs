@@ -1,0 +1,98 @@
+//! The command line.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Config};
+use crate::control;
+use crate::error::Error;
+
+/// An io_uring, thread-per-core edge proxy that puts Shadowsocks behind a real website.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT.
+    ///
+    /// SIGTERM or SIGINT: accept nothing new and let what runs end within server.drain_timeout; again: end at
+    /// once. SIGUSR1: reopen log files. Exit codes: 0 ended as asked, 1 failed, 64 bad configuration.
+    Run(Run),
+    /// Check configuration files without binding or creating anything.
+    ///
+    /// Exit codes: 0 all are good, 64 one is not; everything wrong is listed.
+    Check {
+        /// TOML files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration. Without it: an example that serves a page on loopback.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the configuration that is used without a file, and end.
+    #[arg(long)]
+    print_default_config: bool,
+}
+
+/// Does what the command line asks for.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(run) if run.print_default_config => print_default(),
+        Command::Run(run) => serve(run.config.as_deref()),
+        Command::Check { files } => check(&files),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn serve(file: Option<&Path>) -> Result<(), Error> {
+    let config = match file {
+        Some(file) => load(file)?,
+        None => config::parse("the built-in example", config::DEFAULT, Path::new("."))
+            .map_err(|errors| Error::Configuration(errors.to_string()))?,
+    };
+    control::init_logging(&config.log);
+    if file.is_none() {
+        tracing::info!(
+            "no --config: serving the built-in example (--print-default-config shows it)"
+        );
+    }
+    control::run(config)
+}
+
+fn check(files: &[PathBuf]) -> Result<(), Error> {
+    let mut report = String::new();
+    for file in files {
+        match load(file) {
+            Ok(_) => println!("{}: ok", file.display()),
+            Err(error) => report.push_str(&format!("{error}\n\n")),
+        }
+    }
+    if report.is_empty() { Ok(()) } else { Err(Error::Configuration(report)) }
+}
+
+fn load(file: &Path) -> Result<Config, Error> {
+    config::load(file).map_err(|errors| Error::Configuration(errors.to_string()))
+}
+
+fn print_default() -> Result<(), Error> {
+    std::io::stdout()
+        .write_all(config::DEFAULT.as_bytes())
+        .map_err(|error| Error::start("cannot write to stdout", error, ""))
+}

@@ -1,0 +1,167 @@
+//! Listening sockets for all workers, bound before anything else starts, so that a port that is not to be had is
+//! an error and not half a service.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Config, Listener, Protocol};
+use crate::error::Error;
+use crate::front::Gate;
+use crate::sys::{self, Address, Keepalive, Listen};
+use crate::worker::Socket;
+
+/// All sockets, by worker.
+pub(super) struct Bound {
+    workers: Vec<Vec<Socket>>,
+    /// Listener and address as it was bound: a port 0 is a number by now.
+    addresses: Vec<(usize, Address)>,
+    paths: Vec<PathBuf>,
+}
+
+/// Binds every address of every listener for so many workers.
+///
+/// # Errors
+/// The first address that is refused, with advice.
+pub(super) fn bind(config: &Config, workers: usize) -> Result<Bound, Error> {
+    let mut bound = Bound {
+        workers: (0..workers).map(|_| Vec::new()).collect(),
+        addresses: Vec::new(),
+        paths: Vec::new(),
+    };
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let gate = listener.max_connections.map(|limit| Arc::new(Gate::new(limit)));
+        for address in &listener.addresses {
+            bound.add(index, listener, address, gate.as_ref()).map_err(|error| {
+                let what = format!("cannot listen on {address} (listener {})", listener.name);
+                Error::start(what, &error, advice(address, &error))
+            })?;
+        }
+    }
+    Ok(bound)
+}
+
+impl Bound {
+    fn add(
+        &mut self,
+        listener: usize,
+        config: &Listener,
+        address: &Address,
+        gate: Option<&Arc<Gate>>,
+    ) -> io::Result<()> {
+        let sockets = match address {
+            Address::Ip(ip) => bind_ip(*ip, config, self.workers.len())?,
+            Address::Unix(path) => {
+                let first = bind_path(path, config)?;
+                self.paths.push(path.clone());
+                let mut sockets = Vec::new();
+                for _ in 1..self.workers.len() {
+                    sockets.push(first.try_clone()?);
+                }
+                sockets.push(first);
+                sockets
+            }
+        };
+        let shown = match (address, sockets.first()) {
+            (Address::Ip(_), Some(socket)) => Address::Ip(socket.local_addr()?),
+            _ => address.clone(),
+        };
+        self.addresses.push((listener, shown));
+        let unix = matches!(address, Address::Unix(_));
+        for (worker, socket) in self.workers.iter_mut().zip(sockets) {
+            worker.push(Socket { listener, socket, unix, gate: gate.cloned() });
+        }
+        Ok(())
+    }
+
+    /// Hands over one worker's sockets.
+    pub(super) fn take(&mut self, worker: usize) -> Vec<Socket> {
+        std::mem::take(&mut self.workers[worker])
+    }
+
+    /// One line for each address.
+    pub(super) fn announce(&self, config: &Config) {
+        for (index, address) in &self.addresses {
+            let listener = &config.listeners[*index];
+            let protocol = match listener.protocol {
+                Protocol::Tcp(_) => "tcp",
+                Protocol::Http(_) => "http",
+            };
+            tracing::info!(
+                "listening name={} protocol={protocol} address={address}",
+                listener.name
+            );
+        }
+    }
+
+    /// Removes the paths of Unix sockets: nobody listens there any more.
+    pub(super) fn remove_paths(&self) {
+        for path in &self.paths {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
+    // SO_REUSEPORT lets a second process of the same user in without a word, and half of the clients with it.
+    // A socket without the option finds out whether anybody is there.
+    drop(sys::listen(&Address::Ip(ip), options(config, false))?);
+    let mut sockets: Vec<TcpListener> = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        // Port 0: the kernel chooses for the first socket, and the others follow it.
+        let ip = sockets.first().map_or(Ok(ip), TcpListener::local_addr)?;
+        sockets.push(sys::listen(&Address::Ip(ip), options(config, true))?);
+    }
+    Ok(sockets)
+}
+
+fn bind_path(path: &PathBuf, config: &Listener) -> io::Result<TcpListener> {
+    let address = Address::Unix(path.clone());
+    match sys::listen(&address, options(config, false)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            // A process that died leaves its socket behind, and nobody answers there.
+            let abandoned = UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            if !abandoned {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            sys::listen(&address, options(config, false))
+        }
+        result => result,
+    }
+}
+
+fn options(config: &Listener, reuse_port: bool) -> Listen {
+    Listen {
+        backlog: config.backlog,
+        nodelay: config.nodelay,
+        keepalive: config.keepalive.map(|idle| Keepalive { idle }),
+        fast_open: config.fast_open,
+        reuse_port,
+    }
+}
+
+fn advice(address: &Address, error: &io::Error) -> &'static str {
+    match (address, error.kind()) {
+        (Address::Ip(_), io::ErrorKind::AddrInUse) => {
+            "another process listens there (`ss -ltnp` shows which): stop it, or choose another port"
+        }
+        (Address::Ip(_), io::ErrorKind::PermissionDenied) => {
+            "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= in a systemd \
+             unit), or a lower sysctl net.ipv4.ip_unprivileged_port_start"
+        }
+        (Address::Ip(_), io::ErrorKind::AddrNotAvailable) => {
+            "no interface of this machine has the address (`ip addr` shows them)"
+        }
+        (Address::Unix(_), io::ErrorKind::AddrInUse) => {
+            "another process listens there, or the file is no socket: stop it, or remove the file"
+        }
+        (Address::Unix(_), _) => {
+            "the directory must exist and this user must be allowed to write there"
+        }
+        _ => "",
+    }
+}

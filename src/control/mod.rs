@@ -1,0 +1,116 @@
+//! The control plane: the main thread and what runs on its own small runtime. It binds, resolves, starts the
+//! workers, waits for signals and writes logs. It sends workers values and never touches a connection.
+
+mod bind;
+mod crew;
+mod dns;
+mod logging;
+mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use logging::init as init_logging;
+
+use crate::config::{Config, LogPath};
+use crate::error::Error;
+use crate::observe::access_log::{Target, Writer};
+use crate::sys;
+use crate::worker::Command;
+use crew::Crew;
+use signals::{Signal, Signals};
+
+/// The start waits for the first DNS answers no longer than this.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// Workers that were told to stop have this long to write their last records.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// Runs ringgate until a signal ends it.
+///
+/// # Errors
+/// It cannot start: a port, a file or a ring is refused.
+pub fn run(config: Config) -> Result<(), Error> {
+    let file_limit = sys::raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
+    runtime.block_on(live(Arc::new(config), file_limit))
+}
+
+async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
+    // 1. What may be refused comes first: signals, ports, files.
+    let mut signals =
+        Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
+    let places = crew::places(&config.server.workers)?;
+    let mut bound = bind::bind(&config, places.len())?;
+    let writer = Writer::start(config.access_logs.iter().map(|log| target(&log.path)).collect())
+        .map_err(|error| Error::start("cannot open the access log", error, LOG_ADVICE))?;
+
+    // 2. Endpoints. Workers find these commands when they start.
+    let (mut crew, seats) = Crew::new(places);
+    let mut answers = dns::start(&config, &crew);
+    tokio::select! {
+        () = answers.first() => {}
+        () = tokio::time::sleep(FIRST_ANSWERS) => {
+            tracing::warn!("some names are not resolved yet: starting without their endpoints");
+        }
+        signal = signals.ending() => {
+            tracing::info!("{signal} before the start was complete");
+            return Ok(());
+        }
+    }
+
+    // 3. Workers.
+    let running = crew.start(seats, &config, &mut bound, &writer, file_limit).await?;
+    bound.announce(&config);
+    tracing::info!(
+        "ready workers={} driver={} ring_size={} file_limit={file_limit}",
+        crew.len(),
+        running.driver_name(),
+        running.ring_size
+    );
+
+    // 4. Signals, until one ends it.
+    loop {
+        match signals.next().await {
+            Signal::Reopen => writer.reopen(),
+            Signal::End(name) => {
+                tracing::info!(
+                    "{name}: no new connections; what runs may go on for {:?}",
+                    config.server.drain_timeout
+                );
+                break;
+            }
+        }
+    }
+    drain(&config, &mut crew, &mut signals).await;
+    bound.remove_paths();
+    writer.close();
+    tracing::info!("ended");
+    Ok(())
+}
+
+const LOG_ADVICE: &str = "the directory must exist and this user must be allowed to write there";
+
+/// Lets the workers end by themselves, then by force.
+async fn drain(config: &Config, crew: &mut Crew, signals: &mut Signals) {
+    crew.tell(&Command::Drain);
+    tokio::select! {
+        () = crew.ended() => return,
+        () = tokio::time::sleep(config.server.drain_timeout) => {
+            tracing::warn!("drain_timeout is over: ending the connections that are left");
+        }
+        signal = signals.ending() => tracing::warn!("{signal} again: ending at once"),
+    }
+    crew.tell(&Command::Stop);
+    let _ = tokio::time::timeout(LAST_WORDS, crew.ended()).await;
+}
+
+fn target(path: &LogPath) -> Target {
+    match path {
+        LogPath::Stdout => Target::Stdout,
+        LogPath::Stderr => Target::Stderr,
+        LogPath::File(path) => Target::File(path.clone()),
+    }
+}

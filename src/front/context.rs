@@ -1,0 +1,256 @@
+//! What the connections of one worker share, and what each of them carries.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use crate::cluster::{Cluster, ConnectFailure, ConnectOptions, Lease};
+use crate::config::{ClusterId, Config, Listener};
+use crate::observe::access_log::{End, Record, Recorder, Relay};
+use crate::relay::{Flow, Pool};
+use crate::sys::{Address, Keepalive, Stream};
+use crate::timers::Timers;
+
+/// One worker's view of everything.
+pub struct Context {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// As [`Config::clusters`], with endpoints.
+    pub clusters: Vec<Cluster>,
+    /// Buffers and pipes.
+    pub pool: Rc<Pool>,
+    /// Time limits.
+    pub timers: Rc<Timers>,
+    /// Access records on their way out. Taken out when the worker ends: tasks that the runtime abandons then
+    /// keep the context alive, and the writer waits for its last recorder.
+    pub recorder: RefCell<Option<Recorder>>,
+    /// Answers on their way out; empty between two turns.
+    pub answers: RefCell<Vec<u8>>,
+    /// Accepted connections that are still served.
+    pub connections: Cell<usize>,
+    /// No new work: connections are to end.
+    pub draining: Cell<bool>,
+    date: Cell<[u8; 29]>,
+}
+
+impl Context {
+    /// A worker without connections.
+    pub fn new(config: Arc<Config>, recorder: Recorder, index: usize, max_pipes: usize) -> Context {
+        let clusters = config.clusters.iter().map(|cluster| Cluster::new(cluster, index)).collect();
+        let context = Context {
+            config,
+            clusters,
+            pool: Pool::new(max_pipes),
+            timers: Timers::new(),
+            recorder: RefCell::new(Some(recorder)),
+            answers: RefCell::new(Vec::new()),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            date: Cell::new([b' '; 29]),
+        };
+        context.update_date();
+        context
+    }
+
+    /// The `date` of answers (RFC 9110 section 5.6.7): an IMF-fixdate, at most one tick old.
+    pub fn date(&self) -> [u8; 29] {
+        self.date.get()
+    }
+
+    /// Hands records over to their writer. Called once a tick.
+    pub fn flush_records(&self) {
+        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
+            recorder.flush();
+        }
+    }
+
+    /// Called once a tick.
+    pub fn update_date(&self) {
+        let text = httpdate::fmt_http_date(SystemTime::now());
+        if let Ok(date) = <[u8; 29]>::try_from(text.as_bytes()) {
+            self.date.set(date);
+        }
+    }
+}
+
+/// Counts a listener's connections over all workers.
+pub struct Gate {
+    open: AtomicUsize,
+    limit: usize,
+}
+
+impl Gate {
+    /// Lets `limit` connections in at once.
+    pub fn new(limit: usize) -> Gate {
+        Gate { open: AtomicUsize::new(0), limit }
+    }
+
+    /// True: one more is in.
+    fn enter(&self) -> bool {
+        let inside = self.open.fetch_add(1, Ordering::Relaxed) < self.limit;
+        if !inside {
+            self.leave();
+        }
+        inside
+    }
+
+    fn leave(&self) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An accepted connection.
+pub struct Accepted {
+    /// Its worker.
+    pub context: Rc<Context>,
+    /// Its stream.
+    pub client: Rc<Stream>,
+    /// Where it comes from.
+    pub address: Address,
+    listener: usize,
+    gate: Option<Arc<Gate>>,
+    start: Moment,
+}
+
+/// A point in time, for people and for durations.
+#[derive(Clone, Copy)]
+pub struct Moment {
+    /// When, for people.
+    pub wall: SystemTime,
+    /// When, for durations.
+    pub instant: Instant,
+}
+
+impl Moment {
+    /// Now.
+    pub fn now() -> Moment {
+        Moment { wall: SystemTime::now(), instant: Instant::now() }
+    }
+}
+
+impl Accepted {
+    /// Counts a connection in. None: the listener is full; the refusal is recorded and the connection closed.
+    pub fn admit(
+        context: &Rc<Context>,
+        listener: usize,
+        gate: Option<&Arc<Gate>>,
+        stream: Stream,
+        address: Address,
+    ) -> Option<Accepted> {
+        let inside = gate.is_none_or(|gate| gate.enter());
+        context.connections.set(context.connections.get() + 1);
+        let accepted = Accepted {
+            context: Rc::clone(context),
+            client: Rc::new(stream),
+            address,
+            listener,
+            gate: gate.filter(|_| inside).cloned(),
+            start: Moment::now(),
+        };
+        if !inside {
+            accepted.client.reset_on_close();
+            accepted.record(accepted.start, |record| record.end = End::Overflow);
+        }
+        inside.then_some(accepted)
+    }
+
+    /// The listener that accepted it.
+    pub fn listener(&self) -> &Listener {
+        &self.context.config.listeners[self.listener]
+    }
+
+    /// When it was accepted.
+    pub fn start(&self) -> Moment {
+        self.start
+    }
+
+    /// Connects to a cluster for this connection.
+    ///
+    /// # Errors
+    /// As [`Cluster::connect`].
+    pub async fn connect(&self, cluster: ClusterId) -> Result<Lease, ConnectFailure> {
+        let listener = self.listener();
+        let options = ConnectOptions {
+            nodelay: listener.nodelay,
+            keepalive: listener.keepalive.map(|idle| Keepalive { idle }),
+        };
+        self.context.clusters[cluster.0].connect(&self.context.timers, options).await
+    }
+
+    /// Writes one access record; `fill` says what is known beyond listener, client and time.
+    pub fn record<'a>(&'a self, start: Moment, fill: impl FnOnce(&mut Record<'a>)) {
+        let listener = self.listener();
+        let Some(sink) = listener.access_log else { return };
+        let mut record = Record {
+            start: start.wall,
+            listener: &listener.name,
+            protocol: "tcp",
+            client: &self.address,
+            method: None,
+            host: None,
+            path: None,
+            status: None,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            duration: start.instant.elapsed(),
+            connect: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            relay: Relay::None,
+            end: End::Done,
+        };
+        fill(&mut record);
+        let format = &self.context.config.access_logs[sink].format;
+        if let Some(recorder) = &mut *self.context.recorder.borrow_mut() {
+            recorder.record(sink, format, &record);
+        }
+    }
+
+    /// The name of a cluster.
+    pub fn cluster_name(&self, cluster: ClusterId) -> &str {
+        &self.context.config.clusters[cluster.0].name
+    }
+}
+
+impl Drop for Accepted {
+    fn drop(&mut self) {
+        self.context.connections.set(self.context.connections.get() - 1);
+        if let Some(gate) = &self.gate {
+            gate.leave();
+        }
+    }
+}
+
+/// What a record says of a connect that failed.
+pub(super) fn describe_failure<'a>(failure: &'a ConnectFailure, record: &mut Record<'a>) {
+    let (end, endpoint) = match failure {
+        ConnectFailure::NoEndpoint => (End::NoEndpoint, None),
+        ConnectFailure::TimedOut(endpoint) => (End::ConnectTimeout, Some(endpoint)),
+        ConnectFailure::Failed(endpoint) => (End::ConnectFailed, Some(endpoint)),
+        ConnectFailure::Local(endpoint) => (End::Local, Some(endpoint)),
+        ConnectFailure::Drained => (End::Drain, None),
+    };
+    record.end = end;
+    record.endpoint = endpoint.map(|endpoint| &**endpoint);
+}
+
+/// What a record says of a relay.
+pub(super) fn describe_relay<'a>(
+    lease: &'a Lease,
+    up: &Flow,
+    down: &Flow,
+    record: &mut Record<'a>,
+) {
+    record.endpoint = Some(&lease.endpoint);
+    record.connect = Some(lease.connect);
+    record.bytes_up = up.bytes();
+    record.bytes_down = down.bytes();
+    record.relay = match () {
+        () if up.spliced() || down.spliced() => Relay::Splice,
+        () if up.bytes() > 0 || down.bytes() > 0 => Relay::Copy,
+        () => Relay::None,
+    };
+}

@@ -1,0 +1,497 @@
+//! L7: a site. Requests are read, routed and answered; an upgrade is handed to its tunnel.
+//!
+//! A turn reads once into the worker's buffer, answers every request that is complete in it and sends all
+//! answers with one call. Only what is left over (half a head, an answer that does not fit the socket) is
+//! copied to the connection, so that one that waits between two requests holds no buffer.
+
+use std::sync::Arc;
+
+use super::context::{Accepted, Moment};
+use super::tunnel::{self, Upgrade};
+use crate::config::{Action, Http, Protocol, Redirect, Respond, Route};
+use crate::observe::access_log::End;
+use crate::proto::http::answer::{self, Connection};
+use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
+use crate::route;
+use crate::sys::{Errno, Stream};
+use crate::timers::{Expiry, Fired, Watch};
+
+/// Pipelined requests are read so far ahead beyond one head.
+const READ_AHEAD: usize = 16 * 1024;
+/// With so many bytes of answers waiting, no more requests are answered before these are sent.
+const MAX_ANSWERS: usize = 64 * 1024;
+/// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
+const SMALL_BODY: usize = 4 * 1024;
+/// A request body that nobody wants is read up to here; beyond it the connection is closed.
+const MAX_DRAINED: u64 = 256 * 1024;
+
+/// Serves a connection until it ends or becomes a tunnel.
+pub(super) async fn serve(conn: Accepted) {
+    let Protocol::Http(http) = &conn.listener().protocol else { return };
+    let watch = conn.context.timers.watch(&conn.client, http.head_timeout, Expiry::Read);
+    watch.set_idle(true);
+    let mut site = Site::new(&conn, http, &watch);
+    let next = loop {
+        if !site.resume {
+            conn.client.readable().await;
+        }
+        match site.turn() {
+            Next::Read => {}
+            next => break next,
+        }
+        if site.unsent.send(&conn.client) != Sent::All && !site.flush().await {
+            return;
+        }
+    };
+    if matches!(next, Next::Gone) || !site.flush().await {
+        return;
+    }
+    match next {
+        Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
+        Next::Linger => linger(&conn, &watch).await,
+        Next::Read | Next::Close | Next::Gone => {}
+    }
+}
+
+/// Closes so that the last answer arrives: bytes that the client still sends would make the kernel answer with a
+/// reset, and that may destroy what the client has not read yet. Bounded in time and bytes.
+pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+    const MAX_BYTES: usize = 1024 * 1024;
+
+    conn.client.shutdown_write();
+    watch.restart(LIMIT, Expiry::Read);
+    let mut total = 0;
+    while total < MAX_BYTES {
+        conn.client.readable().await;
+        match conn.client.recv(&mut conn.context.pool.buffer()) {
+            Ok(0) => return,
+            Ok(read) => total += read,
+            Err(Errno::AGAIN) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// What comes after a turn.
+enum Next<'c> {
+    /// More requests.
+    Read,
+    /// Nothing: the answers end the connection.
+    Close,
+    /// Nothing, but the client may still be sending.
+    Linger,
+    /// Nothing: the client is gone.
+    Gone,
+    /// An upgrade that a cluster answers.
+    Tunnel(Box<Upgrade<'c>>),
+}
+
+/// One connection between two turns.
+struct Site<'c> {
+    conn: &'c Accepted,
+    http: &'c Http,
+    watch: &'c Watch,
+    /// Bytes read and not used.
+    held: Vec<u8>,
+    /// How far `held` has been searched.
+    scan: HeadScan,
+    /// `held` may have complete requests: answers had to be sent first.
+    resume: bool,
+    /// When the first byte of an incomplete request was read.
+    begun: Option<Moment>,
+    /// What is left of the body of a request that was answered.
+    body: Body,
+    drained: u64,
+    unsent: Unsent,
+    /// The watch runs the keep-alive limit.
+    between: bool,
+}
+
+impl<'c> Site<'c> {
+    fn new(conn: &'c Accepted, http: &'c Http, watch: &'c Watch) -> Self {
+        Site {
+            conn,
+            http,
+            watch,
+            held: Vec::new(),
+            scan: HeadScan::default(),
+            resume: false,
+            begun: None,
+            body: Body::NONE,
+            drained: 0,
+            unsent: Unsent::default(),
+            between: false,
+        }
+    }
+
+    /// Reads once and answers what is complete.
+    fn turn(&mut self) -> Next<'c> {
+        let conn = self.conn;
+        let mut buffer = conn.context.pool.buffer();
+        let mut filled = self.held.len();
+        buffer[..filled].copy_from_slice(&self.held);
+        if !self.resume {
+            match conn.client.recv(&mut buffer[filled..self.http.max_head + READ_AHEAD]) {
+                Ok(0) => return self.ended(),
+                Ok(read) => filled += read,
+                Err(Errno::AGAIN) => return Next::Read,
+                Err(_) => return self.gone(End::ClientReset),
+            }
+        }
+        let now = Moment::now();
+        let mut answers = conn.context.answers.borrow_mut();
+        answers.clear();
+        let (used, next) = self.answer_all(&buffer[..filled], now, &mut answers);
+        if used < filled {
+            self.held = buffer[used..filled].to_vec();
+        } else if !self.held.is_empty() {
+            self.held = Vec::new();
+        }
+        if matches!(next, Next::Read) {
+            self.set_limit(now);
+        }
+        self.unsent.begin(&conn.client, &answers);
+        next
+    }
+
+    /// Answers requests until the bytes, or the room for answers, are used up. Returns how many bytes were used.
+    fn answer_all(&mut self, bytes: &[u8], now: Moment, out: &mut Vec<u8>) -> (usize, Next<'c>) {
+        let mut used = 0;
+        self.resume = false;
+        loop {
+            match self.body.follow(&bytes[used..]) {
+                BodyEnd::At(end) => used += end,
+                BodyEnd::NotYet => {
+                    self.drained += (bytes.len() - used) as u64;
+                    let enough = self.drained > MAX_DRAINED;
+                    return (bytes.len(), if enough { Next::Linger } else { Next::Read });
+                }
+                // The request was answered; what follows cannot be told apart.
+                BodyEnd::Malformed => return (bytes.len(), Next::Linger),
+            }
+            if out.len() >= MAX_ANSWERS || self.unsent.body.is_some() {
+                self.resume = used < bytes.len();
+                return (used, Next::Read);
+            }
+            let (start, end) = match self.next_head(&bytes[used..]) {
+                Ok(Some(head)) => head,
+                Ok(None) => return (used, Next::Read),
+                Err(reject) => {
+                    self.reject(reject, now, out);
+                    return (bytes.len(), Next::Linger);
+                }
+            };
+            let head = &bytes[used + start..used + end];
+            let rest = &bytes[used + start..];
+            used += end;
+            match self.answer_one(head, rest, now, out) {
+                Next::Read => {}
+                next => return (bytes.len(), next),
+            }
+        }
+    }
+
+    /// Where the next head is; none: it is not complete.
+    fn next_head(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, Reject> {
+        const TOO_LARGE: Reject = Reject { status: 431, reason: "the request head is too large" };
+        const NOT_HTTP: Reject = Reject { status: 400, reason: "this is not HTTP" };
+        const LINE_FEED: Reject = Reject { status: 400, reason: "a line ends without CR" };
+
+        match self.scan.advance(bytes) {
+            Scan::Complete { start, end } => {
+                self.scan = HeadScan::default();
+                if end > self.http.max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
+            }
+            Scan::BareLineFeed => Err(LINE_FEED),
+            Scan::Incomplete if bytes.len() >= self.http.max_head => Err(TOO_LARGE),
+            // A method or an empty line begins a head; a TLS hello or another protocol need not be waited for.
+            Scan::Incomplete if bytes.first().is_some_and(|&byte| !may_begin(byte)) => {
+                Err(NOT_HTTP)
+            }
+            Scan::Incomplete => Ok(None),
+        }
+    }
+
+    /// Answers one request. `rest` begins with its head and goes on with all that was read behind it.
+    fn answer_one(&mut self, head: &[u8], rest: &[u8], now: Moment, out: &mut Vec<u8>) -> Next<'c> {
+        let request = match parse_request(head, self.http.max_headers) {
+            Ok(request) => request,
+            Err(reject) => {
+                self.reject(reject, now, out);
+                return Next::Linger;
+            }
+        };
+        let start = self.begun.take().unwrap_or(now);
+        let found = route::find(self.http, &request);
+        if let Some(route) = found
+            && let Action::Tunnel(tunnel) = &route.action
+        {
+            return Next::Tunnel(Box::new(Upgrade::new(
+                route, tunnel, &request, head, rest, start,
+            )));
+        }
+
+        let end = AfterAnswer::of(&request);
+        let draining = self.conn.context.draining.get();
+        let connection = match request.version {
+            _ if end != AfterAnswer::GoOn || draining => Connection::Close,
+            Version::Http11 => Connection::Persistent,
+            Version::Http10 => Connection::KeepAlive,
+        };
+        let before = out.len();
+        let status = match found.map(|route| (route, &route.action)) {
+            Some((route, Action::Redirect(redirect))) => {
+                self.redirect(redirect, route, &request, connection, out)
+            }
+            Some((_, Action::Respond(respond))) => self.respond(respond, &request, connection, out),
+            Some((_, Action::Tunnel(_))) | None => self.not_found(&request, connection, out),
+        };
+        let body = self.unsent.body.as_ref().map_or(0, |body| body.len());
+        self.conn.record(start, |record| {
+            record.protocol = protocol(request.version);
+            record.method = Some(request.method);
+            record.host = Some(request.host).filter(|host| !host.is_empty());
+            record.path = Some(request.target);
+            record.status = Some(status);
+            record.route = found.map(|route| &*route.name);
+            record.bytes_up = head.len() as u64;
+            record.bytes_down = (out.len() - before + body) as u64;
+        });
+        self.body = request.body;
+        self.drained = 0;
+        match end {
+            AfterAnswer::GoOn if !draining => Next::Read,
+            AfterAnswer::Close if rest.len() == head.len() => Next::Close,
+            _ => Next::Linger,
+        }
+    }
+
+    fn redirect(
+        &self,
+        redirect: &Redirect,
+        route: &Route,
+        request: &Request<'_>,
+        connection: Connection,
+        out: &mut Vec<u8>,
+    ) -> u16 {
+        answer::begin(out, redirect.status, &self.conn.context.date());
+        out.extend_from_slice(b"location: ");
+        route::write_location(redirect, route, request, out);
+        out.extend_from_slice(b"\r\n");
+        answer::finish(out, Some(0), connection);
+        redirect.status
+    }
+
+    fn respond(
+        &mut self,
+        respond: &Respond,
+        request: &Request<'_>,
+        connection: Connection,
+        out: &mut Vec<u8>,
+    ) -> u16 {
+        answer::begin(out, respond.status, &self.conn.context.date());
+        // These have no content, and so neither its type nor its length (RFC 9110 section 15).
+        if matches!(respond.status, 204 | 304) {
+            answer::finish(out, None, connection);
+            return respond.status;
+        }
+        out.extend_from_slice(b"content-type: ");
+        out.extend_from_slice(respond.content_type.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        answer::finish(out, Some(respond.body.len()), connection);
+        if request.method != "HEAD" {
+            if respond.body.len() <= SMALL_BODY {
+                out.extend_from_slice(&respond.body);
+            } else {
+                self.unsent.body = Some(Arc::clone(&respond.body));
+            }
+        }
+        respond.status
+    }
+
+    fn not_found(&self, request: &Request<'_>, connection: Connection, out: &mut Vec<u8>) -> u16 {
+        let body = if request.method == "HEAD" { "" } else { "Not Found\n" };
+        plain_answer(404, body, &self.conn.context.date(), connection, out);
+        404
+    }
+
+    /// Answers a head that is no request.
+    fn reject(&mut self, reject: Reject, now: Moment, out: &mut Vec<u8>) {
+        let before = out.len();
+        let body = format!("{}\n", reject.reason);
+        plain_answer(reject.status, &body, &self.conn.context.date(), Connection::Close, out);
+        self.conn.record(self.begun.take().unwrap_or(now), |record| {
+            record.protocol = protocol(Version::Http11);
+            record.status = Some(reject.status);
+            record.bytes_down = (out.len() - before) as u64;
+            record.end = if reject.status == 408 { End::HeadTimeout } else { End::BadRequest };
+        });
+    }
+
+    /// Nothing more comes from the client, by its own will or because a limit ran out.
+    fn ended(&mut self) -> Next<'c> {
+        const TIMEOUT: Reject = Reject { status: 408, reason: "the request took too long" };
+
+        if self.held.is_empty() {
+            return Next::Gone;
+        }
+        match self.watch.fired() {
+            Fired::TimedOut => {
+                let mut answers = self.conn.context.answers.borrow_mut();
+                answers.clear();
+                self.reject(TIMEOUT, Moment::now(), &mut answers);
+                self.unsent.begin(&self.conn.client, &answers);
+                Next::Close
+            }
+            Fired::Drained => self.gone(End::Drain),
+            Fired::No => self.gone(End::Client),
+        }
+    }
+
+    /// The client is gone, perhaps in the middle of a request.
+    fn gone(&mut self, end: End) -> Next<'c> {
+        if let Some(begun) = self.begun.filter(|_| !self.held.is_empty()) {
+            self.conn.record(begun, |record| {
+                record.protocol = protocol(Version::Http11);
+                record.end = end;
+            });
+        }
+        Next::Gone
+    }
+
+    /// Runs the limit that fits the state: the head's, from its first byte on and not moved by later ones, or
+    /// that between two requests.
+    fn set_limit(&mut self, now: Moment) {
+        let inside = !self.resume && !self.held.is_empty() || !self.body.is_done();
+        if inside {
+            if self.begun.is_none() {
+                self.begun = Some(now);
+                self.watch.restart(self.http.head_timeout, Expiry::Read);
+                self.watch.set_idle(false);
+            }
+            self.between = false;
+            return;
+        }
+        self.begun = None;
+        if self.between {
+            self.watch.touch();
+        } else {
+            self.between = true;
+            self.watch.restart(self.http.keepalive_timeout, Expiry::Read);
+            self.watch.set_idle(true);
+        }
+    }
+
+    /// Waits until all answers are sent. False: the client is gone, or took nothing for too long.
+    async fn flush(&mut self) -> bool {
+        loop {
+            match self.unsent.send(&self.conn.client) {
+                Sent::All => return true,
+                Sent::Failed => return false,
+                Sent::Some => {}
+            }
+            self.watch.restart(self.http.keepalive_timeout, Expiry::Both);
+            self.between = false;
+            self.conn.client.writable().await;
+        }
+    }
+}
+
+/// What follows an answer, as far as the request decides it.
+#[derive(PartialEq, Eq)]
+enum AfterAnswer {
+    GoOn,
+    Close,
+    /// The client may be about to send a body that nobody will read.
+    Abandon,
+}
+
+impl AfterAnswer {
+    fn of(request: &Request<'_>) -> AfterAnswer {
+        match request.body {
+            // The client that waits for a 100 may send the body or not: what follows could be either.
+            _ if request.expects_continue && !request.body.is_done() => AfterAnswer::Abandon,
+            Body::Length(length) if length > MAX_DRAINED => AfterAnswer::Abandon,
+            _ if !request.keep_alive => AfterAnswer::Close,
+            _ => AfterAnswer::GoOn,
+        }
+    }
+}
+
+/// Answers that did not fit the socket.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// A large body behind `bytes`.
+    body: Option<Arc<[u8]>>,
+    body_sent: usize,
+}
+
+#[derive(PartialEq, Eq)]
+enum Sent {
+    All,
+    Some,
+    Failed,
+}
+
+impl Unsent {
+    /// Sends answers and keeps what does not fit. An error shows at the next call.
+    fn begin(&mut self, client: &Stream, answers: &[u8]) {
+        debug_assert!(self.bytes.is_empty(), "a turn begins when everything is sent");
+        let sent = if answers.is_empty() { 0 } else { client.send(answers).unwrap_or(0) };
+        if sent < answers.len() {
+            self.bytes = answers[sent..].to_vec();
+        }
+    }
+
+    fn send(&mut self, client: &Stream) -> Sent {
+        while self.sent < self.bytes.len() {
+            match client.send(&self.bytes[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::AGAIN) => return Sent::Some,
+                Err(_) => return Sent::Failed,
+            }
+        }
+        (self.bytes, self.sent) = (Vec::new(), 0);
+        if let Some(body) = &self.body {
+            while self.body_sent < body.len() {
+                match client.send(&body[self.body_sent..]) {
+                    Ok(sent) => self.body_sent += sent,
+                    Err(Errno::AGAIN) => return Sent::Some,
+                    Err(_) => return Sent::Failed,
+                }
+            }
+            (self.body, self.body_sent) = (None, 0);
+        }
+        Sent::All
+    }
+}
+
+/// A complete answer with a line of text.
+pub(super) fn plain_answer(
+    status: u16,
+    body: &str,
+    date: &[u8],
+    connection: Connection,
+    out: &mut Vec<u8>,
+) {
+    answer::begin(out, status, date);
+    out.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
+    answer::finish(out, Some(body.len()), connection);
+    out.extend_from_slice(body.as_bytes());
+}
+
+/// How records name a version.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    }
+}
+
+/// A token character (RFC 9110 section 5.6.2) or the CR of an empty line.
+fn may_begin(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"\r!#$%&'*+-.^_`|~".contains(&byte)
+}

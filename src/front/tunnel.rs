@@ -1,0 +1,355 @@
+//! An upgrade that a cluster answers: the handshake goes on as it came, then the same relay as L4.
+//!
+//! Bytes behind the head are where proxies go wrong. A stock obfs-server says its 101 only when it has bytes to
+//! glue to it, which it has only when the client's payload reached it: holding the payload until the 101 is a
+//! deadlock. But bytes passed on before a 101 are, to a server that never meant to upgrade, a second request.
+//! So `early_data` says which of the two stands behind the route; without it nothing beyond the announced body
+//! is read from the client before the upstream has agreed.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use super::context::{Accepted, Moment, describe_failure, describe_relay};
+use super::http::{linger, plain_answer, protocol};
+use crate::cluster::{ConnectFailure, Lease};
+use crate::config::{Route, Tunnel};
+use crate::observe::access_log::{End, Record};
+use crate::proto::http::answer::{Connection, closing_head, reason};
+use crate::proto::http::{Body, BodyEnd, HeadScan, Request, Scan, Version, parse_response};
+use crate::relay::{self, Broken, Flow, Pool, Side};
+use crate::sys::{Errno, Stream};
+use crate::timers::{Expiry, Fired, Watch};
+
+/// Bytes of an upstream's head, interim answers before it included.
+const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+/// Interim answers (RFC 9110 section 15.2) before the real one.
+const MAX_INTERIM: usize = 16;
+
+/// An upgrade request and where it goes.
+pub(super) struct Upgrade<'c> {
+    route: &'c Route,
+    tunnel: &'c Tunnel,
+    /// The head and everything read behind it.
+    bytes: Vec<u8>,
+    head: usize,
+    /// Content-Length: what of the bytes behind the head is the request's body.
+    body: u64,
+    host: String,
+    target: String,
+    start: Moment,
+}
+
+impl<'c> Upgrade<'c> {
+    /// `rest` begins with the head.
+    pub(super) fn new(
+        route: &'c Route,
+        tunnel: &'c Tunnel,
+        request: &Request<'_>,
+        head: &[u8],
+        rest: &[u8],
+        start: Moment,
+    ) -> Self {
+        let body = if let Body::Length(length) = request.body { length } else { 0 };
+        Upgrade {
+            route,
+            tunnel,
+            bytes: rest.to_vec(),
+            head: head.len(),
+            body,
+            host: request.host.to_owned(),
+            target: request.target.to_owned(),
+            start,
+        }
+    }
+}
+
+/// Forwards the handshake, then relays; records what became of it.
+pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'_>) {
+    let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
+
+    // 1. An upstream. The attempts have their own limits.
+    watch.set_idle(false);
+    watch.restart(timeouts.idle, Expiry::Both);
+    let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
+        Ok(lease) => lease,
+        Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
+    };
+    let upstream = &*lease.stream;
+
+    // 2. The head and the payload that may go with it, in one write.
+    let (mut up, held) = upgrade.split(pool);
+    watch.set_upstream(Some(&lease.stream));
+    watch.restart(timeouts.idle, Expiry::Upstream);
+    let mut down = Flow::new(pool, Vec::new());
+
+    // 3. The upstream's answer, while early data goes on.
+    let sending = send_early(&mut up, &conn.client, upstream, watch);
+    let answer = match Box::pin(until_answered(sending, read_answer(upstream, pool))).await {
+        // Nobody is left to take the answer.
+        Err(ClientReset) => {
+            let end = relay::break_off(&conn.client, upstream, Side::Client);
+            return upgrade.record(conn, &lease, &up, &down, None, end);
+        }
+        Ok(Err(failure)) => {
+            let (status, end) = failure.judge(watch.fired());
+            upgrade.record(conn, &lease, &up, &down, Some(status), end);
+            return fail(conn, watch, status).await;
+        }
+        Ok(Ok(answer)) => answer,
+    };
+
+    // 4. Agreed: what was held back may go, and the relay takes over. Not agreed: an ordinary answer.
+    watch.restart(timeouts.idle, Expiry::Both);
+    if answer.status == 101 {
+        up.allow(u64::MAX);
+        up.push(&held);
+        drop(held);
+        down.push(&answer.bytes);
+        drop(answer);
+        let client = &*conn.client;
+        let end =
+            relay::run(client, upstream, &mut up, &mut down, watch, timeouts.half_closed).await;
+        watch.set_upstream(None);
+        upgrade.record(conn, &lease, &up, &down, Some(101), end);
+    } else {
+        let end = pass_answer(conn, upstream, &mut down, &answer, watch).await;
+        watch.set_upstream(None);
+        upgrade.record(conn, &lease, &up, &down, Some(answer.status), end);
+        drop(lease);
+        if end == End::Done {
+            linger(conn, watch).await;
+        }
+    }
+}
+
+impl Upgrade<'_> {
+    /// The flow to the upstream, which begins with what may go at once, and the bytes that may not.
+    fn split(&mut self, pool: &std::rc::Rc<Pool>) -> (Flow, Vec<u8>) {
+        let mut first = std::mem::take(&mut self.bytes);
+        if self.tunnel.early_data {
+            return (Flow::new(pool, first), Vec::new());
+        }
+        let behind = (first.len() - self.head) as u64;
+        let body = self.body.min(behind);
+        // No more than `behind`, which is the length of a part of a slice.
+        let held = first.split_off(self.head + body as usize);
+        let mut up = Flow::new(pool, first);
+        up.allow(self.body - body);
+        (up, held)
+    }
+
+    /// Answers for a cluster that cannot be reached.
+    async fn refuse(&self, conn: &Accepted, watch: &Watch, failure: &ConnectFailure) {
+        let status = match failure {
+            ConnectFailure::NoEndpoint | ConnectFailure::Drained => 503,
+            ConnectFailure::TimedOut(_) => 504,
+            ConnectFailure::Failed(_) | ConnectFailure::Local(_) => 502,
+        };
+        conn.record(self.start, |record| {
+            self.describe(conn, record);
+            describe_failure(failure, record);
+            record.status = Some(status);
+        });
+        fail(conn, watch, status).await;
+    }
+
+    fn record(
+        &self,
+        conn: &Accepted,
+        lease: &Lease,
+        up: &Flow,
+        down: &Flow,
+        status: Option<u16>,
+        end: End,
+    ) {
+        conn.record(self.start, |record| {
+            self.describe(conn, record);
+            describe_relay(lease, up, down, record);
+            (record.status, record.end) = (status, end);
+        });
+    }
+
+    fn describe<'a>(&'a self, conn: &'a Accepted, record: &mut Record<'a>) {
+        record.protocol = protocol(Version::Http11);
+        record.method = Some("GET");
+        record.host = Some(&self.host);
+        record.path = Some(&self.target);
+        record.route = Some(&self.route.name);
+        record.cluster = Some(conn.cluster_name(self.tunnel.cluster));
+    }
+}
+
+/// The client broke off before the upstream answered.
+struct ClientReset;
+
+/// Sends what the flow may send, and then only looks out for a reset. Ends only with that.
+async fn send_early(
+    up: &mut Flow,
+    client: &Stream,
+    upstream: &Stream,
+    watch: &Watch,
+) -> ClientReset {
+    match up.run(client, upstream, watch).await {
+        Err(Broken::From(_)) => return ClientReset,
+        // The upstream takes no more, but it may have answered before.
+        Err(Broken::To(_)) => {}
+        Ok(()) if up.ended() => {}
+        Ok(()) => {
+            client.readable().await;
+            if client.peek(&mut [0]).is_err_and(|errno| errno != Errno::AGAIN) {
+                return ClientReset;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Runs both until the answer is there or the client is gone.
+async fn until_answered<T>(
+    sending: impl Future<Output = ClientReset>,
+    answer: impl Future<Output = T>,
+) -> Result<T, ClientReset> {
+    let (mut sending, mut answer) = (pin!(sending), pin!(answer));
+    poll_fn(|cx| {
+        if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            return Poll::Ready(Ok(answer));
+        }
+        sending.as_mut().poll(cx).map(Err)
+    })
+    .await
+}
+
+/// A final answer's head and what was read behind it.
+struct Answer {
+    status: u16,
+    body: Body,
+    bytes: Vec<u8>,
+    head: usize,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy)]
+enum NoAnswer {
+    Closed,
+    Reset,
+    Malformed,
+}
+
+impl NoAnswer {
+    /// Status for the client, and the record's word.
+    fn judge(self, fired: Fired) -> (u16, End) {
+        match (fired, self) {
+            (Fired::TimedOut, _) => (504, End::ResponseTimeout),
+            (Fired::Drained, _) => (503, End::Drain),
+            (Fired::No, NoAnswer::Closed) => (502, End::Upstream),
+            (Fired::No, NoAnswer::Reset) => (502, End::UpstreamReset),
+            (Fired::No, NoAnswer::Malformed) => (502, End::BadResponse),
+        }
+    }
+}
+
+/// Collects the upstream's head, past interim answers.
+async fn read_answer(upstream: &Stream, pool: &Pool) -> Result<Answer, NoAnswer> {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut scan = HeadScan::default();
+    let (mut interim, mut total) = (0, 0);
+    loop {
+        upstream.readable().await;
+        {
+            let mut buffer = pool.buffer();
+            let room = MAX_RESPONSE_HEAD.saturating_sub(total);
+            match upstream.recv(&mut buffer[..room]) {
+                Ok(0) if room == 0 => return Err(NoAnswer::Malformed),
+                Ok(0) => return Err(NoAnswer::Closed),
+                Ok(read) => {
+                    total += read;
+                    bytes.extend_from_slice(&buffer[..read]);
+                }
+                Err(Errno::AGAIN) => continue,
+                Err(_) => return Err(NoAnswer::Reset),
+            }
+        }
+        loop {
+            let (start, end) = match scan.advance(&bytes) {
+                Scan::Incomplete => break,
+                Scan::BareLineFeed => return Err(NoAnswer::Malformed),
+                Scan::Complete { start, end } => (start, end),
+            };
+            let response = parse_response(&bytes[start..end]).ok_or(NoAnswer::Malformed)?;
+            if matches!(response.status, 102..=199 | 100) && interim < MAX_INTERIM {
+                interim += 1;
+                bytes.drain(..end);
+                scan = HeadScan::default();
+                continue;
+            }
+            bytes.drain(..start);
+            let (status, body) = (response.status, response.body);
+            return Ok(Answer { status, body, bytes, head: end - start });
+        }
+    }
+}
+
+/// Passes an answer that is no 101 on as plain HTTP, up to its end and not a byte further.
+async fn pass_answer(
+    conn: &Accepted,
+    upstream: &Stream,
+    down: &mut Flow,
+    answer: &Answer,
+    watch: &Watch,
+) -> End {
+    let (head, rest) = answer.bytes.split_at(answer.head);
+    down.push(&closing_head(head));
+    let mut body = answer.body;
+    let mut take = |down: &mut Flow, bytes: &[u8]| match body.follow(bytes) {
+        BodyEnd::NotYet => {
+            down.push(bytes);
+            None
+        }
+        BodyEnd::At(end) => {
+            down.push(&bytes[..end]);
+            Some(End::Done)
+        }
+        BodyEnd::Malformed => Some(End::BadResponse),
+    };
+    let mut end = take(down, rest);
+    loop {
+        if down.flush(&conn.client, watch).await.is_err() {
+            return match watch.fired() {
+                Fired::No => End::ClientReset,
+                Fired::TimedOut => End::Idle,
+                Fired::Drained => End::Drain,
+            };
+        }
+        if let Some(end) = end {
+            return end;
+        }
+        upstream.readable().await;
+        let mut buffer = conn.context.pool.buffer();
+        end = match upstream.recv(&mut buffer) {
+            Ok(0) => Some(match (answer.body, watch.fired()) {
+                (_, Fired::TimedOut) => End::Idle,
+                (_, Fired::Drained) => End::Drain,
+                (Body::UntilClose, Fired::No) => End::Done,
+                (_, Fired::No) => End::Upstream,
+            }),
+            Ok(read) => {
+                watch.touch();
+                take(down, &buffer[..read])
+            }
+            Err(Errno::AGAIN) => None,
+            Err(_) => Some(End::UpstreamReset),
+        };
+    }
+}
+
+/// Answers instead of the upstream, and closes: what the client sends behind an upgrade is no request.
+async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
+    let mut out = Vec::new();
+    let body = format!("{}\n", reason(status));
+    plain_answer(status, &body, &conn.context.date(), Connection::Close, &mut out);
+    // It fits an empty send buffer; a client that filled it with unread answers has no use for one more.
+    let _ = conn.client.send(&out);
+    watch.set_upstream(None);
+    linger(conn, watch).await;
+}

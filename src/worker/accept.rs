@@ -1,0 +1,122 @@
+//! Accepting: several accepts in flight for each socket, every connection a task of its own.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use monoio::net::TcpListener;
+
+use super::Socket;
+use crate::front::{self, Accepted, Context};
+use crate::sys::{self, Address, Errno, Stream};
+
+/// Accepts in flight on one socket of the ring: so many connections arrive with one system call.
+const IN_FLIGHT: usize = 8;
+/// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would only spin.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Failures are reported this often.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// A listening socket and the tasks that accept from it.
+pub(super) struct Acceptor {
+    context: Rc<Context>,
+    socket: Socket,
+    runtime: TcpListener,
+    reported: Cell<Option<Instant>>,
+}
+
+impl Acceptor {
+    /// Begins to accept.
+    pub(super) fn start(context: &Rc<Context>, socket: Socket, ring: bool) -> io::Result<Rc<Self>> {
+        // The ring answers EAGAIN on a non-blocking socket instead of waiting; epoll needs one. Workers share
+        // the socket of a Unix path, so another may be faster after the same wake-up.
+        let in_ring = ring && !socket.unix;
+        socket.socket.set_nonblocking(!in_ring)?;
+        let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
+        let context = Rc::clone(context);
+        let acceptor = Rc::new(Acceptor { context, socket, runtime, reported: Cell::new(None) });
+        for _ in 0..if in_ring { IN_FLIGHT } else { 1 } {
+            let acceptor = Rc::clone(&acceptor);
+            monoio::spawn(async move {
+                if in_ring {
+                    acceptor.accept_in_ring().await
+                } else {
+                    acceptor.accept_ready().await
+                }
+            });
+        }
+        Ok(acceptor)
+    }
+
+    /// Takes what is in the accept queue, which closing would drop, and ends the tasks.
+    pub(super) fn stop(&self) {
+        let _ = self.socket.socket.set_nonblocking(true);
+        while let Ok((fd, address)) = sys::accept_now(&self.socket.socket) {
+            self.take(fd, address);
+        }
+        if !self.socket.unix {
+            // Ends the accepts in flight. The socket of a Unix path is not ours alone; it ends with its tasks.
+            sys::stop_listening(&self.socket.socket);
+        }
+    }
+
+    async fn accept_in_ring(&self) {
+        loop {
+            match self.runtime.accept().await {
+                Ok((stream, address)) => self.serve(Stream::accepted(stream), Address::Ip(address)),
+                Err(_) if self.context.draining.get() => return,
+                Err(error) => self.failed(&error).await,
+            }
+        }
+    }
+
+    async fn accept_ready(&self) {
+        while !self.context.draining.get() {
+            if self.runtime.readable(false).await.is_err() {
+                return;
+            }
+            loop {
+                match sys::accept_now(&self.socket.socket) {
+                    Ok((fd, address)) => self.take(fd, address),
+                    Err(Errno::AGAIN) => break,
+                    Err(_) if self.context.draining.get() => return,
+                    Err(errno) => self.failed(&errno.into()).await,
+                }
+            }
+        }
+    }
+
+    fn take(&self, fd: OwnedFd, address: Address) {
+        match Stream::from_fd(fd) {
+            Ok(stream) => self.serve(stream, address),
+            Err(error) => tracing::warn!("an accepted connection could not be used: {error}"),
+        }
+    }
+
+    fn serve(&self, stream: Stream, address: Address) {
+        let gate = self.socket.gate.as_ref();
+        let listener = self.socket.listener;
+        if let Some(conn) = Accepted::admit(&self.context, listener, gate, stream, address) {
+            monoio::spawn(front::serve(conn));
+        }
+    }
+
+    /// Nothing ends an accept loop but the end of the worker.
+    async fn failed(&self, error: &io::Error) {
+        // The client gave up while it waited; that says nothing about the next one (accept(2)).
+        if error.raw_os_error() == Some(libc::ECONNABORTED) {
+            return;
+        }
+        if self.reported.get().is_none_or(|last| last.elapsed() >= REPORT_EVERY) {
+            self.reported.set(Some(Instant::now()));
+            let name = &self.context.config.listeners[self.socket.listener].name;
+            tracing::warn!(
+                "listener {name} cannot accept ({error}); connections wait. Out of descriptors? \
+                 Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+            );
+        }
+        monoio::time::sleep(BACK_OFF).await;
+    }
+}

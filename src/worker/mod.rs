@@ -1,0 +1,148 @@
+//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks and waits for no
+//! other worker; the control plane reaches it by [`Command`]s, which it looks for once a tick.
+
+mod accept;
+mod driver;
+
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+
+use crate::config::{Config, Driver};
+use crate::error::Error;
+use crate::front::{Context, Gate};
+use crate::observe::access_log::Recorder;
+use crate::sys::Address;
+use crate::timers::TICK;
+use accept::Acceptor;
+pub use driver::Running;
+
+/// How long connections that were ended by force get to write their records.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the control plane tells a worker.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// A cluster has these endpoints now.
+    Endpoints {
+        /// Position in the configuration.
+        cluster: usize,
+        /// All of them.
+        addresses: Arc<[Address]>,
+    },
+    /// Accept nothing new, end what is idle, return when the rest has ended.
+    Drain,
+    /// End everything and return.
+    Stop,
+}
+
+/// A listening socket of one worker.
+pub struct Socket {
+    /// Position in the configuration.
+    pub listener: usize,
+    /// Bound and listening. Of a Unix path all workers have the same one.
+    pub socket: TcpListener,
+    /// Its family has no addresses that the runtime could return.
+    pub unix: bool,
+    /// The listener's limit of connections, over all workers.
+    pub gate: Option<Arc<Gate>>,
+}
+
+/// All a worker needs.
+pub struct Setup {
+    /// 0 to the number of workers - 1.
+    pub index: usize,
+    /// Where it runs; none: anywhere.
+    pub cpu: Option<CoreId>,
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Its listening sockets.
+    pub sockets: Vec<Socket>,
+    /// Where its records go.
+    pub recorder: Recorder,
+    /// Pipes it may have open at once.
+    pub max_pipes: usize,
+    /// From the control plane; endpoints known at the start come first.
+    pub commands: Receiver<Command>,
+    /// Told once how the worker runs, or why it does not.
+    pub started: Sender<Result<Running, Error>>,
+}
+
+/// Runs a worker on the calling thread until it is told to end.
+pub fn run(setup: Setup) {
+    // Pinned before the ring is made: its memory is then local, and one thread alone submits to it.
+    if let Some(cpu) = setup.cpu
+        && !core_affinity::set_for_current(cpu)
+    {
+        tracing::warn!("worker {} could not be pinned to CPU {}", setup.index, cpu.id);
+    }
+    let driver = setup.config.server.driver;
+    let started = setup.started.clone();
+    if let Err(error) = driver::run(driver, |running| serve(setup, running)) {
+        // The receiver waits for exactly this message; when it is gone, so is the process.
+        let _ = started.send(Err(error));
+    }
+}
+
+/// The life of a worker inside its runtime.
+async fn serve(setup: Setup, running: Running) {
+    let context = Rc::new(Context::new(setup.config, setup.recorder, setup.index, setup.max_pipes));
+    for command in setup.commands.try_iter() {
+        obey(&context, &[], command);
+    }
+    let acceptors: Vec<Rc<Acceptor>> = match setup
+        .sockets
+        .into_iter()
+        .map(|socket| Acceptor::start(&context, socket, running.driver == Driver::IoUring))
+        .collect()
+    {
+        Ok(acceptors) => acceptors,
+        Err(error) => {
+            let error = Error::start("cannot use a listening socket", error, "");
+            let _ = setup.started.send(Err(error));
+            return;
+        }
+    };
+    let _ = setup.started.send(Ok(running));
+    drop(setup.started);
+
+    let mut stop = None;
+    while stop.is_none_or(|stop: Instant| stop.elapsed() < LAST_WORDS) {
+        monoio::time::sleep(TICK).await;
+        context.timers.tick();
+        context.update_date();
+        context.flush_records();
+        for command in setup.commands.try_iter() {
+            if matches!(command, Command::Stop) {
+                stop = Some(Instant::now());
+            }
+            obey(&context, &acceptors, command);
+        }
+        if stop.is_some() {
+            // Again at each tick: a connection may just have gone on to its next stage.
+            context.timers.end_all();
+        }
+        if context.draining.get() && context.connections.get() == 0 {
+            break;
+        }
+    }
+    drop(context.recorder.take());
+}
+
+fn obey(context: &Rc<Context>, acceptors: &[Rc<Acceptor>], command: Command) {
+    match command {
+        Command::Endpoints { cluster, addresses } => {
+            context.clusters[cluster].set_endpoints(&addresses);
+        }
+        Command::Drain | Command::Stop => {
+            if !context.draining.replace(true) {
+                acceptors.iter().for_each(|acceptor| acceptor.stop());
+            }
+            context.timers.end_idle();
+        }
+    }
+}
