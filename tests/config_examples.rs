@@ -1,8 +1,8 @@
 //! Every example configuration is valid, and every mistake gets the message it should.
 //!
 //! `tests/config/bad` holds one broken file per rule and beside each the text an operator sees.
-//! `RINGGATE_BLESS=1 cargo test --test config_examples` writes these texts anew: read the difference,
-//! each must say what is wrong and how to mend it.
+//! `RINGGATE_BLESS=1 cargo test --test config_examples` writes these texts anew: read the
+//! difference, each must say what is wrong and how to mend it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -101,10 +101,12 @@ pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
     if text.starts_with("unix:") {
         return Err(not_one("a strict_dns cluster looks names up; use discovery = \"static\""));
     }
-    let bare_ipv6 = text.parse::<Ipv6Addr>().is_ok();
-    let Some((host, digits)) = text.rsplit_once(':').filter(|_| !bare_ipv6) else {
-        let host = if bare_ipv6 { format!("[{text}]") } else { text.to_owned() };
-        return Err(not_one(&format!("the port is missing: \"{host}:80\"")));
+    // `::1:80` is an address of its own, so that the port cannot be told from it.
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(not_one("an IPv6 address stands in brackets, then its port: \"[::1]:80\""));
+    }
+    let Some((host, digits)) = text.rsplit_once(':') else {
+        return Err(not_one(&format!("the port is missing: \"{text}:80\"")));
     };
     let Some(port) = port(digits).filter(|port| *port > 0) else {
         return Err(not_one("the part behind the colon is a port, a number from 1 to 65535"));
@@ -163,6 +165,8 @@ fn name_fault(name: &str) -> Option<&'static str> {
     let last = name.rsplit('.').next().unwrap_or_default();
     if name.is_empty() {
         Some("it is empty")
+    } else if name.chars().any(char::is_control) {
+        Some("it holds control characters")
     } else if name.contains("://") || name.contains('/') {
         Some("write the name alone, without scheme and path")
     } else if name.contains(':') {

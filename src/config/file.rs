@@ -67,6 +67,8 @@ pub(super) struct Listener {
     pub(super) cluster: Field<String>,
     /// `protocol = "http"` only.
     pub(super) http: Http,
+    /// All its keys are known: what is missing was not misspelt.
+    pub(super) complete: bool,
 }
 
 /// The keys of a listener that only HTTP has.
@@ -83,6 +85,8 @@ pub(super) struct Host {
     pub(super) span: Span,
     pub(super) names: Field<Vec<At<String>>>,
     pub(super) routes: Vec<Route>,
+    /// All its keys are known: what is missing was not misspelt.
+    pub(super) complete: bool,
 }
 
 /// `[[listener.host.route]]`
@@ -97,6 +101,8 @@ pub(super) struct Route {
     pub(super) idle_timeout: Field<Duration>,
     pub(super) redirect: Field<Redirect>,
     pub(super) respond: Field<Respond>,
+    /// All its keys are known: what is missing was not misspelt.
+    pub(super) complete: bool,
 }
 
 /// `redirect = { … }`
@@ -108,6 +114,8 @@ pub(super) struct Redirect {
     pub(super) prefix: Field<String>,
     pub(super) strip_query: Field<bool>,
     pub(super) status: Field<u64>,
+    /// All its keys are known: what is missing was not misspelt.
+    pub(super) complete: bool,
 }
 
 /// `respond = { … }`
@@ -257,7 +265,7 @@ impl Listener {
         let name = table.string("name");
         let listen = table.strings("listen", true);
         let protocol = table.word("protocol", &protocols, &["tls", "udp"]);
-        let listener = Listener {
+        let mut listener = Listener {
             span: table.span,
             name: table.required("name", name, "records and messages call the listener by it"),
             listen: table.required(
@@ -284,8 +292,9 @@ impl Listener {
             half_closed_timeout: table.duration("half_closed_timeout"),
             cluster: table.string("cluster"),
             http: Http::read(&mut table),
+            complete: true,
         };
-        table.finish(&[
+        listener.complete = table.finish(&[
             "proxy_protocol",
             "allow",
             "deny",
@@ -314,12 +323,13 @@ impl Http {
 impl Host {
     fn read(mut table: Table<'_>) -> Host {
         let routes = table.tables("route", "[[listener.host.route]]");
-        let host = Host {
+        let mut host = Host {
             span: table.span,
             names: table.strings("names", false),
             routes: routes.into_iter().map(Route::read).collect(),
+            complete: true,
         };
-        table.finish(&[]);
+        host.complete = table.finish(&[]);
         host
     }
 }
@@ -328,7 +338,7 @@ impl Route {
     fn read(mut table: Table<'_>) -> Route {
         let redirect = table.table("redirect", "redirect = { … }");
         let respond = table.table("respond", "respond = { … }");
-        let route = Route {
+        let mut route = Route {
             span: table.span,
             path: table.string("path"),
             prefix: table.string("prefix"),
@@ -339,8 +349,10 @@ impl Route {
             idle_timeout: table.duration("idle_timeout"),
             redirect: redirect.map(Redirect::read),
             respond: respond.map(Respond::read),
+            complete: true,
         };
-        table.finish(&["regex", "accept", "method", "headers", "query", "clusters"]);
+        route.complete =
+            table.finish(&["regex", "accept", "method", "headers", "query", "clusters"]);
         route
     }
 }
@@ -348,7 +360,7 @@ impl Route {
 impl Redirect {
     fn read(mut table: Table<'_>) -> Redirect {
         let schemes = [("http", Scheme::Http), ("https", Scheme::Https)];
-        let redirect = Redirect {
+        let mut redirect = Redirect {
             scheme: table.word("scheme", &schemes, &[]),
             host: table.string("host"),
             port: table.integer("port", 1..=65535, "leave the key out for the scheme's own port"),
@@ -356,8 +368,9 @@ impl Redirect {
             prefix: table.string("prefix"),
             strip_query: table.boolean("strip_query"),
             status: table.integer("status", 0..=u64::MAX, ""),
+            complete: true,
         };
-        table.finish(&[]);
+        redirect.complete = table.finish(&[]);
         redirect
     }
 }

@@ -61,11 +61,17 @@ fn syntax(report: &Report<'_>, errors: Vec<Error>) {
             continue;
         }
         last_line = line;
-        let what = error.message().replace('\n', " ");
-        let note = match what.as_str() {
-            "duplicate key" => "it stands above already; a list of tables is written [[name]]",
-            what if what.contains("string values must be quoted") => "",
-            _ => "this is not TOML; strings stand in \"…\", lists in [ ], tables in { }",
+        let message = error.message().replace('\n', " ");
+        let (what, note) = match message.as_str() {
+            "duplicate key" => {
+                ("duplicate key", "it stands above already; a list of tables is written [[name]]")
+            }
+            unquoted if unquoted.starts_with("string values must be quoted") => {
+                ("a string stands in quotes", "write \"…\" around it")
+            }
+            other => {
+                (other, "this is not TOML: strings stand in \"…\", lists in [ ], tables in { }")
+            }
         };
         report.error(span, what, note);
     }
@@ -114,4 +120,31 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Errors {
         "a configuration is UTF-8 text: is this the right file, and saved as UTF-8?",
     );
     report.into_errors(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SITE: &str = include_str!("../../config/site.toml");
+
+    proptest! {
+        /// Any damage to a good file is an error with a place, or none at all.
+        #[test]
+        fn a_damaged_file_is_read_or_refused(
+            from in 0_usize..SITE.len(), length in 0_usize..40,
+            typed in "[ -~\\n\"=\\[\\]{}]{0,12}",
+        ) {
+            let to = (from + length).min(SITE.len());
+            prop_assume!(SITE.is_char_boundary(from) && SITE.is_char_boundary(to));
+            let text = format!("{}{typed}{}", &SITE[..from], &SITE[to..]);
+            let base = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/config"));
+            if let Err(errors) = parse("site.toml", &text, base) {
+                prop_assert!(errors.count() > 0);
+                prop_assert!(errors.to_string().starts_with("error: "));
+            }
+        }
+    }
 }

@@ -238,16 +238,20 @@ impl<'a> Table<'a> {
     }
 
     /// Passes a field on, and reports it when the key was left out.
+    /// Not when it was only misspelt, which [`Table::finish`] says.
     pub(super) fn required<T>(&self, key: &str, field: Field<T>, note: &str) -> Field<T> {
-        if !field.is_given() {
+        let misspelt = || self.keys.keys().any(|typed| closest(typed.get_ref(), [key]).is_some());
+        if !field.is_given() && !misspelt() {
             self.report.error(self.span, format!("{} needs `{key}`", self.place), note);
         }
         field
     }
 
-    /// Reports the keys nobody asked for. Those of `later` are planned, but this version has not
+    /// Reports the keys nobody asked for; false when there are any, so that nobody complains about
+    /// what they were meant to be. Those of `later` are planned, but this version has not
     /// got them.
-    pub(super) fn finish(self, later: &[&str]) {
+    pub(super) fn finish(self, later: &[&str]) -> bool {
+        let mut complete = true;
         let mut known = self.asked;
         known.sort_unstable();
         for key in self.keys.keys() {
@@ -264,7 +268,9 @@ impl<'a> Table<'a> {
             };
             let what = format!("unknown key {} in {}", quoted(name), self.place);
             self.report.error(key.span().into(), what, note);
+            complete = false;
         }
+        complete
     }
 
     fn read<T>(
@@ -307,7 +313,14 @@ fn read_element(report: &Report<'_>, key: &str, item: &Spanned<DeValue<'_>>) -> 
     let span = item.span().into();
     match item.get_ref() {
         DeValue::String(text) => Some(At { value: text.clone().into_owned(), span }),
-        other => mistyped(report, key, "a list of strings", span, other),
+        other => {
+            let note = match other {
+                DeValue::Table(_) => "tables in this list are not available in this version",
+                _ => "put it into quotes",
+            };
+            report.error(span, format!("`{key}` takes strings only"), note);
+            None
+        }
     }
 }
 
@@ -335,11 +348,14 @@ fn read_duration(
         ),
         Unfit::Shape => (
             format!("`{key}` is not a duration: {}", quoted(&text)),
-            String::from("write a whole number and a unit (ms, s, m, h or d), such as \"250ms\""),
+            format!(
+                "write a whole number and a unit (ms, s, m, h or d), such as \"250ms\"{}",
+                if may_be_off { "; or \"off\"" } else { "" }
+            ),
         ),
         Unfit::NoUnit => (
             format!("`{key}` is a duration without its unit"),
-            format!("write \"{text}s\" if it means seconds; the units are ms, s, m, h and d"),
+            format!("write \"{text}ms\" or \"{text}s\"; the units are ms, s, m, h and d"),
         ),
         Unfit::Zero => (
             format!("`{key}` cannot be 0"),

@@ -144,7 +144,7 @@ impl Check<'_> {
             let note = "a tcp listener hands every byte to its cluster and knows no hosts";
             self.report.error(host.span, what, note);
         }
-        if !typed.cluster.is_given() {
+        if !typed.cluster.is_given() && typed.complete {
             let what = "a tcp listener needs `cluster`";
             let note = "name the [cluster.NAME] its connections go to";
             self.report.error(typed.span, what, note);
@@ -162,7 +162,7 @@ impl Check<'_> {
         let note =
             "in an http listener routes name clusters: put it into a [[listener.host.route]]";
         self.misplaced("cluster", &typed.cluster, "belongs to protocol = \"tcp\"", note);
-        if typed.http.hosts.is_empty() {
+        if typed.http.hosts.is_empty() && typed.complete {
             let what = "an http listener needs [[listener.host]]";
             let note = "one without `names` takes every host; its [[listener.host.route]] say what \
                         to do";

@@ -53,8 +53,10 @@ impl Check<'_> {
         match address::exact_host(&host.value) {
             Ok(host) => Some(host),
             Err(mut fault) => {
-                if host.value.contains(':') && !host.value.contains("://") {
-                    fault.note = String::from("write the port as a key of its own: port = 8443");
+                let port =
+                    host.value.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+                if let Some(port) = port {
+                    fault.note = format!("write the port as a key of its own: port = {port}");
                 }
                 self.report.fault(host.span, fault);
                 None
@@ -94,7 +96,7 @@ fn circle(
     earlier: &[Matcher],
     hosts: &[HostName],
 ) -> Option<(String, String)> {
-    if typed.scheme.is_given() || typed.port.is_given() {
+    if typed.scheme.is_given() || typed.port.is_given() || !typed.complete {
         return None;
     }
     if typed.host.is_given() {

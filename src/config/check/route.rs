@@ -26,7 +26,7 @@ impl Check<'_> {
                 self.report.error(host.span, what, note);
             }
             let names = self.host_names(&host.names, &mut taken);
-            if host.routes.is_empty() {
+            if host.routes.is_empty() && host.complete {
                 let note = "add [[listener.host.route]] with a path or prefix and what to do";
                 self.report.error(host.span, "a host needs a route", note);
             }
@@ -99,7 +99,7 @@ impl Check<'_> {
 
     fn path_match(&self, route: &file::Route) -> Option<PathMatch> {
         match (&route.path.key, &route.prefix.key) {
-            (None, None) => {
+            (None, None) if route.complete => {
                 let note = "path = \"/stream\" takes this path only, prefix = \"/\" all below it";
                 self.report.error(route.span, "a route needs `path` or `prefix`", note);
             }
@@ -125,9 +125,10 @@ impl Check<'_> {
     fn shadowed(&self, matcher: &Matcher, first: &Matcher) {
         let what = format!("the route {} can never match", quoted(&matcher.name()));
         let line = self.report.line(first.span);
+        let same = first.path == matcher.path && first.upgrade_only == matcher.upgrade_only;
+        let mend = if same { "take one of them out" } else { "put this one first" };
         let note = format!(
-            "the route {} in line {line} takes all of it, and the first match wins: put the \
-             narrower route first",
+            "the route {} in line {line} takes all of it, and the first match wins: {mend}",
             quoted(&first.name())
         );
         self.report.error(matcher.span, what, note);
@@ -169,14 +170,14 @@ impl Check<'_> {
         .filter_map(|(span, key)| span.map(|span| (span, key)))
         .collect();
         given.sort_unstable();
-        if given.is_empty() {
+        if given.is_empty() && route.complete {
             let note = "add one of redirect = { … }, respond = { … }, or upgrade = \"websocket\" \
                         with cluster";
             self.report.error(route.span, "a route needs something to do", note);
         }
         for (span, key) in given.iter().skip(1) {
-            let what = format!("a route does one thing: `{key}` after `{}`", given[0].1);
-            self.report.error(*span, what, "take one of them out");
+            let what = format!("a route does one thing, and this one has `{}` already", given[0].1);
+            self.report.error(*span, what, format!("take it or `{key}` out"));
         }
         given.len()
     }
