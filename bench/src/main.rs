@@ -1,1 +1,76 @@
-fn main() {}
+//! The load program of ringgate.
+//!
+//! It makes the traffic that the proxy is measured with: bulk bytes both ways, small round trips and
+//! idle connections, against a sink of its own. Every thread of it runs one epoll loop and may be
+//! pinned to a CPU, so that load and proxy share nothing but the kernel. `compare` puts ringgate and
+//! nginx side by side in one interleaved run. Every loop here is bounded in count and in time.
+
+mod bulk;
+mod compare;
+mod dial;
+mod echo;
+mod histogram;
+mod idle;
+mod poller;
+mod sink;
+mod usage;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Moves bytes through a proxy and says what they cost.
+#[derive(Parser)]
+#[command(name = "ringgate-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// The server behind the proxy: discards, sends or echoes, as each connection asks
+    Sink(sink::Arguments),
+    /// Moves bulk bytes through a proxy, up or down
+    Bulk(bulk::Arguments),
+    /// Sends small messages back and forth and measures each round trip
+    Echo(echo::Arguments),
+    /// Opens connections that then do nothing, and weighs the proxy that holds them
+    Idle(idle::Arguments),
+    /// Runs ringgate and nginx side by side and says which claims hold
+    Compare(compare::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Sink(arguments) => sink::main(&arguments),
+        Command::Bulk(arguments) => bulk::main(&arguments),
+        Command::Echo(arguments) => echo::main(&arguments),
+        Command::Idle(arguments) => idle::main(&arguments),
+        Command::Compare(arguments) => compare::main(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringgate-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads a number of seconds from the command line: more than nothing, at most an hour.
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
+    if seconds > 0.0 && seconds <= 3600.0 {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("must be more than 0 and at most 3600 seconds".to_string())
+    }
+}
+
+/// Puts what was being done in front of an error, so that its reader knows where to look.
+fn while_doing(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}

@@ -1,0 +1,116 @@
+//! Opening the load's connections: plain, or through a WebSocket upgrade as simple-obfs asks for it.
+//!
+//! The first bytes of every connection are a command to the sink. With an upgrade they travel as the
+//! body of the request, and the rest waits for the 101: the one order that every proxy can relay.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::while_doing;
+
+/// How long one connect, or one step of a handshake, may take.
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Where the load goes, and what is watched meanwhile.
+#[derive(Args, Clone)]
+pub(crate) struct Target {
+    /// Address of the proxy, or of the sink itself
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) connect: SocketAddr,
+    /// Ask for a WebSocket upgrade on this path first, as simple-obfs does
+    #[arg(long)]
+    pub(crate) path: Option<String>,
+    /// Host named in the upgrade request
+    #[arg(long, default_value = "live.example.com")]
+    pub(crate) host: String,
+    /// Process whose CPU time or memory is reported
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+    /// CPU that the load runs on
+    #[arg(long)]
+    pub(crate) cpu: Option<usize>,
+    /// Print one JSON object instead of a line of text
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A connection that has carried its command, and the bytes that came behind the 101 already.
+pub(crate) struct Dialled {
+    pub(crate) stream: TcpStream,
+    pub(crate) early: Vec<u8>,
+}
+
+/// Connects, upgrades when the target has a path, and sends the command. The stream is blocking.
+pub(crate) fn dial(target: &Target, command: &[u8]) -> io::Result<Dialled> {
+    let address = target.connect;
+    let mut stream = TcpStream::connect_timeout(&address, STEP_TIMEOUT)
+        .map_err(while_doing(format!("cannot connect to {address}")))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+    stream.set_write_timeout(Some(STEP_TIMEOUT))?;
+    let Some(path) = &target.path else {
+        stream.write_all(command)?;
+        return Ok(Dialled { stream, early: Vec::new() });
+    };
+    stream.write_all(&upgrade_request(path, &target.host, command))?;
+    let early = read_switching_protocols(&mut stream)
+        .map_err(while_doing(format!("upgrade on {path} at {address}")))?;
+    Ok(Dialled { stream, early })
+}
+
+/// The request of simple-obfs: no version, and a length that covers the first chunk alone.
+fn upgrade_request(path: &str, host: &str, first_chunk: &[u8]) -> Vec<u8> {
+    let length = first_chunk.len();
+    let head = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: curl/7.88.1\r\nUpgrade: websocket\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: cmluZ2dhdGUgYmVuY2ghIQ==\r\n\
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), first_chunk].concat()
+}
+
+/// Reads the answer up to the end of its head, and returns what came behind it.
+fn read_switching_protocols(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut chunk = [0; 4096];
+    while answer.len() < MAX_HEAD {
+        let length = stream.read(&mut chunk)?;
+        if length == 0 {
+            return Err(io::Error::other("closed before the end of the answer's head"));
+        }
+        answer.extend_from_slice(&chunk[..length]);
+        let Some(end) = head_end(&answer) else { continue };
+        if !answer.starts_with(b"HTTP/1.1 101 ") {
+            let line = answer.split(|&byte| byte == b'\r').next().unwrap_or_default();
+            let line = String::from_utf8_lossy(line).into_owned();
+            return Err(io::Error::other(format!("answered with {line}")));
+        }
+        return Ok(answer.split_off(end));
+    }
+    Err(io::Error::other("the answer's head is too long"))
+}
+
+/// Where the first byte behind a head is.
+pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|start| start + 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_carries_the_command_as_its_body() {
+        let request = upgrade_request("/stream", "live.example.com", b"U");
+        let end = head_end(&request).unwrap();
+        assert_eq!(&request[end..], b"U");
+        let head = std::str::from_utf8(&request[..end]).unwrap();
+        assert!(head.starts_with("GET /stream HTTP/1.1\r\nHost: live.example.com\r\n"));
+        assert!(head.contains("\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"));
+        assert!(head.contains("\r\nContent-Length: 1\r\n"));
+    }
+}

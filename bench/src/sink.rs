@@ -1,0 +1,310 @@
+//! The server behind the proxy. The first byte of a connection says what it is for:
+//!
+//! - `U`: read and discard all; at the end of the stream answer with the count (8 bytes, big endian)
+//! - `D` and a number (8 bytes, big endian): send that many bytes, then close
+//! - `E`: send everything back
+//!
+//! One thread serves all connections. Bytes to discard are taken with MSG_TRUNC, which for TCP drops
+//! them in the kernel uncopied (tcp(7)): the load must not be what a proxy is measured by. `--copy`
+//! reads them instead, as most real receivers do.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::event::epoll::EventFlags;
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::dial::head_end;
+use crate::poller::Poller;
+use crate::{usage, while_doing};
+
+pub(crate) const BUFFER: usize = 256 * 1024;
+const BACKLOG: i32 = 4096;
+const MAX_HEAD: usize = 16 * 1024;
+const LISTENER: usize = usize::MAX;
+const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Accept: cmluZ2dhdGUgYmVuY2ggc2luaw==\r\n\r\n";
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR")]
+    listen: SocketAddr,
+    /// Expect an HTTP upgrade first and answer it with a 101 at once
+    #[arg(long)]
+    upgrade: bool,
+    /// Read bytes to be discarded instead of having the kernel drop them
+    #[arg(long)]
+    copy: bool,
+    /// CPU that the sink runs on
+    #[arg(long)]
+    cpu: Option<usize>,
+    /// The sink ends by itself after this many seconds
+    #[arg(long, default_value = "3600", value_parser = crate::parse_seconds)]
+    seconds: Duration,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
+    if let Some(cpu) = arguments.cpu {
+        usage::pin(cpu)?;
+    }
+    usage::raise_file_limit()?;
+    let listener = listen(arguments.listen)?;
+    println!("sink listening on {}", listener.local_addr()?);
+    let manner = Manner { upgrade: arguments.upgrade, discard: discard(arguments.copy) };
+    serve(listener, manner, Instant::now() + arguments.seconds)
+}
+
+/// How a sink serves its connections.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    /// An upgrade request comes first.
+    pub(crate) upgrade: bool,
+    /// How bytes to be discarded are received.
+    pub(crate) discard: RecvFlags,
+}
+
+/// Flags that receive bytes nobody will look at.
+pub(crate) fn discard(copy: bool) -> RecvFlags {
+    if copy { RecvFlags::empty() } else { RecvFlags::TRUNC }
+}
+
+/// Binds with a backlog that thousands of idle connections in a burst fit into.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener =
+        TcpListener::bind(address).map_err(while_doing(format!("cannot listen on {address}")))?;
+    // A second listen(2) on a listening socket only changes its backlog.
+    rustix::net::listen(&listener, BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Serves every connection of the listener until the deadline.
+pub(crate) fn serve(listener: TcpListener, manner: Manner, deadline: Instant) -> io::Result<()> {
+    let mut poller = Poller::new()?;
+    poller.add(&listener, LISTENER, EventFlags::IN)?;
+    let mut connections: Vec<Option<Connection>> = Vec::new();
+    let mut free = Vec::new();
+    let mut buffer = vec![0; BUFFER];
+    let mut ready = Vec::new();
+    while Instant::now() < deadline {
+        poller.wait(deadline, &mut ready)?;
+        for &key in &ready {
+            if key == LISTENER {
+                accept(&listener, manner.upgrade, &poller, &mut connections, &mut free)?;
+                continue;
+            }
+            let Some(connection) = &mut connections[key] else { continue };
+            let next = match connection.turn(&mut buffer, manner.discard) {
+                Ok(next) => next,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                // What goes wrong on one connection ends that connection: its client sees it.
+                Err(_) => Next::Close,
+            };
+            match next {
+                Next::Wait(wanted) if wanted == connection.wanted => {}
+                Next::Wait(wanted) => {
+                    connection.wanted = wanted;
+                    poller.change(&connection.stream, key, wanted)?;
+                }
+                Next::Close => {
+                    poller.remove(&connection.stream)?;
+                    connections[key] = None;
+                    free.push(key);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn accept(
+    listener: &TcpListener,
+    upgrade: bool,
+    poller: &Poller,
+    connections: &mut Vec<Option<Connection>>,
+    free: &mut Vec<usize>,
+) -> io::Result<()> {
+    loop {
+        let stream = match listener.accept() {
+            Ok((stream, _)) => stream,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            // The client went away while it waited in the backlog.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
+            Err(error) => return Err(error),
+        };
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let key = free.pop().unwrap_or_else(|| {
+            connections.push(None);
+            connections.len() - 1
+        });
+        poller.add(&stream, key, EventFlags::IN)?;
+        let job = if upgrade { Job::Head(Vec::new()) } else { Job::Command(Vec::new()) };
+        connections[key] = Some(Connection { stream, job, wanted: EventFlags::IN });
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    job: Job,
+    /// What epoll watches for; `serve` keeps both in step.
+    wanted: EventFlags,
+}
+
+enum Job {
+    /// The upgrade request, as far as it has come.
+    Head(Vec<u8>),
+    /// The command, as far as it has come.
+    Command(Vec<u8>),
+    Discard {
+        count: u64,
+    },
+    Send {
+        left: u64,
+    },
+    /// Bytes read and not yet sent back: nothing more is read before they are gone.
+    Echo(Vec<u8>),
+}
+
+enum Next {
+    Wait(EventFlags),
+    Close,
+}
+
+impl Connection {
+    /// One turn: at most one buffer is moved, so that all connections get on alike.
+    fn turn(&mut self, buffer: &mut [u8], discard: RecvFlags) -> io::Result<Next> {
+        match &mut self.job {
+            Job::Head(_) | Job::Command(_) => self.read_opening(buffer),
+            Job::Discard { count } => {
+                match rustix::net::recv(&self.stream, &mut *buffer, discard)?.1 {
+                    0 => {
+                        let count = count.to_be_bytes();
+                        rustix::net::send(&self.stream, &count, SendFlags::NOSIGNAL)?;
+                        Ok(Next::Close)
+                    }
+                    length => {
+                        *count += length as u64;
+                        Ok(Next::Wait(EventFlags::IN))
+                    }
+                }
+            }
+            Job::Send { left } => {
+                let length = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let sent = rustix::net::send(&self.stream, &buffer[..length], SendFlags::NOSIGNAL)?;
+                *left -= sent as u64;
+                if *left == 0 {
+                    self.stream.shutdown(Shutdown::Write)?;
+                    return Ok(Next::Close);
+                }
+                Ok(Next::Wait(EventFlags::OUT))
+            }
+            Job::Echo(pending) => echo(&self.stream, pending, buffer),
+        }
+    }
+
+    /// Collects the head and the command, and turns to the job as soon as it is known.
+    fn read_opening(&mut self, buffer: &mut [u8]) -> io::Result<Next> {
+        let length = rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::empty())?.1;
+        if length == 0 {
+            return Ok(Next::Close);
+        }
+        if let Job::Head(head) = &mut self.job {
+            head.extend_from_slice(&buffer[..length]);
+            let Some(end) = head_end(head) else {
+                let too_long = head.len() > MAX_HEAD;
+                return Ok(if too_long { Next::Close } else { Next::Wait(EventFlags::IN) });
+            };
+            let behind = head.split_off(end);
+            rustix::net::send(&self.stream, SWITCHING_PROTOCOLS, SendFlags::NOSIGNAL)?;
+            self.job = Job::Command(behind);
+        } else if let Job::Command(command) = &mut self.job {
+            command.extend_from_slice(&buffer[..length]);
+        }
+        let Job::Command(command) = &self.job else { return Ok(Next::Close) };
+        let wanted = match (command.first(), command.get(1..9)) {
+            (None, _) | (Some(b'D'), None) => EventFlags::IN,
+            (Some(b'U'), _) => {
+                self.job = Job::Discard { count: command.len() as u64 - 1 };
+                EventFlags::IN
+            }
+            (Some(b'D'), Some(number)) => {
+                let left = number.iter().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
+                self.job = Job::Send { left };
+                EventFlags::OUT
+            }
+            (Some(b'E'), _) => {
+                let pending = command[1..].to_vec();
+                let wanted = if pending.is_empty() { EventFlags::IN } else { EventFlags::OUT };
+                self.job = Job::Echo(pending);
+                wanted
+            }
+            (Some(_), _) => return Ok(Next::Close),
+        };
+        Ok(Next::Wait(wanted))
+    }
+}
+
+fn echo(stream: &TcpStream, pending: &mut Vec<u8>, buffer: &mut [u8]) -> io::Result<Next> {
+    if pending.is_empty() {
+        let length = rustix::net::recv(stream, &mut *buffer, RecvFlags::empty())?.1;
+        if length == 0 {
+            return Ok(Next::Close);
+        }
+        let sent = match rustix::net::send(stream, &buffer[..length], SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::AGAIN) => 0,
+            other => other?,
+        };
+        pending.extend_from_slice(&buffer[sent..length]);
+    } else {
+        let sent = rustix::net::send(stream, pending, SendFlags::NOSIGNAL)?;
+        pending.drain(..sent);
+    }
+    Ok(Next::Wait(if pending.is_empty() { EventFlags::IN } else { EventFlags::OUT }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dial::{Target, dial};
+    use std::io::{Read, Write};
+
+    fn start(upgrade: bool) -> Target {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let connect = listener.local_addr().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let manner = Manner { upgrade, discard: discard(!upgrade) };
+        std::thread::spawn(move || serve(listener, manner, deadline));
+        let path = upgrade.then(|| "/stream".to_string());
+        Target { connect, path, host: "a.test".into(), pid: None, cpu: None, json: false }
+    }
+
+    #[test]
+    fn uploads_are_counted_downloads_are_exact_and_echoes_come_back() {
+        for upgrade in [false, true] {
+            let target = start(upgrade);
+
+            let mut up = dial(&target, b"Uab").unwrap().stream;
+            up.write_all(&[7; 300_000]).unwrap();
+            up.shutdown(Shutdown::Write).unwrap();
+            let mut count = [0; 8];
+            up.read_exact(&mut count).unwrap();
+            assert_eq!(u64::from_be_bytes(count), 300_002);
+
+            let command = [&b"D"[..], &1_000_000u64.to_be_bytes()].concat();
+            let mut down = dial(&target, &command).unwrap();
+            let mut rest = Vec::new();
+            down.stream.read_to_end(&mut rest).unwrap();
+            assert_eq!(down.early.len() + rest.len(), 1_000_000);
+
+            let mut both = dial(&target, b"E").unwrap().stream;
+            both.write_all(b"there and back").unwrap();
+            let mut back = [0; 14];
+            both.read_exact(&mut back).unwrap();
+            assert_eq!(&back, b"there and back");
+        }
+    }
+}

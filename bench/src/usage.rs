@@ -1,0 +1,123 @@
+//! What a process has used so far, as its directory in /proc tells it (proc(5)).
+
+use std::fs;
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::thread::CpuSet;
+
+use crate::while_doing;
+
+/// CPU seconds, user and system, of all threads of the process since it started.
+pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    // Fields 14 and 15 of the whole line; the name before them may hold spaces and brackets.
+    let user = stat_field(pid, 14)?;
+    let system = stat_field(pid, 15)?;
+    Ok((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// The same for a process that may not have been named.
+pub(crate) fn cpu_seconds_of(pid: Option<u32>) -> io::Result<Option<f64>> {
+    pid.map(cpu_seconds).transpose()
+}
+
+pub(crate) fn parent_of(pid: u32) -> io::Result<u32> {
+    Ok(stat_field(pid, 4)? as u32)
+}
+
+/// Numbers of open descriptors.
+pub(crate) fn descriptors(pid: u32) -> io::Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).map_err(while_doing(path))?.count())
+}
+
+/// Anonymous memory that the process has in RAM: heap and stacks, in bytes.
+pub(crate) fn anonymous_memory(pid: u32) -> io::Result<u64> {
+    kilobytes(&format!("/proc/{pid}/status"), "RssAnon:")
+}
+
+/// Memory that is dirty and no other process shares, in bytes; unknown where it may not be read.
+pub(crate) fn private_dirty(pid: u32) -> Option<u64> {
+    kilobytes(&format!("/proc/{pid}/smaps_rollup"), "Private_Dirty:").ok()
+}
+
+/// Keeps the calling thread, and the processes it starts, on one CPU.
+pub(crate) fn pin(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::Error::other(format!("there is no CPU {cpu}")));
+    }
+    cpus.set(cpu);
+    rustix::thread::sched_setaffinity(None, &cpus)
+        .map_err(|error| while_doing(format!("cannot run on CPU {cpu}"))(error.into()))
+}
+
+/// Thousands of connections need as many descriptors as the hard limit gives.
+pub(crate) fn raise_file_limit() -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    Ok(setrlimit(Resource::Nofile, raised)?)
+}
+
+/// Asks again and again, at most until `limit` is over, whether something has come true.
+pub(crate) fn wait_until(
+    limit: Duration,
+    mut come_true: impl FnMut() -> io::Result<bool>,
+) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
+    while !come_true()? {
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+    Ok(true)
+}
+
+/// One field of /proc/PID/stat, counted from 1 as in the manual page.
+fn stat_field(pid: u32, number: usize) -> io::Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let line = fs::read_to_string(&path).map_err(while_doing(&path))?;
+    let after_name = line.rsplit(')').next().unwrap_or_default();
+    let field = after_name.split_ascii_whitespace().nth(number - 3);
+    field
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("{path} has no field {number}")))
+}
+
+fn kilobytes(path: &str, name: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(path).map_err(while_doing(path))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_ascii_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok())
+        .map(|kilobytes| kilobytes * 1024)
+        .ok_or_else(|| io::Error::other(format!("{path} has no {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_a_parent_memory_and_descriptors() {
+        let pid = std::process::id();
+        assert_eq!(parent_of(pid).unwrap(), std::os::unix::process::parent_id());
+        assert!(anonymous_memory(pid).unwrap() > 0);
+        assert!(descriptors(pid).unwrap() >= 3);
+    }
+
+    #[test]
+    fn cpu_time_grows_while_this_thread_works() {
+        let pid = std::process::id();
+        let before = cpu_seconds(pid).unwrap();
+        let grew = wait_until(Duration::from_secs(20), || {
+            let busy = Instant::now() + Duration::from_millis(50);
+            while Instant::now() < busy {
+                std::hint::spin_loop();
+            }
+            Ok(cpu_seconds(pid)? > before)
+        });
+        assert!(grew.unwrap());
+    }
+}
