@@ -22,8 +22,9 @@ pub struct Cli {
 enum Command {
     /// Serve until SIGTERM or SIGINT.
     ///
-    /// SIGTERM or SIGINT: accept nothing new and let what runs end within server.drain_timeout; again: end at
-    /// once. SIGUSR1: reopen log files. Exit codes: 0 ended as asked, 1 failed, 64 bad configuration.
+    /// SIGTERM or SIGINT: accept nothing new and let what runs end within server.drain_timeout;
+    /// again: end at once. SIGUSR1: reopen log files. Exit codes: 0 ended as asked, 1 failed, 64
+    /// bad configuration.
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///

@@ -1,4 +1,5 @@
-//! What can end a run: an error that says where, what, and how to mend it, and the exit code it means.
+//! What can end a run: an error that says where, what, and how to mend it, and the exit code it
+//! means.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,7 +7,8 @@ use std::process::ExitCode;
 /// Why ringgate stops or does not start.
 #[derive(Debug)]
 pub enum Error {
-    /// The configuration is wrong; the text lists everything found. Exit code 64 (EX_USAGE of sysexits.h).
+    /// The configuration is wrong; the text lists everything found. Exit code 64 (EX_USAGE of
+    /// sysexits.h).
     Configuration(String),
     /// Something of this machine refused: a port, a ring, a file. Exit code 1.
     Start {

@@ -5,8 +5,8 @@ use crate::config::{
 };
 use crate::proto::http::Request;
 
-/// The route for a request: the best matching host's first route that takes the path, and the upgrade where the
-/// route asks for one.
+/// The route for a request: the best matching host's first route that takes the path, and the
+/// upgrade where the route asks for one.
 pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
     let host = find_host(&http.hosts, request.host)?;
     host.routes.iter().find(|route| {
@@ -18,8 +18,8 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
     })
 }
 
-/// Exact names before suffixes before prefixes before the host without names; among suffixes and among
-/// prefixes the longest.
+/// Exact names before suffixes before prefixes before the host without names; among suffixes and
+/// among prefixes the longest.
 fn find_host<'c>(hosts: &'c [Host], name: &str) -> Option<&'c Host> {
     let mut best: Option<(usize, &Host)> = None;
     for host in hosts {
@@ -57,7 +57,8 @@ fn rank(pattern: &HostName, name: &str) -> Option<usize> {
     }
 }
 
-/// Appends the target of a redirect. The scheme of the request itself is `http`: no other listener gives one.
+/// Appends the target of a redirect. The scheme of the request itself is `http`: no other listener
+/// gives one.
 pub fn write_location(
     redirect: &Redirect,
     route: &Route,

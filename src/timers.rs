@@ -1,9 +1,10 @@
 //! Every time limit of a worker, by one coarse tick.
 //!
-//! A connection's limit costs nothing while bytes flow: activity stores the current tick, no timer moves. The
-//! wheel visits an entry when its limit could have run out and puts it back when it has not. An entry that
-//! is due has its streams shut down (shutdown(2)), which wakes the task that waits for them; the task asks
-//! [`Watch::fired`] why. Limits are kept to one tick: never early, at most 50 ms and a turn of the loop late.
+//! A connection's limit costs nothing while bytes flow: activity stores the current tick, no timer
+//! moves. The wheel visits an entry when its limit could have run out and puts it back when it has
+//! not. An entry that is due has its streams shut down (shutdown(2)), which wakes the task that
+//! waits for them; the task asks [`Watch::fired`] why. Limits are kept to one tick: never early, at
+//! most 50 ms and a turn of the loop late.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -68,7 +69,8 @@ struct Entry {
     limit: u32,
     /// Tick of the next visit.
     visit: u32,
-    /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until it fired.
+    /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until
+    /// it fired.
     position: u32,
 }
 
@@ -144,7 +146,8 @@ impl Timers {
 }
 
 impl State {
-    /// Puts an entry that is in no slot into that of its due tick, or of the farthest tick there is.
+    /// Puts an entry that is in no slot into that of its due tick, or of the farthest tick there
+    /// is.
     fn schedule(&mut self, key: usize, now: u32) {
         let entry = &mut self.entries[key];
         let wait = entry.active.wrapping_add(entry.limit).wrapping_sub(now) as i32;
@@ -180,7 +183,8 @@ impl Entry {
     }
 }
 
-/// A running limit; dropping it ends the watch. It keeps its streams alive, so drop it before expecting a close.
+/// A running limit; dropping it ends the watch. It keeps its streams alive, so drop it before
+/// expecting a close.
 pub struct Watch {
     timers: Rc<Timers>,
     key: usize,
@@ -241,8 +245,8 @@ impl Drop for Watch {
     }
 }
 
-/// Whole ticks that are at least as long as the limit: one more than it divides into, because the current tick
-/// has partly passed.
+/// Whole ticks that are at least as long as the limit: one more than it divides into, because the
+/// current tick has partly passed.
 fn ticks(limit: Duration) -> u32 {
     let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
     // Half the range keeps relative comparisons right; it is 3.4 years.

@@ -1,8 +1,8 @@
 //! Bulk bytes through a proxy, up or down, over a fixed number of connections.
 //!
 //! A timed run starts its clock after a warm-up: the buffers on the way are full by then, and what
-//! goes in during the interval equals what comes out. A counted run is timed until the last byte has
-//! arrived. At the end of an upload the sink's own count is compared with what was sent.
+//! goes in during the interval equals what comes out. A counted run is timed until the last byte
+//! has arrived. At the end of an upload the sink's own count is compared with what was sent.
 
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};

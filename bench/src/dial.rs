@@ -1,7 +1,9 @@
-//! Opening the load's connections: plain, or through a WebSocket upgrade as simple-obfs asks for it.
+//! Opening the load's connections: plain, or through a WebSocket upgrade as simple-obfs asks for
+//! it.
 //!
-//! The first bytes of every connection are a command to the sink. With an upgrade they travel as the
-//! body of the request, and the rest waits for the 101: the one order that every proxy can relay.
+//! The first bytes of every connection are a command to the sink. With an upgrade they travel as
+//! the body of the request, and the rest waits for the 101: the one order that every proxy can
+//! relay.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,8 +1,8 @@
 //! Connections that do nothing, and what they cost the process that holds them.
 //!
 //! Memory is what the kernel counts as the process's own (anonymous pages in RAM); socket buffers
-//! are the kernel's and not in it. A connection that has carried a byte and then rests is the honest
-//! case: whatever was taken for that byte should be given back.
+//! are the kernel's and not in it. A connection that has carried a byte and then rests is the
+//! honest case: whatever was taken for that byte should be given back.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -1,9 +1,9 @@
 //! The load program of ringgate.
 //!
-//! It makes the traffic that the proxy is measured with: bulk bytes both ways, small round trips and
-//! idle connections, against a sink of its own. Every thread of it runs one epoll loop and may be
-//! pinned to a CPU, so that load and proxy share nothing but the kernel. `compare` puts ringgate and
-//! nginx side by side in one interleaved run. Every loop here is bounded in count and in time.
+//! It makes the traffic that the proxy is measured with: bulk bytes both ways, small round trips
+//! and idle connections, against a sink of its own. Every thread of it runs one epoll loop and may
+//! be pinned to a CPU, so that load and proxy share nothing but the kernel. `compare` puts ringgate
+//! and nginx side by side in one interleaved run. Every loop here is bounded in count and in time.
 
 mod bulk;
 mod compare;

@@ -1,4 +1,5 @@
-//! A thin epoll loop: register descriptors under a number, wait until a deadline, get the numbers back.
+//! A thin epoll loop: register descriptors under a number, wait until a deadline, get the numbers
+//! back.
 //!
 //! Level-triggered, because a load program that serves one buffer per event and connection is then
 //! fair between its connections without any book-keeping.

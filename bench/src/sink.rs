@@ -1,12 +1,12 @@
 //! The server behind the proxy. The first byte of a connection says what it is for:
 //!
-//! - `U`: read and discard all; at the end of the stream answer with the count (8 bytes, big endian)
+//! - `U`: read and discard all; at the end answer with the count (8 bytes, big endian)
 //! - `D` and a number (8 bytes, big endian): send that many bytes, then close
 //! - `E`: send everything back
 //!
-//! One thread serves all connections. Bytes to discard are taken with MSG_TRUNC, which for TCP drops
-//! them in the kernel uncopied (tcp(7)): the load must not be what a proxy is measured by. `--copy`
-//! reads them instead, as most real receivers do.
+//! One thread serves all connections. Bytes to discard are taken with MSG_TRUNC, which for TCP
+//! drops them in the kernel uncopied (tcp(7)): the load must not be what a proxy is measured by.
+//! `--copy` reads them instead, as most real receivers do.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

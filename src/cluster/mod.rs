@@ -1,5 +1,5 @@
-//! Clusters as one worker sees them: the endpoints there are at present, whose turn it is, and connections to
-//! them. Where endpoints come from is the control plane's affair; it sends them.
+//! Clusters as one worker sees them: the endpoints there are at present, whose turn it is, and
+//! connections to them. Where endpoints come from is the control plane's affair; it sends them.
 
 mod connect;
 
@@ -22,8 +22,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster without endpoints. `first_turn` differs from worker to worker, so that all together do not
-    /// begin with the same endpoint.
+    /// A cluster without endpoints. `first_turn` differs from worker to worker, so that all
+    /// together do not begin with the same endpoint.
     pub fn new(config: &config::Cluster, first_turn: usize) -> Cluster {
         Cluster {
             endpoints: RefCell::new(Rc::from([])),
@@ -38,7 +38,8 @@ impl Cluster {
         *self.endpoints.borrow_mut() = addresses.iter().cloned().map(Rc::new).collect();
     }
 
-    /// The endpoints to try for one connection, in order: round robin, each another one while there are others.
+    /// The endpoints to try for one connection, in order: round robin, each another one while there
+    /// are others.
     fn candidates(&self) -> impl Iterator<Item = Rc<Address>> + use<> {
         let endpoints = Rc::clone(&self.endpoints.borrow());
         let first = self.turn.get();

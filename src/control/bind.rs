@@ -1,5 +1,5 @@
-//! Listening sockets for all workers, bound before anything else starts, so that a port that is not to be had is
-//! an error and not half a service.
+//! Listening sockets for all workers, bound before anything else starts, so that a port that is not
+//! to be had is an error and not half a service.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -105,8 +105,8 @@ impl Bound {
 }
 
 fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT lets a second process of the same user in without a word, and half of the clients with it.
-    // A socket without the option finds out whether anybody is there.
+    // SO_REUSEPORT lets a second process of the same user in without a word, and half of the
+    // clients with it. A socket without the option finds out whether anybody is there.
     drop(sys::listen(&Address::Ip(ip), options(config, false))?);
     let mut sockets: Vec<TcpListener> = Vec::with_capacity(workers);
     for _ in 0..workers {
@@ -147,11 +147,12 @@ fn options(config: &Listener, reuse_port: bool) -> Listen {
 fn advice(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Ip(_), io::ErrorKind::AddrInUse) => {
-            "another process listens there (`ss -ltnp` shows which): stop it, or choose another port"
+            "another process listens there (`ss -ltnp` shows which): stop it, or choose \
+             another port"
         }
         (Address::Ip(_), io::ErrorKind::PermissionDenied) => {
-            "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= in a systemd \
-             unit), or a lower sysctl net.ipv4.ip_unprivileged_port_start"
+            "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= in a \
+             systemd unit), or a lower sysctl net.ipv4.ip_unprivileged_port_start"
         }
         (Address::Ip(_), io::ErrorKind::AddrNotAvailable) => {
             "no interface of this machine has the address (`ip addr` shows them)"

@@ -1,5 +1,5 @@
-//! Endpoints of strict_dns clusters: every address of every name, looked up off the data path, again when the
-//! answer's time to live is over.
+//! Endpoints of strict_dns clusters: every address of every name, looked up off the data path,
+//! again when the answer's time to live is over.
 //!
 //! | a look-up gives | the name's addresses |
 //! | --- | --- |
@@ -7,8 +7,9 @@
 //! | no answer, SERVFAIL, REFUSED, … | the last good ones, without limit |
 //! | NXDOMAIN, or an answer without addresses | the last good ones for 30 s more, then none |
 //!
-//! IPv4 and IPv6 are looked up and kept separately, so that trouble with one does not lose the other. /etc/hosts
-//! comes before DNS; both it and resolv.conf are read anew for each round, so that a change needs no restart.
+//! IPv4 and IPv6 are looked up and kept separately, so that trouble with one does not lose the
+//! other. /etc/hosts comes before DNS; both it and resolv.conf are read anew for each round, so
+//! that a change needs no restart.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -161,7 +162,8 @@ impl Cluster {
             Found::Failed(error) => {
                 if !known.failing {
                     tracing::warn!(
-                        "cluster {}: cannot look up {host} ({family}): {error}; keeping {} addresses",
+                        "cluster {}: cannot look up {host} ({family}): {error}; keeping {} \
+                         addresses",
                         self.name,
                         known.addresses.len()
                     );

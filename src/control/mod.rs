@@ -1,5 +1,6 @@
-//! The control plane: the main thread and what runs on its own small runtime. It binds, resolves, starts the
-//! workers, waits for signals and writes logs. It sends workers values and never touches a connection.
+//! The control plane: the main thread and what runs on its own small runtime. It binds, resolves,
+//! starts the workers, waits for signals and writes logs. It sends workers values and never touches
+//! a connection.
 
 mod bind;
 mod crew;

@@ -23,8 +23,8 @@ pub struct Context {
     pub pool: Rc<Pool>,
     /// Time limits.
     pub timers: Rc<Timers>,
-    /// Access records on their way out. Taken out when the worker ends: tasks that the runtime abandons then
-    /// keep the context alive, and the writer waits for its last recorder.
+    /// Access records on their way out. Taken out when the worker ends: tasks that the runtime
+    /// abandons then keep the context alive, and the writer waits for its last recorder.
     pub recorder: RefCell<Option<Recorder>>,
     /// Answers on their way out; empty between two turns.
     pub answers: RefCell<Vec<u8>>,
@@ -131,7 +131,8 @@ impl Moment {
 }
 
 impl Accepted {
-    /// Counts a connection in. None: the listener is full; the refusal is recorded and the connection closed.
+    /// Counts a connection in. None: the listener is full; the refusal is recorded and the
+    /// connection closed.
     pub fn admit(
         context: &Rc<Context>,
         listener: usize,

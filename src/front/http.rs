@@ -1,19 +1,21 @@
 //! L7: a site. Requests are read, routed and answered; an upgrade is handed to its tunnel.
 //!
-//! A turn reads once into the worker's buffer, answers every request that is complete in it and sends all
-//! answers with one call. Only what is left over (half a head, an answer that does not fit the socket) is
-//! copied to the connection, so that one that waits between two requests holds no buffer.
+//! A turn reads once into the worker's buffer, answers every request that is complete in it and
+//! sends all answers with one call. Only what is left over (half a head, an answer that does not
+//! fit the socket) is copied to the connection, so that one that waits between two requests holds
+//! no buffer.
 
 use std::sync::Arc;
 
 use super::context::{Accepted, Moment};
 use super::tunnel::{self, Upgrade};
+use super::unsent::{Sent, Unsent};
 use crate::config::{Action, Http, Protocol, Redirect, Respond, Route};
 use crate::observe::access_log::End;
 use crate::proto::http::answer::{self, Connection};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::route;
-use crate::sys::{Errno, Stream};
+use crate::sys::Errno;
 use crate::timers::{Expiry, Fired, Watch};
 
 /// Pipelined requests are read so far ahead beyond one head.
@@ -53,8 +55,9 @@ pub(super) async fn serve(conn: Accepted) {
     }
 }
 
-/// Closes so that the last answer arrives: bytes that the client still sends would make the kernel answer with a
-/// reset, and that may destroy what the client has not read yet. Bounded in time and bytes.
+/// Closes so that the last answer arrives: bytes that the client still sends would make the kernel
+/// answer with a reset, and that may destroy what the client has not read yet. Bounded in time and
+/// bytes.
 pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
     const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
     const MAX_BYTES: usize = 1024 * 1024;
@@ -155,7 +158,8 @@ impl<'c> Site<'c> {
         next
     }
 
-    /// Answers requests until the bytes, or the room for answers, are used up. Returns how many bytes were used.
+    /// Answers requests until the bytes, or the room for answers, are used up. Returns how many
+    /// bytes were used.
     fn answer_all(&mut self, bytes: &[u8], now: Moment, out: &mut Vec<u8>) -> (usize, Next<'c>) {
         let mut used = 0;
         self.resume = false;
@@ -205,7 +209,8 @@ impl<'c> Site<'c> {
             }
             Scan::BareLineFeed => Err(LINE_FEED),
             Scan::Incomplete if bytes.len() >= self.http.max_head => Err(TOO_LARGE),
-            // A method or an empty line begins a head; a TLS hello or another protocol need not be waited for.
+            // A method or an empty line begins a head; a TLS hello or another protocol need not be
+            // waited for.
             Scan::Incomplete if bytes.first().is_some_and(|&byte| !may_begin(byte)) => {
                 Err(NOT_HTTP)
             }
@@ -213,7 +218,8 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Answers one request. `rest` begins with its head and goes on with all that was read behind it.
+    /// Answers one request. `rest` begins with its head and goes on with all that was read behind
+    /// it.
     fn answer_one(&mut self, head: &[u8], rest: &[u8], now: Moment, out: &mut Vec<u8>) -> Next<'c> {
         let request = match parse_request(head, self.http.max_headers) {
             Ok(request) => request,
@@ -360,8 +366,8 @@ impl<'c> Site<'c> {
         Next::Gone
     }
 
-    /// Runs the limit that fits the state: the head's, from its first byte on and not moved by later ones, or
-    /// that between two requests.
+    /// Runs the limit that fits the state: the head's, from its first byte on and not moved by
+    /// later ones, or that between two requests.
     fn set_limit(&mut self, now: Moment) {
         let inside = !self.resume && !self.held.is_empty() || !self.body.is_done();
         if inside {
@@ -410,62 +416,13 @@ enum AfterAnswer {
 impl AfterAnswer {
     fn of(request: &Request<'_>) -> AfterAnswer {
         match request.body {
-            // The client that waits for a 100 may send the body or not: what follows could be either.
+            // The client that waits for a 100 may send the body or not: what follows could be
+            // either.
             _ if request.expects_continue && !request.body.is_done() => AfterAnswer::Abandon,
             Body::Length(length) if length > MAX_DRAINED => AfterAnswer::Abandon,
             _ if !request.keep_alive => AfterAnswer::Close,
             _ => AfterAnswer::GoOn,
         }
-    }
-}
-
-/// Answers that did not fit the socket.
-#[derive(Default)]
-struct Unsent {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// A large body behind `bytes`.
-    body: Option<Arc<[u8]>>,
-    body_sent: usize,
-}
-
-#[derive(PartialEq, Eq)]
-enum Sent {
-    All,
-    Some,
-    Failed,
-}
-
-impl Unsent {
-    /// Sends answers and keeps what does not fit. An error shows at the next call.
-    fn begin(&mut self, client: &Stream, answers: &[u8]) {
-        debug_assert!(self.bytes.is_empty(), "a turn begins when everything is sent");
-        let sent = if answers.is_empty() { 0 } else { client.send(answers).unwrap_or(0) };
-        if sent < answers.len() {
-            self.bytes = answers[sent..].to_vec();
-        }
-    }
-
-    fn send(&mut self, client: &Stream) -> Sent {
-        while self.sent < self.bytes.len() {
-            match client.send(&self.bytes[self.sent..]) {
-                Ok(sent) => self.sent += sent,
-                Err(Errno::AGAIN) => return Sent::Some,
-                Err(_) => return Sent::Failed,
-            }
-        }
-        (self.bytes, self.sent) = (Vec::new(), 0);
-        if let Some(body) = &self.body {
-            while self.body_sent < body.len() {
-                match client.send(&body[self.body_sent..]) {
-                    Ok(sent) => self.body_sent += sent,
-                    Err(Errno::AGAIN) => return Sent::Some,
-                    Err(_) => return Sent::Failed,
-                }
-            }
-            (self.body, self.body_sent) = (None, 0);
-        }
-        Sent::All
     }
 }
 

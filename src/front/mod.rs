@@ -1,4 +1,5 @@
-//! What a worker does with an accepted connection: one file for each kind of traffic, each read top to bottom.
+//! What a worker does with an accepted connection: one file for each kind of traffic, each read top
+//! to bottom.
 //!
 //! | file | traffic |
 //! | --- | --- |
@@ -10,6 +11,7 @@ mod context;
 mod http;
 mod tcp;
 mod tunnel;
+mod unsent;
 
 pub use context::{Accepted, Context, Gate};
 

@@ -1,10 +1,11 @@
 //! An upgrade that a cluster answers: the handshake goes on as it came, then the same relay as L4.
 //!
-//! Bytes behind the head are where proxies go wrong. A stock obfs-server says its 101 only when it has bytes to
-//! glue to it, which it has only when the client's payload reached it: holding the payload until the 101 is a
-//! deadlock. But bytes passed on before a 101 are, to a server that never meant to upgrade, a second request.
-//! So `early_data` says which of the two stands behind the route; without it nothing beyond the announced body
-//! is read from the client before the upstream has agreed.
+//! Bytes behind the head are where proxies go wrong. A stock obfs-server says its 101 only when it
+//! has bytes to glue to it, which it has only when the client's payload reached it: holding the
+//! payload until the 101 is a deadlock. But bytes passed on before a 101 are, to a server that
+//! never meant to upgrade, a second request. So `early_data` says which of the two stands behind
+//! the route; without it nothing beyond the announced body is read from the client before the
+//! upstream has agreed.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -99,7 +100,8 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         Ok(Ok(answer)) => answer,
     };
 
-    // 4. Agreed: what was held back may go, and the relay takes over. Not agreed: an ordinary answer.
+    // 4. Agreed: what was held back may go, and the relay takes over. Not agreed: an ordinary
+    // answer.
     watch.restart(timeouts.idle, Expiry::Both);
     if answer.status == 101 {
         up.allow(u64::MAX);
@@ -343,12 +345,14 @@ async fn pass_answer(
     }
 }
 
-/// Answers instead of the upstream, and closes: what the client sends behind an upgrade is no request.
+/// Answers instead of the upstream, and closes: what the client sends behind an upgrade is no
+/// request.
 async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
     let mut out = Vec::new();
     let body = format!("{}\n", reason(status));
     plain_answer(status, &body, &conn.context.date(), Connection::Close, &mut out);
-    // It fits an empty send buffer; a client that filled it with unread answers has no use for one more.
+    // It fits an empty send buffer; a client that filled it with unread answers has no use for one
+    // more.
     let _ = conn.client.send(&out);
     watch.set_upstream(None);
     linger(conn, watch).await;

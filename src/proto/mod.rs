@@ -1,4 +1,4 @@
-//! Bytes in, values out: protocols without sockets, clocks or configuration, so that they can be tested on any
-//! input.
+//! Bytes in, values out: protocols without sockets, clocks or configuration, so that they can be
+//! tested on any input.
 
 pub mod http;

@@ -1,8 +1,9 @@
-//! One direction of a relay: bytes from one stream to the other, copied while they are few, spliced while they
-//! are many.
+//! One direction of a relay: bytes from one stream to the other, copied while they are few, spliced
+//! while they are many.
 //!
-//! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it awaits readiness
-//! only, and what was read but not yet written stays in `pending` or in the pipe for the next run.
+//! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it
+//! awaits readiness only, and what was read but not yet written stays in `pending` or in the pipe
+//! for the next run.
 
 use std::rc::Rc;
 
@@ -119,8 +120,8 @@ impl Flow {
         Ok(())
     }
 
-    /// Moves bytes until the source ends, and passes the end on; or until the allowed bytes are written. It may
-    /// be dropped at any await and run again.
+    /// Moves bytes until the source ends, and passes the end on; or until the allowed bytes are
+    /// written. It may be dropped at any await and run again.
     ///
     /// # Errors
     /// A stream failed.

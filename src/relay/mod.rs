@@ -2,13 +2,13 @@
 //!
 //! | a stream says | what the other one gets | what goes on |
 //! | --- | --- | --- |
-//! | end (FIN) | everything read before it, then the end | the other direction, under the half-closed limit |
+//! | end (FIN) | what was read before, then the end | the other direction, half-closed limit |
 //! | end, and the other had ended | the same | nothing: both are closed |
 //! | reset, or a write to it fails | a reset, never a clean end | nothing |
 //! | nothing for too long | the end, from us | nothing |
 //!
-//! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. Knows neither
-//! configuration nor clusters: it is given streams and limits.
+//! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. Knows
+//! neither configuration nor clusters: it is given streams and limits.
 
 mod flow;
 mod pool;
@@ -35,9 +35,9 @@ pub enum Side {
     Upstream,
 }
 
-/// Relays until both directions have ended, one has broken, or the watch has fired; says which. The watch must
-/// watch both streams and run the idle limit. The streams are then only to be dropped: after a break they are
-/// set to reset.
+/// Relays until both directions have ended, one has broken, or the watch has fired; says which. The
+/// watch must watch both streams and run the idle limit. The streams are then only to be dropped:
+/// after a break they are set to reset.
 pub async fn run(
     client: &Stream,
     upstream: &Stream,

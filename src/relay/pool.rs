@@ -1,5 +1,5 @@
-//! What the relays of one worker share: the buffer that a copy borrows, the pipes that splices borrow, and the
-//! bounds on both.
+//! What the relays of one worker share: the buffer that a copy borrows, the pipes that splices
+//! borrow, and the bounds on both.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
@@ -15,7 +15,8 @@ const PIPE_SIZE: usize = 256 * 1024;
 /// Empty pipes kept for the next bulk flow.
 const SPARE_PIPES: usize = 64;
 
-/// Bytes read that wait for slow destinations, over all copies of a worker, before reads become small.
+/// Bytes read that wait for slow destinations, over all copies of a worker, before reads become
+/// small.
 const MAX_SPILLED: usize = 64 * 1024 * 1024;
 
 /// What a copy still reads at a time beyond [`MAX_SPILLED`].
@@ -61,7 +62,8 @@ impl Pool {
         self.spilled.set(self.spilled.get() - bytes);
     }
 
-    /// An empty pipe, or none when there are enough already or the kernel has no decent one to give.
+    /// An empty pipe, or none when there are enough already or the kernel has no decent one to
+    /// give.
     pub(super) fn pipe(self: &Rc<Self>) -> Option<PipeLease> {
         let spare = self.spare.borrow_mut().pop();
         let pipe = match spare {

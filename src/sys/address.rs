@@ -1,4 +1,5 @@
-//! A socket address as configurations and records write it: `IP:port`, `[IPv6]:port` or `unix:/path`.
+//! A socket address as configurations and records write it: `IP:port`, `[IPv6]:port` or
+//! `unix:/path`.
 
 use std::fmt;
 use std::net::SocketAddr;

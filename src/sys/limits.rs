@@ -2,8 +2,9 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard one and returns what holds now. A relayed connection needs
-/// two descriptors, and the usual soft limit of 1024 is there for select(2), which nothing here uses.
+/// Raises the soft limit of open files to the hard one and returns what holds now. A relayed
+/// connection needs two descriptors, and the usual soft limit of 1024 is there for select(2), which
+/// nothing here uses.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     // A refusal leaves the old limit, which the start-up line then shows.

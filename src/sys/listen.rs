@@ -1,5 +1,6 @@
-//! Listening sockets: each worker has its own for every IP address (SO_REUSEPORT), all workers share the one of
-//! a Unix path. Options that accepted sockets inherit are set here, once, instead of on every connection.
+//! Listening sockets: each worker has its own for every IP address (SO_REUSEPORT), all workers
+//! share the one of a Unix path. Options that accepted sockets inherit are set here, once, instead
+//! of on every connection.
 
 use std::io;
 use std::net::TcpListener;
@@ -67,7 +68,8 @@ pub fn accept_now(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
     Ok((fd, peer.map_or_else(unnamed, to_address)))
 }
 
-/// Ends the accepts that wait on the socket, with EINVAL, and lets nobody connect any more (shutdown(2)).
+/// Ends the accepts that wait on the socket, with EINVAL, and lets nobody connect any more
+/// (shutdown(2)).
 pub fn stop_listening(listener: &impl AsFd) {
     let _ = net::shutdown(listener, Shutdown::Read);
 }

@@ -1,8 +1,8 @@
 //! The operating system behind small, safe wrappers, and the only home of unsafe code.
 //!
-//! A [`Stream`] is a connected socket: it waits through the worker's runtime (io_uring or epoll) and moves
-//! bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two streams without copying
-//! them to user space. Knows no protocol and no configuration.
+//! A [`Stream`] is a connected socket: it waits through the worker's runtime (io_uring or epoll)
+//! and moves bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two
+//! streams without copying them to user space. Knows no protocol and no configuration.
 
 #![allow(unsafe_code)] // denied everywhere else
 

@@ -1,8 +1,9 @@
-//! A pipe that carries bytes from one stream to another by splice(2): pages move, nothing is copied.
+//! A pipe that carries bytes from one stream to another by splice(2): pages move, nothing is
+//! copied.
 //!
-//! SPLICE_F_NONBLOCK covers the pipe only, so both sockets must have O_NONBLOCK set. One call moves at most as
-//! many pages as the pipe has free slots. SPLICE_F_MORE is never set: it would hold back the tail of a
-//! message for 200 ms.
+//! SPLICE_F_NONBLOCK covers the pipe only, so both sockets must have O_NONBLOCK set. One call moves
+//! at most as many pages as the pipe has free slots. SPLICE_F_MORE is never set: it would hold back
+//! the tail of a message for 200 ms.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,8 +15,8 @@ use rustix::pipe::{
 use super::stream::retry;
 use super::{Errno, Stream};
 
-/// Below this a pipe moves less per call than a copy does. The kernel hands pipes of 8 KiB to a user who is
-/// over the soft limit (pipe(7), pipe-user-pages-soft).
+/// Below this a pipe moves less per call than a copy does. The kernel hands pipes of 8 KiB to a
+/// user who is over the soft limit (pipe(7), pipe-user-pages-soft).
 pub const MIN_PIPE_SIZE: usize = 64 * 1024;
 
 /// An anonymous pipe and what it holds.
@@ -30,10 +31,12 @@ impl Pipe {
     /// Makes a pipe of `size` bytes, or of [`MIN_PIPE_SIZE`] at least.
     ///
     /// # Errors
-    /// EMFILE or ENFILE from pipe2(2); `Unsupported` when the kernel gives a pipe that is too small to be worth it.
+    /// EMFILE or ENFILE from pipe2(2); `Unsupported` when the kernel gives a pipe that is too small
+    /// to be worth it.
     pub fn new(size: usize) -> io::Result<Pipe> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that results.
+        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that
+        // results.
         let size = match fcntl_setpipe_size(&writer, size) {
             Ok(size) => size,
             Err(_) => fcntl_getpipe_size(&writer)?,
@@ -58,7 +61,8 @@ impl Pipe {
     /// [`Stream::ensure_nonblocking`] first.
     ///
     /// # Errors
-    /// `AGAIN`: the stream is dry, or the pipe is full; so drain the pipe before waiting for the stream.
+    /// `AGAIN`: the stream is dry, or the pipe is full; so drain the pipe before waiting for the
+    /// stream.
     pub fn fill(&mut self, from: &Stream, max: usize) -> Result<usize, Errno> {
         let moved = retry(|| splice(from, None, &self.writer, None, max, SpliceFlags::NONBLOCK))?;
         self.len += moved;

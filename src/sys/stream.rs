@@ -1,8 +1,8 @@
 //! A connected stream socket: readiness from the runtime, bytes by direct system calls.
 //!
-//! Waiting is a one-shot poll through the runtime, so an idle connection holds no buffer. Moving is `recv`,
-//! `send` and `splice` with the non-blocking flag of the call: the ring would punt or copy where these do not.
-//! Nothing here allocates per call.
+//! Waiting is a one-shot poll through the runtime, so an idle connection holds no buffer. Moving is
+//! `recv`, `send` and `splice` with the non-blocking flag of the call: the ring would punt or copy
+//! where these do not. Nothing here allocates per call.
 
 use std::cell::Cell;
 use std::io;
@@ -20,8 +20,8 @@ use super::{Address, Errno};
 pub struct Stream {
     /// `None` only while it is being dropped.
     inner: Option<TcpStream>,
-    /// Polls handed to the runtime and not completed. While any is left, the runtime owns a reference to the
-    /// descriptor, and it alone may close it.
+    /// Polls handed to the runtime and not completed. While any is left, the runtime owns a
+    /// reference to the descriptor, and it alone may close it.
     polls: Cell<u32>,
     /// O_NONBLOCK is set. splice(2) needs it; recv and send carry their own flag.
     nonblocking: Cell<bool>,
@@ -45,8 +45,8 @@ pub struct Keepalive {
 impl Stream {
     /// Takes over a stream that the runtime accepted.
     pub fn accepted(inner: TcpStream) -> Self {
-        // The epoll driver makes accepted sockets non-blocking, the ring does not; setting the flag again when
-        // a splice needs it is harmless.
+        // The epoll driver makes accepted sockets non-blocking, the ring does not; setting the flag
+        // again when a splice needs it is harmless.
         Stream { inner: Some(inner), polls: Cell::new(0), nonblocking: Cell::new(false) }
     }
 
@@ -55,14 +55,16 @@ impl Stream {
     /// # Errors
     /// The runtime's, when it cannot register the descriptor (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        // The runtime only ever polls and closes it, so that the family may be another one than TCP.
+        // The runtime only ever polls and closes it, so that the family may be another one than
+        // TCP.
         Ok(Stream::accepted(TcpStream::from_std(StdStream::from(fd))?))
     }
 
     /// Starts a non-blocking connect.
     ///
     /// # Errors
-    /// As connect(2) and socket(2) say: descriptors exhausted, network unreachable, a full Unix backlog.
+    /// As connect(2) and socket(2) say: descriptors exhausted, network unreachable, a full Unix
+    /// backlog.
     pub fn connect(address: &Address) -> io::Result<Connect> {
         let (fd, done) = match address {
             Address::Ip(ip @ SocketAddr::V4(_)) => start_connect(AddressFamily::INET, ip)?,
@@ -82,7 +84,8 @@ impl Stream {
         sockopt::socket_error(self.as_fd())?
     }
 
-    /// Waits until a read would not block: data, the end of the stream or an error. May be dropped at any time.
+    /// Waits until a read would not block: data, the end of the stream or an error. May be dropped
+    /// at any time.
     pub async fn readable(&self) {
         let poll = InFlight::new(self);
         // An error of the poll itself is one that the read after it reports.
@@ -128,8 +131,8 @@ impl Stream {
         let _ = net::shutdown(self.as_fd(), Shutdown::Write);
     }
 
-    /// Ends the reading side: what is already here can still be read, then comes the end of the stream. A task
-    /// that waits in [`Stream::readable`] wakes up.
+    /// Ends the reading side: what is already here can still be read, then comes the end of the
+    /// stream. A task that waits in [`Stream::readable`] wakes up.
     pub fn shutdown_read(&self) {
         let _ = net::shutdown(self.as_fd(), Shutdown::Read);
     }
@@ -139,7 +142,8 @@ impl Stream {
         let _ = net::shutdown(self.as_fd(), Shutdown::Both);
     }
 
-    /// Makes the close that follows a reset: the peer must not take a broken stream for a finished one.
+    /// Makes the close that follows a reset: the peer must not take a broken stream for a finished
+    /// one.
     pub fn reset_on_close(&self) {
         let _ = sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
@@ -173,19 +177,22 @@ impl Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: `inner` keeps the descriptor open for at least as long as the borrow of `self` lasts.
+        // SAFETY: `inner` keeps the descriptor open for at least as long as the borrow of `self`
+        // lasts.
         unsafe { BorrowedFd::borrow_raw(self.tcp().as_raw_fd()) }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // The runtime closes through the ring: two entries, two completions and an allocation. A direct close
-        // is cheaper, but it is only ours to make when no poll of ours is still with the runtime.
+        // The runtime closes through the ring: two entries, two completions and an allocation. A
+        // direct close is cheaper, but it is only ours to make when no poll of ours is still with
+        // the runtime.
         if self.polls.get() == 0
             && let Some(inner) = self.inner.take()
         {
-            // SAFETY: `into_raw_fd` gives up the runtime's ownership, and nobody else has the number.
+            // SAFETY: `into_raw_fd` gives up the runtime's ownership, and nobody else has the
+            // number.
             drop(unsafe { OwnedFd::from_raw_fd(inner.into_raw_fd()) });
         }
     }

@@ -14,7 +14,8 @@ use crate::sys::{self, Address, Errno, Stream};
 
 /// Accepts in flight on one socket of the ring: so many connections arrive with one system call.
 const IN_FLIGHT: usize = 8;
-/// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would only spin.
+/// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would
+/// only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Failures are reported this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -30,8 +31,8 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// Begins to accept.
     pub(super) fn start(context: &Rc<Context>, socket: Socket, ring: bool) -> io::Result<Rc<Self>> {
-        // The ring answers EAGAIN on a non-blocking socket instead of waiting; epoll needs one. Workers share
-        // the socket of a Unix path, so another may be faster after the same wake-up.
+        // The ring answers EAGAIN on a non-blocking socket instead of waiting; epoll needs one.
+        // Workers share the socket of a Unix path, so another may be faster after the same wake-up.
         let in_ring = ring && !socket.unix;
         socket.socket.set_nonblocking(!in_ring)?;
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
@@ -57,7 +58,8 @@ impl Acceptor {
             self.take(fd, address);
         }
         if !self.socket.unix {
-            // Ends the accepts in flight. The socket of a Unix path is not ours alone; it ends with its tasks.
+            // Ends the accepts in flight. The socket of a Unix path is not ours alone; it ends with
+            // its tasks.
             sys::stop_listening(&self.socket.socket);
         }
     }

@@ -1,8 +1,9 @@
-//! The runtime of a worker: io_uring with the flags that measured best, or epoll where the kernel refuses.
+//! The runtime of a worker: io_uring with the flags that measured best, or epoll where the kernel
+//! refuses.
 //!
-//! SINGLE_ISSUER, COOP_TASKRUN and DEFER_TASKRUN together cost a fifth less CPU per small message than a plain
-//! ring; they need Linux 6.1. Rings are charged to RLIMIT_MEMLOCK of users without CAP_IPC_LOCK, so a ring that
-//! does not fit is tried smaller.
+//! SINGLE_ISSUER, COOP_TASKRUN and DEFER_TASKRUN together cost a fifth less CPU per small message
+//! than a plain ring; they need Linux 6.1. Rings are charged to RLIMIT_MEMLOCK of users without
+//! CAP_IPC_LOCK, so a ring that does not fit is tried smaller.
 
 use std::future::Future;
 use std::io;
@@ -99,8 +100,8 @@ fn build(size: u32, deferred: bool) -> io::Result<Ring> {
 fn refused(error: &io::Error) -> Error {
     let advice = match error.raw_os_error() {
         Some(libc::ENOMEM) => {
-            "the ring does not fit the limit of locked memory: raise it (LimitMEMLOCK=8M in a systemd \
-             unit, `ulimit -l`), or set server.driver = \"epoll\""
+            "the ring does not fit the limit of locked memory: raise it (LimitMEMLOCK=8M in a \
+             systemd unit, `ulimit -l`), or set server.driver = \"epoll\""
         }
         Some(libc::EPERM) => {
             "io_uring is switched off (sysctl kernel.io_uring_disabled, or a seccomp filter of the \

@@ -1,5 +1,6 @@
-//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks and waits for no
-//! other worker; the control plane reaches it by [`Command`]s, which it looks for once a tick.
+//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks and
+//! waits for no other worker; the control plane reaches it by [`Command`]s, which it looks for once
+//! a tick.
 
 mod accept;
 mod driver;

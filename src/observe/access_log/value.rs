@@ -246,7 +246,7 @@ fn escape_json_slowly(value: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 8259 section 7: `\uXXXX`, twice for a character beyond the basic plane.
+/// RFC 8259 section 7: `\u` and four digits, twice for a character beyond the basic plane.
 fn escape_char(char: char, out: &mut Vec<u8>) {
     for unit in char.encode_utf16(&mut [0; 2]) {
         out.extend_from_slice(b"\\u");

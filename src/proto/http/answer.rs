@@ -1,6 +1,7 @@
 //! Heads of the answers that ringgate gives itself.
 
-/// The standard phrase (RFC 9110 section 15); empty for codes without one, which a status line may have.
+/// The standard phrase (RFC 9110 section 15); empty for codes without one, which a status line may
+/// have.
 pub fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -45,7 +46,8 @@ pub enum Connection {
     Close,
 }
 
-/// Appends an answer's head up to, and without, the fields that `finish` adds. `date` is an IMF-fixdate.
+/// Appends an answer's head up to, and without, the fields that `finish` adds. `date` is an
+/// IMF-fixdate.
 pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
@@ -70,8 +72,8 @@ pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Connection) 
     });
 }
 
-/// An upstream's head, changed to say that the connection closes behind this answer. The head must have been
-/// parsed: it has no folded lines.
+/// An upstream's head, changed to say that the connection closes behind this answer. The head must
+/// have been parsed: it has no folded lines.
 pub fn closing_head(head: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 24);
     let about_connection = |line: &[u8]| {

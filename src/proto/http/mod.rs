@@ -1,8 +1,8 @@
 //! HTTP/1.1 as a strict server reads it (RFC 9110, RFC 9112).
 //!
-//! A front end that guesses what a malformed request meant will one day guess otherwise than the server behind
-//! it. So everything ambiguous is refused: see [`request`]. Heads are found by [`HeadScan`] as bytes arrive and
-//! parsed once, when they are complete.
+//! A front end that guesses what a malformed request meant will one day guess otherwise than the
+//! server behind it. So everything ambiguous is refused: see [`request`]. Heads are found by
+//! [`HeadScan`] as bytes arrive and parsed once, when they are complete.
 
 pub mod answer;
 mod body;

@@ -17,11 +17,13 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// 1.0 or 1.1.
     pub version: Version,
-    /// Without port and without a dot at its end; as sent otherwise. Empty where HTTP/1.0 sent none.
+    /// Without port and without a dot at its end; as sent otherwise. Empty where HTTP/1.0 sent
+    /// none.
     pub host: &'a str,
     /// The port of the authority, digits only.
     pub port: Option<&'a str>,
-    /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade: websocket`, `Connection` with the token `upgrade`.
+    /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade: websocket`, `Connection` with the token
+    /// `upgrade`.
     pub upgrade: bool,
     /// What follows the head.
     pub body: Body,
@@ -40,7 +42,8 @@ pub enum Version {
     Http11,
 }
 
-/// Why a head is refused. The connection is closed after the answer: nobody knows where the next one would begin.
+/// Why a head is refused. The connection is closed after the answer: nobody knows where the next
+/// one would begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
     /// 400, 405, 408, 431 or 505.
@@ -53,7 +56,8 @@ const fn bad(reason: &'static str) -> Reject {
     Reject { status: 400, reason }
 }
 
-/// Parses a complete head, from its first line to its empty line, as [`super::HeadScan`] delimits it.
+/// Parses a complete head, from its first line to its empty line, as [`super::HeadScan`] delimits
+/// it.
 ///
 /// # Errors
 /// Whatever RFC 9112 leaves to guessing.

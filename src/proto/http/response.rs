@@ -32,7 +32,8 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
                 return None;
             }
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            // Any other coding before it changes nothing about where the body ends (RFC 9112 section 6.3).
+            // Any other coding before it changes nothing about where the body ends (RFC 9112
+            // section 6.3).
             let last = header.value.rsplit(|&byte| byte == b',').next()?;
             chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
             if !chunked {

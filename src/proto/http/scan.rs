@@ -27,7 +27,8 @@ pub enum Scan {
         /// One past the empty line that ends the head.
         end: usize,
     },
-    /// A line ends in LF without CR. Some servers would take that for a line end, some for a part of the line.
+    /// A line ends in LF without CR. Some servers would take that for a line end, some for a part
+    /// of the line.
     BareLineFeed,
 }
 

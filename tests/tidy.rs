@@ -1,0 +1,173 @@
+//! Style that a reader relies on, kept by a test so that it does not decay: layers, unsafe code,
+//! lengths, leftovers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const MAX_COLUMNS: usize = 100;
+const MAX_LINES: usize = 500;
+
+/// Modules from the top down. A module may name modules of later rows, and of its own row only
+/// itself.
+const LAYERS: &[&[&str]] = &[
+    &["main"],
+    &["cli"],
+    &["control"],
+    &["worker"],
+    &["front"],
+    &["route", "relay", "cluster"],
+    &["config", "timers"],
+    &["observe"],
+    &["proto"],
+    &["sys"],
+    &["error"],
+];
+
+/// Modules in which tokio has no place.
+const DATA_PLANE: &[&str] =
+    &["worker", "front", "route", "relay", "cluster", "timers", "proto", "sys"];
+
+/// Built in pieces, so that this file does not find itself.
+fn leftovers() -> Vec<String> {
+    ["dbg!", "todo!", "unimplemented!", "FIX|ME", "XX|X", "#[ign|ore", "zero_|copy("]
+        .iter()
+        .map(|word| word.replace('|', ""))
+        .collect()
+}
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+fn sources(directories: &[&str]) -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pending: Vec<PathBuf> = directories.iter().map(|name| root.join(name)).collect();
+    let mut found = Vec::new();
+    while let Some(path) = pending.pop() {
+        if path.is_dir() {
+            let entries = fs::read_dir(&path).expect("a directory of this package is readable");
+            pending.extend(entries.map(|entry| entry.expect("an entry is readable").path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).expect("a source file is UTF-8");
+            let path = path.strip_prefix(root).expect("it is below the root").to_owned();
+            found.push(Source { path, text });
+        }
+    }
+    assert!(!found.is_empty(), "no sources in {directories:?}");
+    found
+}
+
+fn check(sources: &[Source], mut fault: impl FnMut(&Source, usize, &str) -> Option<String>) {
+    let mut faults = Vec::new();
+    for source in sources {
+        for (number, line) in source.text.lines().enumerate() {
+            if let Some(fault) = fault(source, number + 1, line) {
+                faults.push(format!("{}:{}: {fault}", source.path.display(), number + 1));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
+}
+
+#[test]
+fn lines_and_files_can_be_read_at_one_go() {
+    check(&sources(&["src", "tests", "bench"]), |source, number, line| {
+        if line.chars().count() > MAX_COLUMNS {
+            return Some(format!("longer than {MAX_COLUMNS} columns"));
+        }
+        let long = number == MAX_LINES + 1;
+        long.then(|| format!("{} has more than {MAX_LINES} lines", source.path.display()))
+    });
+}
+
+#[test]
+fn nothing_is_left_over() {
+    let leftovers = leftovers();
+    check(&sources(&["src", "tests", "bench"]), |source, _, line| {
+        // This list, and the names in it.
+        if source.path.ends_with("tidy.rs") && line.contains('|') {
+            return None;
+        }
+        leftovers.iter().find(|word| line.contains(*word)).map(|word| format!("leftover {word}"))
+    });
+}
+
+#[test]
+fn unsafe_code_lives_in_sys_alone() {
+    check(&sources(&["src"]), |source, _, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        let found = code.contains("unsafe ") || code.contains("allow(unsafe_code)");
+        (found && !source.path.starts_with("src/sys")).then(|| "unsafe outside src/sys".to_owned())
+    });
+}
+
+#[test]
+fn imports_point_downward() {
+    check(&sources(&["src"]), |source, _, line| {
+        let module = module_of(&source.path)?;
+        let own = layer(&module)?;
+        let code = line.split("//").next().unwrap_or_default();
+        for name in names_after(code, "crate::").chain(names_after(code, "ringgate::")) {
+            let Some(other) = layer(&name) else { continue };
+            if other < own || other == own && name != module {
+                return Some(format!("{module} names {name}, which is not below it"));
+            }
+        }
+        None
+    });
+}
+
+#[test]
+fn the_data_plane_knows_no_tokio() {
+    check(&sources(&["src"]), |source, _, line| {
+        let module = module_of(&source.path)?;
+        let code = line.split("//").next().unwrap_or_default();
+        let named = DATA_PLANE.contains(&module.as_str()) && code.contains("tokio");
+        named.then(|| format!("{module} names tokio"))
+    });
+}
+
+#[test]
+fn protocols_know_no_sockets() {
+    check(&sources(&["src/proto"]), |_, _, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        ["std::net", "monoio", "rustix", "crate::sys"]
+            .iter()
+            .find(|name| code.contains(*name))
+            .map(|name| format!("proto names {name}"))
+    });
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    for source in sources(&["src", "tests", "bench/src"]) {
+        assert!(source.text.starts_with("//!"), "{} has no //! comment", source.path.display());
+    }
+}
+
+/// `src/relay/flow.rs` → `relay`; none for lib.rs, which names all.
+fn module_of(path: &Path) -> Option<String> {
+    let mut parts = path.strip_prefix("src").ok()?.iter();
+    let first = Path::new(parts.next()?).file_stem()?.to_str()?.to_owned();
+    (first != "lib").then_some(first)
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|row| row.contains(&module))
+}
+
+/// The identifiers that follow a prefix, also in a braced list.
+fn names_after<'a>(code: &'a str, prefix: &'a str) -> impl Iterator<Item = String> + 'a {
+    code.match_indices(prefix).flat_map(move |(start, _)| {
+        let rest = &code[start + prefix.len()..];
+        let list = match rest.strip_prefix('{') {
+            Some(list) => list.split(',').collect(),
+            None => vec![rest],
+        };
+        list.into_iter().map(|item| {
+            let name = |character: &char| character.is_alphanumeric() || *character == '_';
+            item.trim().chars().take_while(name).collect()
+        })
+    })
+}
