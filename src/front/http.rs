@@ -27,6 +27,8 @@ const SMALL_BODY: usize = 4 * 1024;
 /// A request body that nobody wants is read up to here; beyond it the connection is closed.
 const MAX_DRAINED: u64 = 256 * 1024;
 
+const MALFORMED_BODY: Reject = Reject { status: 400, reason: "malformed chunked body" };
+
 /// Serves a connection until it ends or becomes a tunnel.
 pub(super) async fn serve(conn: Accepted) {
     let Protocol::Http(http) = &conn.listener().protocol else { return };
@@ -171,8 +173,10 @@ impl<'c> Site<'c> {
                     let enough = self.drained > MAX_DRAINED;
                     return (bytes.len(), if enough { Next::Linger } else { Next::Read });
                 }
-                // The request was answered; what follows cannot be told apart.
-                BodyEnd::Malformed => return (bytes.len(), Next::Linger),
+                BodyEnd::Malformed => {
+                    self.reject(MALFORMED_BODY, now, out);
+                    return (bytes.len(), Next::Linger);
+                }
             }
             if out.len() >= MAX_ANSWERS || self.unsent.body.is_some() {
                 self.resume = used < bytes.len();

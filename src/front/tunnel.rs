@@ -88,8 +88,11 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
     let sending = send_early(&mut up, &conn.client, upstream, watch);
     let answer = match Box::pin(until_answered(sending, read_answer(upstream, pool))).await {
         // Nobody is left to take the answer.
-        Err(ClientReset) => {
-            let end = relay::break_off(&conn.client, upstream, Side::Client);
+        Err(gone) => {
+            let end = match gone {
+                ClientGone::Reset => relay::break_off(&conn.client, upstream, Side::Client),
+                ClientGone::Ended => End::Client,
+            };
             return upgrade.record(conn, &lease, &up, &down, None, end);
         }
         Ok(Err(failure)) => {
@@ -182,25 +185,33 @@ impl Upgrade<'_> {
     }
 }
 
-/// The client broke off before the upstream answered.
-struct ClientReset;
+/// The client left before the upstream answered.
+enum ClientGone {
+    Reset,
+    Ended,
+}
 
-/// Sends what the flow may send, and then only looks out for a reset. Ends only with that.
+/// Sends what the flow may send, and then only looks out for the client's leaving.
 async fn send_early(
     up: &mut Flow,
     client: &Stream,
     upstream: &Stream,
     watch: &Watch,
-) -> ClientReset {
+) -> ClientGone {
     match up.run(client, upstream, watch).await {
-        Err(Broken::From(_)) => return ClientReset,
-        // The upstream takes no more, but it may have answered before.
+        Err(Broken::From(_)) => return ClientGone::Reset,
+        // The upstream takes no more, but it may have answered before; or early data has ended, and
+        // the upstream was told.
         Err(Broken::To(_)) => {}
         Ok(()) if up.ended() => {}
         Ok(()) => {
             client.readable().await;
-            if client.peek(&mut [0]).is_err_and(|errno| errno != Errno::AGAIN) {
-                return ClientReset;
+            match client.peek(&mut [0]) {
+                // It waits for a 101 that it will not read; nginx and Envoy give up here, too.
+                Ok(0) => return ClientGone::Ended,
+                // Bytes that have to wait.
+                Ok(_) | Err(Errno::AGAIN) => {}
+                Err(_) => return ClientGone::Reset,
             }
         }
     }
@@ -209,9 +220,9 @@ async fn send_early(
 
 /// Runs both until the answer is there or the client is gone.
 async fn until_answered<T>(
-    sending: impl Future<Output = ClientReset>,
+    sending: impl Future<Output = ClientGone>,
     answer: impl Future<Output = T>,
-) -> Result<T, ClientReset> {
+) -> Result<T, ClientGone> {
     let (mut sending, mut answer) = (pin!(sending), pin!(answer));
     poll_fn(|cx| {
         if let Poll::Ready(answer) = answer.as_mut().poll(cx) {

@@ -48,7 +48,8 @@ pub async fn run(
 ) -> End {
     let first_end = Cell::new(None);
     let first = |side| {
-        if first_end.get().is_none() {
+        // The end of a limit looks like the end of both streams; it is neither side's doing.
+        if first_end.get().is_none() && watch.fired() == Fired::No {
             first_end.set(Some(side));
             watch.restart(half_closed, Expiry::Both);
         }
@@ -70,8 +71,7 @@ pub async fn run(
     };
     match (watch.fired(), result, first_end.get()) {
         (Fired::TimedOut, _, None) => End::Idle,
-        (Fired::TimedOut, Err(_), Some(_)) => End::HalfClosedTimeout,
-        (Fired::TimedOut, Ok(()), Some(_)) => End::HalfClosedTimeout,
+        (Fired::TimedOut, _, Some(_)) => End::HalfClosedTimeout,
         (Fired::Drained, ..) => End::Drain,
         (Fired::No, Err(side), _) => break_off(client, upstream, side),
         (Fired::No, Ok(()), Some(Side::Upstream)) => End::Upstream,

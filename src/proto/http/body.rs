@@ -110,7 +110,8 @@ impl Chunked {
                 Size(size * 16 + digit, digits + 1)
             }
             (Size(size, 1..), b'\r') => SizeEnd(size),
-            (Size(size, 1..), b';' | b' ' | b'\t') => Extension(size),
+            // White space may stand before the semicolon, but only senders up to no good put it there.
+            (Size(size, 1..), b';') => Extension(size),
             (Extension(size), b'\r') => SizeEnd(size),
             (Extension(_), b'\n') => return None,
             (Extension(size), _) => Extension(size),
@@ -160,6 +161,7 @@ mod tests {
             b"0\r\n\n",
             b"-1\r\n",
             b"0x4\r\n",
+            b"4 \r\n",
             b"fffffffffffffffff\r\n",
             b"0\r\nA: b\n\r\n",
             b"4;a\nWiki",

@@ -72,7 +72,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         Err(httparse::Error::TooManyHeaders) => {
             return Err(Reject { status: 431, reason: "too many header fields" });
         }
-        Err(httparse::Error::Version) => {
+        Err(httparse::Error::Version) if names_a_version(head) => {
             return Err(Reject {
                 status: 505,
                 reason: "only HTTP/1.1 and HTTP/1.0 are spoken here",
@@ -120,6 +120,14 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         },
         expects_continue: fields.expects_continue,
     })
+}
+
+/// The third word of the request line is a version, if not one of ours; otherwise the target has a
+/// space in it.
+fn names_a_version(head: &[u8]) -> bool {
+    let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
+    version.starts_with(b"HTTP/") && !version.contains(&b' ')
 }
 
 /// The fields that framing and routing look at.
@@ -196,6 +204,7 @@ struct Target<'a> {
     whole: &'a str,
     /// Of the absolute form.
     authority: Option<&'a str>,
+    default_port: &'static str,
     path: &'a str,
     query: Option<&'a str>,
 }
@@ -208,12 +217,12 @@ impl<'a> Target<'a> {
         if whole.contains('#') {
             return Err(bad("the request target has a fragment"));
         }
-        let (authority, rest) = match split_scheme(whole) {
-            Some(rest) => {
+        let (authority, default_port, rest) = match split_scheme(whole) {
+            Some((default_port, rest)) => {
                 let end = rest.find(['/', '?']).unwrap_or(rest.len());
-                (Some(&rest[..end]), &rest[end..])
+                (Some(&rest[..end]), default_port, &rest[end..])
             }
-            None => (None, whole),
+            None => (None, "80", whole),
         };
         let (path, query) = match rest.split_once('?') {
             Some((path, query)) => (path, Some(query)),
@@ -223,14 +232,20 @@ impl<'a> Target<'a> {
         if !path.starts_with('/') && path != "*" {
             return Err(bad("the request target is no path"));
         }
-        Ok(Target { whole, authority, path, query })
+        Ok(Target { whole, authority, default_port, path, query })
     }
 }
 
-/// What follows `http://` or `https://`.
-fn split_scheme(target: &str) -> Option<&str> {
+/// The default port of `http://` or `https://`, and what follows.
+fn split_scheme(target: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = target.split_once("://")?;
-    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")).then_some(rest)
+    if scheme.eq_ignore_ascii_case("http") {
+        Some(("80", rest))
+    } else if scheme.eq_ignore_ascii_case("https") {
+        Some(("443", rest))
+    } else {
+        None
+    }
 }
 
 /// Host and port, from Host and, in the absolute form, from the target, which must agree.
@@ -246,11 +261,15 @@ fn authority<'a>(
     };
     let Some(absolute) = target.authority else { return Ok(named.unwrap_or(("", None))) };
     let absolute = split_port(absolute)?;
-    match named {
-        Some(named) if !named.0.eq_ignore_ascii_case(absolute.0) || named.1 != absolute.1 => {
-            Err(bad("the request target and Host disagree"))
-        }
-        _ => Ok(absolute),
+    let agrees = |named: (&str, Option<&str>)| {
+        let port = |port: Option<&'a str>| port.unwrap_or(target.default_port);
+        let same = port(absolute.1) == named.1.unwrap_or(target.default_port);
+        same && named.0.eq_ignore_ascii_case(absolute.0)
+    };
+    if named.is_none_or(agrees) {
+        Ok(absolute)
+    } else {
+        Err(bad("the request target and Host disagree"))
     }
 }
 
@@ -360,7 +379,9 @@ mod tests {
             ("OPTIONS * HTTP/1.1", 0),
             ("GET http://a/x HTTP/1.1", 0),
             ("GET http://b/x HTTP/1.1", 400),
+            ("GET http://a:80/x HTTP/1.1", 0),
             ("GET http://a:81/x HTTP/1.1", 400),
+            ("GET /a b HTTP/1.1", 400),
             ("GET ftp://a/x HTTP/1.1", 400),
         ] {
             assert_eq!(status(&format!("{line}\r\nHost: a\r\n\r\n")), expected, "{line}");
