@@ -28,18 +28,17 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Makes a pipe of `size` bytes, or of [`MIN_PIPE_SIZE`] at least.
+    /// Makes a pipe of the first of the sizes that the kernel grants, or else of its default size.
     ///
     /// # Errors
-    /// EMFILE or ENFILE from pipe2(2); `Unsupported` when the kernel gives a pipe that is too small
-    /// to be worth it.
-    pub fn new(size: usize) -> io::Result<Pipe> {
+    /// EMFILE or ENFILE from pipe2(2); `Unsupported` when the pipe is too small to be worth it.
+    pub fn new(sizes: &[usize]) -> io::Result<Pipe> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that
-        // results.
-        let size = match fcntl_setpipe_size(&writer, size) {
-            Ok(size) => size,
-            Err(_) => fcntl_getpipe_size(&writer)?,
+        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that results.
+        let granted = sizes.iter().find_map(|&size| fcntl_setpipe_size(&writer, size).ok());
+        let size = match granted {
+            Some(size) => size,
+            None => fcntl_getpipe_size(&writer)?,
         };
         if size < MIN_PIPE_SIZE {
             return Err(io::ErrorKind::Unsupported.into());

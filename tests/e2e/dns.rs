@@ -1,0 +1,260 @@
+//! strict_dns against a real name server, in a network of its own where port 53 is free.
+
+use std::fs;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::{
+    HttpClient, Named, Process, Ringgate, SHORT, UPGRADE, expect_closed, holds_for,
+    inside_namespace, l4, require, run, site, wait_for,
+};
+
+const PORT: u16 = 7000;
+
+/// `/etc/resolv.conf`, `/etc/hosts` and a dnsmasq that serves the zone `test` from a file.
+struct Network {
+    dir: TempDir,
+    server: Option<Process>,
+}
+
+impl Network {
+    /// A resolver configuration with these further lines, these lines in `/etc/hosts`, and no
+    /// server yet.
+    fn new(resolv: &str, hosts: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let network = Network { dir, server: None };
+        network.over("resolv.conf", &format!("nameserver 127.0.0.1\n{resolv}"));
+        network.over("hosts", &format!("127.0.0.1 localhost\n{hosts}"));
+        network.over("nsswitch.conf", "hosts: files dns\n");
+        network
+    }
+
+    /// [`Network::new`] with a server that knows these `(name, address)`.
+    fn serving(names: &[(&str, &str)]) -> Self {
+        let mut network = Network::new("", "");
+        network.names(names);
+        network.start_server();
+        network
+    }
+
+    fn over(&self, name: &str, text: &str) {
+        let file = self.dir.path().join(name);
+        fs::write(&file, text).unwrap();
+        let target = Path::new("/etc").join(name);
+        let mounted = run(require("mount").arg("--bind").arg(file).arg(target));
+        assert!(mounted.status.success(), "{}", String::from_utf8_lossy(&mounted.stderr));
+    }
+
+    /// What the server knows from now on.
+    fn names(&self, names: &[(&str, &str)]) {
+        let lines: String = names.iter().map(|(name, ip)| format!("{ip} {name}\n")).collect();
+        fs::write(self.dir.path().join("zone"), lines).unwrap();
+        if let Some(server) = &self.server {
+            server.signal(Signal::HUP);
+        }
+    }
+
+    fn start_server(&mut self) {
+        let mut command = require("dnsmasq");
+        command.args(["--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null"]);
+        command.args(["--no-resolv", "--no-hosts", "--local=/test/", "--local-ttl=1"]);
+        command.args([
+            "--listen-address=127.0.0.1",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+        ]);
+        let zone = self.dir.path().join("zone");
+        command.arg(format!("--addn-hosts={}", zone.display()));
+        let server = Process::spawn(command);
+        server.line_with("read ", SHORT);
+        self.server = Some(server);
+    }
+
+    fn stop_server(&mut self) {
+        self.server = None;
+    }
+}
+
+/// A server that says its name, on the port of every endpoint here.
+fn named(ip: &str, name: &'static str) -> Named {
+    Named::on(TcpListener::bind(format!("{ip}:{PORT}")).unwrap(), name)
+}
+
+/// An L4 listener and a site in front of one strict_dns cluster.
+fn start(name: &str) -> Ringgate {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    let l4 = l4(nowhere, "", "");
+    let (listener, _) = l4.split_once("[cluster.").unwrap();
+    let endpoints = format!("\"{name}:{PORT}\"");
+    let cluster = "discovery = \"strict_dns\"\nconnect_timeout = \"500ms\"";
+    let site = site(&endpoints, "", "path = \"/stream\"", cluster);
+    Ringgate::start(&format!("{}{site}", listener.replace("backend", "shadowsocks")))
+}
+
+fn who_answers(gate: &Ringgate) -> String {
+    let mut name = String::new();
+    // A closed connection may be told by a reset; then nobody answers.
+    let _ = gate.connect("ingress").read_to_string(&mut name);
+    name
+}
+
+#[test]
+fn every_address_of_a_name_is_used() {
+    if !inside_namespace("dns::every_address_of_a_name_is_used") {
+        return;
+    }
+    let ips = ["127.0.0.2", "127.0.0.3", "127.0.0.4"];
+    let _network = Network::serving(&ips.map(|ip| ("node.test", ip)));
+    let backends = ips.map(|ip| named(ip, "here"));
+    let gate = start("node.test");
+    for _ in 0..30 {
+        assert_eq!(who_answers(&gate), "here");
+    }
+    for backend in &backends {
+        let served = backend.served();
+        assert!(served.abs_diff(10) <= 1, "{served} of 30 at one");
+    }
+}
+
+#[test]
+fn a_changed_answer_is_picked_up() {
+    if !inside_namespace("dns::a_changed_answer_is_picked_up") {
+        return;
+    }
+    let network = Network::serving(&[("node.test", "127.0.0.2")]);
+    let (_old, _new) = (named("127.0.0.2", "old"), named("127.0.0.3", "new"));
+    let gate = start("node.test");
+    assert_eq!(who_answers(&gate), "old");
+    network.names(&[("node.test", "127.0.0.3")]);
+    let start = Instant::now();
+    wait_for("the new address", SHORT, || (who_answers(&gate) == "new").then_some(()));
+    assert!(start.elapsed() < Duration::from_secs(5), "a TTL of 1 s took {:?}", start.elapsed());
+    for _ in 0..6 {
+        assert_eq!(who_answers(&gate), "new", "the old address is gone");
+    }
+}
+
+#[test]
+fn the_last_good_answer_is_kept_while_dns_is_down() {
+    if !inside_namespace("dns::the_last_good_answer_is_kept_while_dns_is_down") {
+        return;
+    }
+    let mut network = Network::serving(&[("node.test", "127.0.0.2")]);
+    let (_here, _new) = (named("127.0.0.2", "here"), named("127.0.0.3", "new"));
+    let gate = start("node.test");
+    assert_eq!(who_answers(&gate), "here");
+    network.stop_server();
+    holds_for("the last answer", Duration::from_secs(6), || who_answers(&gate) == "here");
+    network.names(&[("node.test", "127.0.0.3")]);
+    network.start_server();
+    let limit = Duration::from_secs(20);
+    wait_for("the server is asked again", limit, || (who_answers(&gate) == "new").then_some(()));
+}
+
+#[test]
+fn a_name_that_is_gone_empties_the_cluster_after_half_a_minute() {
+    if !inside_namespace("dns::a_name_that_is_gone_empties_the_cluster_after_half_a_minute") {
+        return;
+    }
+    let network = Network::serving(&[("node.test", "127.0.0.2")]);
+    let _here = named("127.0.0.2", "here");
+    let gate = start("node.test");
+    assert_eq!(who_answers(&gate), "here");
+    network.names(&[("other.test", "127.0.0.2")]);
+    holds_for("the answer", Duration::from_secs(25), || who_answers(&gate) == "here");
+    let limit = Duration::from_secs(20);
+    wait_for("the cluster is empty", limit, || who_answers(&gate).is_empty().then_some(()));
+
+    expect_closed(&mut gate.connect("ingress"));
+    gate.records_where(1, |record| record.end() == "no_endpoint");
+    let mut client = HttpClient::connect(gate.address("web"));
+    client.send(UPGRADE);
+    assert_eq!(client.response().status, 503);
+    gate.records_where(1, |r| r.text("method") == "GET" && r.end() == "no_endpoint");
+
+    network.names(&[("node.test", "127.0.0.2")]);
+    let limit = Duration::from_secs(10);
+    wait_for("the name is back", limit, || (who_answers(&gate) == "here").then_some(()));
+}
+
+#[test]
+fn names_of_etc_hosts_are_known() {
+    if !inside_namespace("dns::names_of_etc_hosts_are_known") {
+        return;
+    }
+    let _network = Network::new("", "127.0.0.5 node.test\n");
+    let _here = named("127.0.0.5", "here");
+    let gate = start("node.test");
+    assert_eq!(who_answers(&gate), "here");
+}
+
+#[test]
+fn the_search_domain_completes_a_short_name() {
+    if !inside_namespace("dns::the_search_domain_completes_a_short_name") {
+        return;
+    }
+    let mut network = Network::new("search elsewhere.test inside.test\n", "");
+    network.names(&[("node.inside.test", "127.0.0.6")]);
+    network.start_server();
+    let _here = named("127.0.0.6", "here");
+    let gate = start("node");
+    assert_eq!(who_answers(&gate), "here");
+}
+
+#[test]
+fn addresses_of_both_families_are_used() {
+    if !inside_namespace("dns::addresses_of_both_families_are_used") {
+        return;
+    }
+    let _network = Network::serving(&[("node.test", "127.0.0.2"), ("node.test", "::1")]);
+    let (four, six) = (named("127.0.0.2", "here"), named("[::1]", "here"));
+    let gate = start("node.test");
+    for _ in 0..10 {
+        assert_eq!(who_answers(&gate), "here");
+    }
+    assert!(four.served() > 0 && six.served() > 0, "{} and {}", four.served(), six.served());
+}
+
+#[test]
+fn it_starts_while_dns_is_down_and_works_once_it_answers() {
+    if !inside_namespace("dns::it_starts_while_dns_is_down_and_works_once_it_answers") {
+        return;
+    }
+    // Port 53 refuses: there is no server yet.
+    let mut network = Network::new("", "");
+    network.names(&[("node.test", "127.0.0.2")]);
+    let _here = named("127.0.0.2", "here");
+    let begin = Instant::now();
+    let gate = start("node.test");
+    assert!(begin.elapsed() < Duration::from_secs(8), "start took {:?}", begin.elapsed());
+    expect_closed(&mut gate.connect("ingress"));
+    assert_eq!(gate.record().end(), "no_endpoint");
+    let mut client = HttpClient::connect(gate.address("web"));
+    client.send(UPGRADE);
+    assert_eq!(client.response().status, 503);
+
+    network.start_server();
+    let limit = Duration::from_secs(15);
+    wait_for("the name is known", limit, || (who_answers(&gate) == "here").then_some(()));
+}
+
+#[test]
+fn it_starts_while_the_server_says_nothing() {
+    if !inside_namespace("dns::it_starts_while_the_server_says_nothing") {
+        return;
+    }
+    let _network = Network::new("", "");
+    // Takes every question and answers none.
+    let _silent = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
+    let begin = Instant::now();
+    let gate = start("node.test");
+    assert!(begin.elapsed() < Duration::from_secs(8), "start took {:?}", begin.elapsed());
+    expect_closed(&mut gate.connect("ingress"));
+    assert_eq!(gate.record().end(), "no_endpoint");
+}

@@ -1,0 +1,155 @@
+//! Machines that give less: no io_uring, no root, little locked memory, few descriptors.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
+
+use crate::support::{
+    Echo, HttpClient, Ringgate, SHORT, Setup, bytes, free_port, l4, require, stream_site, wait_for,
+};
+
+fn start(echo: &Echo, server: &str) -> Ringgate {
+    let (config, server) = (l4(echo.address(), "", ""), server.to_owned());
+    Setup { config, server, ..Setup::default() }.start()
+}
+
+/// Bytes go through and come back.
+#[track_caller]
+fn echoes(client: &mut TcpStream, seed: u64, length: usize) {
+    let sent = bytes(seed, length);
+    let mut received = vec![0; length];
+    client.write_all(&sent).unwrap();
+    client.read_exact(&mut received).unwrap();
+    assert!(received == sent, "the echo is not what was sent");
+}
+
+#[test]
+fn the_driver_is_what_the_configuration_says() {
+    let echo = Echo::start();
+    for driver in ["io_uring", "epoll"] {
+        let gate = start(&echo, &format!("driver = \"{driver}\""));
+        gate.line_with(&format!("ready workers=2 driver={driver}"));
+        echoes(&mut gate.connect("ingress"), 1, 50_000);
+    }
+}
+
+#[test]
+fn workers_are_as_many_as_the_configuration_says() {
+    let echo = Echo::start();
+    for (workers, count) in [("1", "1"), ("3", "3"), ("[0]", "1")] {
+        let gate = start(&echo, &format!("workers = {workers}"));
+        gate.line_with(&format!("ready workers={count} "));
+        echoes(&mut gate.connect("ingress"), 1, 50_000);
+    }
+}
+
+#[test]
+fn without_io_uring_it_serves_over_epoll() {
+    let echo = Echo::start();
+    let env = vec![("MONOIO_FORCE_LEGACY_DRIVER", "1".to_owned())];
+    let config = l4(echo.address(), "", "");
+    let gate = Setup { config, env, ..Setup::default() }.start();
+    gate.line_with("ready workers=2 driver=epoll");
+    echoes(&mut gate.connect("ingress"), 1, 300_000);
+}
+
+/// A shell that lowers a limit and becomes what it is told to without any right where this
+/// test has them all.
+fn with_little(limit: &str) -> Command {
+    let mut command = require("sh");
+    if geteuid().is_root() {
+        command = require("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["--inh-caps=-all", "--bounding-set=-all", "--"]);
+        command.arg(require("sh").get_program());
+    }
+    command.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]);
+    command
+}
+
+#[test]
+fn an_ordinary_user_with_64_kib_of_locked_memory_is_enough() {
+    let echo = Echo::start();
+    let config = l4(echo.address(), "", "");
+    let through = Some(with_little("ulimit -l 64"));
+    let gate = Setup { config, through, ..Setup::default() }.start();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
+    assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
+
+    // 600 relays with a pipe each way want more than the 16,384 pages that an ordinary user's pipes
+    // may have (pipe(7), pipe-user-pages-soft): past that the kernel gives smaller ones.
+    let mut clients: Vec<TcpStream> = (0..600).map(|_| gate.connect("ingress")).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        echoes(client, index as u64, 5000);
+    }
+    for client in clients.iter_mut().step_by(50) {
+        echoes(client, 1, 100_000);
+    }
+    drop(clients);
+    gate.records(600);
+}
+
+#[test]
+fn running_out_of_descriptors_passes() {
+    let echo = Echo::start();
+    let gate = start(&echo, "");
+    echoes(&mut gate.connect("ingress"), 1, 100_000);
+    gate.record();
+
+    let few = gate.descriptors() as u64 + 12;
+    let before = getrlimit(Resource::Nofile);
+    let limit = Rlimit { current: Some(few), maximum: before.maximum };
+    prlimit(Some(gate.pid()), Resource::Nofile, limit).unwrap();
+    let mut clients: Vec<TcpStream> = (0..60).map(|_| gate.connect("ingress")).collect();
+    let served = clients.iter_mut().filter_map(|client| {
+        client.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).ok()
+    });
+    assert!(served.count() < 60, "the limit does not bind");
+
+    drop(clients);
+    // The limit still stands; descriptors are free again.
+    wait_for("it serves again", SHORT, || {
+        let mut client = gate.connect("ingress");
+        client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).ok()
+    });
+    for seed in 0..5 {
+        echoes(&mut gate.connect("ingress"), seed, 100_000);
+    }
+}
+
+#[test]
+fn waiting_without_descriptors_costs_no_processor_time() {
+    let gate = Ringgate::start(&stream_site(free_port().address(), ""));
+    let limit = Rlimit {
+        current: Some(gate.descriptors() as u64),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    prlimit(Some(gate.pid()), Resource::Nofile, limit).unwrap();
+    let waiting: Vec<TcpStream> = (0..20).map(|_| gate.connect("web")).collect();
+    let before = processor_ticks(&gate);
+    crate::support::holds_for("it stays", Duration::from_secs(1), || true);
+    let used = processor_ticks(&gate) - before;
+    // 100 ticks are one processor busy all the time (proc(5), CLK_TCK).
+    assert!(used < 50, "{used} ticks in a second of doing nothing");
+    drop(waiting);
+
+    let limit = Rlimit { current: Some(1000), maximum: getrlimit(Resource::Nofile).maximum };
+    prlimit(Some(gate.pid()), Resource::Nofile, limit).unwrap();
+    let mut client = HttpClient::connect(gate.address("web"));
+    client.send("GET /a HTTP/1.1\r\nHost: live.example.test\r\n\r\n");
+    assert_eq!(client.response().status, 301);
+}
+
+/// User and system time of the process so far.
+fn processor_ticks(gate: &Ringgate) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", gate.pid())).unwrap();
+    // proc(5): fields 14 and 15; the second, the name, ends with the last parenthesis.
+    let behind_name = stat.rsplit_once(") ").unwrap().1;
+    let fields = behind_name.split(' ').skip(11).take(2);
+    fields.map(|field| field.parse::<u64>().unwrap()).sum()
+}

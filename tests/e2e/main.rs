@@ -1,0 +1,21 @@
+//! ringgate from the outside: the real binary between real clients and real servers.
+//!
+//! Every test starts its own ringgate with its own configuration on ports from the kernel and reads
+//! what an operator would read: answers, bytes, the access log, exit codes. Missing peers fail a
+//! test and name the package to install.
+
+#![expect(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
+mod bulk;
+mod chains;
+mod cluster;
+mod dns;
+mod http_flow;
+mod http_routes;
+mod http_strict;
+mod life;
+mod limits;
+mod relay;
+mod support;
+mod upgrade;
+mod upgrade_refused;

@@ -1,0 +1,216 @@
+//! A relay is as good as a wire: what one side does, the other side sees. Every test runs over
+//! every way.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use crate::support::{
+    EVERY_WAY, Relayed, SHORT, bytes, expect_closed, expect_end, expect_reset, holds_for, reset,
+};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn the_upstream_goes_on_sending_after_the_client_has_ended() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        client.write_all(b"that is all").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut received = String::new();
+        upstream.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "that is all");
+
+        sends_everything(&mut upstream, &mut client);
+        upstream.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut client);
+        assert_eq!(gate.record().end(), "client");
+    }
+}
+
+#[test]
+fn the_client_goes_on_sending_after_the_upstream_has_ended() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        upstream.write_all(b"that is all").unwrap();
+        upstream.shutdown(Shutdown::Write).unwrap();
+        let mut received = String::new();
+        client.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "that is all");
+
+        sends_everything(&mut client, &mut upstream);
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut upstream);
+        assert_eq!(gate.record().end(), "upstream");
+    }
+}
+
+/// 1 MiB of bytes from one end to the other, compared.
+fn sends_everything(from: &mut (impl Write + Send), to: &mut impl Read) {
+    let sent = bytes(7, MIB);
+    let mut received = vec![0; MIB];
+    std::thread::scope(|scope| {
+        scope.spawn(|| from.write_all(&sent).unwrap());
+        to.read_exact(&mut received).unwrap();
+    });
+    assert!(received == sent, "the bytes are not what was sent");
+}
+
+#[test]
+fn the_end_of_a_client_passes_a_jammed_other_direction() {
+    for way in EVERY_WAY {
+        let Relayed { gate: _gate, client, mut upstream } = way.open();
+        jam(&mut upstream);
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut upstream);
+    }
+}
+
+#[test]
+fn a_reset_of_the_client_is_a_reset_upstream() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        client.write_all(b"x").unwrap();
+        upstream.read_exact(&mut [0]).unwrap();
+        reset(client);
+        expect_reset(&mut upstream);
+        assert_eq!(gate.record().end(), "client_reset");
+    }
+}
+
+#[test]
+fn a_reset_of_the_upstream_is_a_reset_for_the_client() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        upstream.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+        reset(upstream);
+        expect_reset(&mut client);
+        assert_eq!(gate.record().end(), "upstream_reset");
+    }
+}
+
+#[test]
+fn a_reset_behind_a_half_close_is_still_a_reset() {
+    for way in EVERY_WAY {
+        let Relayed { gate, client, mut upstream } = way.open();
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut upstream);
+        reset(client);
+        // A peer that has already been told the end sees the reset as EPIPE, and by writing only.
+        let part = bytes(1, MIB);
+        let error = std::iter::repeat_with(|| upstream.write_all(&part)).find_map(Result::err);
+        let kind = error.expect("repeats until it fails").kind();
+        let reset = matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
+        assert!(reset, "{way:?}: {kind}");
+        assert_eq!(gate.record().end(), "client_reset");
+    }
+}
+
+#[test]
+fn a_reset_of_a_client_that_does_not_read_is_a_reset_upstream() {
+    for way in EVERY_WAY {
+        let Relayed { gate, client, mut upstream } = way.open();
+        jam(&mut upstream);
+        reset(client);
+        expect_reset(&mut upstream);
+        assert_eq!(gate.record().end(), "client_reset");
+    }
+}
+
+/// Writes until every buffer between the two ends is full.
+fn jam(stream: &mut (impl Write + std::os::fd::AsFd)) {
+    stream.write_all(&bytes(3, MIB)).unwrap();
+    let socket = socket2::SockRef::from(&*stream);
+    socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while stream.write(&[0; 64 * 1024]).is_ok() {}
+    socket2::SockRef::from(&*stream).set_write_timeout(Some(SHORT)).unwrap();
+}
+
+#[test]
+fn silence_on_both_sides_ends_at_the_idle_timeout() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open_with("300ms", "1m");
+        let start = Instant::now();
+        expect_closed(&mut client);
+        expect_closed(&mut upstream);
+        let passed = start.elapsed();
+        assert!(passed > Duration::from_millis(200), "{way:?}: after {passed:?}");
+        assert!(passed < Duration::from_secs(3), "{way:?}: after {passed:?}");
+        assert_eq!(gate.record().end(), "idle");
+    }
+}
+
+#[test]
+fn a_byte_in_either_direction_puts_the_idle_timeout_off() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open_with("500ms", "1m");
+        let mut turn = 0;
+        holds_for("a talking connection stays", Duration::from_millis(1200), || {
+            turn += 1;
+            if turn % 40 != 0 {
+                return true;
+            }
+            let (from, to) = match turn % 80 {
+                0 => (&mut client, &mut upstream),
+                _ => (&mut upstream, &mut client),
+            };
+            from.write_all(b"x").and_then(|()| to.read_exact(&mut [0])).is_ok()
+        });
+        expect_closed(&mut client);
+        assert_eq!(gate.record().end(), "idle");
+    }
+}
+
+#[test]
+fn a_half_closed_connection_that_falls_silent_ends() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open_with("1h", "300ms");
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut upstream);
+        let start = Instant::now();
+        expect_closed(&mut client);
+        assert!(start.elapsed() < Duration::from_secs(3), "{way:?}: {:?}", start.elapsed());
+        assert_eq!(gate.record().end(), "half_closed_timeout");
+    }
+}
+
+#[test]
+fn a_half_closed_connection_lives_while_the_other_side_sends() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open_with("1h", "500ms");
+        client.shutdown(Shutdown::Write).unwrap();
+        expect_end(&mut upstream);
+        let mut turn = 0;
+        holds_for("a sending half stays", Duration::from_millis(1200), || {
+            turn += 1;
+            turn % 50 != 0
+                || upstream.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).is_ok()
+        });
+        drop(upstream);
+        expect_end(&mut client);
+        assert_eq!(gate.record().end(), "client");
+    }
+}
+
+#[test]
+fn a_record_counts_the_bytes_of_a_relay() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        client.write_all(&bytes(1, 1000)).unwrap();
+        upstream.read_exact(&mut [0; 1000]).unwrap();
+        upstream.write_all(&bytes(2, 3000)).unwrap();
+        client.read_exact(&mut [0; 3000]).unwrap();
+        let (from, to) = (client.local_addr().unwrap(), upstream.local_addr().unwrap());
+        drop(client);
+        expect_end(&mut upstream);
+        drop(upstream);
+
+        let record = gate.record();
+        assert_eq!(record.text("client"), from.to_string());
+        assert_eq!(record.text("endpoint"), to.to_string());
+        assert_eq!(record.number("bytes_up"), 1000, "{way:?}: {record:?}");
+        assert_eq!(record.number("bytes_down"), 3000, "{way:?}: {record:?}");
+        assert_eq!(record.end(), "client");
+    }
+}

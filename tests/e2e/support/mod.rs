@@ -1,0 +1,35 @@
+//! What every test stands on: the real binary, its peers, and waiting on conditions.
+//!
+//! A test owns its ports, its children and its directory; guards give them back when the test ends,
+//! also when it fails. Nothing here sleeps for a fixed time and hopes.
+
+mod bytes;
+mod http;
+mod netns;
+mod peers;
+mod ports;
+mod process;
+mod relayed;
+mod ringgate;
+mod shadowsocks;
+mod site;
+mod sockets;
+mod wait;
+mod web;
+
+pub(crate) use bytes::{bytes, digest, fill};
+pub(crate) use http::{HttpClient, Response};
+pub(crate) use netns::inside_namespace;
+pub(crate) use peers::{Echo, Named, Upstream};
+pub(crate) use ports::{Blackhole, ReservedPort, free_port};
+pub(crate) use process::{Process, require, run};
+pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE};
+pub(crate) use ringgate::{Ringgate, Setup, ringgate_command};
+pub(crate) use shadowsocks::{Socks, obfs_server, ss_server};
+pub(crate) use site::{l4, site, stream_site};
+pub(crate) use sockets::{
+    connect, expect_closed, expect_end, expect_reset, expect_silence, read_until, reset,
+    send_slowly,
+};
+pub(crate) use wait::{LONG, SHORT, holds_for, wait_for, wait_listening};
+pub(crate) use web::Web;

@@ -1,0 +1,142 @@
+//! Children that die with their guard, and whose words are shown when a test fails.
+
+use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::wait_for;
+
+/// A running child with everything it starts itself (Shadowsocks' plugins), in a process group of
+/// its own.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    exited: Option<ExitStatus>,
+    received: Receiver<String>,
+    seen: RefCell<Vec<String>>,
+}
+
+impl Process {
+    #[track_caller]
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (sender, received) = channel();
+        forward_lines(child.stdout.take().unwrap(), sender.clone());
+        forward_lines(child.stderr.take().unwrap(), sender);
+        Process { name, child, exited: None, received, seen: RefCell::default() }
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// The first line with `part`, of those already there or still to come. Fails when the child
+    /// says nothing of the kind in time or ends before.
+    #[track_caller]
+    pub(crate) fn line_with(&self, part: &str, limit: Duration) -> String {
+        if let Some(line) = self.lines().into_iter().find(|line| line.contains(part)) {
+            return line;
+        }
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.received.recv_timeout(left) else {
+                panic!("{}: no line with {part:?} within {limit:?}", self.name);
+            };
+            self.seen.borrow_mut().push(line.clone());
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    /// Every line so far, of stdout and stderr.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut seen = self.seen.borrow_mut();
+        seen.extend(self.received.try_iter());
+        seen.clone()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        if self.exited.is_none() {
+            self.exited = self.child.try_wait().unwrap();
+        }
+        self.exited.is_none()
+    }
+
+    /// Waits for the child to end by itself.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        wait_for(&format!("{} ends", self.name), limit, || (!self.is_running()).then_some(()));
+        self.exited.expect("it ended")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // The group still has its leader, so the id is still ours.
+            let _ = kill_process_group(self.pid(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what {} said", self.name);
+            self.lines().iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn forward_lines(pipe: impl Read + Send + 'static, lines: Sender<String>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n') {
+            let Ok(line) = line else { return };
+            if lines.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// Runs a command to its end.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> Output {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The command for a program that the tests cannot do without. It fails the test, and says what to
+/// install, when the program is missing: a test that passes because its peer is missing proves
+/// nothing.
+#[track_caller]
+pub(crate) fn require(program: &str) -> Command {
+    let package = match program {
+        "ss-server" | "ss-local" => "shadowsocks-libev",
+        "obfs-server" | "obfs-local" => "simple-obfs",
+        "ss-v2ray-plugin" => "shadowsocks-v2ray-plugin",
+        "dnsmasq" => "dnsmasq-base",
+        "unshare" | "setpriv" | "prlimit" | "mount" => "util-linux",
+        "ip" => "iproute2",
+        "sh" => "dash",
+        other => other,
+    };
+    let path = std::env::var("PATH").unwrap_or_default();
+    let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
+    let found = folders.map(|folder| Path::new(folder).join(program)).find(|file| file.is_file());
+    match found {
+        Some(file) => Command::new(file),
+        None => panic!("this test needs {program}: apt-get install {package}"),
+    }
+}

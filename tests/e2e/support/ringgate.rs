@@ -1,0 +1,200 @@
+//! The real binary, started with a configuration of the test's own.
+
+use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Process, SHORT, connect, wait_for};
+
+/// How ringgate is started.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Listeners and clusters.
+    pub(crate) config: String,
+    /// Lines of the `[server]` table; two workers unless they say otherwise.
+    pub(crate) server: String,
+    /// Environment variables.
+    pub(crate) env: Vec<(&'static str, String)>,
+    /// A command that runs what stands behind it in its own place: `setpriv …`, `prlimit …`.
+    pub(crate) through: Option<Command>,
+}
+
+/// A running ringgate; ends with its guard.
+pub(crate) struct Ringgate {
+    process: Process,
+    dir: TempDir,
+}
+
+/// `ringgate` with these arguments and a quiet environment.
+pub(crate) fn ringgate_command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+    command.args(arguments).env_remove("RINGGATE_LOG").env("NO_COLOR", "1");
+    command
+}
+
+impl Ringgate {
+    /// Starts with these listeners and clusters, two workers and an access log of its own.
+    #[track_caller]
+    pub(crate) fn start(config: &str) -> Self {
+        Setup { config: config.to_owned(), ..Setup::default() }.start()
+    }
+
+    /// Where the listener with this name listens.
+    #[track_caller]
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
+        let line = self.process.line_with(&format!("listening name={listener} "), SHORT);
+        let (_, address) = line.split_once("address=").expect("the line names the address");
+        let address = address.split_ascii_whitespace().next().expect("the address is not empty");
+        address.parse().unwrap_or_else(|error| panic!("{address}: {error}"))
+    }
+
+    /// A connection to the listener, with deadlines on both directions.
+    #[track_caller]
+    pub(crate) fn connect(&self, listener: &str) -> TcpStream {
+        connect(self.address(listener))
+    }
+
+    /// The access log once it has `count` records; fails when there are more.
+    #[track_caller]
+    pub(crate) fn records(&self, count: usize) -> Vec<Record> {
+        let records = wait_for(&format!("{count} records"), SHORT, || {
+            let records = read_records(&self.access_log());
+            (records.len() >= count).then_some(records)
+        });
+        assert_eq!(records.len(), count, "records: {records:#?}");
+        records
+    }
+
+    /// The only record there is.
+    #[track_caller]
+    pub(crate) fn record(&self) -> Record {
+        self.records(1).remove(0)
+    }
+
+    /// The records that `wanted` accepts, among any number of others, once there are `count`.
+    #[track_caller]
+    pub(crate) fn records_where(
+        &self,
+        count: usize,
+        wanted: impl Fn(&Record) -> bool,
+    ) -> Vec<Record> {
+        wait_for(&format!("{count} records"), SHORT, || {
+            let mut records = read_records(&self.access_log());
+            records.retain(&wanted);
+            (records.len() >= count).then_some(records)
+        })
+    }
+
+    pub(crate) fn access_log(&self) -> PathBuf {
+        self.dir.path().join("access.log")
+    }
+
+    pub(crate) fn pid(&self) -> Pid {
+        self.process.pid()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
+        self.process.wait_exit(limit)
+    }
+
+    #[track_caller]
+    pub(crate) fn line_with(&self, part: &str) -> String {
+        self.process.line_with(part, SHORT)
+    }
+
+    /// Memory of its own (heap and stacks, not the binary), in KiB.
+    pub(crate) fn anonymous_kib(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+        line.split_ascii_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
+    }
+}
+
+impl Setup {
+    /// Starts and waits until it is ready.
+    #[track_caller]
+    pub(crate) fn start(self) -> Ringgate {
+        let gate = self.spawn();
+        gate.process.line_with("ready workers=", SHORT);
+        gate
+    }
+
+    /// Starts and does not wait.
+    #[track_caller]
+    pub(crate) fn spawn(mut self) -> Ringgate {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("ringgate.toml");
+        fs::write(&config, self.text(dir.path())).unwrap();
+        let arguments = ["run", "-c", config.to_str().unwrap()];
+        let mut command = ringgate_command(&arguments);
+        if let Some(mut through) = self.through.take() {
+            // The wrapper may take rights away: what it starts must be able to reach all this
+            // without them.
+            fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+            let binary = dir.path().join("ringgate");
+            fs::copy(env!("CARGO_BIN_EXE_ringgate"), &binary).unwrap();
+            through.arg(binary).args(arguments).env_remove("RINGGATE_LOG").env("NO_COLOR", "1");
+            command = through;
+        }
+        command.envs(self.env).current_dir(dir.path());
+        Ringgate { process: Process::spawn(command), dir }
+    }
+
+    fn text(&self, dir: &Path) -> String {
+        let workers = if self.server.contains("workers") { "" } else { "workers = 2" };
+        let log = dir.join("access.log");
+        format!(
+            "[server]\n{workers}\n{}\n[access_log]\npath = {log:?}\nformat = \"json\"\n{}",
+            self.server, self.config
+        )
+    }
+}
+
+/// One line of the access log.
+#[derive(Debug)]
+pub(crate) struct Record(Value);
+
+impl Record {
+    /// A field that is text; empty when the record does not have it.
+    pub(crate) fn text(&self, field: &str) -> &str {
+        self.0[field].as_str().unwrap_or_default()
+    }
+
+    /// A field that is a number.
+    #[track_caller]
+    pub(crate) fn number(&self, field: &str) -> u64 {
+        let value = &self.0[field];
+        value.as_u64().unwrap_or_else(|| panic!("{field} is {value} in {self:?}"))
+    }
+
+    /// Who closed or what failed.
+    pub(crate) fn end(&self) -> &str {
+        self.text("end")
+    }
+}
+
+/// The whole lines of a JSON access log; none when the file is not there yet.
+fn read_records(file: &Path) -> Vec<Record> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"));
+    whole.lines().map(|line| Record(parse(line))).collect()
+}

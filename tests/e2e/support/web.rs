@@ -1,0 +1,73 @@
+//! A web server at the far end of a chain: what it sends and receives can be checked to the byte.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use super::{bytes, digest};
+
+/// `GET /bytes/N` answers with [`bytes`]`(N, N)`, `POST /sum` with the body's length and
+/// [`digest`]. One request per connection. Lives until the test process ends.
+pub(crate) struct Web {
+    address: SocketAddr,
+}
+
+impl Web {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                // A client that goes away in the middle of a request is for the test to notice, not
+                // for us.
+                std::thread::spawn(move || stream.and_then(answer));
+            }
+        });
+        Web { address }
+    }
+
+    /// The URL of a path on this server.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+fn answer(stream: TcpStream) -> std::io::Result<()> {
+    let mut out = stream.try_clone()?;
+    let mut input = BufReader::new(stream);
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let target = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let mut length = 0;
+    loop {
+        line.clear();
+        input.read_line(&mut line)?;
+        let field = line.trim_end().to_ascii_lowercase();
+        if field.is_empty() {
+            break;
+        }
+        if let Some(value) = field.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if field.starts_with("expect:") {
+            out.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+    }
+    let mut body = vec![0; length];
+    input.read_exact(&mut body)?;
+
+    let (status, content) = match target.strip_prefix("/bytes/").map(str::parse::<usize>) {
+        Some(Ok(count)) => ("200 OK", bytes(count as u64, count)),
+        _ if target == "/sum" => ("200 OK", sum(&body).into_bytes()),
+        _ => ("404 Not Found", Vec::new()),
+    };
+    let length = content.len();
+    let head =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    out.write_all(head.as_bytes())?;
+    out.write_all(&content)
+}
+
+/// What `POST /sum` answers for this body.
+pub(crate) fn sum(body: &[u8]) -> String {
+    format!("{} {:016x}", body.len(), digest(body))
+}
