@@ -17,6 +17,9 @@ use crate::sys::Stream;
 /// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// Ticks between two looks after stalled connections.
+const STALL_CHECK: u32 = 20;
+
 /// Slots of the wheel; limits beyond 25 s go around it more than once.
 const SLOTS: u32 = 512;
 
@@ -40,6 +43,10 @@ pub enum Fired {
     TimedOut,
     /// The worker is ending.
     Drained,
+    /// The client reset the connection while nobody read from it.
+    ClientReset,
+    /// The upstream did.
+    UpstreamReset,
 }
 
 /// The limits of one worker.
@@ -54,6 +61,8 @@ struct State {
     entries: Slab<Entry>,
     /// Keys of entries, by the tick of their next visit.
     wheel: Vec<Vec<u32>>,
+    /// Keys of entries with stalls.
+    stalled: Vec<u32>,
 }
 
 struct Entry {
@@ -72,6 +81,8 @@ struct Entry {
     /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until
     /// it fired.
     position: u32,
+    /// Directions that wait to write and so do not read.
+    stalls: u32,
 }
 
 impl Timers {
@@ -81,7 +92,7 @@ impl Timers {
         Rc::new(Timers {
             origin: Instant::now(),
             now: Cell::new(0),
-            state: RefCell::new(State { entries: Slab::new(), wheel }),
+            state: RefCell::new(State { entries: Slab::new(), wheel, stalled: Vec::new() }),
         })
     }
 
@@ -99,6 +110,7 @@ impl Timers {
             limit: ticks(limit),
             visit: 0,
             position: 0,
+            stalls: 0,
         });
         state.schedule(key, now);
         Watch { timers: Rc::clone(self), key }
@@ -121,6 +133,9 @@ impl Timers {
                     state.schedule(key as usize, now);
                 }
             }
+        }
+        if now / STALL_CHECK != past / STALL_CHECK {
+            state.check_stalled();
         }
     }
 
@@ -146,6 +161,29 @@ impl Timers {
 }
 
 impl State {
+    /// Ends stalled connections of which a stream was reset.
+    fn check_stalled(&mut self) {
+        for index in (0..self.stalled.len()).rev() {
+            let key = self.stalled[index] as usize;
+            let entry = &self.entries[key];
+            let upstream = entry.upstream.as_ref();
+            let why = if entry.client.is_reset() {
+                Fired::ClientReset
+            } else if upstream.is_some_and(|upstream| upstream.is_reset()) {
+                Fired::UpstreamReset
+            } else {
+                continue;
+            };
+            if entry.fired == Fired::No {
+                self.unschedule(key);
+                self.entries[key].fire_reset(why);
+            } else {
+                // Nobody read from the survivor, so that the end of its reading side woke nobody.
+                self.entries[key].shutdown();
+            }
+        }
+    }
+
     /// Puts an entry that is in no slot into that of its due tick, or of the farthest tick there
     /// is.
     fn schedule(&mut self, key: usize, now: u32) {
@@ -170,15 +208,32 @@ impl State {
 impl Entry {
     fn fire(&mut self, why: Fired) {
         self.fired = why;
-        if self.idle || (self.expiry, why) == (Expiry::Read, Fired::TimedOut) {
-            self.client.shutdown_read();
-            return;
+        match (self.expiry, why) {
+            _ if self.idle => self.client.shutdown_read(),
+            (Expiry::Read, Fired::TimedOut) => self.client.shutdown_read(),
+            (Expiry::Upstream, Fired::TimedOut) => {
+                if let Some(upstream) = &self.upstream {
+                    upstream.shutdown();
+                }
+            }
+            _ => self.shutdown(),
         }
+    }
+
+    /// Wakes the task that reads from the survivor. Its peer must hear of a reset, not of an end.
+    fn fire_reset(&mut self, why: Fired) {
+        self.fired = why;
+        if why == Fired::UpstreamReset {
+            self.client.shutdown_read();
+        } else if let Some(upstream) = &self.upstream {
+            upstream.shutdown_read();
+        }
+    }
+
+    fn shutdown(&self) {
+        self.client.shutdown();
         if let Some(upstream) = &self.upstream {
             upstream.shutdown();
-        }
-        if (self.expiry, why) != (Expiry::Upstream, Fired::TimedOut) {
-            self.client.shutdown();
         }
     }
 }
@@ -223,6 +278,17 @@ impl Watch {
         drop(replaced);
     }
 
+    /// Says that a direction waits to write, as long as the result lives.
+    pub fn stall(&self) -> Stall<'_> {
+        let state = &mut *self.timers.state.borrow_mut();
+        let entry = &mut state.entries[self.key];
+        entry.stalls += 1;
+        if entry.stalls == 1 {
+            state.stalled.push(self.key as u32);
+        }
+        Stall { watch: self }
+    }
+
     /// Why the streams were shut down, if they were.
     pub fn fired(&self) -> Fired {
         self.entry(|entry| entry.fired)
@@ -242,6 +308,26 @@ impl Drop for Watch {
         let entry = state.entries.remove(self.key);
         drop(state);
         drop(entry);
+    }
+}
+
+/// A direction that waits to write.
+pub struct Stall<'a> {
+    watch: &'a Watch,
+}
+
+impl Drop for Stall<'_> {
+    fn drop(&mut self) {
+        let state = &mut *self.watch.timers.state.borrow_mut();
+        let entry = &mut state.entries[self.watch.key];
+        entry.stalls -= 1;
+        if entry.stalls == 0 {
+            let key = self.watch.key as u32;
+            // Few connections are stalled at a time, and they wait longer than this search.
+            if let Some(index) = state.stalled.iter().position(|&stalled| stalled == key) {
+                state.stalled.swap_remove(index);
+            }
+        }
     }
 }
 

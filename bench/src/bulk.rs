@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::RecvFlags;
 use serde_json::json;
 
 use crate::dial::{STEP_TIMEOUT, Target, dial};
 use crate::poller::Poller;
 use crate::sink::{BUFFER, discard};
+use crate::source::Source;
 use crate::{usage, while_doing};
 
 /// A counted run that has not ended by then has failed.
@@ -146,6 +147,7 @@ struct Flow {
     discard: RecvFlags,
     poller: Poller,
     buffer: Vec<u8>,
+    source: Source,
     opened: Instant,
     /// Bytes over all lanes; the sum of `Lane::moved`.
     moved: u64,
@@ -172,7 +174,8 @@ impl Flow {
             direction: load.direction,
             discard: discard(load.copy),
             poller: Poller::new()?,
-            buffer: vec![0x5a; BUFFER],
+            buffer: vec![0; BUFFER],
+            source: Source::new()?,
             opened: Instant::now(),
             moved: 0,
             open_lanes: 0,
@@ -208,11 +211,8 @@ impl Flow {
     /// One buffer on one lane.
     fn turn(&mut self, key: usize) -> io::Result<()> {
         let lane = &mut self.lanes[key];
-        let most = BUFFER.min(usize::try_from(lane.left).unwrap_or(usize::MAX));
         let moved = match self.direction {
-            Direction::Up => {
-                rustix::net::send(&lane.stream, &self.buffer[..most], SendFlags::NOSIGNAL)
-            }
+            Direction::Up => self.source.send(&lane.stream, lane.left),
             Direction::Down => rustix::net::recv(&lane.stream, &mut self.buffer[..], self.discard)
                 .map(|(_, length)| length),
         };

@@ -13,6 +13,7 @@ mod histogram;
 mod idle;
 mod poller;
 mod sink;
+mod source;
 mod usage;
 
 use std::io;

@@ -18,6 +18,7 @@ use rustix::net::{RecvFlags, SendFlags};
 
 use crate::dial::head_end;
 use crate::poller::Poller;
+use crate::source::Source;
 use crate::{usage, while_doing};
 
 pub(crate) const BUFFER: usize = 256 * 1024;
@@ -88,6 +89,7 @@ pub(crate) fn serve(listener: TcpListener, manner: Manner, deadline: Instant) ->
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
     let mut buffer = vec![0; BUFFER];
+    let source = Source::new()?;
     let mut ready = Vec::new();
     while Instant::now() < deadline {
         poller.wait(deadline, &mut ready)?;
@@ -97,7 +99,7 @@ pub(crate) fn serve(listener: TcpListener, manner: Manner, deadline: Instant) ->
                 continue;
             }
             let Some(connection) = &mut connections[key] else { continue };
-            let next = match connection.turn(&mut buffer, manner.discard) {
+            let next = match connection.turn(&mut buffer, &source, manner.discard) {
                 Ok(next) => next,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 // What goes wrong on one connection ends that connection: its client sees it.
@@ -176,7 +178,7 @@ enum Next {
 
 impl Connection {
     /// One turn: at most one buffer is moved, so that all connections get on alike.
-    fn turn(&mut self, buffer: &mut [u8], discard: RecvFlags) -> io::Result<Next> {
+    fn turn(&mut self, buffer: &mut [u8], source: &Source, discard: RecvFlags) -> io::Result<Next> {
         match &mut self.job {
             Job::Head(_) | Job::Command(_) => self.read_opening(buffer),
             Job::Discard { count } => {
@@ -193,8 +195,7 @@ impl Connection {
                 }
             }
             Job::Send { left } => {
-                let length = buffer.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                let sent = rustix::net::send(&self.stream, &buffer[..length], SendFlags::NOSIGNAL)?;
+                let sent = source.send(&self.stream, *left)?;
                 *left -= sent as u64;
                 if *left == 0 {
                     self.stream.shutdown(Shutdown::Write)?;

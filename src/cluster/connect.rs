@@ -106,7 +106,8 @@ async fn attempt(
     match watch.fired() {
         Fired::TimedOut => Err(Attempt::TimedOut),
         Fired::Drained => Err(Attempt::Drained),
-        Fired::No => {
+        // A reset shows as the connect's result.
+        Fired::No | Fired::ClientReset | Fired::UpstreamReset => {
             stream.connect_result().map_err(Attempt::Failed)?;
             Ok(Rc::clone(&stream))
         }

@@ -355,7 +355,7 @@ impl<'c> Site<'c> {
                 Next::Close
             }
             Fired::Drained => self.gone(End::Drain),
-            Fired::No => self.gone(End::Client),
+            Fired::No | Fired::ClientReset | Fired::UpstreamReset => self.gone(End::Client),
         }
     }
 

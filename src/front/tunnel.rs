@@ -24,6 +24,8 @@ use crate::timers::{Expiry, Fired, Watch};
 
 /// Bytes of an upstream's head, interim answers before it included.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
+/// Bytes of the client that wait for the 101. Beyond it they wait in the socket.
+const MAX_HELD: usize = 64 * 1024;
 /// Interim answers (RFC 9110 section 15.2) before the real one.
 const MAX_INTERIM: usize = 16;
 
@@ -79,13 +81,13 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
     let upstream = &*lease.stream;
 
     // 2. The head and the payload that may go with it, in one write.
-    let (mut up, held) = upgrade.split(pool);
+    let (mut up, mut held) = upgrade.split(pool);
     watch.set_upstream(Some(&lease.stream));
     watch.restart(timeouts.idle, Expiry::Upstream);
     let mut down = Flow::new(pool, Vec::new());
 
     // 3. The upstream's answer, while early data goes on.
-    let sending = send_early(&mut up, &conn.client, upstream, watch);
+    let sending = send_early(&mut up, &mut held, (&*conn.client, upstream), pool, watch);
     let answer = match Box::pin(until_answered(sending, read_answer(upstream, pool))).await {
         // Nobody is left to take the answer.
         Err(gone) => {
@@ -93,6 +95,10 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
                 ClientGone::Reset => relay::break_off(&conn.client, upstream, Side::Client),
                 ClientGone::Ended => End::Client,
             };
+            return upgrade.record(conn, &lease, &up, &down, None, end);
+        }
+        Ok(Err(_)) if watch.fired() == Fired::ClientReset => {
+            let end = relay::break_off(&conn.client, upstream, Side::Client);
             return upgrade.record(conn, &lease, &up, &down, None, end);
         }
         Ok(Err(failure)) => {
@@ -191,30 +197,34 @@ enum ClientGone {
     Ended,
 }
 
-/// Sends what the flow may send, and then only looks out for the client's leaving.
+/// Sends what the flow may send, and then holds back what comes and looks out for the client's leaving.
 async fn send_early(
     up: &mut Flow,
-    client: &Stream,
-    upstream: &Stream,
+    held: &mut Vec<u8>,
+    (client, upstream): (&Stream, &Stream),
+    pool: &Pool,
     watch: &Watch,
 ) -> ClientGone {
     match up.run(client, upstream, watch).await {
         Err(Broken::From(_)) => return ClientGone::Reset,
-        // The upstream takes no more, but it may have answered before; or early data has ended, and
-        // the upstream was told.
-        Err(Broken::To(_)) => {}
-        Ok(()) if up.ended() => {}
-        Ok(()) => {
-            client.readable().await;
-            match client.peek(&mut [0]) {
-                // It waits for a 101 that it will not read; nginx and Envoy give up here, too.
-                Ok(0) => return ClientGone::Ended,
-                // Bytes that have to wait.
-                Ok(_) | Err(Errno::AGAIN) => {}
-                Err(_) => return ClientGone::Reset,
-            }
+        // The upstream takes no more, but it may have answered before.
+        Err(Broken::To(_)) => return std::future::pending().await,
+        // Early data has ended, and the upstream was told.
+        Ok(()) if up.ended() => return std::future::pending().await,
+        Ok(()) => {}
+    }
+    while held.len() < MAX_HELD {
+        client.readable().await;
+        let mut buffer = pool.buffer();
+        match client.recv(&mut buffer[..MAX_HELD - held.len()]) {
+            // It waits for a 101 that it will not use; nginx and Envoy give up here, too.
+            Ok(0) => return ClientGone::Ended,
+            Ok(read) => held.extend_from_slice(&buffer[..read]),
+            Err(Errno::AGAIN) => {}
+            Err(_) => return ClientGone::Reset,
         }
     }
+    let _stall = watch.stall();
     std::future::pending().await
 }
 
@@ -255,9 +265,9 @@ impl NoAnswer {
         match (fired, self) {
             (Fired::TimedOut, _) => (504, End::ResponseTimeout),
             (Fired::Drained, _) => (503, End::Drain),
-            (Fired::No, NoAnswer::Closed) => (502, End::Upstream),
-            (Fired::No, NoAnswer::Reset) => (502, End::UpstreamReset),
-            (Fired::No, NoAnswer::Malformed) => (502, End::BadResponse),
+            (_, NoAnswer::Closed) => (502, End::Upstream),
+            (_, NoAnswer::Reset) => (502, End::UpstreamReset),
+            (_, NoAnswer::Malformed) => (502, End::BadResponse),
         }
     }
 }
@@ -329,9 +339,9 @@ async fn pass_answer(
     loop {
         if down.flush(&conn.client, watch).await.is_err() {
             return match watch.fired() {
-                Fired::No => End::ClientReset,
                 Fired::TimedOut => End::Idle,
                 Fired::Drained => End::Drain,
+                _ => End::ClientReset,
             };
         }
         if let Some(end) = end {
@@ -343,8 +353,8 @@ async fn pass_answer(
             Ok(0) => Some(match (answer.body, watch.fired()) {
                 (_, Fired::TimedOut) => End::Idle,
                 (_, Fired::Drained) => End::Drain,
-                (Body::UntilClose, Fired::No) => End::Done,
-                (_, Fired::No) => End::Upstream,
+                (Body::UntilClose, _) => End::Done,
+                _ => End::Upstream,
             }),
             Ok(read) => {
                 watch.touch();

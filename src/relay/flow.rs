@@ -152,7 +152,10 @@ impl Flow {
                     return Ok(());
                 }
             }
-            to.writable().await;
+            {
+                let _stall = watch.stall();
+                to.writable().await;
+            }
             watch.touch();
         }
     }

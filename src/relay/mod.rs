@@ -47,32 +47,32 @@ pub async fn run(
     half_closed: Duration,
 ) -> End {
     let first_end = Cell::new(None);
-    let first = |side| {
+    let ended = |side| {
         // The end of a limit looks like the end of both streams; it is neither side's doing.
-        if first_end.get().is_none() && watch.fired() == Fired::No {
+        if watch.fired() != Fired::No {
+            return Err(side);
+        }
+        if first_end.get().is_none() {
             first_end.set(Some(side));
             watch.restart(half_closed, Expiry::Both);
         }
+        Ok(())
     };
-    let result = {
-        let up = async {
-            up.run(client, upstream, watch).await.map_err(|broken| broken.side(Side::Client))?;
-            first(Side::Client);
-            Ok(())
-        };
-        let down = async {
-            down.run(upstream, client, watch)
-                .await
-                .map_err(|broken| broken.side(Side::Upstream))?;
-            first(Side::Upstream);
-            Ok(())
-        };
-        both(up, down).await
+    let up = async {
+        let result = up.run(client, upstream, watch).await;
+        result.map_err(|broken| broken.side(Side::Client)).and_then(|()| ended(Side::Client))
     };
+    let down = async {
+        let result = down.run(upstream, client, watch).await;
+        result.map_err(|broken| broken.side(Side::Upstream)).and_then(|()| ended(Side::Upstream))
+    };
+    let result = both(up, down).await;
     match (watch.fired(), result, first_end.get()) {
         (Fired::TimedOut, _, None) => End::Idle,
         (Fired::TimedOut, _, Some(_)) => End::HalfClosedTimeout,
         (Fired::Drained, ..) => End::Drain,
+        (Fired::ClientReset, ..) => break_off(client, upstream, Side::Client),
+        (Fired::UpstreamReset, ..) => break_off(client, upstream, Side::Upstream),
         (Fired::No, Err(side), _) => break_off(client, upstream, side),
         (Fired::No, Ok(()), Some(Side::Upstream)) => End::Upstream,
         (Fired::No, Ok(()), _) => End::Client,

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use monoio::net::TcpStream;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 use rustix::net::{SocketAddrUnix, sockopt};
 
@@ -123,6 +124,13 @@ impl Stream {
     /// `AGAIN` when nothing fits; `PIPE` or `CONNRESET` when the peer is gone; else as send(2).
     pub fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         retry(|| net::send(self.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+    }
+
+    /// The peer has reset the connection. Unlike a read this takes nothing, also when bytes wait.
+    pub fn is_reset(&self) -> bool {
+        let mut polled = [PollFd::new(self, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
     }
 
     /// Ends the writing side: the peer reads the end of the stream after what was sent.

@@ -136,6 +136,8 @@ fn all_tunnels_ended_well(gate: &Ringgate) {
     let tunnels = gate.records_where(4, |record| record.text("route") != "/*");
     for record in tunnels {
         assert_eq!(record.number("status"), 101, "{record:?}");
-        assert!(["client", "upstream"].contains(&record.end()), "{record:?}");
+        // Real parts end a connection with a reset when they leave bytes unread.
+        let end = record.end();
+        assert!(end.starts_with("client") || end.starts_with("upstream"), "{record:?}");
     }
 }

@@ -106,11 +106,11 @@ fn the_first_matching_route_wins_and_redirects_as_told() {
         assert_eq!(response.status, status, "{target}");
         assert_eq!(response.field("location"), location, "{target}");
     }
-    let record = &gate.records(cases.len())[1];
-    assert_eq!(record.text("path"), "/old/a/b?q=1");
+    let records = gate.records(cases.len());
+    let record = records.iter().find(|record| record.text("path") == "/old/a/b?q=1").unwrap();
     assert_eq!(record.text("route"), "/old/*");
     assert_eq!(record.text("method"), "GET");
-    assert_eq!(record.text("host"), "a.test:8080");
+    assert_eq!(record.text("host"), "a.test");
     assert_eq!(record.number("status"), 308);
     assert_eq!(record.end(), "done");
     assert_eq!(record.text("relay"), "none");

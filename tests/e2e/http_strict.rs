@@ -166,7 +166,10 @@ fn the_authority_of_an_absolute_form_must_agree_with_host() {
     let name = "live.example.test";
     site.redirects("the same", absolute(name, name), location);
     site.redirects("another case", absolute(name, "LIVE.Example.TEST"), location);
-    site.redirects("with the port", absolute("live.example.test:80", name), location);
+    site.redirects("the default port", absolute("live.example.test:80", name), location);
+    let with_port = "live.example.test:8080";
+    site.redirects("with the port", absolute(with_port, with_port), location);
+    site.refuses("another port", &[400], absolute(with_port, name));
     site.refuses("another host", &[400], absolute("other.example.test", name));
     site.refuses("user information", &[400], absolute("user@live.example.test", name));
     site.refuses("no authority", &[400], absolute("", name));

@@ -15,6 +15,7 @@ mod http_routes;
 mod http_strict;
 mod life;
 mod limits;
+mod listeners;
 mod relay;
 mod support;
 mod upgrade;

@@ -260,7 +260,7 @@ fn a_tunnel_has_one_record_and_it_is_complete() {
     let record = gate.record();
     let fields = [
         ("listener", "web"),
-        ("protocol", "http"),
+        ("protocol", "HTTP/1.1"),
         ("client", from.as_str()),
         ("method", "GET"),
         ("host", "live.example.test"),

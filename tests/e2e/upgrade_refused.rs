@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blackhole, HttpClient, Ringgate, SHORT, UPGRADE, Upstream, bytes, expect_closed, free_port,
-    read_until, reset, site, stream_site,
+    Blackhole, HttpClient, Ringgate, SHORT, UPGRADE, Upstream, bytes, expect_closed, expect_end,
+    expect_reset, expect_silence, free_port, read_until, reset, site, stream_site,
 };
 
 /// A site, its upstream, and a client whose upgrade the upstream has read.
@@ -212,19 +212,33 @@ fn an_upstream_that_drops_syns_is_504() {
 }
 
 #[test]
-fn a_client_that_leaves_before_the_answer_ends_the_request() {
-    for by_reset in [false, true] {
-        let Asked { gate, client, mut upstream } = ask("");
-        if by_reset {
-            reset(client.stream);
-        } else {
-            drop(client);
-        }
-        // An orderly end may be passed on as a half-close; the upstream's end then finishes it.
-        expect_closed(&mut upstream);
+fn a_client_that_breaks_off_before_the_answer_ends_the_request() {
+    for route in ["early_data = false", "early_data = true"] {
+        let Asked { gate, client, mut upstream } = ask(route);
+        reset(client.stream);
+        expect_reset(&mut upstream);
+        assert_eq!(gate.record().end(), "client_reset", "{route}");
+    }
+}
+
+#[test]
+fn a_client_that_breaks_off_behind_bytes_that_wait_ends_the_request() {
+    let Asked { gate, mut client, mut upstream } = ask("early_data = false");
+    client.send(bytes(1, 100_000));
+    expect_silence(&mut upstream, Duration::from_millis(100));
+    reset(client.stream);
+    expect_reset(&mut upstream);
+    assert_eq!(gate.record().end(), "client_reset");
+}
+
+#[test]
+fn the_end_of_a_client_before_the_answer_is_passed_on() {
+    for route in ["early_data = false", "early_data = true"] {
+        let Asked { gate, client, mut upstream } = ask(route);
+        client.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        expect_end(&mut upstream);
         drop(upstream);
-        let end = gate.record();
-        assert!(end.end().starts_with("client"), "{by_reset}: {end:?}");
+        gate.record();
     }
 }
 

@@ -39,6 +39,11 @@ impl HttpClient {
         HttpClient { stream: connect(address), buffer: Vec::new() }
     }
 
+    /// On a connection that is already open and from which nothing was read.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        HttpClient { stream, buffer: Vec::new() }
+    }
+
     #[track_caller]
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
@@ -119,10 +124,12 @@ impl HttpClient {
     #[track_caller]
     fn read_more(&mut self, what: &str) {
         let mut buffer = [0; 16 * 1024];
-        let read = self.stream.read(&mut buffer);
-        let so_far = String::from_utf8_lossy(&self.buffer);
-        let count = read.unwrap_or_else(|error| panic!("{what}: {error} after {so_far:?}"));
-        assert!(count > 0, "{what}: the end after {so_far:?}");
-        self.buffer.extend_from_slice(&buffer[..count]);
+        match self.stream.read(&mut buffer) {
+            Ok(count @ 1..) => self.buffer.extend_from_slice(&buffer[..count]),
+            other => {
+                let so_far = String::from_utf8_lossy(&self.buffer);
+                panic!("{what}: {other:?} after {so_far:?}")
+            }
+        }
     }
 }

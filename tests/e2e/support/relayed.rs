@@ -20,6 +20,13 @@ pub(crate) struct Way {
     pub(crate) driver: &'static str,
 }
 
+impl Way {
+    /// What the handshake of a tunnel adds to a record's bytes, up and down.
+    pub(crate) fn handshake(self) -> (u64, u64) {
+        if self.tunnel { (UPGRADE.len() as u64, SWITCHING.len() as u64) } else { (0, 0) }
+    }
+}
+
 /// Both ends of what ringgate relays; in a tunnel the handshake is already over.
 pub(crate) struct Relayed {
     pub(crate) gate: Ringgate,

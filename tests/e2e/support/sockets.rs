@@ -2,10 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::thread::park_timeout;
 use std::time::Duration;
 
 use super::SHORT;
+use super::wait::let_it_be_read;
 
 /// Connects; reads and writes fail after [`SHORT`] instead of hanging the test.
 #[track_caller]
@@ -73,11 +73,10 @@ pub(crate) fn read_until(stream: &mut TcpStream, mark: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
     let mut buffer = [0; 4096];
     while !all.windows(mark.len()).any(|window| window == mark) {
-        let read = stream.read(&mut buffer);
-        let so_far = String::from_utf8_lossy(&all);
-        let count = read.unwrap_or_else(|error| panic!("{error} after {so_far:?}"));
-        assert!(count > 0, "the end after {so_far:?}");
-        all.extend_from_slice(&buffer[..count]);
+        match stream.read(&mut buffer) {
+            Ok(count @ 1..) => all.extend_from_slice(&buffer[..count]),
+            other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&all)),
+        }
     }
     all
 }
@@ -87,9 +86,7 @@ pub(crate) fn read_until(stream: &mut TcpStream, mark: &[u8]) -> Vec<u8> {
 pub(crate) fn send_slowly(stream: &mut TcpStream, parts: &[&[u8]]) {
     for (index, part) in parts.iter().enumerate() {
         if index > 0 {
-            // No condition tells that the other process has read: this is the one place that only
-            // lets time pass.
-            park_timeout(Duration::from_millis(5));
+            let_it_be_read();
         }
         stream.write_all(part).unwrap();
     }

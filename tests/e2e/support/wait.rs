@@ -37,6 +37,12 @@ pub(crate) fn holds_for(what: &str, time: Duration, mut condition: impl FnMut() 
     }
 }
 
+/// Gives the other process time to read what was sent. No condition tells that it has; when it has
+/// not, two segments are read as one, which must give the same result.
+pub(super) fn let_it_be_read() {
+    park_timeout(Duration::from_millis(5));
+}
+
 /// Waits until a TCP socket of this network namespace listens on `port`, without connecting to it.
 #[track_caller]
 pub(crate) fn wait_listening(port: u16) {
