@@ -285,7 +285,12 @@ impl<'c> Site<'c> {
         connection: Connection,
         out: &mut Vec<u8>,
     ) -> u16 {
-        answer::begin(out, redirect.status, &self.conn.context.date());
+        let date = self.conn.context.date();
+        if redirect.host.is_none() && request.host.is_empty() {
+            plain_answer(400, "a redirect needs a Host\n", &date, connection, out);
+            return 400;
+        }
+        answer::begin(out, redirect.status, &date);
         out.extend_from_slice(b"location: ");
         route::write_location(redirect, route, request, out);
         out.extend_from_slice(b"\r\n");

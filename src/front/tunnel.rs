@@ -104,6 +104,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         Ok(Err(failure)) => {
             let (status, end) = failure.judge(watch.fired());
             upgrade.record(conn, &lease, &up, &down, Some(status), end);
+            drop(lease);
             return fail(conn, watch, status).await;
         }
         Ok(Ok(answer)) => answer,
@@ -197,7 +198,8 @@ enum ClientGone {
     Ended,
 }
 
-/// Sends what the flow may send, and then holds back what comes and looks out for the client's leaving.
+/// Sends what the flow may send, and then holds back what comes and looks out for the client's
+/// leaving.
 async fn send_early(
     up: &mut Flow,
     held: &mut Vec<u8>,

@@ -19,8 +19,8 @@ const BULK_STREAK: u8 = 4;
 const THIN_TURN: usize = 16 * 1024;
 /// So many such turns in a row and the flow is copied again.
 const THIN_STREAK: u8 = 8;
-/// Bytes after which a flow lets the others of its worker have a turn: about 1.5 ms of work. Each turn
-/// costs the wake-up of both peers, so that 1 MiB costs a third more CPU for a byte of bulk.
+/// Bytes after which a flow lets the others of its worker have a turn: about 1.5 ms of work. Each
+/// turn costs the wake-up of both peers, so that 1 MiB costs a third more CPU for a byte of bulk.
 const TURN_BUDGET: usize = 4 * 1024 * 1024;
 
 /// Why a flow stopped before its end.

@@ -34,7 +34,8 @@ impl Pipe {
     /// EMFILE or ENFILE from pipe2(2); `Unsupported` when the pipe is too small to be worth it.
     pub fn new(sizes: &[usize]) -> io::Result<Pipe> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that results.
+        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that
+        // results.
         let granted = sizes.iter().find_map(|&size| fcntl_setpipe_size(&writer, size).ok());
         let size = match granted {
             Some(size) => size,

@@ -110,7 +110,8 @@ impl Chunked {
                 Size(size * 16 + digit, digits + 1)
             }
             (Size(size, 1..), b'\r') => SizeEnd(size),
-            // White space may stand before the semicolon, but only senders up to no good put it there.
+            // White space may stand before the semicolon, but only senders up to no good put it
+            // there.
             (Size(size, 1..), b';') => Extension(size),
             (Extension(size), b'\r') => SizeEnd(size),
             (Extension(_), b'\n') => return None,
