@@ -28,7 +28,8 @@ enum Command {
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///
-    /// Exit codes: 0 all are good, 64 one is not; everything wrong is listed.
+    /// Looks at the files alone: not at ports, CPUs or log files of this machine. Exit codes: 0 all
+    /// are good, 64 one is not; what is wrong is listed.
     Check {
         /// TOML files.
         #[arg(required = true)]
@@ -49,14 +50,15 @@ struct Run {
 /// Does what the command line asks for.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
-        Command::Run(run) if run.print_default_config => print_default(),
+        Command::Run(run) if run.print_default_config => print(config::DEFAULT),
         Command::Run(run) => serve(run.config.as_deref()),
         Command::Check { files } => check(&files),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            // A full disk or a closed pipe must not turn an error into a crash.
+            let _ = writeln!(std::io::stderr(), "{error}");
             error.exit_code()
         }
     }
@@ -68,7 +70,7 @@ fn serve(file: Option<&Path>) -> Result<(), Error> {
         None => config::parse("the built-in example", config::DEFAULT, Path::new("."))
             .map_err(|errors| Error::Configuration(errors.to_string()))?,
     };
-    control::init_logging(&config.log);
+    control::init_logging(&config.log)?;
     if file.is_none() {
         tracing::info!(
             "no --config: serving the built-in example (--print-default-config shows it)"
@@ -81,7 +83,7 @@ fn check(files: &[PathBuf]) -> Result<(), Error> {
     let mut report = String::new();
     for file in files {
         match load(file) {
-            Ok(_) => println!("{}: ok", file.display()),
+            Ok(_) => print(&format!("{}: ok\n", file.display()))?,
             Err(error) => report.push_str(&format!("{error}\n\n")),
         }
     }
@@ -92,8 +94,9 @@ fn load(file: &Path) -> Result<Config, Error> {
     config::load(file).map_err(|errors| Error::Configuration(errors.to_string()))
 }
 
-fn print_default() -> Result<(), Error> {
-    std::io::stdout()
-        .write_all(config::DEFAULT.as_bytes())
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
         .map_err(|error| Error::start("cannot write to stdout", error, ""))
 }

@@ -81,8 +81,10 @@ struct Entry {
     /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until
     /// it fired.
     position: u32,
-    /// Directions that wait to write and so do not read.
+    /// Reasons why nobody reads from one of the streams.
     stalls: u32,
+    /// Position in `stalled`, while there are such reasons.
+    stall_position: u32,
 }
 
 impl Timers {
@@ -111,6 +113,7 @@ impl Timers {
             visit: 0,
             position: 0,
             stalls: 0,
+            stall_position: 0,
         });
         state.schedule(key, now);
         Watch { timers: Rc::clone(self), key }
@@ -144,17 +147,21 @@ impl Timers {
         self.end(|entry| entry.idle);
     }
 
-    /// Ends everything.
+    /// Ends everything, also what was ended more gently before.
     pub fn end_all(&self) {
-        self.end(|_| true);
+        self.end(|entry| {
+            entry.idle = false;
+            true
+        });
     }
 
-    fn end(&self, which: impl Fn(&Entry) -> bool) {
+    fn end(&self, which: impl Fn(&mut Entry) -> bool) {
         let state = &mut *self.state.borrow_mut();
-        let keys =
-            state.entries.iter().filter(|(_, entry)| entry.fired == Fired::No && which(entry));
-        for key in keys.map(|(key, _)| key).collect::<Vec<_>>() {
-            state.unschedule(key);
+        let keys = state.entries.iter_mut().filter_map(|(key, entry)| which(entry).then_some(key));
+        for key in keys.collect::<Vec<_>>() {
+            if state.entries[key].fired == Fired::No {
+                state.unschedule(key);
+            }
             state.entries[key].fire(Fired::Drained);
         }
     }
@@ -209,7 +216,8 @@ impl Entry {
     fn fire(&mut self, why: Fired) {
         self.fired = why;
         match (self.expiry, why) {
-            _ if self.idle => self.client.shutdown_read(),
+            // What is idle ends after what it has sent already.
+            (_, Fired::Drained) if self.idle => self.client.shutdown_read(),
             (Expiry::Read, Fired::TimedOut) => self.client.shutdown_read(),
             (Expiry::Upstream, Fired::TimedOut) => {
                 if let Some(upstream) = &self.upstream {
@@ -252,14 +260,18 @@ impl Watch {
         self.entry(|entry| entry.active = now);
     }
 
-    /// Another limit, from now on.
+    /// Another limit, from now on, also after one that ran out: what [`Watch::fired`] said is gone,
+    /// so ask before.
     pub fn restart(&self, limit: Duration, expiry: Expiry) {
         let now = self.timers.now.get();
         let state = &mut *self.timers.state.borrow_mut();
         let entry = &mut state.entries[self.key];
         (entry.active, entry.limit, entry.expiry) = (now, ticks(limit), expiry);
         let sooner = now.wrapping_add(entry.limit).wrapping_sub(entry.visit) as i32;
-        if entry.fired == Fired::No && sooner < 0 {
+        if entry.fired != Fired::No {
+            entry.fired = Fired::No;
+            state.schedule(self.key, now);
+        } else if sooner < 0 {
             state.unschedule(self.key);
             state.schedule(self.key, now);
         }
@@ -278,12 +290,13 @@ impl Watch {
         drop(replaced);
     }
 
-    /// Says that a direction waits to write, as long as the result lives.
+    /// Says that one of the streams is not read from, as long as the result lives.
     pub fn stall(&self) -> Stall<'_> {
         let state = &mut *self.timers.state.borrow_mut();
         let entry = &mut state.entries[self.key];
         entry.stalls += 1;
         if entry.stalls == 1 {
+            entry.stall_position = state.stalled.len() as u32;
             state.stalled.push(self.key as u32);
         }
         Stall { watch: self }
@@ -311,7 +324,7 @@ impl Drop for Watch {
     }
 }
 
-/// A direction that waits to write.
+/// A stream that is not read from.
 pub struct Stall<'a> {
     watch: &'a Watch,
 }
@@ -322,10 +335,10 @@ impl Drop for Stall<'_> {
         let entry = &mut state.entries[self.watch.key];
         entry.stalls -= 1;
         if entry.stalls == 0 {
-            let key = self.watch.key as u32;
-            // Few connections are stalled at a time, and they wait longer than this search.
-            if let Some(index) = state.stalled.iter().position(|&stalled| stalled == key) {
-                state.stalled.swap_remove(index);
+            let position = entry.stall_position;
+            state.stalled.swap_remove(position as usize);
+            if let Some(&moved) = state.stalled.get(position as usize) {
+                state.entries[moved as usize].stall_position = position;
             }
         }
     }

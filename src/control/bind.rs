@@ -1,8 +1,10 @@
 //! Listening sockets for all workers, bound before anything else starts, so that a port that is not
 //! to be had is an error and not half a service.
 
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -96,11 +98,18 @@ impl Bound {
         }
     }
 
-    /// Removes the paths of Unix sockets: nobody listens there any more.
-    pub(super) fn remove_paths(&self) {
-        for path in &self.paths {
-            let _ = std::fs::remove_file(path);
+    /// Removes the paths of Unix sockets: nobody listens there any more, and another process may.
+    pub(super) fn remove_paths(&mut self) {
+        for path in self.paths.drain(..) {
+            let _ = fs::remove_file(path);
         }
+    }
+}
+
+impl Drop for Bound {
+    /// For a start that failed.
+    fn drop(&mut self) {
+        self.remove_paths();
     }
 }
 
@@ -122,12 +131,15 @@ fn bind_path(path: &PathBuf, config: &Listener) -> io::Result<TcpListener> {
     match sys::listen(&address, options(config, false)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // A process that died leaves its socket behind, and nobody answers there.
-            let abandoned = UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            // Connecting to a file that is no socket is refused, too, and that file is somebody's.
+            let abandoned = fs::symlink_metadata(path)
+                .is_ok_and(|found| found.file_type().is_socket())
+                && UnixStream::connect(path)
+                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
             if !abandoned {
                 return Err(error);
             }
-            std::fs::remove_file(path)?;
+            fs::remove_file(path)?;
             sys::listen(&address, options(config, false))
         }
         result => result,
@@ -147,8 +159,8 @@ fn options(config: &Listener, reuse_port: bool) -> Listen {
 fn advice(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Ip(_), io::ErrorKind::AddrInUse) => {
-            "another process listens there (`ss -ltnp` shows which): stop it, or choose \
-             another port"
+            "another process (`ss -ltnp` shows which) or another listener of this \
+             configuration listens there: stop it, or choose another port"
         }
         (Address::Ip(_), io::ErrorKind::PermissionDenied) => {
             "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= in a \
@@ -158,7 +170,7 @@ fn advice(address: &Address, error: &io::Error) -> &'static str {
             "no interface of this machine has the address (`ip addr` shows them)"
         }
         (Address::Unix(_), io::ErrorKind::AddrInUse) => {
-            "another process listens there, or the file is no socket: stop it, or remove the file"
+            "another process listens there, or the file is no socket: stop it, or choose another path"
         }
         (Address::Unix(_), _) => {
             "the directory must exist and this user must be allowed to write there"

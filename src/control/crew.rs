@@ -13,8 +13,9 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::worker::{self, Command, Running, Setup};
 
-/// Pipes that one worker may have open at most.
-const MAX_PIPES: u64 = 2048;
+/// Pipes that one worker may have open at most. Clients that do not read may fill them all, with 1
+/// MiB each.
+const MAX_PIPES: u64 = 512;
 
 /// All workers.
 pub(super) struct Crew {

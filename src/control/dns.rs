@@ -7,9 +7,10 @@
 //! | no answer, SERVFAIL, REFUSED, … | the last good ones, without limit |
 //! | NXDOMAIN, or an answer without addresses | the last good ones for 30 s more, then none |
 //!
-//! IPv4 and IPv6 are looked up and kept separately, so that trouble with one does not lose the
-//! other. /etc/hosts comes before DNS; both it and resolv.conf are read anew for each round, so
-//! that a change needs no restart.
+//! Each name is followed for IPv4 and IPv6 by a task of its own, so that trouble with one neither
+//! delays nor loses another.
+
+mod lookup;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +18,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::{Query, ResponseCode};
-use hickory_resolver::proto::rr::{Name, RecordType};
-use hickory_resolver::{Hosts, TokioResolver};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use self::lookup::{Family, Found, look_up};
 use super::crew::Crew;
 use crate::config::{Config, Discovery, DnsName};
 use crate::sys::Address;
@@ -31,13 +29,13 @@ use crate::worker::Command;
 /// How long a name without addresses is not believed.
 const EMPTY_HOLD: Duration = Duration::from_secs(30);
 
-/// Tells when every cluster had its first round.
+/// Tells when every name of every cluster was looked up once.
 pub(super) struct Answers {
     clusters: Vec<watch::Receiver<bool>>,
 }
 
 impl Answers {
-    /// Waits for the first round of all.
+    /// Waits for the first answers of all.
     pub(super) async fn first(&mut self) {
         for cluster in &mut self.clusters {
             // An error means that the task has ended, which it does with the process.
@@ -62,126 +60,66 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Answers {
                     index,
                     name: cluster.name.clone(),
                     names: names.clone(),
-                    refresh: *refresh,
                     known: HashMap::new(),
                     sent: Vec::new(),
                     workers: crew.commands(),
                 };
-                tokio::spawn(cluster.follow(first));
+                tokio::spawn(cluster.follow(*refresh, first));
             }
         }
     }
     Answers { clusters }
 }
 
-/// One cluster and what is known of its names.
+type Key = (String, Family);
+
+/// One cluster: the addresses of its names, and what the workers were told.
 struct Cluster {
     index: usize,
     name: String,
     names: Vec<DnsName>,
-    refresh: Duration,
-    known: HashMap<(String, RecordType), Known>,
+    known: HashMap<Key, Vec<IpAddr>>,
     sent: Vec<SocketAddr>,
     workers: Vec<Sender<Command>>,
 }
 
-/// The last good answer for one name and family.
-#[derive(Default)]
-struct Known {
-    addresses: Vec<IpAddr>,
-    /// Since when look-ups say that there are none.
-    empty_since: Option<Instant>,
-    failing: bool,
-}
-
-/// What one look-up gives.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Found {
-    /// At least one address; the smallest time to live of the chain, where there is one.
-    Addresses(Vec<IpAddr>, Option<Duration>),
-    /// Surely none.
-    Empty,
-    /// Nobody knows.
-    Failed(String),
-}
-
 impl Cluster {
-    async fn follow(mut self, first: watch::Sender<bool>) {
-        loop {
-            let wait = self.round().await;
-            first.send_replace(true);
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// Looks every name up and tells the workers what changed. Returns when to do so again.
-    async fn round(&mut self) -> Duration {
-        let hosts = Hosts::from_system().unwrap_or_default();
-        let resolver = resolver();
-        let mut wait: Option<Duration> = None;
-        for host in self.hosts() {
-            for (family, found) in look_up(&hosts, &resolver, &host).await {
-                let lasts = self.learn(&host, family, found);
-                wait = Some(wait.map_or(lasts, |wait| wait.min(lasts)));
-            }
-        }
-        self.tell();
-        wait.unwrap_or(self.refresh)
-    }
-
-    /// Each host name once: several ports of it need one look-up.
-    fn hosts(&self) -> Vec<String> {
+    /// Takes in what the followers of its names find.
+    async fn follow(mut self, refresh: Duration, first: watch::Sender<bool>) {
+        let (found, mut news) = mpsc::unbounded_channel();
         let mut hosts: Vec<String> = self.names.iter().map(|name| name.host.clone()).collect();
         hosts.sort();
+        // Several ports of one name need one look-up.
         hosts.dedup();
-        hosts
-    }
-
-    /// Takes one answer in; returns how long it lasts.
-    fn learn(&mut self, host: &str, family: RecordType, found: Found) -> Duration {
-        let known = self.known.entry((host.to_owned(), family)).or_default();
-        let failing = matches!(found, Found::Failed(_));
-        match found {
-            Found::Addresses(addresses, ttl) => {
-                known.empty_since = None;
-                known.addresses = addresses;
-                known.failing = false;
-                return ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(self.refresh);
-            }
-            Found::Empty => {
-                let since = *known.empty_since.get_or_insert_with(Instant::now);
-                let left = EMPTY_HOLD.saturating_sub(since.elapsed());
-                if !known.addresses.is_empty() && left.is_zero() {
-                    known.addresses = Vec::new();
-                }
-                known.failing = false;
-                if !known.addresses.is_empty() {
-                    return left.min(self.refresh);
-                }
-            }
-            Found::Failed(error) => {
-                if !known.failing {
-                    tracing::warn!(
-                        "cluster {}: cannot look up {host} ({family}): {error}; keeping {} \
-                         addresses",
-                        self.name,
-                        known.addresses.len()
-                    );
-                }
-            }
+        let expected = hosts.len() * Family::BOTH.len();
+        for (host, family) in
+            hosts.iter().flat_map(|host| Family::BOTH.map(|family| (host, family)))
+        {
+            let follower = Follower {
+                cluster: self.name.clone(),
+                key: (host.clone(), family),
+                refresh,
+                addresses: Vec::new(),
+                empty_since: None,
+                failing: false,
+            };
+            tokio::spawn(follower.follow(found.clone()));
         }
-        known.failing = failing;
-        self.refresh
+        while let Some((key, addresses)) = news.recv().await {
+            self.known.insert(key, addresses);
+            // IPv4 and IPv6 mostly come together: the first that is there need not wait.
+            self.tell();
+            first.send_replace(self.known.len() == expected);
+        }
     }
 
     fn tell(&mut self) {
         let mut endpoints = Vec::new();
         for name in &self.names {
-            for family in [RecordType::A, RecordType::AAAA] {
-                if let Some(known) = self.known.get(&(name.host.clone(), family)) {
-                    let with_port = |ip: &IpAddr| SocketAddr::new(*ip, name.port);
-                    endpoints.extend(known.addresses.iter().map(with_port));
-                }
+            for family in Family::BOTH {
+                let known = self.known.get(&(name.host.clone(), family));
+                let with_port = |ip: &IpAddr| SocketAddr::new(*ip, name.port);
+                endpoints.extend(known.into_iter().flatten().map(with_port));
             }
         }
         // The order of an answer means nothing, so a rotated one is no change.
@@ -200,78 +138,121 @@ impl Cluster {
         self.sent = endpoints;
         for worker in &self.workers {
             let addresses = Arc::clone(&addresses);
+            // A worker that has ended needs no telling.
             let _ = worker.send(Command::Endpoints { cluster: self.index, addresses });
         }
     }
 }
 
-/// A resolver by the system's configuration as it is now; it keeps no answers of its own.
-fn resolver() -> Result<TokioResolver, NetError> {
-    let mut builder = TokioResolver::builder_tokio()?;
-    let options = builder.options_mut();
-    options.cache_size = 0;
-    // The aliases on the way have times to live too.
-    options.preserve_intermediates = true;
-    builder.build()
+/// Follows one name in one family.
+struct Follower {
+    cluster: String,
+    key: Key,
+    refresh: Duration,
+    /// The last good answer.
+    addresses: Vec<IpAddr>,
+    /// Since when all look-ups have said that there are none.
+    empty_since: Option<Instant>,
+    failing: bool,
 }
 
-/// Both families of one host. The hosts file answers for both.
-async fn look_up(
-    hosts: &Hosts,
-    resolver: &Result<TokioResolver, NetError>,
-    host: &str,
-) -> [(RecordType, Found); 2] {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        let own = if ip.is_ipv4() { RecordType::A } else { RecordType::AAAA };
-        return [RecordType::A, RecordType::AAAA].map(|family| {
-            let addresses = Found::Addresses(vec![ip], None);
-            (family, if family == own { addresses } else { Found::Empty })
-        });
-    }
-    let families = [RecordType::A, RecordType::AAAA];
-    let local = families.map(|family| from_hosts(hosts, host, family));
-    if local.iter().any(|found| *found != Found::Empty) {
-        let [v4, v6] = local;
-        return [(RecordType::A, v4), (RecordType::AAAA, v6)];
-    }
-    let resolver = match resolver {
-        Ok(resolver) => resolver,
-        Err(error) => {
-            return families.map(|family| (family, Found::Failed(error.to_string())));
+impl Follower {
+    async fn follow(mut self, found: mpsc::UnboundedSender<(Key, Vec<IpAddr>)>) {
+        let mut told = None;
+        loop {
+            let answer = look_up(&self.key.0, self.key.1).await;
+            let wait = self.learn(answer);
+            if told.as_ref() != Some(&self.addresses) {
+                told = Some(self.addresses.clone());
+                if found.send((self.key.clone(), self.addresses.clone())).is_err() {
+                    return;
+                }
+            }
+            tokio::time::sleep(wait).await;
         }
-    };
-    let (v4, v6) = tokio::join!(
-        from_dns(resolver, host, RecordType::A),
-        from_dns(resolver, host, RecordType::AAAA)
-    );
-    [(RecordType::A, v4), (RecordType::AAAA, v6)]
-}
+    }
 
-fn from_hosts(hosts: &Hosts, host: &str, family: RecordType) -> Found {
-    let Ok(name) = Name::from_utf8(host) else { return Found::Empty };
-    let lookup = hosts.lookup_static_host(&Query::query(name, family));
-    let records = lookup.iter().flat_map(|lookup| lookup.answers());
-    let addresses: Vec<IpAddr> = records.filter_map(|record| record.data.ip_addr()).collect();
-    if addresses.is_empty() { Found::Empty } else { Found::Addresses(addresses, None) }
-}
-
-async fn from_dns(resolver: &TokioResolver, host: &str, family: RecordType) -> Found {
-    match resolver.lookup(host, family).await {
-        Ok(lookup) => {
-            let records = lookup.answers();
-            let ttl = records.iter().map(|record| record.ttl).min().unwrap_or(0);
-            let addresses: Vec<IpAddr> =
-                records.iter().filter_map(|record| record.data.ip_addr()).collect();
-            match addresses.is_empty() {
-                true => Found::Empty,
-                false => Found::Addresses(addresses, Some(Duration::from_secs(ttl.into()))),
+    /// Takes one answer in; returns how long it lasts.
+    fn learn(&mut self, found: Found) -> Duration {
+        if let Found::Failed(error) = found {
+            if !std::mem::replace(&mut self.failing, true) {
+                let (cluster, (host, family), kept) =
+                    (&self.cluster, &self.key, self.addresses.len());
+                tracing::warn!(
+                    "cluster {cluster}: cannot look up {host} ({family}): {error}; keeping {kept} \
+                     addresses"
+                );
+            }
+            // Nobody knows: what was said before is not confirmed.
+            self.empty_since = None;
+            return self.refresh;
+        }
+        self.failing = false;
+        match found {
+            Found::Addresses(addresses, ttl) => {
+                self.empty_since = None;
+                self.addresses = addresses;
+                ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(self.refresh)
+            }
+            Found::Empty | Found::Failed(_) => {
+                let since = *self.empty_since.get_or_insert_with(Instant::now);
+                let left = EMPTY_HOLD.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    self.addresses = Vec::new();
+                }
+                if self.addresses.is_empty() { self.refresh } else { left.min(self.refresh) }
             }
         }
-        Err(NetError::Dns(DnsError::NoRecordsFound(none)))
-            if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
-        {
-            Found::Empty
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn follower() -> Follower {
+        Follower {
+            cluster: "c".into(),
+            key: ("node.test".into(), Family::V4),
+            refresh: Duration::from_secs(5),
+            addresses: Vec::new(),
+            empty_since: None,
+            failing: false,
         }
-        Err(error) => Found::Failed(error.to_string()),
+    }
+
+    fn one() -> Vec<IpAddr> {
+        vec![[127, 0, 0, 1].into()]
+    }
+
+    #[test]
+    fn the_time_to_live_rules_unless_it_is_unknown_or_0() {
+        let seconds = |ttl| follower().learn(Found::Addresses(one(), ttl)).as_secs();
+        assert_eq!(seconds(Some(Duration::from_secs(300))), 300);
+        assert_eq!(seconds(Some(Duration::ZERO)), 5);
+        assert_eq!(seconds(None), 5);
+    }
+
+    #[test]
+    fn a_failure_keeps_and_an_empty_answer_is_held() {
+        let mut follower = follower();
+        follower.learn(Found::Addresses(one(), None));
+        follower.learn(Found::Failed("no answer".into()));
+        assert_eq!(follower.addresses, one());
+        follower.learn(Found::Empty);
+        assert_eq!(follower.addresses, one());
+        follower.empty_since = Instant::now().checked_sub(EMPTY_HOLD);
+        follower.learn(Found::Empty);
+        assert!(follower.addresses.is_empty());
+    }
+
+    #[test]
+    fn a_failure_in_between_starts_the_hold_anew() {
+        let mut follower = follower();
+        follower.learn(Found::Addresses(one(), None));
+        follower.empty_since = Instant::now().checked_sub(EMPTY_HOLD);
+        follower.learn(Found::Failed("no answer".into()));
+        follower.learn(Found::Empty);
+        assert_eq!(follower.addresses, one());
     }
 }

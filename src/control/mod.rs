@@ -19,7 +19,7 @@ use crate::observe::access_log::{Target, Writer};
 use crate::sys;
 use crate::worker::Command;
 use crew::Crew;
-use signals::{Signal, Signals};
+use signals::Signals;
 
 /// The start waits for the first DNS answers no longer than this.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
         () = tokio::time::sleep(FIRST_ANSWERS) => {
             tracing::warn!("some names are not resolved yet: starting without their endpoints");
         }
-        signal = signals.ending() => {
+        signal = signals.ending(&writer) => {
             tracing::info!("{signal} before the start was complete");
             return Ok(());
         }
@@ -72,21 +72,13 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
         running.ring_size
     );
 
-    // 4. Signals, until one ends it.
-    loop {
-        match signals.next().await {
-            Signal::Reopen => writer.reopen(),
-            Signal::End(name) => {
-                tracing::info!(
-                    "{name}: no new connections; what runs may go on for {:?}",
-                    config.server.drain_timeout
-                );
-                break;
-            }
-        }
-    }
-    drain(&config, &mut crew, &mut signals).await;
+    // 4. The end.
+    let signal = signals.ending(&writer).await;
+    let drain_timeout = config.server.drain_timeout;
+    tracing::info!("{signal}: no new connections; what runs may go on for {drain_timeout:?}");
+    crew.tell(&Command::Drain);
     bound.remove_paths();
+    drain(drain_timeout, &mut crew, &mut signals, &writer).await;
     writer.close();
     tracing::info!("ended");
     Ok(())
@@ -95,14 +87,13 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
 const LOG_ADVICE: &str = "the directory must exist and this user must be allowed to write there";
 
 /// Lets the workers end by themselves, then by force.
-async fn drain(config: &Config, crew: &mut Crew, signals: &mut Signals) {
-    crew.tell(&Command::Drain);
+async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: &Writer) {
     tokio::select! {
         () = crew.ended() => return,
-        () = tokio::time::sleep(config.server.drain_timeout) => {
+        () = tokio::time::sleep(limit) => {
             tracing::warn!("drain_timeout is over: ending the connections that are left");
         }
-        signal = signals.ending() => tracing::warn!("{signal} again: ending at once"),
+        signal = signals.ending(writer) => tracing::warn!("{signal} again: ending at once"),
     }
     crew.tell(&Command::Stop);
     let _ = tokio::time::timeout(LAST_WORDS, crew.ended()).await;

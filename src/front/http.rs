@@ -27,8 +27,6 @@ const SMALL_BODY: usize = 4 * 1024;
 /// A request body that nobody wants is read up to here; beyond it the connection is closed.
 const MAX_DRAINED: u64 = 256 * 1024;
 
-const MALFORMED_BODY: Reject = Reject { status: 400, reason: "malformed chunked body" };
-
 /// Serves a connection until it ends or becomes a tunnel.
 pub(super) async fn serve(conn: Accepted) {
     let Protocol::Http(http) = &conn.listener().protocol else { return };
@@ -36,7 +34,10 @@ pub(super) async fn serve(conn: Accepted) {
     watch.set_idle(true);
     let mut site = Site::new(&conn, http, &watch);
     let next = loop {
-        if !site.resume {
+        if site.resume {
+            // Not at once: others of this worker want a turn, too.
+            conn.client.writable().await;
+        } else {
             conn.client.readable().await;
         }
         match site.turn() {
@@ -51,6 +52,8 @@ pub(super) async fn serve(conn: Accepted) {
         return;
     }
     match next {
+        // The limit ran out as the request arrived: nothing more can be read from this client.
+        Next::Tunnel(_) if watch.fired() != Fired::No => {}
         Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
         Next::Linger => linger(&conn, &watch).await,
         Next::Read | Next::Close | Next::Gone => {}
@@ -167,16 +170,19 @@ impl<'c> Site<'c> {
         self.resume = false;
         loop {
             match self.body.follow(&bytes[used..]) {
-                BodyEnd::At(end) => used += end,
+                BodyEnd::At(0) => {}
+                BodyEnd::At(end) => {
+                    used += end;
+                    // What comes next is another request, with a time of its own.
+                    self.begun = None;
+                }
                 BodyEnd::NotYet => {
                     self.drained += (bytes.len() - used) as u64;
                     let enough = self.drained > MAX_DRAINED;
                     return (bytes.len(), if enough { Next::Linger } else { Next::Read });
                 }
-                BodyEnd::Malformed => {
-                    self.reject(MALFORMED_BODY, now, out);
-                    return (bytes.len(), Next::Linger);
-                }
+                // The request is answered: one more answer would be taken for that of the next.
+                BodyEnd::Malformed => return (bytes.len(), Next::Linger),
             }
             if out.len() >= MAX_ANSWERS || self.unsent.body.is_some() {
                 self.resume = used < bytes.len();
@@ -272,7 +278,7 @@ impl<'c> Site<'c> {
         self.drained = 0;
         match end {
             AfterAnswer::GoOn if !draining => Next::Read,
-            AfterAnswer::Close if rest.len() == head.len() => Next::Close,
+            AfterAnswer::Close if rest.len() == head.len() && self.body.is_done() => Next::Close,
             _ => Next::Linger,
         }
     }
@@ -326,8 +332,10 @@ impl<'c> Site<'c> {
     }
 
     fn not_found(&self, request: &Request<'_>, connection: Connection, out: &mut Vec<u8>) -> u16 {
-        let body = if request.method == "HEAD" { "" } else { "Not Found\n" };
-        plain_answer(404, body, &self.conn.context.date(), connection, out);
+        plain_answer(404, "Not Found\n", &self.conn.context.date(), connection, out);
+        if request.method == "HEAD" {
+            out.truncate(out.len() - "Not Found\n".len());
+        }
         404
     }
 
@@ -400,14 +408,21 @@ impl<'c> Site<'c> {
 
     /// Waits until all answers are sent. False: the client is gone, or took nothing for too long.
     async fn flush(&mut self) -> bool {
+        let mut armed = false;
         loop {
             match self.unsent.send(&self.conn.client) {
                 Sent::All => return true,
                 Sent::Failed => return false,
                 Sent::Some => {}
             }
+            if !armed {
+                self.watch.set_idle(false);
+                self.between = false;
+                armed = true;
+            } else if self.watch.fired() != Fired::No {
+                return false;
+            }
             self.watch.restart(self.http.keepalive_timeout, Expiry::Both);
-            self.between = false;
             self.conn.client.writable().await;
         }
     }

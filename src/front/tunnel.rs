@@ -79,12 +79,20 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
     };
     let upstream = &*lease.stream;
+    let late = match watch.fired() {
+        Fired::No => None,
+        Fired::Drained => Some(End::Drain),
+        _ => Some(End::Idle),
+    };
 
     // 2. The head and the payload that may go with it, in one write.
     let (mut up, mut held) = upgrade.split(pool);
     watch.set_upstream(Some(&lease.stream));
     watch.restart(timeouts.idle, Expiry::Upstream);
     let mut down = Flow::new(pool, Vec::new());
+    if let Some(end) = late {
+        return upgrade.record(conn, &lease, &up, &down, None, end);
+    }
 
     // 3. The upstream's answer, while early data goes on.
     let sending = send_early(&mut up, &mut held, (&*conn.client, upstream), pool, watch);
@@ -103,6 +111,13 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         }
         Ok(Err(failure)) => {
             let (status, end) = failure.judge(watch.fired());
+            upgrade.record(conn, &lease, &up, &down, Some(status), end);
+            drop(lease);
+            return fail(conn, watch, status).await;
+        }
+        // The answer came as the limit ran out, and the upstream was cut off.
+        Ok(Ok(_)) if watch.fired() != Fired::No => {
+            let (status, end) = NoAnswer::Closed.judge(watch.fired());
             upgrade.record(conn, &lease, &up, &down, Some(status), end);
             drop(lease);
             return fail(conn, watch, status).await;
@@ -131,6 +146,10 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         drop(lease);
         if end == End::Done {
             linger(conn, watch).await;
+        } else {
+            // Without a length the end of the connection is the end of the body: it must not look
+            // whole.
+            conn.client.reset_on_close();
         }
     }
 }
@@ -210,9 +229,11 @@ async fn send_early(
     match up.run(client, upstream, watch).await {
         Err(Broken::From(_)) => return ClientGone::Reset,
         // The upstream takes no more, but it may have answered before.
-        Err(Broken::To(_)) => return std::future::pending().await,
-        // Early data has ended, and the upstream was told.
-        Ok(()) if up.ended() => return std::future::pending().await,
+        Err(Broken::To(_)) => return not_reading(watch).await,
+        Ok(()) if up.ended() => {
+            upstream.shutdown_write();
+            return not_reading(watch).await;
+        }
         Ok(()) => {}
     }
     while held.len() < MAX_HELD {
@@ -226,6 +247,11 @@ async fn send_early(
             Err(_) => return ClientGone::Reset,
         }
     }
+    not_reading(watch).await
+}
+
+/// Leaves it to the watch to notice a reset.
+async fn not_reading(watch: &Watch) -> ClientGone {
     let _stall = watch.stall();
     std::future::pending().await
 }
@@ -302,8 +328,11 @@ async fn read_answer(upstream: &Stream, pool: &Pool) -> Result<Answer, NoAnswer>
                 Scan::Complete { start, end } => (start, end),
             };
             let response = parse_response(&bytes[start..end]).ok_or(NoAnswer::Malformed)?;
-            if matches!(response.status, 102..=199 | 100) && interim < MAX_INTERIM {
+            if matches!(response.status, 102..=199 | 100) {
                 interim += 1;
+                if interim > MAX_INTERIM {
+                    return Err(NoAnswer::Malformed);
+                }
                 bytes.drain(..end);
                 scan = HeadScan::default();
                 continue;
@@ -343,18 +372,23 @@ async fn pass_answer(
             return match watch.fired() {
                 Fired::TimedOut => End::Idle,
                 Fired::Drained => End::Drain,
-                _ => End::ClientReset,
+                Fired::UpstreamReset => End::UpstreamReset,
+                Fired::No | Fired::ClientReset => End::ClientReset,
             };
         }
         if let Some(end) = end {
             return end;
         }
-        upstream.readable().await;
+        {
+            let _stall = watch.stall();
+            upstream.readable().await;
+        }
         let mut buffer = conn.context.pool.buffer();
         end = match upstream.recv(&mut buffer) {
             Ok(0) => Some(match (answer.body, watch.fired()) {
                 (_, Fired::TimedOut) => End::Idle,
                 (_, Fired::Drained) => End::Drain,
+                (_, Fired::ClientReset) => End::ClientReset,
                 (Body::UntilClose, _) => End::Done,
                 _ => End::Upstream,
             }),

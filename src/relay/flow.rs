@@ -55,7 +55,7 @@ pub struct Flow {
     allowed: u64,
     bytes: u64,
     spliced: bool,
-    /// The end of the source was read and passed on.
+    /// The end of the source was read.
     ended: bool,
 }
 
@@ -86,7 +86,7 @@ impl Flow {
         self.spliced
     }
 
-    /// The end of the source was passed on.
+    /// The end of the source was read, and everything before it is written.
     pub fn ended(&self) -> bool {
         self.ended
     }
@@ -121,8 +121,8 @@ impl Flow {
         Ok(())
     }
 
-    /// Moves bytes until the source ends, and passes the end on; or until the allowed bytes are
-    /// written. It may be dropped at any await and run again.
+    /// Moves bytes until the source ends, or until the allowed bytes are written. The end is the
+    /// caller's to pass on. May be dropped at any await and run again.
     ///
     /// # Errors
     /// A stream failed.
@@ -169,7 +169,7 @@ impl Flow {
         while turn < TURN_BUDGET {
             let read = match from.recv(&mut buffer[..size]) {
                 Ok(0) => {
-                    self.pass_end(to);
+                    self.ended = true;
                     return Ok(());
                 }
                 Ok(read) => read,
@@ -211,8 +211,10 @@ impl Flow {
         let mut turn = 0;
         while turn < TURN_BUDGET {
             match pipe.fill(from, TURN_BUDGET) {
+                // The end; or, with the end behind it, a mark of urgent data (tcp(7)), which a read
+                // passes and a splice does not. The read of the next turn tells.
                 Ok(0) => {
-                    self.pass_end(to);
+                    self.mode = Mode::Copy { streak: 0 };
                     return Ok(());
                 }
                 Ok(read) => turn += read,
@@ -272,11 +274,6 @@ impl Flow {
                 self.mode = Mode::Copy { streak: 0 };
             }
         }
-    }
-
-    fn pass_end(&mut self, to: &Stream) {
-        self.ended = true;
-        to.shutdown_write();
     }
 
     fn clear_pending(&mut self) {

@@ -47,6 +47,7 @@ pub async fn run(
     half_closed: Duration,
 ) -> End {
     let first_end = Cell::new(None);
+    let unread = Cell::new(None);
     let ended = |side| {
         // The end of a limit looks like the end of both streams; it is neither side's doing.
         if watch.fired() != Fired::No {
@@ -55,18 +56,32 @@ pub async fn run(
         if first_end.get().is_none() {
             first_end.set(Some(side));
             watch.restart(half_closed, Expiry::Both);
+            // That side is not read from any more.
+            unread.set(Some(watch.stall()));
         }
         Ok(())
     };
-    let up = async {
-        let result = up.run(client, upstream, watch).await;
-        result.map_err(|broken| broken.side(Side::Client)).and_then(|()| ended(Side::Client))
+    let refused = Cell::new(None);
+    let judge = |result: Result<(), Broken>, from: Side| match result {
+        // What looks like an end behind a refused write is what is left of a reset.
+        Ok(()) if refused.get() == Some(from) => Err(from),
+        Ok(()) => {
+            ended(from)?;
+            let to = if from == Side::Client { upstream } else { client };
+            to.shutdown_write();
+            Ok(())
+        }
+        Err(Broken::From(_)) => Err(from),
+        // A peer that takes no more may have said why before it left: what it sent is still to be
+        // read.
+        Err(Broken::To(_)) => {
+            refused.set(Some(from.other()));
+            ended(from.other())
+        }
     };
-    let down = async {
-        let result = down.run(upstream, client, watch).await;
-        result.map_err(|broken| broken.side(Side::Upstream)).and_then(|()| ended(Side::Upstream))
-    };
-    let result = both(up, down).await;
+    let up = async { judge(up.run(client, upstream, watch).await, Side::Client) };
+    let down = async { judge(down.run(upstream, client, watch).await, Side::Upstream) };
+    let result = both(up, down).await.and_then(|()| refused.get().map_or(Ok(()), Err));
     match (watch.fired(), result, first_end.get()) {
         (Fired::TimedOut, _, None) => End::Idle,
         (Fired::TimedOut, _, Some(_)) => End::HalfClosedTimeout,
@@ -89,13 +104,11 @@ pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
     }
 }
 
-impl Broken {
-    /// The side at fault, for a flow that reads from `from`.
-    pub fn side(self, from: Side) -> Side {
-        match (self, from) {
-            (Broken::From(_), side) => side,
-            (Broken::To(_), Side::Client) => Side::Upstream,
-            (Broken::To(_), Side::Upstream) => Side::Client,
+impl Side {
+    fn other(self) -> Side {
+        match self {
+            Side::Client => Side::Upstream,
+            Side::Upstream => Side::Client,
         }
     }
 }

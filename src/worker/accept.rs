@@ -17,6 +17,8 @@ const IN_FLIGHT: usize = 8;
 /// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would
 /// only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
+/// The pause after a wake-up that brought nobody.
+const AFTER_NOTHING: Duration = Duration::from_millis(1);
 /// Failures are reported this often.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -57,11 +59,9 @@ impl Acceptor {
         while let Ok((fd, address)) = sys::accept_now(&self.socket.socket) {
             self.take(fd, address);
         }
-        if !self.socket.unix {
-            // Ends the accepts in flight. The socket of a Unix path is not ours alone; it ends with
-            // its tasks.
-            sys::stop_listening(&self.socket.socket);
-        }
+        // Ends the accepts in flight. The socket of a Unix path is shared by all workers, which
+        // stop at the same word.
+        sys::stop_listening(&self.socket.socket);
     }
 
     async fn accept_in_ring(&self) {
@@ -76,13 +76,24 @@ impl Acceptor {
 
     async fn accept_ready(&self) {
         while !self.context.draining.get() {
-            if self.runtime.readable(false).await.is_err() {
-                return;
+            if let Err(error) = self.runtime.readable(false).await {
+                self.failed(&error).await;
+                continue;
             }
+            let mut accepted = false;
             loop {
                 match sys::accept_now(&self.socket.socket) {
-                    Ok((fd, address)) => self.take(fd, address),
-                    Err(Errno::AGAIN) => break,
+                    Ok((fd, address)) => {
+                        accepted = true;
+                        self.take(fd, address);
+                    }
+                    Err(Errno::AGAIN) if accepted => break,
+                    // Another worker was faster; or it has stopped the socket already, which is
+                    // then ready for good and has nobody to accept.
+                    Err(Errno::AGAIN) => {
+                        monoio::time::sleep(AFTER_NOTHING).await;
+                        break;
+                    }
                     Err(_) if self.context.draining.get() => return,
                     Err(errno) => self.failed(&errno.into()).await,
                 }

@@ -117,6 +117,8 @@ async fn serve(setup: Setup, running: Running) {
         context.timers.tick();
         context.update_date();
         context.flush_records();
+        // A connection that was accepted as the word to drain came still has its task to start.
+        let drained = context.draining.get() && context.connections.get() == 0;
         for command in setup.commands.try_iter() {
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
@@ -127,7 +129,7 @@ async fn serve(setup: Setup, running: Running) {
             // Again at each tick: a connection may just have gone on to its next stage.
             context.timers.end_all();
         }
-        if context.draining.get() && context.connections.get() == 0 {
+        if drained && context.connections.get() == 0 {
             break;
         }
     }

@@ -145,10 +145,9 @@ fn a_malformed_chunk_ends_the_connection() {
         let head = GET.replacen("GET", "POST", 1);
         let head = head.replacen("\r\n\r\n", "\r\nTransfer-Encoding: chunked\r\n\r\n", 1);
         client.send(format!("{head}{size}\r\nhello\r\n0\r\n\r\n{GET}"));
-        // The request was good; its body is not, and what is behind it stays unanswered.
+        // The request was good and is answered. A second answer would be taken for that of the next
+        // request; what is behind the body stays unanswered.
         expect_redirect(&mut client, "/a");
-        let response = client.response();
-        assert_eq!(response.status, 400, "{size:?}: {}", response.head);
         client.expect_end();
     }
 }
