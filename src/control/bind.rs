@@ -159,8 +159,8 @@ fn options(config: &Listener, reuse_port: bool) -> Listen {
 fn advice(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Ip(_), io::ErrorKind::AddrInUse) => {
-            "another process (`ss -ltnp` shows which) or another listener of this \
-             configuration listens there: stop it, or choose another port"
+            "another process (`ss -ltnp` shows which) or another listener of \
+             this configuration listens there: stop it, or choose another port"
         }
         (Address::Ip(_), io::ErrorKind::PermissionDenied) => {
             "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= in a \
@@ -170,7 +170,8 @@ fn advice(address: &Address, error: &io::Error) -> &'static str {
             "no interface of this machine has the address (`ip addr` shows them)"
         }
         (Address::Unix(_), io::ErrorKind::AddrInUse) => {
-            "another process listens there, or the file is no socket: stop it, or choose another path"
+            "another process listens there, or the file is no socket: stop it, or choose another \
+             path"
         }
         (Address::Unix(_), _) => {
             "the directory must exist and this user must be allowed to write there"

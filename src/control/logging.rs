@@ -19,7 +19,12 @@ pub fn init(log: &Log) -> Result<(), Error> {
         // The resolver tells of every query that fails; what follows from it is told here.
         _ => EnvFilter::new(format!("{},hickory_resolver=error,hickory_net=error", log.level)),
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // By default it would print, and so panic, when stderr is full or closed: traffic is worth
+        // more than a line about it.
+        .log_internal_errors(false);
     // A second call, which only a test would make, leaves the first in place.
     let _ = if log.json {
         subscriber.json().with_target(false).try_init()
@@ -39,8 +44,8 @@ fn parse(directives: &str) -> Result<EnvFilter, Error> {
     let filter = EnvFilter::try_new(directives).ok();
     filter.filter(|_| directives.split(',').all(known)).ok_or_else(|| {
         Error::Configuration(format!(
-            "error: {VARIABLE} cannot be \"{directives}\"\n  = write error, warn, info, debug, trace \
-             or off, or directives such as info,ringgate::control=debug"
+            "error: {VARIABLE} cannot be \"{directives}\"\n  = write error, warn, info, debug, \
+             trace or off, or directives such as info,ringgate::control=debug"
         ))
     })
 }

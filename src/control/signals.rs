@@ -53,8 +53,8 @@ impl Signals {
                 Signal::End(name) => return name,
                 Signal::Reopen => writer.reopen(),
                 Signal::Reload => tracing::warn!(
-                    "SIGHUP: nothing changed; restart to use a new configuration (SIGUSR1 reopens log \
-                     files)"
+                    "SIGHUP: nothing changed; restart to use a new configuration (SIGUSR1 reopens \
+                     log files)"
                 ),
             }
         }

@@ -34,11 +34,11 @@ pub(super) async fn serve(conn: Accepted) {
     watch.set_idle(true);
     let mut site = Site::new(&conn, http, &watch);
     let next = loop {
-        if site.resume {
-            // Not at once: others of this worker want a turn, too.
-            conn.client.writable().await;
-        } else {
+        if !site.resume {
             conn.client.readable().await;
+        // Not at once: others of this worker want a turn, too.
+        } else if !site.wait_to_write().await {
+            return;
         }
         match site.turn() {
             Next::Read => {}
@@ -408,23 +408,25 @@ impl<'c> Site<'c> {
 
     /// Waits until all answers are sent. False: the client is gone, or took nothing for too long.
     async fn flush(&mut self) -> bool {
-        let mut armed = false;
         loop {
             match self.unsent.send(&self.conn.client) {
                 Sent::All => return true,
                 Sent::Failed => return false,
                 Sent::Some => {}
             }
-            if !armed {
-                self.watch.set_idle(false);
-                self.between = false;
-                armed = true;
-            } else if self.watch.fired() != Fired::No {
+            if !self.wait_to_write().await {
                 return false;
             }
-            self.watch.restart(self.http.keepalive_timeout, Expiry::Both);
-            self.conn.client.writable().await;
         }
+    }
+
+    /// Waits until the client takes bytes. False: it took none for too long.
+    async fn wait_to_write(&mut self) -> bool {
+        self.watch.set_idle(false);
+        self.between = false;
+        self.watch.restart(self.http.keepalive_timeout, Expiry::Both);
+        self.conn.client.writable().await;
+        self.watch.fired() == Fired::No
     }
 }
 

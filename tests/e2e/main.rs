@@ -10,6 +10,7 @@ mod bulk;
 mod chains;
 mod cluster;
 mod dns;
+mod endings;
 mod http_flow;
 mod http_routes;
 mod http_strict;
