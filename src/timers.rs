@@ -351,3 +351,94 @@ fn ticks(limit: Duration) -> u32 {
     // Half the range keeps relative comparisons right; it is 3.4 years.
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
+    /// Runs a worker's runtime, without a ring: the test must not depend on the memlock limit.
+    fn in_runtime(test: impl AsyncFnOnce()) {
+        monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+            .enable_timer()
+            .build()
+            .unwrap()
+            .block_on(test());
+    }
+
+    fn stream() -> (Rc<Stream>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Rc::new(Stream::from_fd(OwnedFd::from(ours)).unwrap()), theirs)
+    }
+
+    async fn tick_until(timers: &Timers, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done() {
+            assert!(Instant::now() < deadline, "not within 10 s");
+            monoio::time::sleep(TICK).await;
+            timers.tick();
+        }
+    }
+
+    #[test]
+    fn a_limit_is_never_early_and_can_be_armed_anew() {
+        in_runtime(async || {
+            let timers = Timers::new();
+            let (client, _peer) = stream();
+            let watch = timers.watch(&client, Duration::from_millis(120), Expiry::Both);
+            for _ in 0..2 {
+                let begun = Instant::now();
+                assert_eq!(watch.fired(), Fired::No);
+                tick_until(&timers, || watch.fired() == Fired::TimedOut).await;
+                assert!(begun.elapsed() >= Duration::from_millis(120));
+                watch.restart(Duration::from_millis(120), Expiry::Both);
+            }
+        });
+    }
+
+    #[test]
+    fn a_shorter_limit_is_not_kept_waiting_by_a_longer_one() {
+        in_runtime(async || {
+            let timers = Timers::new();
+            let (client, _peer) = stream();
+            let watch = timers.watch(&client, Duration::from_secs(3600), Expiry::Both);
+            watch.restart(Duration::from_millis(100), Expiry::Both);
+            tick_until(&timers, || watch.fired() == Fired::TimedOut).await;
+        });
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_the_others_in_their_places() {
+        in_runtime(async || {
+            let timers = Timers::new();
+            let (client, _peer) = stream();
+            let watch = || timers.watch(&client, Duration::from_millis(100), Expiry::Read);
+            let mut watches: Vec<_> = (0..50).map(|_| Some(watch())).collect();
+            let stalls: Vec<_> = watches.iter().flatten().map(Watch::stall).collect();
+            drop(stalls);
+            for index in [0, 49, 7, 8, 25, 1] {
+                watches[index] = None;
+            }
+            let fired = || watches.iter().flatten().all(|watch| watch.fired() != Fired::No);
+            tick_until(&timers, fired).await;
+        });
+    }
+
+    #[test]
+    fn a_drain_ends_what_is_idle_and_a_stop_ends_everything() {
+        in_runtime(async || {
+            let timers = Timers::new();
+            let ((idle, _a), (busy, _b)) = (stream(), stream());
+            let hour = Duration::from_secs(3600);
+            let idle = timers.watch(&idle, hour, Expiry::Read);
+            let busy = timers.watch(&busy, hour, Expiry::Both);
+            idle.set_idle(true);
+            timers.end_idle();
+            assert_eq!((idle.fired(), busy.fired()), (Fired::Drained, Fired::No));
+            timers.end_all();
+            assert_eq!((idle.fired(), busy.fired()), (Fired::Drained, Fired::Drained));
+        });
+    }
+}
