@@ -3,17 +3,13 @@
 //! It makes the traffic that the proxy is measured with: bulk bytes both ways, small round trips
 //! and idle connections, against a sink of its own. Every thread of it runs one epoll loop and may
 //! be pinned to a CPU, so that load and proxy share nothing but the kernel. `compare` puts ringgate
-//! and nginx side by side in one interleaved run. Every loop here is bounded in count and in time.
+//! and its peers side by side in one interleaved run. Every loop here is bounded in count and in
+//! time.
 
-mod bulk;
-mod compare;
-mod dial;
-mod echo;
-mod histogram;
-mod idle;
-mod poller;
+mod floor;
+mod load;
 mod sink;
-mod source;
+mod suite;
 mod usage;
 
 use std::io;
@@ -21,6 +17,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+
+use load::command::{self, Arguments, Unit};
+use load::{bulk, churn, echo, idle, keepalive, mixed};
 
 /// Moves bytes through a proxy and says what they cost.
 #[derive(Parser)]
@@ -35,22 +34,38 @@ enum Command {
     /// The server behind the proxy: discards, sends or echoes, as each connection asks
     Sink(sink::Arguments),
     /// Moves bulk bytes through a proxy, up or down
-    Bulk(bulk::Arguments),
+    Bulk(Arguments<bulk::Load>),
     /// Sends small messages back and forth and measures each round trip
-    Echo(echo::Arguments),
+    Echo(Arguments<echo::Load>),
+    /// Makes connections for one exchange each
+    Churn(Arguments<churn::Load>),
+    /// Sends HTTP requests on connections that stay open
+    Keepalive(Arguments<keepalive::Load>),
+    /// Sends small messages while bulk goes the same way
+    Mixed(mixed::Arguments),
     /// Opens connections that then do nothing, and weighs the proxy that holds them
-    Idle(idle::Arguments),
-    /// Runs ringgate and nginx side by side and says which claims hold
-    Compare(compare::Arguments),
+    Idle(Arguments<idle::Load>),
+    /// The least that a proxy can do: what others are compared with
+    Floor(floor::Arguments),
+    /// Runs ringgate and its peers side by side and says which targets hold
+    Compare(suite::Arguments),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Sink(arguments) => sink::main(&arguments),
-        Command::Bulk(arguments) => bulk::main(&arguments),
-        Command::Echo(arguments) => echo::main(&arguments),
+        Command::Bulk(arguments) => command::main(&arguments, Unit::Byte, bulk::run),
+        Command::Echo(arguments) => command::main(&arguments, Unit::Each("round_trips"), echo::run),
+        Command::Churn(arguments) => {
+            command::main(&arguments, Unit::Each("connections"), churn::run)
+        }
+        Command::Keepalive(arguments) => {
+            command::main(&arguments, Unit::Each("requests"), keepalive::run)
+        }
+        Command::Mixed(arguments) => mixed::main(&arguments),
+        Command::Floor(arguments) => floor::main(&arguments),
         Command::Idle(arguments) => idle::main(&arguments),
-        Command::Compare(arguments) => compare::main(&arguments),
+        Command::Compare(arguments) => suite::main(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,35 +10,43 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::dial::head_end;
-use crate::poller::Poller;
-use crate::source::Source;
+use crate::load::dial::head_end;
+use crate::load::poller::{Poller, Ready};
+use crate::load::source::{Send, Source};
 use crate::{usage, while_doing};
 
 pub(crate) const BUFFER: usize = 256 * 1024;
 const BACKLOG: i32 = 4096;
 const MAX_HEAD: usize = 16 * 1024;
-const LISTENER: usize = usize::MAX;
+/// How often a sink looks whether it should end.
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
 const SWITCHING_PROTOCOLS: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: cmluZ2dhdGUgYmVuY2ggc2luaw==\r\n\r\n";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Address to listen on
-    #[arg(long, value_name = "ADDR")]
-    listen: SocketAddr,
+    /// Address to listen on; may be given several times
+    #[arg(long, value_name = "ADDR", required = true)]
+    listen: Vec<SocketAddr>,
     /// Expect an HTTP upgrade first and answer it with a 101 at once
     #[arg(long)]
     upgrade: bool,
     /// Read bytes to be discarded instead of having the kernel drop them
     #[arg(long)]
     copy: bool,
+    /// How bulk is sent
+    #[arg(long, value_enum, default_value_t)]
+    send: Send,
+    /// Run at a lower priority; 19 is the lowest
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    nice: Option<i32>,
     /// CPU that the sink runs on
     #[arg(long)]
     cpu: Option<usize>,
@@ -51,11 +59,18 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
     if let Some(cpu) = arguments.cpu {
         usage::pin(cpu)?;
     }
+    if let Some(nice) = arguments.nice {
+        usage::be_nice(nice)?;
+    }
     usage::raise_file_limit()?;
-    let listener = listen(arguments.listen)?;
-    println!("sink listening on {}", listener.local_addr()?);
-    let manner = Manner { upgrade: arguments.upgrade, discard: discard(arguments.copy) };
-    serve(listener, manner, Instant::now() + arguments.seconds)
+    let listeners: Vec<TcpListener> =
+        arguments.listen.iter().map(|&address| listen(address)).collect::<io::Result<_>>()?;
+    for listener in &listeners {
+        println!("sink listening on {}", listener.local_addr()?);
+    }
+    let discard = discard(arguments.copy);
+    let manner = Manner { upgrade: arguments.upgrade, discard, send: arguments.send, nice: false };
+    serve(listeners, manner, Instant::now() + arguments.seconds)
 }
 
 /// How a sink serves its connections.
@@ -65,6 +80,10 @@ pub(crate) struct Manner {
     pub(crate) upgrade: bool,
     /// How bytes to be discarded are received.
     pub(crate) discard: RecvFlags,
+    /// How bulk is sent.
+    pub(crate) send: Send,
+    /// The thread that serves gives itself the lowest priority.
+    pub(crate) nice: bool,
 }
 
 /// Flags that receive bytes nobody will look at.
@@ -82,20 +101,40 @@ pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Serves every connection of the listener until the deadline.
-pub(crate) fn serve(listener: TcpListener, manner: Manner, deadline: Instant) -> io::Result<()> {
+/// Serves every connection of the listeners until the deadline.
+pub(crate) fn serve(
+    listeners: Vec<TcpListener>,
+    manner: Manner,
+    deadline: Instant,
+) -> io::Result<()> {
+    serve_until(listeners, manner, deadline, &AtomicBool::new(false))
+}
+
+/// The same, and ends soon after somebody has said `stop`.
+pub(crate) fn serve_until(
+    listeners: Vec<TcpListener>,
+    manner: Manner,
+    deadline: Instant,
+    stop: &AtomicBool,
+) -> io::Result<()> {
+    if manner.nice {
+        usage::be_nice(19)?;
+    }
     let mut poller = Poller::new()?;
-    poller.add(&listener, LISTENER, EventFlags::IN)?;
+    // The keys of the listeners count down from the top, those of connections up from 0.
+    for (index, listener) in listeners.iter().enumerate() {
+        poller.add(listener, usize::MAX - index, EventFlags::IN)?;
+    }
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut free = Vec::new();
     let mut buffer = vec![0; BUFFER];
-    let source = Source::new()?;
-    let mut ready = Vec::new();
-    while Instant::now() < deadline {
-        poller.wait(deadline, &mut ready)?;
-        for &key in &ready {
-            if key == LISTENER {
-                accept(&listener, manner.upgrade, &poller, &mut connections, &mut free)?;
+    let source = Source::new(manner.send)?;
+    let mut ready = Ready::new();
+    while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
+        poller.wait_for(STOP_INTERVAL, &mut ready)?;
+        for &(key, _) in &ready {
+            if let Some(listener) = listeners.get(usize::MAX - key) {
+                accept(listener, manner.upgrade, &poller, &mut connections, &mut free)?;
                 continue;
             }
             let Some(connection) = &mut connections[key] else { continue };
@@ -270,23 +309,14 @@ fn echo(stream: &TcpStream, pending: &mut Vec<u8>, buffer: &mut [u8]) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dial::{Target, dial};
+    use crate::load::dial::dial;
+    use crate::load::testing;
     use std::io::{Read, Write};
-
-    fn start(upgrade: bool) -> Target {
-        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
-        let connect = listener.local_addr().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let manner = Manner { upgrade, discard: discard(!upgrade) };
-        std::thread::spawn(move || serve(listener, manner, deadline));
-        let path = upgrade.then(|| "/stream".to_string());
-        Target { connect, path, host: "a.test".into(), pid: None, cpu: None, json: false }
-    }
 
     #[test]
     fn uploads_are_counted_downloads_are_exact_and_echoes_come_back() {
         for upgrade in [false, true] {
-            let target = start(upgrade);
+            let target = testing::sink(upgrade);
 
             let mut up = dial(&target, b"Uab").unwrap().stream;
             up.write_all(&[7; 300_000]).unwrap();
@@ -307,5 +337,28 @@ mod tests {
             both.read_exact(&mut back).unwrap();
             assert_eq!(&back, b"there and back");
         }
+    }
+
+    #[test]
+    fn several_addresses_are_served_until_somebody_says_stop() {
+        let listeners: Vec<TcpListener> =
+            (0..2).map(|_| listen("127.0.0.1:0".parse().unwrap()).unwrap()).collect();
+        let addresses: Vec<SocketAddr> =
+            listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
+        let stop = AtomicBool::new(false);
+        let manner =
+            Manner { upgrade: false, discard: discard(false), send: Send::Copy, nice: true };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        std::thread::scope(|scope| {
+            let sink = scope.spawn(|| serve_until(listeners, manner, deadline, &stop));
+            for address in addresses {
+                let mut stream = dial(&testing::target(address, None), b"Eab").unwrap().stream;
+                let mut back = [0; 2];
+                stream.read_exact(&mut back).unwrap();
+                assert_eq!(&back, b"ab");
+            }
+            stop.store(true, Ordering::Relaxed);
+            sink.join().unwrap().unwrap();
+        });
     }
 }

@@ -1,15 +1,44 @@
 //! What a process has used so far, as its directory in /proc tells it (proc(5)).
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::thread::CpuSet;
 
 use crate::while_doing;
 
-/// CPU seconds, user and system, of all threads of the process since it started.
+/// CPU seconds, user and system, of all threads that the process has now.
 pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    match scheduled_nanoseconds(pid) {
+        Some(nanoseconds) => Ok(nanoseconds as f64 / 1e9),
+        None => cpu_seconds_in_ticks(pid),
+    }
+}
+
+/// What the scheduler has counted; none where the kernel does not tell. A thread that has ended
+/// has taken its time with it.
+fn scheduled_nanoseconds(pid: u32) -> Option<u64> {
+    let mut sum = None;
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        // A thread may end between the listing and the reading.
+        let Some(nanoseconds) = thread_nanoseconds(&entry.ok()?.path()) else { continue };
+        *sum.get_or_insert(0) += nanoseconds;
+    }
+    sum
+}
+
+/// CPU time of one thread, given its directory in /proc; none when it has ended or the kernel does
+/// not tell.
+pub(crate) fn thread_nanoseconds(task: &Path) -> Option<u64> {
+    let mut line = [0; 64];
+    let length = fs::File::open(task.join("schedstat")).ok()?.read(&mut line).ok()?;
+    let first = line[..length].split(|&byte| byte == b' ').next()?;
+    std::str::from_utf8(first).ok()?.parse().ok()
+}
+
+fn cpu_seconds_in_ticks(pid: u32) -> io::Result<f64> {
     // Fields 14 and 15 of the whole line; the name before them may hold spaces and brackets.
     let user = stat_field(pid, 14)?;
     let system = stat_field(pid, 15)?;
@@ -19,6 +48,12 @@ pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
 /// The same for a process that may not have been named.
 pub(crate) fn cpu_seconds_of(pid: Option<u32>) -> io::Result<Option<f64>> {
     pid.map(cpu_seconds).transpose()
+}
+
+/// CPU seconds of all threads of this process.
+pub(crate) fn own_cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 pub(crate) fn parent_of(pid: u32) -> io::Result<u32> {
@@ -34,6 +69,11 @@ pub(crate) fn descriptors(pid: u32) -> io::Result<usize> {
 /// Anonymous memory that the process has in RAM: heap and stacks, in bytes.
 pub(crate) fn anonymous_memory(pid: u32) -> io::Result<u64> {
     kilobytes(&format!("/proc/{pid}/status"), "RssAnon:")
+}
+
+/// All memory that the process has in RAM, shared or not, in bytes.
+pub(crate) fn resident_memory(pid: u32) -> io::Result<u64> {
+    kilobytes(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
 /// Memory that is dirty and no other process shares, in bytes; unknown where it may not be read.
@@ -52,12 +92,20 @@ pub(crate) fn pin(cpu: usize) -> io::Result<()> {
         .map_err(|error| while_doing(format!("cannot run on CPU {cpu}"))(error.into()))
 }
 
-/// Thousands of connections need as many descriptors as the hard limit gives.
-pub(crate) fn raise_file_limit() -> io::Result<()> {
+/// Gives the calling thread a lower priority; 19 runs when nothing else on the CPU wants to.
+pub(crate) fn be_nice(nice: i32) -> io::Result<()> {
+    // On Linux this is about one thread, not about the process (setpriority(2)).
+    rustix::process::setpriority_process(None, nice)
+        .map_err(|error| while_doing(format!("cannot run at nice {nice}"))(error.into()))
+}
+
+/// Thousands of connections need as many descriptors as the hard limit gives; says how many.
+pub(crate) fn raise_file_limit() -> io::Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    Ok(setrlimit(Resource::Nofile, raised)?)
+    setrlimit(Resource::Nofile, raised)?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
 }
 
 /// Asks again and again, at most until `limit` is over, whether something has come true.
@@ -119,5 +167,31 @@ mod tests {
             Ok(cpu_seconds(pid)? > before)
         });
         assert!(grew.unwrap());
+    }
+
+    #[test]
+    fn what_the_scheduler_counts_agrees_with_the_ticks() {
+        let mut busy =
+            std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let worked = wait_until(Duration::from_secs(20), || {
+            Ok(scheduled_nanoseconds(busy.id()).is_some_and(|spent| spent > 100_000_000))
+        });
+        let fine = cpu_seconds(busy.id()).unwrap();
+        let coarse = cpu_seconds_in_ticks(busy.id()).unwrap();
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(worked.unwrap() && (fine - coarse).abs() < 0.05, "{fine} and {coarse}");
+        assert!(cpu_seconds(u32::MAX).is_err() && own_cpu_seconds() > 0.0);
+    }
+
+    #[test]
+    fn one_thread_can_be_nice_alone() {
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        let thread = std::thread::spawn(move || {
+            be_nice(19).unwrap();
+            nice()
+        });
+        assert_eq!(thread.join().unwrap(), 19);
+        assert!(nice() < 19);
     }
 }

@@ -46,14 +46,30 @@ pub(crate) struct Dialled {
     pub(crate) early: Vec<u8>,
 }
 
-/// Connects, upgrades when the target has a path, and sends the command. The stream is blocking.
-pub(crate) fn dial(target: &Target, command: &[u8]) -> io::Result<Dialled> {
-    let address = target.connect;
-    let mut stream = TcpStream::connect_timeout(&address, STEP_TIMEOUT)
+impl Target {
+    /// For the loads that have no use for an upgrade.
+    pub(crate) fn must_be_plain(&self) -> io::Result<()> {
+        match &self.path {
+            None => Ok(()),
+            Some(path) => Err(io::Error::other(format!("this load makes no upgrade on {path}"))),
+        }
+    }
+}
+
+/// A blocking stream, none of whose steps takes for ever.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, STEP_TIMEOUT)
         .map_err(while_doing(format!("cannot connect to {address}")))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(STEP_TIMEOUT))?;
     stream.set_write_timeout(Some(STEP_TIMEOUT))?;
+    Ok(stream)
+}
+
+/// Connects, upgrades when the target has a path, and sends the command. The stream is blocking.
+pub(crate) fn dial(target: &Target, command: &[u8]) -> io::Result<Dialled> {
+    let address = target.connect;
+    let mut stream = connect(address)?;
     let Some(path) = &target.path else {
         stream.write_all(command)?;
         return Ok(Dialled { stream, early: Vec::new() });

@@ -1,17 +1,20 @@
 //! A thin epoll loop: register descriptors under a number, wait until a deadline, get the numbers
 //! back.
 //!
-//! Level-triggered, because a load program that serves one buffer per event and connection is then
-//! fair between its connections without any book-keeping.
+//! The loads use it level-triggered: a load program that serves one buffer per event and connection
+//! is then fair between its connections without any book-keeping.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 const EVENTS_PER_WAIT: usize = 256;
+
+/// What a wait found: the key of each descriptor and what it is ready for.
+pub(crate) type Ready = Vec<(usize, EventFlags)>;
 
 pub(crate) struct Poller {
     epoll: OwnedFd,
@@ -41,11 +44,17 @@ impl Poller {
         Ok(epoll::delete(&self.epoll, source)?)
     }
 
-    /// Waits for readiness until `deadline`; `ready` then holds the keys, none when time is up.
-    pub(crate) fn wait(&mut self, deadline: Instant, ready: &mut Vec<usize>) -> io::Result<()> {
+    /// Waits for readiness, at most until `deadline`; false when that had passed already.
+    pub(crate) fn wait(&mut self, deadline: Instant, ready: &mut Ready) -> io::Result<bool> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.wait_for(left, ready)?;
+        Ok(left > Duration::ZERO)
+    }
+
+    /// Waits for readiness, at most for that long.
+    pub(crate) fn wait_for(&mut self, left: Duration, ready: &mut Ready) -> io::Result<()> {
         ready.clear();
         self.events.clear();
-        let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec {
             tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: left.subsec_nanos().into(),
@@ -55,7 +64,7 @@ impl Poller {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        ready.extend(self.events.iter().map(|event| event.data.u64() as usize));
+        ready.extend(self.events.iter().map(|event| (event.data.u64() as usize, event.flags)));
         Ok(())
     }
 }

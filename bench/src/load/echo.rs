@@ -1,0 +1,62 @@
+//! Small round trips: every connection sends a message, waits until all of it is back, and goes on.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Outcome;
+use super::dial::{Target, dial};
+use super::exchange::{Answer, Exchange};
+
+#[derive(Args, Clone)]
+pub(crate) struct Load {
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) connections: u16,
+    /// Bytes of one message, at most 16 KiB: it must go out in one piece
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=16_384))]
+    pub(crate) size: u16,
+    /// Length of the timed interval
+    #[arg(long, default_value = "5", value_parser = crate::parse_seconds)]
+    pub(crate) seconds: Duration,
+    /// Seconds of load before the timed interval
+    #[arg(long, default_value = "0.5", value_parser = crate::parse_seconds)]
+    pub(crate) warmup: Duration,
+}
+
+/// Opens the connections and keeps one message in flight on each of them.
+pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
+    let mut exchange = open(target, load.connections, load.size)?;
+    exchange.warm_up(load.warmup)?;
+    exchange.measure(target, load.seconds)
+}
+
+/// Connections to the sink that echo messages of this size.
+pub(crate) fn open(target: &Target, connections: u16, size: u16) -> io::Result<Exchange> {
+    let message = vec![0x5a; size.into()];
+    let answer = Answer { start: message.clone(), length: message.len() };
+    let mut exchange = Exchange::new(message, answer)?;
+    for _ in 0..connections {
+        exchange.add(dial(target, b"E")?.stream)?;
+    }
+    Ok(exchange)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::testing;
+
+    #[test]
+    fn messages_come_back_and_take_their_time() {
+        for upgrade in [false, true] {
+            let target = testing::sink(upgrade);
+            let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+            let load = Load { connections: 8, size: 100, seconds, warmup };
+            let outcome = run(&target, &load).unwrap();
+            assert!(outcome.units > 10 && outcome.seconds >= 0.1);
+            assert!(outcome.load_cpu_seconds > 0.0 && outcome.cpu_seconds.is_none());
+            assert!(outcome.latency.unwrap().quantile_us(0.5) > 1.0);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! One message out, one answer of known length back, again and again on every connection: what
+//! `echo` and `keepalive` have in common.
+
+use std::io;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll::EventFlags;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+
+use super::dial::Target;
+use super::histogram::Histogram;
+use super::poller::{Poller, Ready};
+use super::{Meter, Outcome};
+use crate::while_doing;
+
+/// What every answer must look like.
+pub(crate) struct Answer {
+    /// The bytes that it begins with; all of it, where all is known.
+    pub(crate) start: Vec<u8>,
+    pub(crate) length: usize,
+}
+
+impl Answer {
+    /// Checks a piece that came behind `before` bytes, and says how many there are with it.
+    pub(crate) fn check(&self, before: usize, piece: &[u8]) -> io::Result<usize> {
+        let known = self.start.get(before..).unwrap_or_default();
+        let common = known.len().min(piece.len());
+        if piece[..common] != known[..common] {
+            let got = String::from_utf8_lossy(&piece[..common]).into_owned();
+            return Err(io::Error::other(format!("another answer than expected: {got:?}")));
+        }
+        let length = before + piece.len();
+        if length > self.length {
+            let wanted = self.length;
+            return Err(io::Error::other(format!("{length} bytes came back, not {wanted}")));
+        }
+        Ok(length)
+    }
+}
+
+/// Connections with one message in flight each.
+pub(crate) struct Exchange {
+    lanes: Vec<Lane>,
+    poller: Poller,
+    ready: Ready,
+    message: Vec<u8>,
+    answer: Answer,
+    /// One byte longer than the answer, so that one receive shows whether too much came.
+    buffer: Vec<u8>,
+    round_trips: u64,
+    latency: Histogram,
+}
+
+struct Lane {
+    stream: TcpStream,
+    sent_at: Instant,
+    /// Bytes of the answer that are here already.
+    back: usize,
+}
+
+impl Exchange {
+    pub(crate) fn new(message: Vec<u8>, answer: Answer) -> io::Result<Self> {
+        Ok(Self {
+            lanes: Vec::new(),
+            poller: Poller::new()?,
+            ready: Ready::new(),
+            message,
+            buffer: vec![0; answer.length + 1],
+            answer,
+            round_trips: 0,
+            latency: Histogram::new(),
+        })
+    }
+
+    /// Takes a connection that is ready for its first message.
+    pub(crate) fn add(&mut self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nonblocking(true)?;
+        self.poller.add(&stream, self.lanes.len(), EventFlags::IN)?;
+        self.lanes.push(Lane { stream, sent_at: Instant::now(), back: 0 });
+        self.send(self.lanes.len() - 1, Instant::now())
+    }
+
+    pub(crate) fn warm_up(&mut self, time: Duration) -> io::Result<()> {
+        self.run_until(Instant::now() + time)
+    }
+
+    pub(crate) fn measure(mut self, target: &Target, seconds: Duration) -> io::Result<Outcome> {
+        self.round_trips = 0;
+        self.latency = Histogram::new();
+        let meter = Meter::start(target)?;
+        self.run_until(meter.start + seconds)?;
+        meter.stop(self.round_trips, Some(self.latency))
+    }
+
+    fn run_until(&mut self, deadline: Instant) -> io::Result<()> {
+        while self.poller.wait(deadline, &mut self.ready)? {
+            for index in 0..self.ready.len() {
+                let key = self.ready[index].0;
+                self.receive(key).map_err(|error| {
+                    let back = self.lanes[key].back;
+                    while_doing(format!("connection {key} with {back} bytes back"))(error)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, key: usize, now: Instant) -> io::Result<()> {
+        let lane = &mut self.lanes[key];
+        lane.sent_at = now;
+        lane.back = 0;
+        let sent = rustix::net::send(&lane.stream, &self.message, SendFlags::NOSIGNAL)?;
+        // The socket buffer is empty whenever a message goes out, so it takes the whole message.
+        if sent < self.message.len() {
+            return Err(io::Error::other("the socket took only a part of a message"));
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, key: usize) -> io::Result<()> {
+        let lane = &mut self.lanes[key];
+        let length = match rustix::net::recv(&lane.stream, &mut self.buffer[..], RecvFlags::empty())
+        {
+            Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((_, length)) => length,
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        lane.back = self.answer.check(lane.back, &self.buffer[..length])?;
+        if lane.back < self.answer.length {
+            return Ok(());
+        }
+        // The end of one round trip is the beginning of the next: one look at the clock is enough.
+        let now = Instant::now();
+        self.latency.record(now - lane.sent_at);
+        self.round_trips += 1;
+        self.send(key, now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_checked_piece_by_piece() {
+        let answer = Answer { start: b"HTTP/1.1 301".to_vec(), length: 20 };
+        assert_eq!(answer.check(0, b"HTTP/1").unwrap(), 6);
+        assert_eq!(answer.check(6, b".1 301 Moved").unwrap(), 18);
+        assert_eq!(answer.check(18, b"..").unwrap(), 20);
+        assert!(answer.check(6, b".1 502").is_err());
+        assert!(answer.check(18, b"...").is_err());
+    }
+}

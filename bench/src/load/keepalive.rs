@@ -1,0 +1,56 @@
+//! HTTP/1.1 requests on connections that stay open, one in flight on each. The answer is the
+//! proxy's own redirect, so that nothing but the proxy's HTTP is measured.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::dial::{Target, connect};
+use super::exchange::Exchange;
+use super::{Outcome, http};
+
+#[derive(Args, Clone)]
+pub(crate) struct Load {
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) connections: u16,
+    /// Length of the timed interval
+    #[arg(long, default_value = "5", value_parser = crate::parse_seconds)]
+    pub(crate) seconds: Duration,
+    /// Seconds of load before the timed interval
+    #[arg(long, default_value = "0.5", value_parser = crate::parse_seconds)]
+    pub(crate) warmup: Duration,
+}
+
+/// Learns the answer from a first request, and then expects nothing else on all connections.
+pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
+    target.must_be_plain()?;
+    let answer = http::learn(target, false)?;
+    let mut exchange = Exchange::new(http::request(&target.host, false), answer)?;
+    for _ in 0..load.connections {
+        exchange.add(connect(target.connect)?)?;
+    }
+    exchange.warm_up(load.warmup)?;
+    exchange.measure(target, load.seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::testing;
+
+    fn load() -> Load {
+        let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+        Load { connections: 4, seconds, warmup }
+    }
+
+    #[test]
+    fn redirects_are_counted_and_another_answer_is_an_error() {
+        let target = testing::http("HTTP/1.1 301 Moved\r\nContent-Length: 3\r\n\r\nabc");
+        let outcome = run(&target, &load()).unwrap();
+        assert!(outcome.units > 10 && outcome.latency.is_some());
+        let target = testing::http("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n");
+        let error = run(&target, &load()).err().unwrap().to_string();
+        assert!(error.contains("HTTP/1.1 404 No"), "{error}");
+    }
+}

@@ -1,0 +1,158 @@
+//! Small round trips while bulk goes through the same proxy: what bulk costs its neighbours.
+//!
+//! The bulk is moved by a thread of its own at the lowest priority. The CPU of the load then always
+//! serves the small messages first, and their latency is the proxy's rather than the load's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+
+use super::bulk::{Direction, Flow};
+use super::command::{self, Unit};
+use super::dial::{STEP_TIMEOUT, Target};
+use super::echo;
+use super::source::Send;
+use crate::{usage, while_doing};
+
+/// How often the bulk is counted and asked to stop.
+const SLICE: Duration = Duration::from_millis(5);
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    target: Target,
+    /// Address for the bulk; default: that of the small messages
+    #[arg(long, value_name = "ADDR")]
+    bulk_connect: Option<SocketAddr>,
+    #[command(flatten)]
+    load: Load,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct Load {
+    /// Connections that move bulk, half of them up and half of them down
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) bulk: u16,
+    /// Connections that send small messages
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub(crate) small: u16,
+    /// Bytes of one small message, at most 16 KiB: it must go out in one piece
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=16_384))]
+    pub(crate) size: u16,
+    /// Length of the timed interval
+    #[arg(long, default_value = "5", value_parser = crate::parse_seconds)]
+    pub(crate) seconds: Duration,
+    /// Seconds of load before the timed interval
+    #[arg(long, default_value = "0.5", value_parser = crate::parse_seconds)]
+    pub(crate) warmup: Duration,
+}
+
+pub(crate) struct Outcome {
+    /// The small round trips, with the CPU time of all.
+    pub(crate) small: super::Outcome,
+    /// What the bulk moved in the same interval; little where the CPU had no time left for it.
+    pub(crate) bulk_bytes: u64,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
+    let Arguments { target, bulk_connect, load } = arguments;
+    command::prepare(target)?;
+    let bulk_target = Target { connect: bulk_connect.unwrap_or(target.connect), ..target.clone() };
+    let Outcome { small, bulk_bytes } = run(target, &bulk_target, load)?;
+    let mut figures = command::figures(&small, Unit::Each("round_trips"));
+    figures.push(("bulk_bytes", json!(bulk_bytes)));
+    figures.push(("bulk_gbit_per_s", json!(bulk_bytes as f64 * 8.0 / small.seconds / 1e9)));
+    command::print(target.json, &figures);
+    Ok(())
+}
+
+/// Starts the bulk, measures the small round trips beside it, and ends the bulk.
+pub(crate) fn run(small: &Target, bulk: &Target, load: &Load) -> io::Result<Outcome> {
+    let state = State { stop: AtomicBool::new(false), moved: AtomicU64::new(0) };
+    thread::scope(|scope| {
+        let (started, start) = mpsc::channel();
+        let state = &state;
+        let mover = scope.spawn(move || move_bulk(bulk, load.bulk, state, &started));
+        // An error here means that the mover has ended before it began; it says why below.
+        let outcome = start.recv().map_or(Ok(None), |()| measure(small, load, state).map(Some));
+        state.stop.store(true, Ordering::Relaxed);
+        let moved = mover.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
+        moved.map_err(while_doing("bulk"))?;
+        outcome?.ok_or_else(|| io::Error::other("the bulk never began"))
+    })
+}
+
+/// What the two threads tell each other.
+struct State {
+    stop: AtomicBool,
+    moved: AtomicU64,
+}
+
+fn move_bulk(
+    target: &Target,
+    connections: u16,
+    state: &State,
+    started: &Sender<()>,
+) -> io::Result<()> {
+    let mut flow = Flow::new(Send::Copy, false)?;
+    flow.open(target, Direction::Up, connections / 2, None)?;
+    flow.open(target, Direction::Down, connections - connections / 2, None)?;
+    let deadline = Instant::now() + STEP_TIMEOUT;
+    while flow.moved == 0 {
+        if Instant::now() > deadline {
+            return Err(io::Error::other("not one byte is moved"));
+        }
+        flow.move_until(Instant::now() + SLICE)?;
+    }
+    usage::be_nice(19)?;
+    // Nobody listens any more when the other thread has failed; it then also says stop.
+    let _ = started.send(());
+    while !state.stop.load(Ordering::Relaxed) {
+        flow.move_until(Instant::now() + SLICE)?;
+        state.moved.store(flow.moved, Ordering::Relaxed);
+    }
+    flow.finish()
+}
+
+fn measure(target: &Target, load: &Load, state: &State) -> io::Result<Outcome> {
+    let mut exchange = echo::open(target, load.small, load.size)?;
+    exchange.warm_up(load.warmup)?;
+    let before = state.moved.load(Ordering::Relaxed);
+    let small = exchange.measure(target, load.seconds)?;
+    let bulk_bytes = state.moved.load(Ordering::Relaxed) - before;
+    Ok(Outcome { small, bulk_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::testing;
+
+    fn load() -> Load {
+        let (seconds, warmup) = (Duration::from_millis(200), Duration::from_millis(200));
+        Load { bulk: 4, small: 1, size: 100, seconds, warmup }
+    }
+
+    #[test]
+    fn both_kinds_of_traffic_are_counted() {
+        // On a busy machine the lowest priority may have to wait for longer than one run takes.
+        let moved = (0..50).any(|_| {
+            let outcome = run(&testing::sink(false), &testing::sink(false), &load()).unwrap();
+            assert!(outcome.small.units > 0 && outcome.small.latency.is_some());
+            outcome.bulk_bytes > 0
+        });
+        assert!(moved);
+    }
+
+    #[test]
+    fn bulk_without_a_sink_is_an_error_and_ends() {
+        let error = run(&testing::sink(false), &testing::nobody(), &load()).err().unwrap();
+        assert!(error.to_string().starts_with("bulk: cannot connect"), "{error}");
+    }
+}

@@ -1,0 +1,122 @@
+//! Taking one sample: a load against a contender.
+
+use std::io;
+use std::time::Duration;
+
+use super::contender::{Ports, Running, local};
+use super::results::{Latency, Sample, Workload};
+use crate::load;
+use crate::load::bulk::Direction;
+use crate::load::churn::Kind;
+use crate::load::dial::Target;
+use crate::load::source::Send;
+
+/// How long, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Manner {
+    pub(super) seconds: Duration,
+    pub(super) warmup: Duration,
+    pub(super) send: Send,
+}
+
+/// A target at one of the contender's ports.
+pub(super) fn target(running: &Running, port: impl Fn(&Ports) -> u16) -> Target {
+    Target {
+        connect: local(port(&running.ports)),
+        path: None,
+        host: "live.example.com".to_string(),
+        pid: running.pid,
+        cpu: None,
+        json: false,
+    }
+}
+
+/// Runs the workload once.
+pub(super) fn sample(
+    running: &Running,
+    workload: Workload,
+    manner: Manner,
+    round: u16,
+) -> io::Result<Sample> {
+    let outcome = run(running, workload, manner)?;
+    let cpu = outcome.cpu_seconds;
+    let latency = outcome.latency.map(|latency| Latency {
+        p50: latency.quantile_us(0.5),
+        p99: latency.quantile_us(0.99),
+        p999: latency.quantile_us(0.999),
+    });
+    Ok(Sample {
+        workload,
+        contender: running.contender,
+        round,
+        rate: outcome.units as f64 / outcome.seconds,
+        cost: cpu.map(|cpu| cpu / outcome.units as f64),
+        busy: cpu.map(|cpu| cpu / outcome.seconds),
+        load_busy: outcome.load_cpu_seconds / outcome.seconds,
+        latency,
+    })
+}
+
+fn run(running: &Running, workload: Workload, manner: Manner) -> io::Result<load::Outcome> {
+    let l4 = target(running, |ports| ports.bulk);
+    let small = target(running, |ports| ports.small);
+    let web = target(running, |ports| ports.web);
+    let tunnel = Target { path: Some("/stream".into()), ..target(running, |ports| ports.stream) };
+    match workload {
+        Workload::BulkUp { connections } => bulk(&l4, Direction::Up, connections, manner),
+        Workload::BulkDown { connections } => bulk(&l4, Direction::Down, connections, manner),
+        Workload::StreamUp { connections } => bulk(&tunnel, Direction::Up, connections, manner),
+        Workload::StreamDown { connections } => bulk(&tunnel, Direction::Down, connections, manner),
+        Workload::RoundTrips { connections, size } => echo(&small, connections, size, manner),
+        Workload::StreamRoundTrips { connections, size } => {
+            echo(&tunnel, connections, size, manner)
+        }
+        Workload::Churn { connections } => {
+            churn(&small, connections, Kind::Echo { size: 100 }, manner)
+        }
+        Workload::RedirectsOnce { connections } => churn(&web, connections, Kind::Redirect, manner),
+        Workload::Redirects { connections } => {
+            let Manner { seconds, warmup, .. } = manner;
+            load::keepalive::run(&web, &load::keepalive::Load { connections, seconds, warmup })
+        }
+        Workload::Mixed { bulk, small: connections } => {
+            let Manner { seconds, warmup, .. } = manner;
+            let load = load::mixed::Load { bulk, small: connections, size: 100, seconds, warmup };
+            Ok(load::mixed::run(&small, &l4, &load)?.small)
+        }
+    }
+}
+
+fn bulk(
+    target: &Target,
+    direction: Direction,
+    connections: u16,
+    manner: Manner,
+) -> io::Result<load::Outcome> {
+    let Manner { seconds, warmup, send } = manner;
+    let load = load::bulk::Load {
+        direction,
+        connections,
+        seconds,
+        warmup,
+        bytes: None,
+        send,
+        copy: false,
+    };
+    load::bulk::run(target, &load)
+}
+
+fn echo(target: &Target, connections: u16, size: u16, manner: Manner) -> io::Result<load::Outcome> {
+    let Manner { seconds, warmup, .. } = manner;
+    load::echo::run(target, &load::echo::Load { connections, size, seconds, warmup })
+}
+
+fn churn(
+    target: &Target,
+    connections: u16,
+    kind: Kind,
+    manner: Manner,
+) -> io::Result<load::Outcome> {
+    let Manner { seconds, warmup, .. } = manner;
+    load::churn::run(target, &load::churn::Load { connections, kind, seconds, warmup })
+}

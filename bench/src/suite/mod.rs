@@ -1,0 +1,285 @@
+//! The comparison: every workload through ringgate and its peers, in one interleaved run.
+//!
+//! The machine may be busy with other things, so single figures mean little. Every round measures
+//! all contenders of a workload right after each other, forwards in odd rounds and backwards in
+//! even ones, and ratios are taken within the round. The proxies share one CPU in turns; load and
+//! servers share another.
+
+mod balance;
+mod contender;
+#[cfg(test)]
+mod example;
+mod machine;
+mod markdown;
+mod measure;
+mod memory;
+mod names;
+mod plan;
+mod plots;
+mod process;
+mod results;
+mod rows;
+mod servers;
+mod statistics;
+mod table;
+mod targets;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::load::idle;
+use crate::load::source::Send;
+use crate::{usage, while_doing};
+use contender::{Programs, Running, Setup};
+use measure::Manner;
+use plan::Plan;
+use results::{Contender, Rest, Results, Sample, Settings, Weighing};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// One row for each target, within 3 minutes
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; ratios are taken within one
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Length of one timed interval; default: 1, or 0.5 with --quick
+    #[arg(long, value_parser = crate::parse_seconds)]
+    seconds: Option<Duration>,
+    /// Compare only workloads whose name contains this, and weigh nothing
+    #[arg(long)]
+    only: Option<String>,
+    /// Leave out contenders whose name contains this
+    #[arg(long)]
+    without: Vec<String>,
+    /// How bulk is sent: written from a buffer, or as pages of a file
+    #[arg(long, value_enum, default_value = "copy")]
+    send: Send,
+    /// Where results.json, report.md and the plots go
+    #[arg(long)]
+    output: PathBuf,
+    /// CPU that the proxies run on, in turns
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=63))]
+    proxy_cpu: u16,
+    /// CPU that load and servers run on
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=63))]
+    load_cpu: u16,
+    /// The proxy under test; default: the program `ringgate` beside this one
+    #[arg(long)]
+    ringgate: Option<PathBuf>,
+    #[arg(long, default_value = "/usr/sbin/nginx")]
+    nginx: PathBuf,
+    /// nginx's module for L4
+    #[arg(long, default_value = "/usr/lib/nginx/modules/ngx_stream_module.so")]
+    stream_module: PathBuf,
+    #[arg(long, default_value = "/usr/sbin/haproxy")]
+    haproxy: PathBuf,
+    /// Envoy; without it the comparison is one without Envoy
+    #[arg(long)]
+    envoy: Option<PathBuf>,
+}
+
+pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
+    usage::raise_file_limit()?;
+    usage::pin(arguments.load_cpu.into())?;
+    let plan = arguments.plan();
+    let manner = arguments.manner();
+
+    // 1. The servers, on this process's CPU.
+    let servers = servers::start(manner.send)?;
+    let directory = tempfile::Builder::new()
+        .prefix("ringgate-bench-")
+        .permissions(fs::Permissions::from_mode(0o755))
+        .tempdir()?;
+    let setup = Setup {
+        programs: arguments.programs()?,
+        servers,
+        proxy_cpu: arguments.proxy_cpu,
+        load_cpu: arguments.load_cpu,
+        directory: directory.path().to_owned(),
+    };
+    let mut results = Results {
+        machine: machine::describe()?,
+        settings: arguments.settings(manner),
+        versions: versions(&setup.programs)?,
+        samples: Vec::new(),
+        weights: Vec::new(),
+        balance: Vec::new(),
+    };
+
+    // 2. Memory: of fresh processes, as one that has carried load has free memory to hide growth
+    //    in.
+    for &contender in &plan.weighed {
+        for (rest, steps) in &plan.rests {
+            let running = Running::start(contender, &setup)?;
+            eprintln!("{contender}: {rest}, {steps:?}");
+            let weights = weigh(&running, *rest, steps)
+                .map_err(while_doing(format!("{rest} of {contender}")))?;
+            results.weights.extend(weights);
+        }
+    }
+
+    // 3. The rounds.
+    compare(&plan, &setup, manner, &mut results)?;
+
+    // 4. The balance over workers.
+    if plan.balance_trials > 0 {
+        let running = Running::start(Contender::RinggateFour, &setup)?;
+        for trial in 1..=plan.balance_trials {
+            eprintln!("balance of 4 workers: trial {trial} of {}", plan.balance_trials);
+            results.balance.push(balance::trial(&running)?);
+        }
+    }
+
+    // 5. The proxies have ended before the figures are told.
+    report(&arguments.output, &results)
+}
+
+impl Arguments {
+    fn plan(&self) -> Plan {
+        let mut plan = if self.quick { Plan::quick() } else { Plan::full() };
+        if let Some(part) = &self.only {
+            plan.comparisons.retain(|(workload, _)| workload.to_string().contains(part.as_str()));
+            plan.weighed.clear();
+            plan.balance_trials = 0;
+        }
+        let stays = |contender: &Contender| {
+            let name = contender.to_string();
+            let envoy = *contender == Contender::Envoy && self.envoy.is_none();
+            !envoy && !self.without.iter().any(|part| name.contains(part.as_str()))
+        };
+        plan.weighed.retain(stays);
+        for (_, contenders) in &mut plan.comparisons {
+            contenders.retain(stays);
+        }
+        plan
+    }
+
+    fn manner(&self) -> Manner {
+        let (seconds, warmup) = if self.quick { (500, 200) } else { (1000, 300) };
+        Manner {
+            seconds: self.seconds.unwrap_or(Duration::from_millis(seconds)),
+            warmup: Duration::from_millis(warmup),
+            send: self.send,
+        }
+    }
+
+    fn settings(&self, manner: Manner) -> Settings {
+        Settings {
+            quick: self.quick,
+            rounds: self.rounds,
+            seconds: manner.seconds.as_secs_f64(),
+            warmup: manner.warmup.as_secs_f64(),
+            send: if manner.send == Send::Copy { "copy" } else { "file" }.to_string(),
+            proxy_cpu: self.proxy_cpu,
+            load_cpu: self.load_cpu,
+        }
+    }
+
+    fn programs(&self) -> io::Result<Programs> {
+        let ringgate = match &self.ringgate {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("ringgate"),
+        };
+        Ok(Programs {
+            ringgate,
+            nginx: self.nginx.clone(),
+            stream_module: self.stream_module.clone(),
+            haproxy: self.haproxy.clone(),
+            envoy: self.envoy.clone(),
+        })
+    }
+}
+
+fn versions(programs: &Programs) -> io::Result<BTreeMap<Contender, String>> {
+    let mut versions = BTreeMap::new();
+    for contender in [Contender::Ringgate, Contender::Nginx, Contender::Haproxy, Contender::Envoy] {
+        if let Some(version) = contender::describe(contender, programs)? {
+            eprintln!("{version}");
+            versions.insert(contender, version);
+        }
+    }
+    Ok(versions)
+}
+
+fn weigh(running: &Running, rest: Rest, steps: &[u16]) -> io::Result<Vec<Weighing>> {
+    let pid = running.pid.ok_or_else(|| io::Error::other("a proxy is to be weighed"))?;
+    let (target, touch) = match rest {
+        Rest::Pairs => (measure::target(running, |ports| ports.small), idle::Touch::Echo),
+        Rest::KeepAlive => (measure::target(running, |ports| ports.web), idle::Touch::Http),
+    };
+    let load = idle::Load { touch, steps: steps.to_vec() };
+    let weights = idle::run(&target, pid, &load)?;
+    let weighing = |weight: idle::Weight| Weighing {
+        contender: running.contender,
+        rest,
+        connections: weight.connections,
+        closed: weight.closed,
+        anonymous: weight.anonymous,
+        rss: weight.rss,
+        descriptors: weight.descriptors,
+    };
+    Ok(weights.into_iter().map(weighing).collect())
+}
+
+/// Workload by workload, and each of them round by round.
+fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) -> io::Result<()> {
+    // A contender that the next workload does not need would take turns on the CPU meanwhile.
+    let mut running: Vec<Running> = Vec::new();
+    for (workload, contenders) in &plan.comparisons {
+        running.retain(|running| contenders.contains(&running.contender));
+        for &contender in contenders {
+            if !running.iter().any(|running| running.contender == contender) {
+                running.push(Running::start(contender, setup)?);
+            }
+        }
+        for round in 1..=results.settings.rounds {
+            let mut order = contenders.clone();
+            if round % 2 == 0 {
+                order.reverse();
+            }
+            for contender in order {
+                let Some(running) = running.iter().find(|one| one.contender == contender) else {
+                    continue;
+                };
+                let sample = measure::sample(running, *workload, manner, round)
+                    .map_err(while_doing(format!("{workload} through {contender}")))?;
+                progress(&sample, results.settings.rounds);
+                results.samples.push(sample);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn report(directory: &Path, results: &Results) -> io::Result<()> {
+    fs::create_dir_all(directory).map_err(while_doing(directory.display()))?;
+    let verdicts = targets::judge(results);
+    fs::write(directory.join("results.json"), serde_json::to_string_pretty(results)? + "\n")?;
+    fs::write(directory.join("report.md"), markdown::text(results, &verdicts))?;
+    plots::write(results, directory)?;
+    table::print(results, &verdicts);
+    println!("\nreport.md, results.json and plots are in {}", directory.display());
+    Ok(())
+}
+
+/// One line while the run goes on.
+fn progress(sample: &Sample, rounds: u16) {
+    let units = sample.workload.units();
+    let (workload, contender, round) = (sample.workload, sample.contender, sample.round);
+    let rate = sample.rate * units.rate_factor;
+    eprint!("{round}/{rounds} {workload}: {contender} {rate:.2} {}", units.rate);
+    if let Some(cost) = sample.cost {
+        eprint!(", {:.3} {}", cost * units.cost_factor, units.cost);
+    }
+    if let Some(latency) = sample.latency {
+        eprint!(", p99 {:.0} us", latency.p99);
+    }
+    eprintln!();
+}

@@ -1,0 +1,99 @@
+//! How contenders, workloads and figures are written for people.
+
+use std::fmt;
+
+use super::results::{Contender, Rest, Workload};
+use super::statistics::Spread;
+
+impl fmt::Display for Contender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Contender::Ringgate => "ringgate",
+            Contender::RinggateTwo => "ringgate, 2 workers",
+            Contender::RinggateUser => "ringgate, not root",
+            Contender::RinggateFour => "ringgate, 4 workers",
+            Contender::Nginx => "nginx",
+            Contender::NginxHuge => "nginx, 1 MiB buffers",
+            Contender::Haproxy => "HAProxy",
+            Contender::Envoy => "Envoy",
+            Contender::Floor => "floor (epoll + splice)",
+            Contender::Direct => "direct, no proxy",
+        })
+    }
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match *self {
+            Workload::BulkUp { connections } => format!("bulk up, {connections}"),
+            Workload::BulkDown { connections } => format!("bulk down, {connections}"),
+            Workload::RoundTrips { connections, size } => {
+                format!("{} round trips, {connections}", bytes(size))
+            }
+            Workload::Churn { connections } => format!("connect, 100 B, close, {connections}"),
+            Workload::Redirects { connections } => format!("301 keep-alive, {connections}"),
+            Workload::RedirectsOnce { connections } => {
+                format!("301 on a connection each, {connections}")
+            }
+            Workload::StreamUp { connections } => format!("/stream bulk up, {connections}"),
+            Workload::StreamDown { connections } => format!("/stream bulk down, {connections}"),
+            Workload::StreamRoundTrips { connections, size } => {
+                format!("/stream {} round trips, {connections}", bytes(size))
+            }
+            Workload::Mixed { bulk, small } => {
+                format!("100 B round trips, {small}, beside {bulk} bulk flows")
+            }
+        };
+        f.pad(&text)
+    }
+}
+
+impl fmt::Display for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Rest::Pairs => "idle L4 pairs",
+            Rest::KeepAlive => "idle keep-alive connections",
+        })
+    }
+}
+
+/// A number of bytes as a message size.
+pub(super) fn bytes(size: u16) -> String {
+    if size >= 1024 && size.is_multiple_of(1024) {
+        format!("{} KiB", size / 1024)
+    } else {
+        format!("{size} B")
+    }
+}
+
+/// The units in which a workload's rate and cost are written.
+pub(crate) struct Units {
+    pub(crate) rate: &'static str,
+    /// What a rate in units a second is multiplied with.
+    pub(crate) rate_factor: f64,
+    pub(crate) cost: &'static str,
+    /// What CPU seconds a unit are multiplied with.
+    pub(crate) cost_factor: f64,
+}
+
+impl Workload {
+    pub(crate) fn units(self) -> Units {
+        match self {
+            Workload::BulkUp { .. }
+            | Workload::BulkDown { .. }
+            | Workload::StreamUp { .. }
+            | Workload::StreamDown { .. } => {
+                Units { rate: "Gbit/s", rate_factor: 8e-9, cost: "CPU-s/GB", cost_factor: 1e9 }
+            }
+            _ => Units { rate: "k/s", rate_factor: 1e-3, cost: "CPU-s/M", cost_factor: 1e6 },
+        }
+    }
+}
+
+impl Spread {
+    /// `median (low–high)` with so many digits behind the point.
+    pub(crate) fn text(self, digits: usize) -> String {
+        let Spread { median, low, high } = self;
+        format!("{median:.digits$} ({low:.digits$}–{high:.digits$})")
+    }
+}

@@ -1,0 +1,125 @@
+//! What is measured, and through whom.
+
+use super::results::{Contender, Rest, Workload};
+
+/// One workload and those who do it, in the order of the first round.
+pub(super) type Comparison = (Workload, Vec<Contender>);
+
+/// A run of the suite.
+pub(super) struct Plan {
+    /// Weighed at these numbers of connections, before anything else.
+    pub(super) rests: Vec<(Rest, Vec<u16>)>,
+    pub(super) weighed: Vec<Contender>,
+    /// Done round by round.
+    pub(super) comparisons: Vec<Comparison>,
+    /// Trials of the balance over workers.
+    pub(super) balance_trials: u16,
+}
+
+use Contender::{
+    Direct, Envoy, Floor, Haproxy, Nginx, NginxHuge, Ringgate, RinggateTwo, RinggateUser,
+};
+
+const PROXIES: [Contender; 4] = [Ringgate, Nginx, Haproxy, Envoy];
+/// What the targets are about.
+const BULK: u16 = 16;
+const SMALL: u16 = 64;
+const SMALL_SIZE: u16 = 100;
+
+impl Plan {
+    /// One row for each target.
+    pub(super) fn quick() -> Plan {
+        let bulk = [&PROXIES[..], &[NginxHuge, Floor]].concat();
+        Plan {
+            rests: vec![(Rest::Pairs, vec![0, 2000]), (Rest::KeepAlive, vec![0, 2000])],
+            weighed: vec![Ringgate],
+            comparisons: vec![
+                (Workload::BulkUp { connections: BULK }, bulk.clone()),
+                (Workload::BulkDown { connections: BULK }, bulk),
+                (Workload::StreamUp { connections: BULK }, PROXIES.to_vec()),
+                (Workload::StreamDown { connections: BULK }, PROXIES.to_vec()),
+                (Workload::RoundTrips { connections: SMALL, size: SMALL_SIZE }, PROXIES.to_vec()),
+                (Workload::Churn { connections: SMALL }, PROXIES.to_vec()),
+                (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
+                (Workload::Mixed { bulk: BULK, small: SMALL }, PROXIES.to_vec()),
+            ],
+            balance_trials: 0,
+        }
+    }
+
+    /// Everything.
+    pub(super) fn full() -> Plan {
+        let steps = vec![0, 1000, 5000, 9000];
+        Plan {
+            rests: vec![(Rest::Pairs, steps.clone()), (Rest::KeepAlive, steps)],
+            weighed: PROXIES.to_vec(),
+            comparisons: [
+                bulk(),
+                round_trips(),
+                connections_and_requests(),
+                streams(),
+                many_flows(),
+                two_workers(),
+            ]
+            .concat(),
+            balance_trials: 20,
+        }
+    }
+}
+
+fn bulk() -> Vec<Comparison> {
+    let contenders = [&PROXIES[..], &[NginxHuge, Floor, Direct]].concat();
+    let up = [1, BULK, 256].map(|connections| Workload::BulkUp { connections });
+    let down = [1, BULK, 256].map(|connections| Workload::BulkDown { connections });
+    up.into_iter().chain(down).map(|workload| (workload, contenders.clone())).collect()
+}
+
+fn round_trips() -> Vec<Comparison> {
+    let contenders = [&PROXIES[..], &[Direct]].concat();
+    let mut comparisons = Vec::new();
+    for size in [SMALL_SIZE, 4096, 16_384] {
+        for connections in [1, SMALL, 512] {
+            comparisons.push((Workload::RoundTrips { connections, size }, contenders.clone()));
+        }
+    }
+    comparisons
+}
+
+fn connections_and_requests() -> Vec<Comparison> {
+    vec![
+        (Workload::Churn { connections: SMALL }, [&PROXIES[..], &[Direct]].concat()),
+        (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
+        (Workload::RedirectsOnce { connections: SMALL }, PROXIES.to_vec()),
+        (Workload::Mixed { bulk: BULK, small: SMALL }, PROXIES.to_vec()),
+    ]
+}
+
+fn streams() -> Vec<Comparison> {
+    let workloads = [
+        Workload::StreamUp { connections: BULK },
+        Workload::StreamDown { connections: BULK },
+        Workload::StreamRoundTrips { connections: SMALL, size: SMALL_SIZE },
+    ];
+    workloads.map(|workload| (workload, PROXIES.to_vec())).to_vec()
+}
+
+/// More flows than a user without privileges may have large pipes for (pipe(7)).
+fn many_flows() -> Vec<Comparison> {
+    let contenders = vec![Ringgate, RinggateUser, Nginx, Haproxy, Envoy, Floor];
+    let mut comparisons = Vec::new();
+    for connections in [500, 2000] {
+        comparisons.push((Workload::BulkUp { connections }, contenders.clone()));
+        comparisons.push((Workload::BulkDown { connections }, contenders.clone()));
+    }
+    comparisons
+}
+
+/// The second worker shares its CPU with the load: only the cost of a unit says anything.
+fn two_workers() -> Vec<Comparison> {
+    let both = vec![Ringgate, RinggateTwo];
+    vec![
+        (Workload::BulkDown { connections: 2 * BULK }, both.clone()),
+        (Workload::RoundTrips { connections: 2 * SMALL, size: SMALL_SIZE }, both.clone()),
+        (Workload::Churn { connections: 2 * SMALL }, both),
+    ]
+}

@@ -1,0 +1,157 @@
+//! What a run of the suite found, as it stands in `results.json`: every sample of every round, so
+//! that all medians, spreads and ratios can be computed again.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: Machine,
+    pub(crate) settings: Settings,
+    /// What each contender says of its version.
+    pub(crate) versions: BTreeMap<Contender, String>,
+    /// In the order in which they were taken.
+    pub(crate) samples: Vec<Sample>,
+    pub(crate) weights: Vec<Weighing>,
+    pub(crate) balance: Vec<Balance>,
+}
+
+/// Where it ran.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) cpus: usize,
+    pub(crate) memory_bytes: u64,
+    pub(crate) kernel: String,
+    /// `root` or `user`: pipes and locked memory are limited for users.
+    pub(crate) user: String,
+    /// Date, as `YYYY-MM-DD`.
+    pub(crate) date: String,
+}
+
+/// How it ran.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) quick: bool,
+    pub(crate) rounds: u16,
+    /// Length of one timed interval.
+    pub(crate) seconds: f64,
+    /// Load before the timed interval.
+    pub(crate) warmup: f64,
+    /// How bulk is sent: `copy` or `file`.
+    pub(crate) send: String,
+    pub(crate) proxy_cpu: u16,
+    pub(crate) load_cpu: u16,
+}
+
+/// Who is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Contender {
+    /// The proxy this is about.
+    Ringgate,
+    /// The same with two workers.
+    RinggateTwo,
+    /// The same as a user without privileges.
+    RinggateUser,
+    /// The same with four workers, for the balance between them.
+    RinggateFour,
+    Nginx,
+    /// nginx with 1 MiB for each direction of each connection: its strongest for bulk, and more
+    /// memory than anyone gives it for thousands of connections.
+    #[serde(rename = "nginx-1m")]
+    NginxHuge,
+    Haproxy,
+    Envoy,
+    /// A loop of epoll and splice that does nothing else.
+    Floor,
+    /// No proxy at all.
+    Direct,
+}
+
+/// What is compared. Everything that has a place in a table is a workload with its parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub(crate) enum Workload {
+    /// Bulk at L4, client to server.
+    BulkUp { connections: u16 },
+    /// Bulk at L4, server to client.
+    BulkDown { connections: u16 },
+    /// Round trips at L4.
+    RoundTrips { connections: u16, size: u16 },
+    /// Connect, one 100 B round trip, close, at L4.
+    Churn { connections: u16 },
+    /// 301s on connections that stay.
+    Redirects { connections: u16 },
+    /// 301s on a connection each.
+    RedirectsOnce { connections: u16 },
+    /// Bulk through a `/stream` tunnel, client to server.
+    StreamUp { connections: u16 },
+    /// Bulk through a `/stream` tunnel, server to client.
+    StreamDown { connections: u16 },
+    /// Round trips through a `/stream` tunnel.
+    StreamRoundTrips { connections: u16, size: u16 },
+    /// 100 B round trips while bulk flows share the worker; what is counted are the round trips.
+    Mixed { bulk: u16, small: u16 },
+}
+
+/// One contender at one workload in one round.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    pub(crate) workload: Workload,
+    pub(crate) contender: Contender,
+    /// From 1. Samples of one round were taken right after each other.
+    pub(crate) round: u16,
+    /// Units a second: bytes, round trips, connections or requests.
+    pub(crate) rate: f64,
+    /// CPU seconds of the proxy a unit, all its threads; none without a proxy.
+    pub(crate) cost: Option<f64>,
+    /// Share of one CPU that the proxy used. Well under 1, the load was the limit and not it.
+    pub(crate) busy: Option<f64>,
+    /// Share of one CPU that load and servers used.
+    pub(crate) load_busy: f64,
+    pub(crate) latency: Option<Latency>,
+}
+
+/// Quantiles in microseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+}
+
+/// What connections at rest cost a contender.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Weighing {
+    pub(crate) contender: Contender,
+    pub(crate) rest: Rest,
+    /// Held at the time.
+    pub(crate) connections: u16,
+    /// After the last step all were closed, and the process weighed again.
+    pub(crate) closed: bool,
+    /// Anonymous memory in RAM, in bytes: heap and stacks.
+    pub(crate) anonymous: u64,
+    pub(crate) rss: u64,
+    pub(crate) descriptors: u64,
+}
+
+/// How connections rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Rest {
+    /// Pairs at L4 that have carried one byte.
+    Pairs,
+    /// HTTP connections that have had one answer.
+    KeepAlive,
+}
+
+/// How long-lived flows are spread over workers, in one trial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Balance {
+    pub(crate) flows: u16,
+    /// CPU seconds of each worker's thread while all flows do the same.
+    pub(crate) cpu_seconds: Vec<f64>,
+}

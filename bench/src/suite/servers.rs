@@ -1,0 +1,42 @@
+//! The servers behind the proxies, each in a thread of this process.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use super::contender::Ports;
+use crate::load::source::Send;
+use crate::sink::{self, Manner};
+
+/// They end by themselves after this time, whatever happens to the run.
+const LIMIT: Duration = Duration::from_secs(2 * 3600);
+/// Addresses of the small server: endpoints take turns, and a port is free again sooner.
+const SMALL_ADDRESSES: u8 = 4;
+
+/// Starts them all and says where they listen.
+pub(super) fn start(send: Send) -> io::Result<Ports> {
+    let ports = Ports::choose()?;
+    let bulk = listen(1, ports.bulk)?;
+    let upgrade = listen(1, ports.stream)?;
+    let small = (1..=SMALL_ADDRESSES)
+        .map(|host| listen(host, ports.small))
+        .collect::<io::Result<Vec<TcpListener>>>()?;
+    let manner = Manner { upgrade: false, discard: sink::discard(false), send, nice: false };
+    // What serves bulk gives way to what serves round trips, whose latency is to be the proxy's.
+    serve(vec![bulk], Manner { nice: true, ..manner });
+    serve(small, manner);
+    serve(vec![upgrade], Manner { upgrade: true, ..manner });
+    Ok(ports)
+}
+
+fn listen(host: u8, port: u16) -> io::Result<TcpListener> {
+    sink::listen((Ipv4Addr::new(127, 0, 0, host), port).into())
+}
+
+fn serve(listeners: Vec<TcpListener>, manner: Manner) {
+    std::thread::spawn(move || {
+        if let Err(error) = sink::serve(listeners, manner, Instant::now() + LIMIT) {
+            eprintln!("ringgate-bench: a server failed: {error}");
+        }
+    });
+}

@@ -1,0 +1,238 @@
+//! The project's targets, judged on the medians of the paired ratios of one run.
+//!
+//! "The best peer" is the one that leaves the smallest lead: a target holds when it holds against
+//! every peer that was tuned for the same work.
+
+use super::results::{Contender, Rest, Results, Workload};
+use super::statistics::{Figure, Spread};
+
+/// Peers whose tuning is that of one configuration for all work.
+const PEERS: [Contender; 3] = [Contender::Nginx, Contender::Haproxy, Contender::Envoy];
+
+/// One target and how the run did.
+pub(crate) struct Verdict {
+    pub(crate) target: String,
+    pub(crate) met: bool,
+    /// The figure, its spread, and against whom.
+    pub(crate) measured: String,
+    /// How much better (positive) or worse than asked, in per cent of what was asked.
+    pub(crate) margin: f64,
+}
+
+/// Whether more or less is asked for.
+#[derive(Clone, Copy)]
+enum Wanted {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Wanted {
+    fn met(self, value: f64) -> bool {
+        match self {
+            Wanted::AtLeast(bound) => value >= bound,
+            Wanted::AtMost(bound) => value <= bound,
+        }
+    }
+
+    fn margin(self, value: f64) -> f64 {
+        match self {
+            Wanted::AtLeast(bound) => (value / bound - 1.0) * 100.0,
+            Wanted::AtMost(bound) => (1.0 - value / bound) * 100.0,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Wanted::AtLeast(bound) => format!("at least {bound}"),
+            Wanted::AtMost(bound) => format!("at most {bound}"),
+        }
+    }
+
+    /// Whether the first leaves less room than the second.
+    fn is_harder(self, first: f64, second: f64) -> bool {
+        self.margin(first) < self.margin(second)
+    }
+}
+
+/// A paired figure of ours against several others.
+struct Paired<'a> {
+    what: &'a str,
+    figure: Figure,
+    ours: Workload,
+    theirs: Workload,
+    others: &'a [Contender],
+    wanted: Wanted,
+}
+
+const BULK: u16 = 16;
+const SMALL: u16 = 64;
+
+/// The targets that this run can judge.
+pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    let up = Workload::BulkUp { connections: BULK };
+    let down = Workload::BulkDown { connections: BULK };
+    let streams = [
+        (Workload::StreamUp { connections: BULK }, up),
+        (Workload::StreamDown { connections: BULK }, down),
+    ];
+    let mut judge = |paired: &Paired<'_>| verdicts.extend(paired.judge(results));
+
+    for bulk in [up, down] {
+        judge(&against_peers("throughput", Figure::Rate, bulk, Wanted::AtLeast(1.8)));
+        judge(&against_peers("CPU per byte", Figure::Cost, bulk, Wanted::AtMost(0.5)));
+        for (what, figure, wanted) in [
+            ("throughput", Figure::Rate, Wanted::AtLeast(1.8)),
+            ("CPU per byte", Figure::Cost, Wanted::AtMost(0.5)),
+        ] {
+            let others = &[Contender::NginxHuge];
+            judge(&Paired { what, figure, ours: bulk, theirs: bulk, others, wanted });
+        }
+    }
+    for (stream, bulk) in streams {
+        let others = &[Contender::Ringgate];
+        let (ours, theirs) = (stream, bulk);
+        let (figure, wanted) = (Figure::Rate, Wanted::AtLeast(0.95));
+        judge(&Paired { what: "throughput", figure, ours, theirs, others, wanted });
+        let (figure, wanted) = (Figure::Cost, Wanted::AtMost(1.05));
+        judge(&Paired { what: "CPU per byte", figure, ours, theirs, others, wanted });
+        judge(&against_peers("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
+    }
+    let round_trips = Workload::RoundTrips { connections: SMALL, size: 100 };
+    judge(&against_peers("CPU per message", Figure::Cost, round_trips, Wanted::AtMost(0.95)));
+    judge(&against_peers("p99", Figure::P99, round_trips, Wanted::AtMost(1.0)));
+    let churn = Workload::Churn { connections: SMALL };
+    judge(&against_peers("CPU per connection", Figure::Cost, churn, Wanted::AtMost(0.9)));
+    let redirects = Workload::Redirects { connections: SMALL };
+    judge(&against_peers("requests", Figure::Rate, redirects, Wanted::AtLeast(1.2)));
+    judge(&against_peers("CPU per request", Figure::Cost, redirects, Wanted::AtMost(0.85)));
+    let mixed = Workload::Mixed { bulk: BULK, small: SMALL };
+    judge(&against_peers("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
+    for bulk in [up, down] {
+        let (what, figure, others) = ("CPU per byte", Figure::Cost, &[Contender::Floor][..]);
+        let wanted = Wanted::AtMost(1.1);
+        judge(&Paired { what, figure, ours: bulk, theirs: bulk, others, wanted });
+    }
+    verdicts.extend(weigh(results, Rest::Pairs, 2048.0, 2.0));
+    verdicts.extend(weigh(results, Rest::KeepAlive, 1024.0, 1.0));
+    verdicts
+}
+
+fn against_peers(what: &str, figure: Figure, work: Workload, wanted: Wanted) -> Paired<'_> {
+    Paired { what, figure, ours: work, theirs: work, others: &PEERS, wanted }
+}
+
+impl Paired<'_> {
+    /// None when the run has not measured it against anyone.
+    fn judge(&self, results: &Results) -> Option<Verdict> {
+        let ours = (self.ours, Contender::Ringgate);
+        let mut hardest: Option<(Contender, Spread)> = None;
+        for &other in self.others {
+            let ratio = results.ratio(self.figure, ours, (self.theirs, other));
+            let Some(ratio) = ratio.filter(|ratio| ratio.median.is_finite()) else { continue };
+            let harder = |hardest: (Contender, Spread)| {
+                self.wanted.is_harder(ratio.median, hardest.1.median)
+            };
+            if hardest.is_none_or(harder) {
+                hardest = Some((other, ratio));
+            }
+        }
+        let (other, ratio) = hardest?;
+        let whom = match self.others.len() {
+            _ if self.ours != self.theirs => format!("own {}", self.theirs),
+            1 => other.to_string(),
+            _ => "the best peer".to_string(),
+        };
+        let Paired { what, ours, wanted, .. } = self;
+        Some(Verdict {
+            target: format!("{ours}: {what} {} × {whom}", wanted.text()),
+            met: wanted.met(ratio.median),
+            measured: match self.others.len() {
+                1 => ratio.text(2),
+                _ => format!("{} × {other}", ratio.text(2)),
+            },
+            margin: wanted.margin(ratio.median),
+        })
+    }
+}
+
+/// Memory and descriptors of a resting connection, at the largest number of them.
+fn weigh(results: &Results, rest: Rest, most_bytes: f64, most_descriptors: f64) -> Vec<Verdict> {
+    let most = results.steps(rest).last().copied().unwrap_or(0);
+    let Some(growth) = results.growth_each(Contender::Ringgate, rest, most) else {
+        return Vec::new();
+    };
+    let verdict = |what: &str, wanted: Wanted, value: f64, digits: usize| Verdict {
+        target: format!("{most} {rest}: {what} {} each", wanted.text()),
+        met: wanted.met(value),
+        measured: format!("{value:.digits$}"),
+        margin: wanted.margin(value),
+    };
+    // Descriptors of the process's own that come and go are not the connections'.
+    let descriptors = (growth.descriptors * 100.0).round() / 100.0;
+    vec![
+        verdict("bytes", Wanted::AtMost(most_bytes), growth.bytes, 0),
+        verdict("descriptors", Wanted::AtMost(most_descriptors), descriptors, 2),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::example;
+    use super::super::results::{Sample, Weighing};
+    use super::*;
+
+    fn sample(contender: Contender, round: u16, rate: f64, cost: f64) -> Sample {
+        Sample {
+            workload: Workload::BulkUp { connections: BULK },
+            contender,
+            round,
+            rate,
+            cost: Some(cost),
+            busy: Some(1.0),
+            load_busy: 0.5,
+            latency: None,
+        }
+    }
+
+    #[test]
+    fn the_hardest_peer_and_the_median_of_paired_ratios_decide() {
+        let mut results = example::nothing();
+        // Ratios to nginx are 2, 2 and 4; to HAProxy 1.9, 1 and 4.
+        for (round, ours, nginx, haproxy) in
+            [(1, 19.0, 9.5, 10.0), (2, 10.0, 5.0, 10.0), (3, 40.0, 10.0, 10.0)]
+        {
+            results.samples.push(sample(Contender::Ringgate, round, ours, 0.4));
+            results.samples.push(sample(Contender::Nginx, round, nginx, 1.0));
+            results.samples.push(sample(Contender::Haproxy, round, haproxy, 0.7));
+        }
+        let verdicts = judge(&results);
+        assert_eq!(verdicts.len(), 2, "throughput and CPU cost of one workload");
+        assert!(verdicts[0].met && verdicts[0].measured == "1.90 (1.00–4.00) × HAProxy");
+        assert!((verdicts[0].margin - 5.6).abs() < 0.1);
+        assert!(!verdicts[1].met && verdicts[1].measured.ends_with("× HAProxy"));
+        assert!((verdicts[1].margin + 14.3).abs() < 0.1);
+    }
+
+    #[test]
+    fn connections_are_weighed_at_the_largest_step_without_what_was_there_before() {
+        let mut results = example::nothing();
+        for (connections, closed, anonymous, descriptors) in
+            [(0, false, 1_000_000, 20), (1000, false, 3_000_000, 2020), (1000, true, 9, 20)]
+        {
+            results.weights.push(Weighing {
+                contender: Contender::Ringgate,
+                rest: Rest::Pairs,
+                connections,
+                closed,
+                anonymous,
+                rss: 0,
+                descriptors,
+            });
+        }
+        let verdicts = judge(&results);
+        assert_eq!(verdicts.len(), 2);
+        assert!(verdicts[0].met && verdicts[0].measured == "2000");
+        assert!(verdicts[1].met && verdicts[1].measured == "2.00");
+    }
+}
