@@ -28,35 +28,38 @@ const SMALL_BODY: usize = 4 * 1024;
 const MAX_DRAINED: u64 = 256 * 1024;
 
 /// Serves a connection until it ends or becomes a tunnel.
-pub(super) async fn serve(conn: Accepted) {
-    let Protocol::Http(http) = &conn.listener().protocol else { return };
-    let watch = conn.context.timers.watch(&conn.client, http.head_timeout, Expiry::Read);
-    watch.set_idle(true);
-    let mut site = Site::new(&conn, http, &watch);
-    let next = loop {
-        if !site.resume {
-            conn.client.readable().await;
-        // Not at once: others of this worker want a turn, too.
-        } else if !site.wait_to_write().await {
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+    async move {
+        let Protocol::Http(http) = &conn.listener().protocol else { return };
+        let watch = conn.context.timers.watch(&conn.client, http.head_timeout, Expiry::Read);
+        watch.set_idle(true);
+        let mut site = Site::new(&conn, http, &watch);
+        let next = loop {
+            if !site.resume {
+                conn.client.readable().await;
+            // Not at once: others of this worker want a turn, too.
+            } else if !site.wait_to_write().await {
+                return;
+            }
+            match site.turn() {
+                Next::Read => {}
+                next => break next,
+            }
+            if site.unsent.send(&conn.client) != Sent::All && !site.flush().await {
+                return;
+            }
+        };
+        if matches!(next, Next::Gone) || !site.flush().await {
             return;
         }
-        match site.turn() {
-            Next::Read => {}
-            next => break next,
+        match next {
+            // The limit ran out as the request arrived: nothing more can be read from this client.
+            Next::Tunnel(_) if watch.fired() != Fired::No => {}
+            Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
+            Next::Linger => linger(&conn, &watch).await,
+            Next::Read | Next::Close | Next::Gone => {}
         }
-        if site.unsent.send(&conn.client) != Sent::All && !site.flush().await {
-            return;
-        }
-    };
-    if matches!(next, Next::Gone) || !site.flush().await {
-        return;
-    }
-    match next {
-        // The limit ran out as the request arrived: nothing more can be read from this client.
-        Next::Tunnel(_) if watch.fired() != Fired::No => {}
-        Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
-        Next::Linger => linger(&conn, &watch).await,
-        Next::Read | Next::Close | Next::Gone => {}
     }
 }
 

@@ -17,10 +17,11 @@ pub use context::{Accepted, Context, Gate};
 
 use crate::config::Protocol;
 
-/// Serves one accepted connection to its end and records what became of it.
-pub async fn serve(conn: Accepted) {
+/// Serves one accepted connection to its end, and records what became of it. Each kind of traffic
+/// has tasks of its own size: what rests between two requests is not to be as large as a relay.
+pub fn spawn(conn: Accepted) {
     match conn.listener().protocol {
-        Protocol::Tcp(_) => tcp::serve(conn).await,
-        Protocol::Http(_) => http::serve(conn).await,
+        Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
+        Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
     }
 }

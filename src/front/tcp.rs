@@ -6,37 +6,41 @@ use crate::relay::{self, Flow};
 use crate::timers::Expiry;
 
 /// Connects, relays, records.
-pub(super) async fn serve(conn: Accepted) {
-    let Protocol::Tcp(Tcp { cluster, timeouts }) = &conn.listener().protocol else { return };
-    let (cluster, timeouts) = (*cluster, *timeouts);
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+    async move {
+        let Protocol::Tcp(Tcp { cluster, timeouts }) = &conn.listener().protocol else { return };
+        let (cluster, timeouts) = (*cluster, *timeouts);
 
-    // 1. An upstream. Boxed: what connecting needs is not to burden the long life of the relay.
-    let lease = match Box::pin(conn.connect(cluster)).await {
-        Ok(lease) => lease,
-        Err(failure) => {
-            // Not a clean end: the client must not take "nobody there" for an empty answer.
-            conn.client.reset_on_close();
-            return conn.record(conn.start(), |record| {
-                record.cluster = Some(conn.cluster_name(cluster));
-                describe_failure(&failure, record);
-            });
-        }
-    };
+        // 1. An upstream. Boxed: what connecting needs is not to burden the long life of the relay.
+        let lease = match Box::pin(conn.connect(cluster)).await {
+            Ok(lease) => lease,
+            Err(failure) => {
+                // Not a clean end: the client must not take "nobody there" for an empty answer.
+                conn.client.reset_on_close();
+                return conn.record(conn.start(), |record| {
+                    record.cluster = Some(conn.cluster_name(cluster));
+                    describe_failure(&failure, record);
+                });
+            }
+        };
 
-    // 2. Bytes.
-    let context = &conn.context;
-    let mut up = Flow::new(&context.pool, Vec::new());
-    let mut down = Flow::new(&context.pool, Vec::new());
-    let watch = context.timers.watch(&conn.client, timeouts.idle, Expiry::Both);
-    watch.set_upstream(Some(&lease.stream));
-    let streams = (&*conn.client, &*lease.stream);
-    let end =
-        relay::run(streams.0, streams.1, &mut up, &mut down, &watch, timeouts.half_closed).await;
+        // 2. Bytes.
+        let context = &conn.context;
+        let mut up = Flow::new(&context.pool, Vec::new());
+        up.expect();
+        let mut down = Flow::new(&context.pool, Vec::new());
+        let watch = context.timers.watch(&conn.client, timeouts.idle, Expiry::Both);
+        watch.set_upstream(Some(&lease.stream));
+        let (client, upstream) = (&*conn.client, &*lease.stream);
+        let half_closed = timeouts.half_closed;
+        let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
 
-    // 3. What became of it.
-    conn.record(conn.start(), |record| {
-        record.cluster = Some(conn.cluster_name(cluster));
-        describe_relay(&lease, &up, &down, record);
-        record.end = end;
-    });
+        // 3. What became of it.
+        conn.record(conn.start(), |record| {
+            record.cluster = Some(conn.cluster_name(cluster));
+            describe_relay(&lease, &up, &down, record);
+            record.end = end;
+        });
+    }
 }

@@ -57,6 +57,8 @@ pub struct Flow {
     spliced: bool,
     /// The end of the source was read.
     ended: bool,
+    /// The source has probably said something already: the first read does not wait.
+    expects: bool,
 }
 
 impl Flow {
@@ -73,7 +75,14 @@ impl Flow {
             bytes: 0,
             spliced: false,
             ended: false,
+            expects: false,
         }
+    }
+
+    /// Tries a first read without waiting. A client has mostly said something by the time that its
+    /// upstream is connected; to hear that it has not costs less than to wait for what is there.
+    pub fn expect(&mut self) {
+        self.expects = true;
     }
 
     /// Bytes written to the destination so far.
@@ -129,7 +138,9 @@ impl Flow {
     pub async fn run(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
         self.flush(to, watch).await?;
         while !self.ended && self.allowed > 0 {
-            from.readable().await;
+            if !std::mem::take(&mut self.expects) {
+                from.readable().await;
+            }
             match self.mode {
                 Mode::Copy { .. } => self.copy_turn(from, to, watch)?,
                 Mode::Splice { .. } => self.splice_turn(from, to, watch)?,

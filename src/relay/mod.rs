@@ -15,7 +15,7 @@ mod pool;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -66,9 +66,13 @@ pub async fn run(
         // What looks like an end behind a refused write is what is left of a reset.
         Ok(()) if refused.get() == Some(from) => Err(from),
         Ok(()) => {
+            let last = first_end.get().is_some();
             ended(from)?;
-            let to = if from == Side::Client { upstream } else { client };
-            to.shutdown_write();
+            // Behind the last end both streams are closed, which says the same.
+            if !last {
+                let to = if from == Side::Client { upstream } else { client };
+                to.shutdown_write();
+            }
             Ok(())
         }
         Err(Broken::From(_)) => Err(from),
@@ -79,8 +83,8 @@ pub async fn run(
             ended(from.other())
         }
     };
-    let up = async { judge(up.run(client, upstream, watch).await, Side::Client) };
-    let down = async { judge(down.run(upstream, client, watch).await, Side::Upstream) };
+    let up = pin!(async { judge(up.run(client, upstream, watch).await, Side::Client) });
+    let down = pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
     let result = both(up, down).await.and_then(|()| refused.get().map_or(Ok(()), Err));
     match (watch.fired(), result, first_end.get()) {
         (Fired::TimedOut, _, None) => End::Idle,
@@ -113,14 +117,14 @@ impl Side {
     }
 }
 
-/// Runs both futures in the calling task until both are done or one has failed.
-async fn both<E>(
-    left: impl Future<Output = Result<(), E>>,
-    right: impl Future<Output = Result<(), E>>,
-) -> Result<(), E> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
+/// Runs both futures in the calling task until both are done or one has failed. They are taken as
+/// they are pinned: moved in here, an idle relay would hold each of them twice.
+fn both<'f, E>(
+    mut left: Pin<&'f mut impl Future<Output = Result<(), E>>>,
+    mut right: Pin<&'f mut impl Future<Output = Result<(), E>>>,
+) -> impl Future<Output = Result<(), E>> {
     let (mut left_done, mut right_done) = (false, false);
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if !left_done && let Poll::Ready(result) = left.as_mut().poll(cx) {
             left_done = true;
             if let Err(error) = result {
@@ -135,5 +139,4 @@ async fn both<E>(
         }
         if left_done && right_done { Poll::Ready(Ok(())) } else { Poll::Pending }
     })
-    .await
 }

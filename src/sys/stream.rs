@@ -32,7 +32,7 @@ pub struct Stream {
 pub enum Connect {
     /// It is under way: wait until the stream is writable, then ask [`Stream::connect_result`].
     Pending(Stream),
-    /// It is done (Unix sockets).
+    /// It is done (Unix sockets, and most of the time loopback).
     Done(Stream),
 }
 
@@ -72,6 +72,7 @@ impl Stream {
             Address::Ip(ip @ SocketAddr::V6(_)) => start_connect(AddressFamily::INET6, ip)?,
             Address::Unix(path) => start_connect(AddressFamily::UNIX, &SocketAddrUnix::new(path)?)?,
         };
+        let done = done || matches!(address, Address::Ip(ip) if is_there_already(&fd, ip)?);
         let stream = Stream::from_fd(fd)?;
         stream.nonblocking.set(true);
         Ok(if done { Connect::Done(stream) } else { Connect::Pending(stream) })
@@ -239,6 +240,20 @@ fn start_connect(
     match retry(|| net::connect(&fd, address)) {
         Ok(()) => Ok((fd, true)),
         Err(Errno::INPROGRESS) => Ok((fd, false)),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Asks once more for a connect within this machine: its handshake is over when the first call
+/// returns, which cannot know that yet (inet_stream_connect, Linux). That saves a wait and a call
+/// for the result.
+fn is_there_already(fd: &OwnedFd, address: &SocketAddr) -> Result<bool, Errno> {
+    if !address.ip().is_loopback() {
+        return Ok(false);
+    }
+    match retry(|| net::connect(fd, address)) {
+        Ok(()) | Err(Errno::ISCONN) => Ok(true),
+        Err(Errno::ALREADY | Errno::INPROGRESS) => Ok(false),
         Err(errno) => Err(errno),
     }
 }

@@ -112,7 +112,7 @@ impl Acceptor {
         let gate = self.socket.gate.as_ref();
         let listener = self.socket.listener;
         if let Some(conn) = Accepted::admit(&self.context, listener, gate, stream, address) {
-            monoio::spawn(front::serve(conn));
+            front::spawn(conn);
         }
     }
 
