@@ -1,10 +1,13 @@
 //! What the connections of one worker share, and what each of them carries.
 
 use std::cell::{Cell, RefCell};
+use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
+
+use httpdate::HttpDate;
 
 use crate::cluster::{Cluster, ConnectFailure, ConnectOptions, Lease};
 use crate::config::{ClusterId, Config, Listener};
@@ -68,8 +71,10 @@ impl Context {
 
     /// Called once a tick.
     pub fn update_date(&self) {
-        let text = httpdate::fmt_http_date(SystemTime::now());
-        if let Ok(date) = <[u8; 29]>::try_from(text.as_bytes()) {
+        let mut date = [b' '; 29];
+        let now = HttpDate::from(SystemTime::now());
+        // It has this length until the year 9999. Written in place: a tick allocates nothing.
+        if write!(&mut date[..], "{now}").is_ok() {
             self.date.set(date);
         }
     }

@@ -1,0 +1,173 @@
+//! A real worker on a thread of this process.
+
+use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use ringgate::config::{self, Config, Discovery, LogPath};
+use ringgate::observe::access_log::{Target, Writer};
+use ringgate::sys::{self, Address, Listen};
+use ringgate::timers::TICK;
+use ringgate::worker::{self, Command, Setup, Socket};
+
+use super::counter;
+
+/// For what takes milliseconds; a worker that hangs fails the test instead of hanging it.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running worker with one listener; ends with its guard.
+pub(crate) struct Worker {
+    address: SocketAddr,
+    allocations: &'static AtomicU64,
+    commands: Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+    writer: Option<Writer>,
+}
+
+/// What a worker allocated, and in which time.
+pub(crate) struct Counted {
+    pub(crate) total: u64,
+    time: Duration,
+}
+
+/// A listener that gives every byte to `upstream`.
+pub(crate) fn l4(upstream: SocketAddr, listener: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"l4\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+         cluster = \"c\"\n{listener}\n[cluster.c]\nendpoints = [\"{upstream}\"]\n"
+    )
+}
+
+/// A listener that redirects everything.
+pub(crate) fn site(listener: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n{listener}\n\
+         [[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\n\
+         redirect = {{ scheme = \"https\", host = \"www.example.test\", status = 301 }}\n"
+    )
+}
+
+impl Worker {
+    /// Starts a worker with this driver; without a log unless the listener says otherwise.
+    pub(crate) fn start(driver: &str, listeners: &str) -> Worker {
+        let text =
+            format!("[server]\ndriver = \"{driver}\"\n[access_log]\npath = \"off\"\n{listeners}");
+        let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
+        let config = Arc::new(config);
+        let targets = config.access_logs.iter().map(|log| match &log.path {
+            LogPath::File(path) => Target::File(path.clone()),
+            other => panic!("tests log to files, not to {other:?}"),
+        });
+        let writer = Writer::start(targets.collect()).unwrap();
+        let socket = listen(&config);
+        let address = socket.socket.local_addr().unwrap();
+        let (commands, received) = channel();
+        for command in endpoints(&config) {
+            commands.send(command).unwrap();
+        }
+        let (started, reports) = channel();
+        let setup = Setup {
+            index: 0,
+            cpu: None,
+            config,
+            sockets: vec![socket],
+            recorder: writer.recorder(),
+            max_pipes: 64,
+            commands: received,
+            started,
+        };
+        let allocations: &'static AtomicU64 = Box::leak(Box::default());
+        let thread = thread::spawn(move || {
+            counter::count_into(allocations);
+            worker::run(setup);
+        });
+        let running = reports.recv_timeout(LIMIT).unwrap().unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(running.driver_name(), driver);
+        Worker { address, allocations, commands, thread: Some(thread), writer: Some(writer) }
+    }
+
+    /// A connection to its listener.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        stream.set_write_timeout(Some(LIMIT)).unwrap();
+        stream
+    }
+
+    /// What the worker allocates meanwhile.
+    pub(crate) fn count(&self, meanwhile: impl FnOnce()) -> Counted {
+        let (before, start) = (self.allocations.load(Ordering::Relaxed), Instant::now());
+        meanwhile();
+        let total = self.allocations.load(Ordering::Relaxed) - before;
+        Counted { total, time: start.elapsed() }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            // A panic has been reported already.
+            let _ = thread.join();
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.close();
+        }
+    }
+}
+
+impl Counted {
+    /// Ticks that may have passed.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.time.as_millis().div_ceil(TICK.as_millis()) as u64 + 1
+    }
+
+    /// A connection's limit goes around the wheel of the timers in 511 ticks, and may find its next
+    /// slot without room; so this is 0 in any test that takes less than 25 s.
+    pub(crate) fn wheel_turns(&self) -> u64 {
+        self.ticks() / 500
+    }
+
+    /// A tick gives the room of its slot of the wheel back, so the first limits that are put into
+    /// the slots after it need new room: those of connects and those of connections.
+    pub(crate) fn wheel_slots(&self) -> u64 {
+        2 * self.ticks()
+    }
+}
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} allocations in {:?}", self.total, self.time)
+    }
+}
+
+/// The socket of the only listener, as the control plane binds it.
+fn listen(config: &Config) -> Socket {
+    let listener = &config.listeners[0];
+    let options = Listen {
+        backlog: listener.backlog,
+        nodelay: listener.nodelay,
+        keepalive: None,
+        fast_open: false,
+        reuse_port: true,
+    };
+    let socket = sys::listen(&listener.addresses[0], options).unwrap();
+    Socket { listener: 0, socket, unix: false, gate: None }
+}
+
+/// What the control plane says of static clusters.
+fn endpoints(config: &Config) -> Vec<Command> {
+    let clusters = config.clusters.iter().enumerate();
+    let command = |(cluster, config): (usize, &config::Cluster)| {
+        let Discovery::Static(addresses) = &config.discovery else { panic!("not static") };
+        let addresses: Arc<[Address]> = addresses.iter().cloned().collect();
+        Command::Endpoints { cluster, addresses }
+    };
+    clusters.map(command).collect()
+}
