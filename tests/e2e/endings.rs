@@ -137,3 +137,20 @@ fn a_log_level_that_is_none_is_refused() {
     assert_eq!(out.status.code(), Some(64));
     assert!(String::from_utf8_lossy(&out.stderr).contains("RINGGATE_LOG cannot be \"blah\""));
 }
+
+#[test]
+fn an_answer_is_not_lost_to_a_body_that_comes_after_it() {
+    for driver in BOTH {
+        let gate = start(stream_site(free_port().address(), ""), driver);
+        let mut client = HttpClient::connect(gate.address("web"));
+        let fields = "Host: a\r\nConnection: close\r\nContent-Length: 1000";
+        client.send(format!("POST /a HTTP/1.1\r\n{fields}\r\n\r\n"));
+        // It is answered. A closed socket would answer the body with a reset.
+        gate.record();
+        for part in [[b'x'; 500], [b'x'; 500]] {
+            client.send(part);
+        }
+        assert_eq!(client.response().status, 301, "{driver}");
+        client.expect_end();
+    }
+}

@@ -4,8 +4,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    HttpClient, Ringgate, SHORT, UPGRADE, Upstream, bytes, connect, expect_closed, expect_end,
-    free_port, read_until, require, run, send_slowly, site, stream_site, wait_for,
+    HttpClient, Ringgate, SHORT, Setup, UPGRADE, Upstream, bytes, connect, expect_closed,
+    expect_end, expect_silence, free_port, read_until, require, run, send_slowly, site,
+    stream_site, wait_for,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: live.example.test\r\n\r\n";
@@ -338,6 +339,50 @@ fn a_client_that_asks_and_never_reads_costs_no_memory() {
     for _ in 0..asked * 1000 {
         expect_redirect(&mut reader, "/a");
     }
+}
+
+#[test]
+fn a_client_that_asks_a_great_deal_gives_others_a_turn() {
+    const QUESTIONS: usize = 2000;
+    // Answers are sent in batches of 64 KiB, and one of these has more than 100 bytes.
+    const BATCH: usize = 64 * 1024 / 100;
+    let site = stream_site(free_port().address(), "");
+    let config = site.replacen("protocol", "max_head = \"64KiB\"\nprotocol", 1);
+    let server = "workers = 1\ndriver = \"io_uring\"".to_owned();
+    let gate = Setup { config, server, ..Setup::default() }.start();
+    let mut greedy = HttpClient::connect(gate.address("web"));
+    let mut other = HttpClient::connect(gate.address("web"));
+    for client in [&mut greedy, &mut other] {
+        client.send(GET);
+        expect_redirect(client, "/a");
+    }
+    // Both have asked when it looks again, the greedy one first and more than fits a batch.
+    gate.frozen(|| {
+        greedy.send(GET.replacen("/a", "/greedy", 1).repeat(QUESTIONS));
+        other.send(GET.replacen("/a", "/other", 1));
+    });
+    expect_redirect(&mut other, "/other");
+    (0..QUESTIONS).for_each(|_| expect_redirect(&mut greedy, "/greedy"));
+
+    let records = gate.records(QUESTIONS + 3);
+    let turn = records.iter().position(|record| record.text("path") == "/other").unwrap();
+    assert!(turn <= BATCH, "after {turn} others");
+}
+
+#[test]
+fn a_request_behind_a_slow_body_has_a_time_of_its_own() {
+    let gate = start();
+    let mut client = HttpClient::connect(gate.address("web"));
+    let post = GET.replacen("GET", "POST", 1);
+    client.send(post.replacen("\r\n\r\n", "\r\nContent-Length: 10\r\n\r\nhello", 1));
+    expect_redirect(&mut client, "/a");
+    expect_silence(&mut client.stream, Duration::from_secs(1));
+    client.send(["world", GET].concat());
+    expect_redirect(&mut client, "/a");
+    let records = gate.records(2);
+    let took = records[1].number("duration_ms");
+    assert!(took < 500, "{took} ms: {records:?}");
+    assert!(records[1].text("start") > records[0].text("start"), "{records:?}");
 }
 
 #[test]

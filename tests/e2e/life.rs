@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     EVERY_WAY, Echo, HttpClient, Relayed, Ringgate, SHORT, Setup, bytes, expect_closed, free_port,
-    l4, ringgate_command, run, stream_site, wait_for,
+    l4, require, ringgate_command, run, stream_site, wait_for,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -44,6 +44,25 @@ fn sigterm_lets_a_running_transfer_end_and_takes_nothing_new() {
         let record = &gate.records_where(1, |record| record.text("client") == from)[0];
         assert_eq!(record.end(), "upstream", "{way:?}");
     }
+}
+
+#[test]
+fn who_is_accepted_as_sigterm_comes_is_served() {
+    let config = stream_site(free_port().address(), "");
+    let server = "workers = 1\ndriver = \"io_uring\"".to_owned();
+    // The worker hears of everything this late, and so of the client and of the word to drain at
+    // one time.
+    let mut late = require("strace");
+    late.args(["-D", "-f", "-q", "-o", "/dev/null", "-e", "trace=io_uring_enter"]);
+    late.args(["-e", "inject=io_uring_enter:delay_exit=300000"]);
+    let mut gate = Setup { config, server, through: Some(late), ..Setup::default() }.start();
+    let mut client = HttpClient::connect(gate.address("web"));
+    client.send(GET);
+    gate.signal(Signal::TERM);
+    assert_eq!(client.response().status, 301);
+    client.expect_end();
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    assert_eq!(gate.record().end(), "done");
 }
 
 #[test]

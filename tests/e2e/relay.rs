@@ -67,6 +67,33 @@ fn the_end_of_a_client_passes_a_jammed_other_direction() {
 }
 
 #[test]
+fn what_stands_behind_urgent_data_arrives_and_so_does_the_end() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        let sent = bytes(5, 8 * MIB);
+        let mut received = vec![0; sent.len()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| upstream.write_all(&sent).unwrap());
+            client.read_exact(&mut received).unwrap();
+        });
+        // A splice stops at the mark; with the end behind it, it says so in the same way as at the
+        // end. All of this is there before the next splice.
+        gate.frozen(|| {
+            upstream.write_all(&sent[..MIB / 16]).unwrap();
+            socket2::SockRef::from(&upstream).send_out_of_band(b"!").unwrap();
+            upstream.write_all(b"behind the mark").unwrap();
+            upstream.shutdown(Shutdown::Write).unwrap();
+        });
+        received.clear();
+        client.read_to_end(&mut received).unwrap();
+        // The urgent byte itself is nothing that a plain read gets (tcp(7)).
+        assert!(received == [&sent[..MIB / 16], b"behind the mark"].concat(), "{way:?}");
+        drop(client);
+        assert_eq!(gate.record().text("relay"), "splice", "{way:?}");
+    }
+}
+
+#[test]
 fn a_reset_of_the_client_is_a_reset_upstream() {
     for way in EVERY_WAY {
         let Relayed { gate, mut client, mut upstream } = way.open();

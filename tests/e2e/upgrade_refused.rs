@@ -6,8 +6,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blackhole, HttpClient, Ringgate, SHORT, UPGRADE, Upstream, bytes, expect_closed, expect_end,
-    expect_reset, expect_silence, free_port, read_until, reset, site, stream_site,
+    Blackhole, HttpClient, Ringgate, SHORT, SWITCHING, UPGRADE, Upstream, bytes, expect_closed,
+    expect_end, expect_reset, expect_silence, free_port, read_until, reset, send_slowly, site,
+    stream_site,
 };
 
 /// A site, its upstream, and a client whose upgrade the upstream has read.
@@ -260,4 +261,32 @@ fn a_failed_upgrade_leaves_nothing_behind_for_the_next() {
         assert!(rest.is_empty(), "{:?}", String::from_utf8_lossy(&rest));
     }
     gate.records(3);
+}
+
+#[test]
+fn an_upstream_that_never_comes_to_the_point_is_a_502() {
+    const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+    for (count, status) in [(16, 101), (17, 502)] {
+        for at_once in [true, false] {
+            let Asked { gate, mut client, mut upstream } = ask("");
+            let parts = vec![INTERIM.as_bytes(); count];
+            if at_once {
+                upstream.write_all(&parts.concat()).unwrap();
+            } else {
+                send_slowly(&mut upstream, &parts);
+            }
+            // Too many end the connection, perhaps before this is written.
+            let written = upstream.write_all(SWITCHING.as_bytes());
+            assert_eq!(client.response().status, status, "{count} before it");
+            if status == 101 {
+                written.unwrap();
+                client.send("more");
+                assert_eq!(read_until(&mut upstream, b"more"), b"more");
+            } else {
+                client.expect_end();
+                expect_closed(&mut upstream);
+                assert_eq!(gate.record().end(), "bad_response");
+            }
+        }
+    }
 }

@@ -104,6 +104,26 @@ impl Ringgate {
         self.process.signal(signal);
     }
 
+    /// Does `meanwhile` while it stands still: what comes is all there when it looks again.
+    #[track_caller]
+    pub(crate) fn frozen<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        wait_for("every thread waits", SHORT, || self.every_thread_is('S').then_some(()));
+        self.signal(Signal::STOP);
+        wait_for("every thread stands still", SHORT, || self.every_thread_is('T').then_some(()));
+        let result = meanwhile();
+        self.signal(Signal::CONT);
+        result
+    }
+
+    fn every_thread_is(&self, state: char) -> bool {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero())).unwrap();
+        tasks.flatten().all(|task| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // proc(5): the state stands behind the name in parentheses.
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(state))
+        })
+    }
+
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         self.process.wait_exit(limit)
