@@ -9,6 +9,7 @@
 mod bulk;
 mod chains;
 mod cluster;
+mod costs;
 mod dns;
 mod endings;
 mod http_flow;
