@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::sys::Stream;
+use crate::sys::{Keepalive, Stream};
 
 /// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -72,6 +72,8 @@ struct Entry {
     fired: Fired,
     /// Nothing is under way: a drain may end it at once.
     idle: bool,
+    /// TCP keepalive to be set for the upstream's stream.
+    keepalive: Option<Keepalive>,
     /// Tick of the last activity.
     active: u32,
     /// Ticks from the last activity to expiry.
@@ -108,6 +110,7 @@ impl Timers {
             expiry,
             fired: Fired::No,
             idle: false,
+            keepalive: None,
             active: now,
             limit: ticks(limit),
             visit: 0,
@@ -133,6 +136,7 @@ impl Timers {
                 if due.wrapping_sub(now) as i32 <= 0 {
                     entry.fire(Fired::TimedOut);
                 } else {
+                    entry.keep_alive();
                     state.schedule(key as usize, now);
                 }
             }
@@ -228,6 +232,14 @@ impl Entry {
         }
     }
 
+    fn keep_alive(&mut self) {
+        if let Some(upstream) = &self.upstream
+            && let Some(keepalive) = self.keepalive.take()
+        {
+            upstream.set_keepalive(keepalive);
+        }
+    }
+
     /// Wakes the task that reads from the survivor. Its peer must hear of a reset, not of an end.
     fn fire_reset(&mut self, why: Fired) {
         self.fired = why;
@@ -288,6 +300,12 @@ impl Watch {
         // A stream that the new one replaces must not be dropped while the entries are borrowed.
         let replaced = self.entry(|entry| std::mem::replace(&mut entry.upstream, upstream));
         drop(replaced);
+    }
+
+    /// Sets TCP keepalive for the upstream's stream at the first visit, after 26 s at most: a
+    /// connection that ends before needs none, and three calls are saved.
+    pub fn keep_alive(&self, keepalive: Option<Keepalive>) {
+        self.entry(|entry| entry.keepalive = keepalive);
     }
 
     /// Says that one of the streams is not read from, as long as the result lives.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Cluster;
-use crate::sys::{Address, Connect, Errno, Keepalive, Stream};
+use crate::sys::{Address, Connect, Errno, Stream};
 use crate::timers::{Expiry, Fired, Timers};
 
 /// An upstream connection and where it leads. It is used once and closed with its client.
@@ -15,15 +15,6 @@ pub struct Lease {
     pub endpoint: Rc<Address>,
     /// How long connecting took, failed attempts included.
     pub connect: Duration,
-}
-
-/// Options of an upstream socket.
-#[derive(Clone, Copy, Debug)]
-pub struct ConnectOptions {
-    /// TCP_NODELAY.
-    pub nodelay: bool,
-    /// TCP keepalive.
-    pub keepalive: Option<Keepalive>,
 }
 
 /// Why there is no connection. With several attempts: why the last one failed.
@@ -42,21 +33,24 @@ pub enum ConnectFailure {
 }
 
 impl Cluster {
-    /// Connects to the endpoint whose turn it is, or to the next where that fails.
+    /// Connects to the endpoint whose turn it is, or to the next where that fails; `nodelay` sets
+    /// TCP_NODELAY.
     ///
     /// # Errors
     /// All attempts failed.
     pub async fn connect(
         &self,
         timers: &Rc<Timers>,
-        options: ConnectOptions,
+        nodelay: bool,
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
         let mut failure = ConnectFailure::NoEndpoint;
         for endpoint in self.candidates() {
             match attempt(&endpoint, timers, self.connect_timeout).await {
                 Ok(stream) => {
-                    options.apply(&stream);
+                    if nodelay {
+                        stream.set_nodelay();
+                    }
                     return Ok(Lease { stream, endpoint, connect: began.elapsed() });
                 }
                 Err(Attempt::Drained) => return Err(ConnectFailure::Drained),
@@ -68,17 +62,6 @@ impl Cluster {
             }
         }
         Err(failure)
-    }
-}
-
-impl ConnectOptions {
-    fn apply(self, stream: &Stream) {
-        if self.nodelay {
-            stream.set_nodelay();
-        }
-        if let Some(keepalive) = self.keepalive {
-            stream.set_keepalive(keepalive);
-        }
     }
 }
 

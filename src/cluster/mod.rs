@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use connect::{ConnectFailure, ConnectOptions, Lease};
+pub use connect::{ConnectFailure, Lease};
 
 use crate::config;
 use crate::sys::Address;

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
-use crate::cluster::{Cluster, ConnectFailure, ConnectOptions, Lease};
+use crate::cluster::{Cluster, ConnectFailure, Lease};
 use crate::config::{ClusterId, Config, Listener};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
 use crate::relay::{Flow, Pool};
@@ -172,17 +172,18 @@ impl Accepted {
         self.start
     }
 
+    /// TCP keepalive of its upstream's stream: that of its listener.
+    pub fn keepalive(&self) -> Option<Keepalive> {
+        self.listener().keepalive.map(|idle| Keepalive { idle })
+    }
+
     /// Connects to a cluster for this connection.
     ///
     /// # Errors
     /// As [`Cluster::connect`].
     pub async fn connect(&self, cluster: ClusterId) -> Result<Lease, ConnectFailure> {
-        let listener = self.listener();
-        let options = ConnectOptions {
-            nodelay: listener.nodelay,
-            keepalive: listener.keepalive.map(|idle| Keepalive { idle }),
-        };
-        self.context.clusters[cluster.0].connect(&self.context.timers, options).await
+        let nodelay = self.listener().nodelay;
+        self.context.clusters[cluster.0].connect(&self.context.timers, nodelay).await
     }
 
     /// Writes one access record; `fill` says what is known beyond listener, client and time.

@@ -15,7 +15,7 @@ use crate::observe::access_log::End;
 use crate::proto::http::answer::{self, Connection};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::route;
-use crate::sys::Errno;
+use crate::sys::{Errno, give_way};
 use crate::timers::{Expiry, Fired, Watch};
 
 /// Pipelined requests are read so far ahead beyond one head.
@@ -38,9 +38,12 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let next = loop {
             if !site.resume {
                 conn.client.readable().await;
-            // Not at once: others of this worker want a turn, too.
-            } else if !site.wait_to_write().await {
-                return;
+            } else {
+                // Not at once: others of this worker want a turn, too.
+                give_way().await;
+                if !site.wait_to_write().await {
+                    return;
+                }
             }
             match site.turn() {
                 Next::Read => {}

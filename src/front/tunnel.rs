@@ -88,6 +88,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
     // 2. The head and the payload that may go with it, in one write.
     let (mut up, mut held) = upgrade.split(pool);
     watch.set_upstream(Some(&lease.stream));
+    watch.keep_alive(conn.keepalive());
     watch.restart(timeouts.idle, Expiry::Upstream);
     let mut down = Flow::new(pool, Vec::new());
     if let Some(end) = late {

@@ -8,7 +8,7 @@
 use std::rc::Rc;
 
 use super::pool::{PipeLease, Pool};
-use crate::sys::{Errno, Stream};
+use crate::sys::{Errno, Stream, give_way};
 use crate::timers::Watch;
 
 /// A read of at least this much counts towards bulk.
@@ -30,6 +30,15 @@ pub enum Broken {
     From(Errno),
     /// Writing failed.
     To(Errno),
+}
+
+/// How a turn ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// There was no more to read, or no room to write.
+    Dry,
+    /// The others of the worker are to have theirs.
+    Over,
 }
 
 /// How the bytes go at present.
@@ -141,11 +150,14 @@ impl Flow {
             if !std::mem::take(&mut self.expects) {
                 from.readable().await;
             }
-            match self.mode {
+            let turn = match self.mode {
                 Mode::Copy { .. } => self.copy_turn(from, to, watch)?,
                 Mode::Splice { .. } => self.splice_turn(from, to, watch)?,
-            }
+            };
             self.flush(to, watch).await?;
+            if turn == Turn::Over {
+                give_way().await;
+            }
         }
         Ok(())
     }
@@ -172,23 +184,23 @@ impl Flow {
     }
 
     /// recv and send through the worker's buffer until the source is dry or the turn is over.
-    fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+    fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<Turn, Broken> {
         let pool = Rc::clone(&self.pool);
         let mut buffer = pool.buffer();
         let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
-        let mut turn = 0;
-        while turn < TURN_BUDGET {
+        let mut moved = 0;
+        while moved < TURN_BUDGET {
             let read = match from.recv(&mut buffer[..size]) {
                 Ok(0) => {
                     self.ended = true;
-                    return Ok(());
+                    return Ok(Turn::Dry);
                 }
                 Ok(read) => read,
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(Turn::Dry),
                 Err(errno) => return Err(Broken::From(errno)),
             };
             watch.touch();
-            turn += read;
+            moved += read;
             self.allowed -= read as u64;
             let sent = match to.send(&buffer[..read]) {
                 Ok(sent) => sent,
@@ -199,18 +211,18 @@ impl Flow {
             self.note_read(read);
             if sent < read {
                 self.push(&buffer[sent..read]);
-                return Ok(());
+                return Ok(Turn::Dry);
             }
             // A short read means that the source is dry: asking again would cost a call to hear so.
             if read < size || matches!(self.mode, Mode::Splice { .. }) || self.allowed == 0 {
-                return Ok(());
+                return Ok(Turn::Dry);
             }
         }
-        Ok(())
+        Ok(Turn::Over)
     }
 
     /// splice through a borrowed pipe until the source is dry or the turn is over.
-    fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+    fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<Turn, Broken> {
         if self.pipe.is_none() {
             self.pipe = self.pool.pipe();
         }
@@ -219,33 +231,36 @@ impl Flow {
         };
         from.ensure_nonblocking().map_err(Broken::From)?;
         to.ensure_nonblocking().map_err(Broken::To)?;
-        let mut turn = 0;
-        while turn < TURN_BUDGET {
+        let mut moved = 0;
+        let turn = loop {
+            if moved >= TURN_BUDGET {
+                break Turn::Over;
+            }
             match pipe.fill(from, TURN_BUDGET) {
                 // The end; or, with the end behind it, a mark of urgent data (tcp(7)), which a read
                 // passes and a splice does not. The read of the next turn tells.
                 Ok(0) => {
                     self.mode = Mode::Copy { streak: 0 };
-                    return Ok(());
+                    return Ok(Turn::Dry);
                 }
-                Ok(read) => turn += read,
+                Ok(read) => moved += read,
                 // The pipe is empty at this point, so it is the source that is dry.
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => break Turn::Dry,
                 Err(errno) => return Err(Broken::From(errno)),
             }
             self.spliced = true;
             watch.touch();
             match pipe.drain(to) {
                 Ok(sent) => self.bytes += sent as u64,
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => break Turn::Dry,
                 Err(errno) => return Err(Broken::To(errno)),
             }
             if !pipe.is_empty() {
-                break;
+                break Turn::Dry;
             }
-        }
-        self.note_turn(turn);
-        Ok(())
+        };
+        self.note_turn(moved);
+        Ok(turn)
     }
 
     /// Writes what the pipe holds, and gives the pipe back when it is empty.

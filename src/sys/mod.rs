@@ -16,7 +16,7 @@ pub use address::Address;
 pub use limits::{file_limit, raise_file_limit};
 pub use listen::{Listen, accept_now, listen, stop_listening};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
-pub use stream::{Connect, Keepalive, Stream};
+pub use stream::{Connect, Keepalive, Stream, give_way};
 
 /// The error of a system call: small, `Copy`, compared without formatting.
 pub type Errno = rustix::io::Errno;

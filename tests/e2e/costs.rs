@@ -121,7 +121,7 @@ impl Cost {
 #[test]
 fn an_l4_connection_costs_known_system_calls() {
     let echo = Echo::start();
-    let cost = Cost::of_100(&l4(echo.address(), "", ""), |gate, times| {
+    let mut cost = Cost::of_100(&l4(echo.address(), "", ""), |gate, times| {
         (0..times).for_each(|_| {
             let mut client = gate.connect("ingress");
             echoes(&mut client, 100);
@@ -132,17 +132,18 @@ fn an_l4_connection_costs_known_system_calls() {
     });
     let mut each = vec![
         ("socket", 1),
-        ("connect", 1),
-        ("getsockopt", 1), // whether it is connected
-        ("setsockopt", 4), // TCP_NODELAY and three for the keepalive
-        ("recvfrom", 4),   // a message and an end from each side
+        ("connect", 2),    // on loopback the second one hears that it is connected
+        ("setsockopt", 1), // TCP_NODELAY; the keepalive only for what lasts
         ("sendto", 2),
-        ("shutdown", 2),
+        ("shutdown", 1), // behind the second end both are closed
         ("close", 2),
     ];
     each.extend(CHECKED_CLOSE.map(|(name, count)| (name, 2 * count)));
-    // The accept, the connect, and what it reads.
-    cost.expect(&each, 6);
+    // A message and an end from each side; one more where the client was slower than the first look.
+    let reads = cost.calls.remove("recvfrom").unwrap_or_default();
+    assert!((400..=500).contains(&reads), "{reads} calls of recvfrom for 100 connections");
+    // The accept, and what it reads.
+    cost.expect(&each, 5);
 }
 
 #[test]
@@ -172,10 +173,10 @@ fn a_request_costs_one_read_and_one_write() {
     cost.expect(&[("recvfrom", 1), ("sendto", 1)], 1);
 }
 
-/// Bytes of a resting relay: 2,719 when this was written, in builds of any kind.
-const RELAY: u64 = 3072;
-/// Bytes of an HTTP connection between two requests: 2,523.
-const KEPT_ALIVE: u64 = 2900;
+/// Bytes of a resting relay: 1,774 when this was written.
+const RELAY: u64 = 2048;
+/// Bytes of an HTTP connection between two requests: 873.
+const KEPT_ALIVE: u64 = 1024;
 
 #[test]
 fn a_resting_relay_is_two_descriptors_and_little_memory() {

@@ -348,25 +348,27 @@ fn a_client_that_asks_a_great_deal_gives_others_a_turn() {
     const BATCH: usize = 64 * 1024 / 100;
     let site = stream_site(free_port().address(), "");
     let config = site.replacen("protocol", "max_head = \"64KiB\"\nprotocol", 1);
-    let server = "workers = 1\ndriver = \"io_uring\"".to_owned();
-    let gate = Setup { config, server, ..Setup::default() }.start();
-    let mut greedy = HttpClient::connect(gate.address("web"));
-    let mut other = HttpClient::connect(gate.address("web"));
-    for client in [&mut greedy, &mut other] {
-        client.send(GET);
-        expect_redirect(client, "/a");
-    }
-    // Both have asked when it looks again, the greedy one first and more than fits a batch.
-    gate.frozen(|| {
-        greedy.send(GET.replacen("/a", "/greedy", 1).repeat(QUESTIONS));
-        other.send(GET.replacen("/a", "/other", 1));
-    });
-    expect_redirect(&mut other, "/other");
-    (0..QUESTIONS).for_each(|_| expect_redirect(&mut greedy, "/greedy"));
+    for driver in ["io_uring", "epoll"] {
+        let server = format!("workers = 1\ndriver = \"{driver}\"");
+        let gate = Setup { config: config.clone(), server, ..Setup::default() }.start();
+        let mut greedy = HttpClient::connect(gate.address("web"));
+        let mut other = HttpClient::connect(gate.address("web"));
+        for client in [&mut greedy, &mut other] {
+            client.send(GET);
+            expect_redirect(client, "/a");
+        }
+        // Both have asked when it looks again, the greedy one first and more than fits a batch.
+        gate.frozen(|| {
+            greedy.send(GET.replacen("/a", "/greedy", 1).repeat(QUESTIONS));
+            other.send(GET.replacen("/a", "/other", 1));
+        });
+        expect_redirect(&mut other, "/other");
+        (0..QUESTIONS).for_each(|_| expect_redirect(&mut greedy, "/greedy"));
 
-    let records = gate.records(QUESTIONS + 3);
-    let turn = records.iter().position(|record| record.text("path") == "/other").unwrap();
-    assert!(turn <= BATCH, "after {turn} others");
+        let records = gate.records(QUESTIONS + 3);
+        let turn = records.iter().position(|record| record.text("path") == "/other").unwrap();
+        assert!(turn <= BATCH, "{driver}: after {turn} others");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
 
 use crate::support::{
-    Echo, HttpClient, Ringgate, SHORT, Setup, bytes, free_port, holds_for, l4, require,
+    Echo, HttpClient, Ringgate, SHORT, Setup, bytes, free_port, holds_for, l4, require, run,
     stream_site, wait_for,
 };
 
@@ -152,4 +152,20 @@ fn processor_ticks(gate: &Ringgate) -> u64 {
     let behind_name = stat.rsplit_once(") ").unwrap().1;
     let fields = behind_name.split(' ').skip(11).take(2);
     fields.map(|field| field.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn an_upstream_that_lasts_is_kept_alive() {
+    let echo = Echo::start();
+    let listener = "idle_timeout = \"1s\"\nkeepalive = \"20s\"";
+    let gate = Ringgate::start(&l4(echo.address(), listener, ""));
+    let mut client = gate.connect("ingress");
+    let port = echo.address().port().to_string();
+    // The keepalive is set when the limit is first looked at.
+    wait_for("its socket has a keepalive", SHORT, || {
+        echoes(&mut client, 3, 10);
+        let mut ss = require("ss");
+        let output = run(ss.args(["-Htno", "state", "established", "dport", "=", &port]));
+        String::from_utf8_lossy(&output.stdout).contains("timer:(keepalive,").then_some(())
+    });
 }
