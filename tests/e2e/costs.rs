@@ -139,9 +139,10 @@ fn an_l4_connection_costs_known_system_calls() {
         ("close", 2),
     ];
     each.extend(CHECKED_CLOSE.map(|(name, count)| (name, 2 * count)));
-    // A message and an end from each side; one more where the client was slower than the first look.
+    // A message and an end from each side; one more where the client was slower than the first
+    // look, as it may also have been in each of the 20 that are subtracted.
     let reads = cost.calls.remove("recvfrom").unwrap_or_default();
-    assert!((400..=500).contains(&reads), "{reads} calls of recvfrom for 100 connections");
+    assert!((380..=520).contains(&reads), "{reads} calls of recvfrom for 100 connections");
     // The accept, and what it reads.
     cost.expect(&each, 5);
 }
