@@ -11,7 +11,7 @@ use super::bind::Bound;
 use crate::config::{Config, Workers};
 use crate::error::Error;
 use crate::observe::access_log::Writer;
-use crate::worker::{self, Command, Running, Setup};
+use crate::worker::{self, Balance, Command, Running, Setup};
 
 /// Pipes that one worker may have open at most. Clients that do not read may fill them all, with 1
 /// MiB each.
@@ -96,7 +96,9 @@ impl Crew {
         // Half of the descriptors for pipes at most, two for each.
         let max_pipes = (file_limit / 4 / self.len() as u64).min(MAX_PIPES) as usize;
         let (started, reports) = channel();
-        for (index, seat) in seats.into_iter().enumerate() {
+        let balances = Balance::for_workers(self.len())
+            .map_err(|error| Error::start("cannot connect the workers", error, ""))?;
+        for ((index, seat), (balance, inbox)) in seats.into_iter().enumerate().zip(balances) {
             let setup = Setup {
                 index,
                 cpu: seat.cpu,
@@ -104,6 +106,8 @@ impl Crew {
                 sockets: bound.take(index),
                 recorder: writer.recorder(),
                 max_pipes,
+                balance,
+                inbox,
                 commands: seat.commands,
                 started: started.clone(),
             };

@@ -32,7 +32,7 @@ pub struct Context {
     /// Answers on their way out; empty between two turns.
     pub answers: RefCell<Vec<u8>>,
     /// Accepted connections that are still served.
-    pub connections: Cell<usize>,
+    pub load: Arc<Load>,
     /// No new work: connections are to end.
     pub draining: Cell<bool>,
     date: Cell<[u8; 29]>,
@@ -40,7 +40,13 @@ pub struct Context {
 
 impl Context {
     /// A worker without connections.
-    pub fn new(config: Arc<Config>, recorder: Recorder, index: usize, max_pipes: usize) -> Context {
+    pub fn new(
+        config: Arc<Config>,
+        recorder: Recorder,
+        index: usize,
+        max_pipes: usize,
+        load: Arc<Load>,
+    ) -> Context {
         let clusters = config.clusters.iter().map(|cluster| Cluster::new(cluster, index)).collect();
         let context = Context {
             config,
@@ -49,7 +55,7 @@ impl Context {
             timers: Timers::new(),
             recorder: RefCell::new(Some(recorder)),
             answers: RefCell::new(Vec::new()),
-            connections: Cell::new(0),
+            load,
             draining: Cell::new(false),
             date: Cell::new([b' '; 29]),
         };
@@ -106,6 +112,48 @@ impl Gate {
     }
 }
 
+/// Counts a worker's connections, for all workers to see. On a cache line of its own: it changes
+/// with every connection.
+#[derive(Default)]
+#[repr(align(128))]
+pub struct Load {
+    open: AtomicUsize,
+}
+
+impl Load {
+    /// Added when the worker has ended: more than there can be connections.
+    const CLOSED: usize = usize::MAX / 2;
+
+    /// How many there are.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more, until the place is dropped. None: the worker has ended.
+    pub fn take_place(self: &Arc<Load>) -> Option<Place> {
+        let before = self.open.fetch_add(1, Ordering::AcqRel);
+        // Dropped again where it is of no use.
+        let place = Place { load: Arc::clone(self) };
+        (before < Self::CLOSED).then_some(place)
+    }
+
+    /// Ends the worker, unless it has connections; true: nobody can take a place any more.
+    pub fn close(&self) -> bool {
+        self.open.compare_exchange(0, Self::CLOSED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// One connection, counted.
+pub struct Place {
+    load: Arc<Load>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.load.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// An accepted connection.
 pub struct Accepted {
     /// Its worker.
@@ -117,6 +165,7 @@ pub struct Accepted {
     listener: usize,
     gate: Option<Arc<Gate>>,
     start: Moment,
+    _place: Place,
 }
 
 /// A point in time, for people and for durations.
@@ -144,9 +193,9 @@ impl Accepted {
         gate: Option<&Arc<Gate>>,
         stream: Stream,
         address: Address,
+        place: Place,
     ) -> Option<Accepted> {
         let inside = gate.is_none_or(|gate| gate.enter());
-        context.connections.set(context.connections.get() + 1);
         let accepted = Accepted {
             context: Rc::clone(context),
             client: Rc::new(stream),
@@ -154,6 +203,7 @@ impl Accepted {
             listener,
             gate: gate.filter(|_| inside).cloned(),
             start: Moment::now(),
+            _place: place,
         };
         if !inside {
             accepted.client.reset_on_close();
@@ -224,7 +274,6 @@ impl Accepted {
 
 impl Drop for Accepted {
     fn drop(&mut self) {
-        self.context.connections.set(self.context.connections.get() - 1);
         if let Some(gate) = &self.gate {
             gate.leave();
         }

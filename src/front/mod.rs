@@ -13,7 +13,7 @@ mod tcp;
 mod tunnel;
 mod unsent;
 
-pub use context::{Accepted, Context, Gate};
+pub use context::{Accepted, Context, Gate, Load, Place};
 
 use crate::config::Protocol;
 

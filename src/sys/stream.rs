@@ -61,6 +61,14 @@ impl Stream {
         Ok(Stream::accepted(TcpStream::from_std(StdStream::from(fd))?))
     }
 
+    /// Gives the descriptor up to whoever wants it, for example another worker. Only for a stream
+    /// that was never waited for.
+    pub fn into_fd(mut self) -> OwnedFd {
+        let inner = self.inner.take().expect("the stream is taken out by drop alone");
+        // SAFETY: `into_raw_fd` gives up the runtime's ownership, and nobody else has the number.
+        unsafe { OwnedFd::from_raw_fd(inner.into_raw_fd()) }
+    }
+
     /// Starts a non-blocking connect.
     ///
     /// # Errors
@@ -200,8 +208,7 @@ impl Drop for Stream {
         if self.polls.get() == 0
             && let Some(inner) = self.inner.take()
         {
-            // SAFETY: `into_raw_fd` gives up the runtime's ownership, and nobody else has the
-            // number.
+            // SAFETY: as in `into_fd`.
             drop(unsafe { OwnedFd::from_raw_fd(inner.into_raw_fd()) });
         }
     }

@@ -1,15 +1,19 @@
-//! Accepting: several accepts in flight for each socket, every connection a task of its own.
+//! Accepting: several accepts in flight for each socket, every connection a task of its own, on
+//! this worker or on one that has clearly fewer.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monoio::net::TcpListener;
 
-use super::Socket;
-use crate::front::{self, Accepted, Context};
+use super::balance::{Balance, Handed, Inbox};
+use super::{Running, Socket};
+use crate::config::Driver;
+use crate::front::{self, Accepted, Context, Gate, Place};
 use crate::sys::{self, Address, Errno, Stream};
 
 /// Accepts in flight on one socket of the ring: so many connections arrive with one system call.
@@ -25,21 +29,68 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// A listening socket and the tasks that accept from it.
 pub(super) struct Acceptor {
     context: Rc<Context>,
+    balance: Rc<Balance>,
     socket: Socket,
     runtime: TcpListener,
     reported: Cell<Option<Instant>>,
 }
 
+/// Begins to accept, and to serve what other workers hand over.
+///
+/// # Errors
+/// The runtime cannot use a socket.
+pub(super) fn start(
+    context: &Rc<Context>,
+    balance: Balance,
+    inbox: Inbox,
+    sockets: Vec<Socket>,
+    running: Running,
+) -> io::Result<Vec<Rc<Acceptor>>> {
+    let for_handed = Rc::clone(context);
+    inbox.open(move |handed| {
+        let Handed { listener, gate, fd, address, place } = handed;
+        serve(&for_handed, listener, gate.as_ref(), Stream::from_fd(fd), address, place);
+    })?;
+    let balance = Rc::new(balance);
+    let ring = running.driver == Driver::IoUring;
+    let start = |socket| Acceptor::start(context, &balance, socket, ring);
+    sockets.into_iter().map(start).collect()
+}
+
+/// Serves a connection on this worker.
+fn serve(
+    context: &Rc<Context>,
+    listener: usize,
+    gate: Option<&Arc<Gate>>,
+    stream: io::Result<Stream>,
+    address: Address,
+    place: Place,
+) {
+    match stream {
+        Ok(stream) => {
+            if let Some(conn) = Accepted::admit(context, listener, gate, stream, address, place) {
+                front::spawn(conn);
+            }
+        }
+        Err(error) => tracing::warn!("an accepted connection could not be used: {error}"),
+    }
+}
+
 impl Acceptor {
-    /// Begins to accept.
-    pub(super) fn start(context: &Rc<Context>, socket: Socket, ring: bool) -> io::Result<Rc<Self>> {
+    fn start(
+        context: &Rc<Context>,
+        balance: &Rc<Balance>,
+        socket: Socket,
+        ring: bool,
+    ) -> io::Result<Rc<Self>> {
         // The ring answers EAGAIN on a non-blocking socket instead of waiting; epoll needs one.
         // Workers share the socket of a Unix path, so another may be faster after the same wake-up.
         let in_ring = ring && !socket.unix;
         socket.socket.set_nonblocking(!in_ring)?;
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
-        let context = Rc::clone(context);
-        let acceptor = Rc::new(Acceptor { context, socket, runtime, reported: Cell::new(None) });
+        let (context, balance) = (Rc::clone(context), Rc::clone(balance));
+        let reported = Cell::new(None);
+        let acceptor = Rc::new(Acceptor { context, balance, socket, runtime, reported });
         for _ in 0..if in_ring { IN_FLIGHT } else { 1 } {
             let acceptor = Rc::clone(&acceptor);
             monoio::spawn(async move {
@@ -67,7 +118,13 @@ impl Acceptor {
     async fn accept_in_ring(&self) {
         loop {
             match self.runtime.accept().await {
-                Ok((stream, address)) => self.serve(Stream::accepted(stream), Address::Ip(address)),
+                Ok((stream, address)) => {
+                    let (stream, address) = (Stream::accepted(stream), Address::Ip(address));
+                    match self.elsewhere() {
+                        Some((to, place)) => self.hand_over(to, place, stream.into_fd(), address),
+                        None => self.serve(Ok(stream), address),
+                    }
+                }
                 Err(_) if self.context.draining.get() => return,
                 Err(error) => self.failed(&error).await,
             }
@@ -102,18 +159,30 @@ impl Acceptor {
     }
 
     fn take(&self, fd: OwnedFd, address: Address) {
-        match Stream::from_fd(fd) {
-            Ok(stream) => self.serve(stream, address),
-            Err(error) => tracing::warn!("an accepted connection could not be used: {error}"),
+        match self.elsewhere() {
+            Some((to, place)) => self.hand_over(to, place, fd, address),
+            None => self.serve(Stream::from_fd(fd), address),
         }
     }
 
-    fn serve(&self, stream: Stream, address: Address) {
-        let gate = self.socket.gate.as_ref();
-        let listener = self.socket.listener;
-        if let Some(conn) = Accepted::admit(&self.context, listener, gate, stream, address) {
-            front::spawn(conn);
+    /// Whoever is on the way to the end keeps what it has, and so do the others.
+    fn elsewhere(&self) -> Option<(usize, Place)> {
+        if self.context.draining.get() { None } else { self.balance.elsewhere() }
+    }
+
+    fn hand_over(&self, to: usize, place: Place, fd: OwnedFd, address: Address) {
+        let (listener, gate) = (self.socket.listener, self.socket.gate.clone());
+        let handed = Handed { listener, gate, fd, address, place };
+        if let Err(Handed { fd, address, .. }) = self.balance.hand_over(to, handed) {
+            self.serve(Stream::from_fd(fd), address);
         }
+    }
+
+    fn serve(&self, stream: io::Result<Stream>, address: Address) {
+        // None: the worker has ended, and nobody runs what would be served.
+        let Some(place) = self.context.load.take_place() else { return };
+        let Socket { listener, gate, .. } = &self.socket;
+        serve(&self.context, *listener, gate.as_ref(), stream, address, place);
     }
 
     /// Nothing ends an accept loop but the end of the worker.

@@ -3,6 +3,7 @@
 //! a tick.
 
 mod accept;
+mod balance;
 mod driver;
 
 use std::net::TcpListener;
@@ -13,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 
-use crate::config::{Config, Driver};
+use crate::config::Config;
 use crate::error::Error;
 use crate::front::{Context, Gate};
 use crate::observe::access_log::Recorder;
 use crate::sys::Address;
 use crate::timers::TICK;
 use accept::Acceptor;
+pub use balance::{Balance, Inbox};
 pub use driver::Running;
 
 /// How long connections that were ended by force get to write their records.
@@ -67,6 +69,10 @@ pub struct Setup {
     pub recorder: Recorder,
     /// Pipes it may have open at once.
     pub max_pipes: usize,
+    /// Its part in the balance over all workers.
+    pub balance: Balance,
+    /// What the others hand over to it.
+    pub inbox: Inbox,
     /// From the control plane; endpoints known at the start come first.
     pub commands: Receiver<Command>,
     /// Told once how the worker runs, or why it does not.
@@ -91,16 +97,13 @@ pub fn run(setup: Setup) {
 
 /// The life of a worker inside its runtime.
 async fn serve(setup: Setup, running: Running) {
-    let context = Rc::new(Context::new(setup.config, setup.recorder, setup.index, setup.max_pipes));
+    let Setup { index, config, recorder, max_pipes, balance, .. } = setup;
+    let load = Arc::clone(balance.load());
+    let context = Rc::new(Context::new(config, recorder, index, max_pipes, load));
     for command in setup.commands.try_iter() {
         obey(&context, &[], command);
     }
-    let acceptors: Vec<Rc<Acceptor>> = match setup
-        .sockets
-        .into_iter()
-        .map(|socket| Acceptor::start(&context, socket, running.driver == Driver::IoUring))
-        .collect()
-    {
+    let acceptors = match accept::start(&context, balance, setup.inbox, setup.sockets, running) {
         Ok(acceptors) => acceptors,
         Err(error) => {
             let error = Error::start("cannot use a listening socket", error, "");
@@ -118,7 +121,7 @@ async fn serve(setup: Setup, running: Running) {
         context.update_date();
         context.flush_records();
         // A connection that was accepted as the word to drain came still has its task to start.
-        let drained = context.draining.get() && context.connections.get() == 0;
+        let drained = context.draining.get() && context.load.open() == 0;
         for command in setup.commands.try_iter() {
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
@@ -129,7 +132,7 @@ async fn serve(setup: Setup, running: Running) {
             // Again at each tick: a connection may just have gone on to its next stage.
             context.timers.end_all();
         }
-        if drained && context.connections.get() == 0 {
+        if drained && context.load.close() {
             break;
         }
     }

@@ -13,7 +13,7 @@ use ringgate::config::{self, Config, Discovery, LogPath};
 use ringgate::observe::access_log::{Target, Writer};
 use ringgate::sys::{self, Address, Listen};
 use ringgate::timers::TICK;
-use ringgate::worker::{self, Command, Setup, Socket};
+use ringgate::worker::{self, Balance, Command, Setup, Socket};
 
 use super::counter;
 
@@ -71,6 +71,7 @@ impl Worker {
             commands.send(command).unwrap();
         }
         let (started, reports) = channel();
+        let (balance, inbox) = Balance::for_workers(1).unwrap().remove(0);
         let setup = Setup {
             index: 0,
             cpu: None,
@@ -78,6 +79,8 @@ impl Worker {
             sockets: vec![socket],
             recorder: writer.recorder(),
             max_pipes: 64,
+            balance,
+            inbox,
             commands: received,
             started,
         };

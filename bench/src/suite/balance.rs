@@ -17,12 +17,14 @@ const FLOWS: u16 = 50;
 const MESSAGE: [u8; 100] = [0x5a; 100];
 /// Each flow sends so often.
 const PACE: Duration = Duration::from_millis(5);
+const END_LIMIT: Duration = Duration::from_secs(10);
 const LENGTH: Duration = Duration::from_millis(500);
 
 /// One trial: new flows, and what each worker did for them.
 pub(super) fn trial(running: &Running) -> io::Result<Balance> {
     let pid = running.pid.ok_or_else(|| io::Error::other("a proxy is to be balanced"))?;
     let target = target(running, |ports| ports.small);
+    let idle = usage::descriptors(pid)?;
     let mut flows = Vec::new();
     for _ in 0..FLOWS {
         flows.push(dial(&target, b"E")?.stream);
@@ -39,6 +41,11 @@ pub(super) fn trial(running: &Running) -> io::Result<Balance> {
         std::thread::park_timeout(next.saturating_duration_since(Instant::now()));
     }
     let after = worker_seconds(pid)?;
+    // The next trial's flows are not to be put beside what is left of these.
+    drop(flows);
+    if !usage::wait_until(END_LIMIT, || Ok(usage::descriptors(pid)? <= idle))? {
+        return Err(io::Error::other("the flows of the last trial do not end"));
+    }
     let cpu_seconds = after.iter().zip(&before).map(|(after, before)| after - before).collect();
     Ok(Balance { flows: FLOWS, cpu_seconds })
 }

@@ -41,6 +41,9 @@ use measure::Manner;
 use plan::Plan;
 use results::{Contender, Rest, Results, Sample, Settings, Weighing};
 
+/// How the work is called that is not a workload.
+const BALANCE: &str = "balance of 4 workers";
+
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// One row for each target, within 3 minutes
@@ -52,7 +55,7 @@ pub(crate) struct Arguments {
     /// Length of one timed interval; default: 1, or 0.5 with --quick
     #[arg(long, value_parser = crate::parse_seconds)]
     seconds: Option<Duration>,
-    /// Compare only workloads whose name contains this, and weigh nothing
+    /// Only work whose name contains this, for example "bulk down", "idle" or "balance"
     #[arg(long)]
     only: Option<String>,
     /// Leave out contenders whose name contains this
@@ -132,7 +135,7 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
     if plan.balance_trials > 0 {
         let running = Running::start(Contender::RinggateFour, &setup)?;
         for trial in 1..=plan.balance_trials {
-            eprintln!("balance of 4 workers: trial {trial} of {}", plan.balance_trials);
+            eprintln!("{BALANCE}: trial {trial} of {}", plan.balance_trials);
             results.balance.push(balance::trial(&running)?);
         }
     }
@@ -145,9 +148,12 @@ impl Arguments {
     fn plan(&self) -> Plan {
         let mut plan = if self.quick { Plan::quick() } else { Plan::full() };
         if let Some(part) = &self.only {
-            plan.comparisons.retain(|(workload, _)| workload.to_string().contains(part.as_str()));
-            plan.weighed.clear();
-            plan.balance_trials = 0;
+            let wanted = |name: String| name.contains(part.as_str());
+            plan.comparisons.retain(|(workload, _)| wanted(workload.to_string()));
+            plan.rests.retain(|(rest, _)| wanted(rest.to_string()));
+            if !wanted(BALANCE.to_string()) {
+                plan.balance_trials = 0;
+            }
         }
         let stays = |contender: &Contender| {
             let name = contender.to_string();
