@@ -17,6 +17,7 @@ pub(crate) fn nothing() -> Results {
             cpus: 2,
             memory_bytes: 8 << 30,
             kernel: "Linux 6.12.0".to_string(),
+            congestion_control: "cubic".to_string(),
             user: "root".to_string(),
             date: "2030-01-31".to_string(),
         },

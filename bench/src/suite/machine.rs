@@ -17,6 +17,7 @@ pub(super) fn describe() -> io::Result<Machine> {
         cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         memory_bytes: memory.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0) * 1024,
         kernel: format!("Linux {}", numbers(kernel.trim())),
+        congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control")?.trim().to_string(),
         user: if rustix::process::geteuid().is_root() { "root" } else { "user" }.to_string(),
         date: today(),
     })

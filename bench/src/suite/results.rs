@@ -25,6 +25,8 @@ pub(crate) struct Machine {
     pub(crate) cpus: usize,
     pub(crate) memory_bytes: u64,
     pub(crate) kernel: String,
+    /// Of TCP. One that paces, such as bbr, costs all proxies a timer for what they send.
+    pub(crate) congestion_control: String,
     /// `root` or `user`: pipes and locked memory are limited for users.
     pub(crate) user: String,
     /// Date, as `YYYY-MM-DD`.

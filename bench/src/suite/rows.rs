@@ -39,8 +39,13 @@ pub(crate) fn circumstances(results: &Results) -> Vec<String> {
     let memory = machine.memory_bytes as f64 / f64::from(1 << 30);
     let mut lines = vec![
         format!(
-            "{}, {} CPUs, {memory:.1} GiB, {}, as {}, {}",
-            machine.cpu, machine.cpus, machine.kernel, machine.user, machine.date
+            "{}, {} CPUs, {memory:.1} GiB, {} with {}, as {}, {}",
+            machine.cpu,
+            machine.cpus,
+            machine.kernel,
+            machine.congestion_control,
+            machine.user,
+            machine.date
         ),
         format!(
             "{} × {} s after {} s of warm-up, bulk sent by {}; proxy on CPU {}, load on CPU {}",

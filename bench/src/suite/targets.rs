@@ -3,7 +3,7 @@
 //! "The best peer" is the one that leaves the smallest lead: a target holds when it holds against
 //! every peer that was tuned for the same work.
 
-use super::results::{Contender, Rest, Results, Workload};
+use super::results::{Contender, Rest, Results, Sample, Workload};
 use super::statistics::{Figure, Spread};
 
 /// Peers whose tuning is that of one configuration for all work.
@@ -150,9 +150,29 @@ impl Paired<'_> {
             measured: match self.others.len() {
                 1 => ratio.text(2),
                 _ => format!("{} × {other}", ratio.text(2)),
-            },
+            } + &self.limit(results),
             margin: wanted.margin(ratio.median),
         })
+    }
+}
+
+/// Under this share of its CPU a proxy was waiting for the load.
+const WAITING: f64 = 0.9;
+
+impl Paired<'_> {
+    /// A word on throughput that says more of the load than of the proxy.
+    fn limit(&self, results: &Results) -> String {
+        let busy = |sample: &Sample| sample.busy;
+        let busy: Vec<f64> = results.of(self.ours, Contender::Ringgate).filter_map(busy).collect();
+        match Spread::of(&busy) {
+            Some(busy) if self.figure == Figure::Rate && busy.median < WAITING => {
+                format!(
+                    "; limited by the load, ringgate used {:.0} % of its CPU",
+                    busy.median * 100.0
+                )
+            }
+            _ => String::new(),
+        }
     }
 }
 
@@ -179,7 +199,7 @@ fn weigh(results: &Results, rest: Rest, most_bytes: f64, most_descriptors: f64) 
 #[cfg(test)]
 mod tests {
     use super::super::example;
-    use super::super::results::{Sample, Weighing};
+    use super::super::results::Weighing;
     use super::*;
 
     fn sample(contender: Contender, round: u16, rate: f64, cost: f64) -> Sample {
@@ -210,6 +230,10 @@ mod tests {
         assert_eq!(verdicts.len(), 2, "throughput and CPU cost of one workload");
         assert!(verdicts[0].met && verdicts[0].measured == "1.90 (1.00–4.00) × HAProxy");
         assert!((verdicts[0].margin - 5.6).abs() < 0.1);
+        for sample in &mut results.samples {
+            sample.busy = Some(0.4);
+        }
+        assert!(judge(&results)[0].measured.ends_with("ringgate used 40 % of its CPU"));
         assert!(!verdicts[1].met && verdicts[1].measured.ends_with("× HAProxy"));
         assert!((verdicts[1].margin + 14.3).abs() < 0.1);
     }
