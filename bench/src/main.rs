@@ -76,13 +76,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads a number of seconds from the command line: more than nothing, at most an hour.
+/// Reads a number of seconds from the command line: more than nothing, at most a day.
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("{text} is not a number of seconds"))?;
-    if seconds > 0.0 && seconds <= 3600.0 {
+    if seconds > 0.0 && seconds <= 86_400.0 {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err("must be more than 0 and at most 3600 seconds".to_string())
+        Err("must be more than 0 and at most 86400 seconds".to_string())
     }
 }
 

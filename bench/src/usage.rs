@@ -35,7 +35,8 @@ pub(crate) fn thread_nanoseconds(task: &Path) -> Option<u64> {
     let mut line = [0; 64];
     let length = fs::File::open(task.join("schedstat")).ok()?.read(&mut line).ok()?;
     let first = line[..length].split(|&byte| byte == b' ').next()?;
-    std::str::from_utf8(first).ok()?.parse().ok()
+    // A kernel that does not count writes zeros.
+    std::str::from_utf8(first).ok()?.parse().ok().filter(|&nanoseconds| nanoseconds > 0)
 }
 
 fn cpu_seconds_in_ticks(pid: u32) -> io::Result<f64> {

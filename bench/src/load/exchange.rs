@@ -51,11 +51,15 @@ pub(crate) struct Exchange {
     buffer: Vec<u8>,
     round_trips: u64,
     latency: Histogram,
+    /// The time from one message of a connection to its next; none: as soon as the answer is here.
+    pace: Option<Duration>,
 }
 
 struct Lane {
     stream: TcpStream,
     sent_at: Instant,
+    /// When the next message is due, between two of them.
+    due: Option<Instant>,
     /// Bytes of the answer that are here already.
     back: usize,
 }
@@ -71,14 +75,20 @@ impl Exchange {
             answer,
             round_trips: 0,
             latency: Histogram::new(),
+            pace: None,
         })
+    }
+
+    /// Sends no faster than that, so that what is offered does not depend on who answers.
+    pub(crate) fn pace(&mut self, pace: Duration) {
+        self.pace = Some(pace);
     }
 
     /// Takes a connection that is ready for its first message.
     pub(crate) fn add(&mut self, stream: TcpStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         self.poller.add(&stream, self.lanes.len(), EventFlags::IN)?;
-        self.lanes.push(Lane { stream, sent_at: Instant::now(), back: 0 });
+        self.lanes.push(Lane { stream, sent_at: Instant::now(), due: None, back: 0 });
         self.send(self.lanes.len() - 1, Instant::now())
     }
 
@@ -95,7 +105,14 @@ impl Exchange {
     }
 
     fn run_until(&mut self, deadline: Instant) -> io::Result<()> {
-        while self.poller.wait(deadline, &mut self.ready)? {
+        loop {
+            let wake = self.send_due(Instant::now())?.map_or(deadline, |due| due.min(deadline));
+            if !self.poller.wait(wake, &mut self.ready)? {
+                if Instant::now() >= deadline {
+                    return Ok(());
+                }
+                continue;
+            }
             for index in 0..self.ready.len() {
                 let key = self.ready[index].0;
                 self.receive(key).map_err(|error| {
@@ -104,12 +121,28 @@ impl Exchange {
                 })?;
             }
         }
-        Ok(())
+    }
+
+    /// Sends what is due by now, and says when the next message is.
+    fn send_due(&mut self, now: Instant) -> io::Result<Option<Instant>> {
+        if self.pace.is_none() {
+            return Ok(None);
+        }
+        let mut next = None;
+        for key in 0..self.lanes.len() {
+            match self.lanes[key].due {
+                Some(due) if due <= now => self.send(key, now)?,
+                Some(due) => next = Some(next.map_or(due, |next: Instant| next.min(due))),
+                None => {}
+            }
+        }
+        Ok(next)
     }
 
     fn send(&mut self, key: usize, now: Instant) -> io::Result<()> {
         let lane = &mut self.lanes[key];
         lane.sent_at = now;
+        lane.due = None;
         lane.back = 0;
         let sent = rustix::net::send(&lane.stream, &self.message, SendFlags::NOSIGNAL)?;
         // The socket buffer is empty whenever a message goes out, so it takes the whole message.
@@ -136,7 +169,15 @@ impl Exchange {
         let now = Instant::now();
         self.latency.record(now - lane.sent_at);
         self.round_trips += 1;
-        self.send(key, now)
+        match self.pace {
+            None => self.send(key, now),
+            Some(pace) => {
+                // Connections of slightly different pace do not stay in step.
+                let pace = pace + pace * (key % 16) as u32 / 64;
+                lane.due = Some((lane.sent_at + pace).max(now));
+                Ok(())
+            }
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::process::{Launch, Process, version};
 use super::results::Contender;
+use super::servers;
 use crate::while_doing;
 
 const NGINX_CONF: &str = include_str!("../../peers/nginx.conf");
@@ -149,6 +150,8 @@ fn start_floor(setup: &Setup, ports: Ports) -> io::Result<Running> {
         listen.to_string().into(),
         "--connect".into(),
         connect.to_string().into(),
+        "--seconds".into(),
+        servers::LIMIT.as_secs().to_string().into(),
     ];
     let process = Process::start(Launch {
         name: "floor".into(),
@@ -205,7 +208,7 @@ fn command(contender: Contender, setup: &Setup, file: &Path) -> io::Result<Vec<O
         }
         Contender::RinggateUser => {
             // The user may not be allowed to where the program was built.
-            let copy = setup.directory.join("ringgate");
+            let copy = file.with_extension("program");
             fs::copy(&programs.ringgate, &copy)
                 .map_err(while_doing(format!("cannot copy to {}", copy.display())))?;
             (copy, vec!["run", "-c"])

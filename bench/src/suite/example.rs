@@ -47,6 +47,7 @@ pub(crate) fn sample(workload: Workload, contender: Contender, round: u16, rate:
         busy: Some(0.98),
         load_busy: 0.6,
         latency: None,
+        beside: None,
     }
 }
 

@@ -38,8 +38,10 @@ pub(super) fn sample(
     manner: Manner,
     round: u16,
 ) -> io::Result<Sample> {
-    let outcome = run(running, workload, manner)?;
+    let (outcome, beside) = run(running, workload, manner)?;
     let cpu = outcome.cpu_seconds;
+    // What bulk costs cannot be told from what the messages beside it cost.
+    let own = cpu.filter(|_| beside.is_none());
     let latency = outcome.latency.map(|latency| Latency {
         p50: latency.quantile_us(0.5),
         p99: latency.quantile_us(0.99),
@@ -50,19 +52,25 @@ pub(super) fn sample(
         contender: running.contender,
         round,
         rate: outcome.units as f64 / outcome.seconds,
-        cost: cpu.map(|cpu| cpu / outcome.units as f64),
+        cost: own.map(|cpu| cpu / outcome.units as f64),
         busy: cpu.map(|cpu| cpu / outcome.seconds),
         load_busy: outcome.load_cpu_seconds / outcome.seconds,
         latency,
+        beside: beside.map(|bytes| bytes as f64 / outcome.seconds),
     })
 }
 
-fn run(running: &Running, workload: Workload, manner: Manner) -> io::Result<load::Outcome> {
+/// What was measured, and the bytes of the bulk beside it.
+fn run(
+    running: &Running,
+    workload: Workload,
+    manner: Manner,
+) -> io::Result<(load::Outcome, Option<u64>)> {
     let l4 = target(running, |ports| ports.bulk);
     let small = target(running, |ports| ports.small);
     let web = target(running, |ports| ports.web);
     let tunnel = Target { path: Some("/stream".into()), ..target(running, |ports| ports.stream) };
-    match workload {
+    let outcome = match workload {
         Workload::BulkUp { connections } => bulk(&l4, Direction::Up, connections, manner),
         Workload::BulkDown { connections } => bulk(&l4, Direction::Down, connections, manner),
         Workload::StreamUp { connections } => bulk(&tunnel, Direction::Up, connections, manner),
@@ -82,9 +90,11 @@ fn run(running: &Running, workload: Workload, manner: Manner) -> io::Result<load
         Workload::Mixed { bulk, small: connections } => {
             let Manner { seconds, warmup, .. } = manner;
             let load = load::mixed::Load { bulk, small: connections, size: 100, seconds, warmup };
-            Ok(load::mixed::run(&small, &l4, &load)?.small)
+            let outcome = load::mixed::run(&small, &l4, &load)?;
+            return Ok((outcome.small, Some(outcome.bulk_bytes)));
         }
-    }
+    };
+    Ok((outcome?, None))
 }
 
 fn bulk(

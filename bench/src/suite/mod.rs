@@ -116,11 +116,25 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         balance: Vec::new(),
     };
 
-    // 2. Memory: of fresh processes, as one that has carried load has free memory to hide growth
+    // 2. What went well before an error is told, too.
+    let outcome = measure_all(&plan, &setup, manner, &mut results);
+    if !(results.samples.is_empty() && results.weights.is_empty() && results.balance.is_empty()) {
+        report(&arguments.output, &results)?;
+    }
+    outcome
+}
+
+fn measure_all(
+    plan: &Plan,
+    setup: &Setup,
+    manner: Manner,
+    results: &mut Results,
+) -> io::Result<()> {
+    // 1. Memory: of fresh processes, as one that has carried load has free memory to hide growth
     //    in.
     for &contender in &plan.weighed {
         for (rest, steps) in &plan.rests {
-            let running = Running::start(contender, &setup)?;
+            let running = Running::start(contender, setup)?;
             eprintln!("{contender}: {rest}, {steps:?}");
             let weights = weigh(&running, *rest, steps)
                 .map_err(while_doing(format!("{rest} of {contender}")))?;
@@ -128,20 +142,18 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         }
     }
 
-    // 3. The rounds.
-    compare(&plan, &setup, manner, &mut results)?;
+    // 2. The rounds.
+    compare(plan, setup, manner, results)?;
 
-    // 4. The balance over workers.
+    // 3. The balance over workers.
     if plan.balance_trials > 0 {
-        let running = Running::start(Contender::RinggateFour, &setup)?;
+        let running = Running::start(Contender::RinggateFour, setup)?;
         for trial in 1..=plan.balance_trials {
             eprintln!("{BALANCE}: trial {trial} of {}", plan.balance_trials);
             results.balance.push(balance::trial(&running)?);
         }
     }
-
-    // 5. The proxies have ended before the figures are told.
-    report(&arguments.output, &results)
+    Ok(())
 }
 
 impl Arguments {
@@ -247,6 +259,7 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
         }
         for round in 1..=results.settings.rounds {
             let mut order = contenders.clone();
+            order.rotate_left(usize::from(round - 1) % contenders.len());
             if round % 2 == 0 {
                 order.reverse();
             }
@@ -266,6 +279,7 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
 
 fn report(directory: &Path, results: &Results) -> io::Result<()> {
     fs::create_dir_all(directory).map_err(while_doing(directory.display()))?;
+    plots::remove(directory)?;
     let verdicts = targets::judge(results);
     fs::write(directory.join("results.json"), serde_json::to_string_pretty(results)? + "\n")?;
     fs::write(directory.join("report.md"), markdown::text(results, &verdicts))?;

@@ -77,6 +77,17 @@ pub(crate) fn write(results: &Results, directory: &Path) -> io::Result<Vec<PathB
     all(results).into_iter().map(write_one).collect()
 }
 
+/// Removes the plots of an earlier run: those that this one does not write would tell of that one.
+pub(crate) fn remove(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "svg") {
+            fs::remove_file(&path).map_err(while_doing(path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// The plots that this run has figures for.
 pub(crate) fn all(results: &Results) -> Vec<Plot> {
     let mut plots = vec![

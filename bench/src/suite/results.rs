@@ -115,6 +115,8 @@ pub(crate) struct Sample {
     /// Share of one CPU that load and servers used.
     pub(crate) load_busy: f64,
     pub(crate) latency: Option<Latency>,
+    /// Bytes a second of the bulk beside small messages.
+    pub(crate) beside: Option<f64>,
 }
 
 /// Quantiles in microseconds.

@@ -9,7 +9,7 @@ use crate::load::source::Send;
 use crate::sink::{self, Manner};
 
 /// They end by themselves after this time, whatever happens to the run.
-const LIMIT: Duration = Duration::from_secs(2 * 3600);
+pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Addresses of the small server: endpoints take turns, and a port is free again sooner.
 const SMALL_ADDRESSES: u8 = 4;
 

@@ -12,6 +12,8 @@ pub(crate) enum Figure {
     P50,
     P99,
     P999,
+    /// Bytes a second of the bulk beside small messages.
+    Beside,
 }
 
 impl Figure {
@@ -23,6 +25,7 @@ impl Figure {
             Figure::P50 => sample.latency.map(|latency| latency.p50),
             Figure::P99 => sample.latency.map(|latency| latency.p99),
             Figure::P999 => sample.latency.map(|latency| latency.p999),
+            Figure::Beside => sample.beside,
         }
     }
 }

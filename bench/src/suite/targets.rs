@@ -212,6 +212,7 @@ mod tests {
             busy: Some(1.0),
             load_busy: 0.5,
             latency: None,
+            beside: None,
         }
     }
 
