@@ -44,14 +44,14 @@ impl Context {
         config: Arc<Config>,
         recorder: Recorder,
         index: usize,
-        max_pipes: usize,
+        pool: Rc<Pool>,
         load: Arc<Load>,
     ) -> Context {
         let clusters = config.clusters.iter().map(|cluster| Cluster::new(cluster, index)).collect();
         let context = Context {
             config,
             clusters,
-            pool: Pool::new(max_pipes),
+            pool,
             timers: Timers::new(),
             recorder: RefCell::new(Some(recorder)),
             answers: RefCell::new(Vec::new()),

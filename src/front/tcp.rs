@@ -33,7 +33,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let watch = context.timers.watch(&conn.client, timeouts.idle, Expiry::Both);
         watch.set_upstream(Some(&lease.stream));
         watch.keep_alive(conn.keepalive());
-        let (client, upstream) = (&*conn.client, &*lease.stream);
+        let (client, upstream) = (&conn.client, &lease.stream);
         let half_closed = timeouts.half_closed;
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
 

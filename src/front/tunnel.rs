@@ -9,6 +9,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use super::context::{Accepted, Moment, describe_failure, describe_relay};
@@ -78,7 +79,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
     };
-    let upstream = &*lease.stream;
+    let upstream = &lease.stream;
     let late = match watch.fired() {
         Fired::No => None,
         Fired::Drained => Some(End::Drain),
@@ -135,7 +136,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
         drop(held);
         down.push(&answer.bytes);
         drop(answer);
-        let client = &*conn.client;
+        let client = &conn.client;
         let end =
             relay::run(client, upstream, &mut up, &mut down, watch, timeouts.half_closed).await;
         watch.set_upstream(None);
@@ -157,7 +158,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
 
 impl Upgrade<'_> {
     /// The flow to the upstream, which begins with what may go at once, and the bytes that may not.
-    fn split(&mut self, pool: &std::rc::Rc<Pool>) -> (Flow, Vec<u8>) {
+    fn split(&mut self, pool: &Rc<Pool>) -> (Flow, Vec<u8>) {
         let mut first = std::mem::take(&mut self.bytes);
         if self.tunnel.early_data {
             return (Flow::new(pool, first), Vec::new());
@@ -223,7 +224,7 @@ enum ClientGone {
 async fn send_early(
     up: &mut Flow,
     held: &mut Vec<u8>,
-    (client, upstream): (&Stream, &Stream),
+    (client, upstream): (&Stream, &Rc<Stream>),
     pool: &Pool,
     watch: &Watch,
 ) -> ClientGone {

@@ -1,14 +1,17 @@
 //! One direction of a relay: bytes from one stream to the other, copied while they are few, spliced
-//! while they are many.
+//! while they are many, and sent together with those of other flows while they are very few.
 //!
 //! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it
-//! awaits readiness only, and what was read but not yet written stays in `pending` or in the pipe
-//! for the next run.
+//! awaits readiness only, and what was read but not yet written stays in `pending`, in the pipe or
+//! in the worker's outbox for the next run.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use super::pool::{PipeLease, Pool};
-use crate::sys::{Errno, Stream, give_way};
+use crate::sys::{Errno, SLOT, Stream, Ticket, give_way};
 use crate::timers::Watch;
 
 /// A read of at least this much counts towards bulk.
@@ -44,6 +47,8 @@ enum Turn {
 /// How the bytes go at present.
 #[derive(Clone, Copy)]
 enum Mode {
+    /// By the outbox, after a small read.
+    Small,
     /// By recv and send; counts big reads in a row.
     Copy { streak: u8 },
     /// By splice; counts thin turns in a row.
@@ -60,6 +65,8 @@ pub struct Flow {
     written: usize,
     /// Held only while it has bytes inside or a turn is running.
     pipe: Option<PipeLease>,
+    /// A message that the outbox has or had; what became of it is still to be asked.
+    queued: Option<Ticket>,
     /// Bytes that may still be read.
     allowed: u64,
     bytes: u64,
@@ -80,6 +87,7 @@ impl Flow {
             pending: first,
             written: 0,
             pipe: None,
+            queued: None,
             allowed: u64::MAX,
             bytes: 0,
             spliced: false,
@@ -94,7 +102,7 @@ impl Flow {
         self.expects = true;
     }
 
-    /// Bytes written to the destination so far.
+    /// Bytes written to the destination so far, with those that the outbox is about to write.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -125,6 +133,7 @@ impl Flow {
     /// # Errors
     /// Writing failed.
     pub fn send_pending(&mut self, to: &Stream) -> Result<(), Broken> {
+        self.settle()?;
         while self.written < self.pending.len() {
             match to.send(&self.pending[self.written..]) {
                 Ok(sent) => {
@@ -144,22 +153,49 @@ impl Flow {
     ///
     /// # Errors
     /// A stream failed.
-    pub async fn run(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+    pub async fn run(
+        &mut self,
+        from: &Stream,
+        to: &Rc<Stream>,
+        watch: &Watch,
+    ) -> Result<(), Broken> {
         self.flush(to, watch).await?;
         while !self.ended && self.allowed > 0 {
             if !std::mem::take(&mut self.expects) {
-                from.readable().await;
+                self.readable(from).await;
+            }
+            if self.queued.is_some() {
+                self.flush(to, watch).await?;
             }
             let turn = match self.mode {
+                Mode::Small => {
+                    poll_fn(|cx| Poll::Ready(self.small_turn(from, to, watch, cx.waker()))).await?
+                }
                 Mode::Copy { .. } => self.copy_turn(from, to, watch)?,
                 Mode::Splice { .. } => self.splice_turn(from, to, watch)?,
             };
-            self.flush(to, watch).await?;
+            // What is queued goes out together with the messages of other flows.
+            if self.queued.is_none() {
+                self.flush(to, watch).await?;
+            }
             if turn == Turn::Over {
                 give_way().await;
             }
         }
-        Ok(())
+        self.flush(to, watch).await
+    }
+
+    /// Waits until there is something to read, or something that the outbox could not send.
+    async fn readable(&self, from: &Stream) {
+        let mut readable = pin!(from.readable());
+        poll_fn(|cx| {
+            let queued = self.queued.zip(self.pool.outbox());
+            if queued.is_some_and(|(ticket, outbox)| outbox.has_failed(ticket)) {
+                return Poll::Ready(());
+            }
+            readable.as_mut().poll(cx)
+        })
+        .await;
     }
 
     /// Waits until nothing is left between the two streams.
@@ -183,8 +219,63 @@ impl Flow {
         }
     }
 
+    /// One recv into the worker's outbox, which sends when every flow that is ready had its turn.
+    fn small_turn(
+        &mut self,
+        from: &Stream,
+        to: &Rc<Stream>,
+        watch: &Watch,
+        waker: &Waker,
+    ) -> Result<Turn, Broken> {
+        let Some(outbox) = self.pool.outbox() else { return self.copy_turn(from, to, watch) };
+        let max = usize::try_from(self.allowed).unwrap_or(usize::MAX);
+        let (read, ticket) = match outbox.forward(from, to, max, waker) {
+            Ok(Some(queued)) => queued,
+            Ok(None) => {
+                self.ended = true;
+                return Ok(Turn::Dry);
+            }
+            Err(Errno::AGAIN) => return Ok(Turn::Dry),
+            Err(errno) => return Err(Broken::From(errno)),
+        };
+        watch.touch();
+        self.queued = Some(ticket);
+        self.bytes += read as u64;
+        self.allowed -= read as u64;
+        if read < SLOT || self.allowed == 0 {
+            return Ok(Turn::Dry);
+        }
+        self.mode = Mode::Copy { streak: 0 };
+        self.send_pending(to)?;
+        if self.pending.is_empty() { self.copy_turn(from, to, watch) } else { Ok(Turn::Dry) }
+    }
+
+    /// Asks what became of the message in the outbox; what did not fit is then the first of
+    /// `pending`.
+    fn settle(&mut self) -> Result<(), Broken> {
+        let Some((ticket, outbox)) = self.queued.take().zip(self.pool.outbox()) else {
+            return Ok(());
+        };
+        let Some(unsent) = outbox.settle(ticket) else { return Ok(()) };
+        self.bytes -= unsent.rest.len() as u64;
+        if unsent.errno != Errno::AGAIN {
+            return Err(Broken::To(unsent.errno));
+        }
+        self.pool.spill(unsent.rest.len());
+        self.pending.splice(self.written..self.written, unsent.rest);
+        Ok(())
+    }
+
+    /// What others have queued does not wait for a turn of bulk.
+    fn flush_outbox(&self) {
+        if let Some(outbox) = self.pool.outbox() {
+            outbox.flush();
+        }
+    }
+
     /// recv and send through the worker's buffer until the source is dry or the turn is over.
     fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<Turn, Broken> {
+        self.flush_outbox();
         let pool = Rc::clone(&self.pool);
         let mut buffer = pool.buffer();
         let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
@@ -223,6 +314,7 @@ impl Flow {
 
     /// splice through a borrowed pipe until the source is dry or the turn is over.
     fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<Turn, Broken> {
+        self.flush_outbox();
         if self.pipe.is_none() {
             self.pipe = self.pool.pipe();
         }
@@ -287,7 +379,8 @@ impl Flow {
                     Mode::Copy { streak: streak + 1 }
                 }
             }
-            Mode::Copy { .. } => Mode::Copy { streak: 0 },
+            Mode::Copy { .. } if read < SLOT && self.pool.outbox().is_some() => Mode::Small,
+            Mode::Small | Mode::Copy { .. } => Mode::Copy { streak: 0 },
             // No pipe was to be had; the next turn asks again.
             mode @ Mode::Splice { .. } => mode,
         };
@@ -312,6 +405,8 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
+        // Nobody else would ask.
+        let _ = self.settle();
         self.pool.unspill(self.pending.len());
     }
 }

@@ -16,6 +16,7 @@ mod pool;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -39,8 +40,8 @@ pub enum Side {
 /// watch must watch both streams and run the idle limit. The streams are then only to be dropped:
 /// after a break they are set to reset.
 pub async fn run(
-    client: &Stream,
-    upstream: &Stream,
+    client: &Rc<Stream>,
+    upstream: &Rc<Stream>,
     up: &mut Flow,
     down: &mut Flow,
     watch: &Watch,

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
-use crate::sys::{Errno, Pipe, Stream};
+use crate::sys::{Errno, Outbox, Pipe, Stream};
 
 /// Bytes of the borrowed buffer, and so the most that one copy moves.
 pub const BUFFER_SIZE: usize = 256 * 1024;
@@ -32,17 +32,20 @@ pub struct Pool {
     open: Cell<usize>,
     max_open: usize,
     spilled: Cell<usize>,
+    outbox: Option<Rc<Outbox>>,
 }
 
 impl Pool {
-    /// At most `max_pipes` pipes exist at once; a flow that gets none is copied.
-    pub fn new(max_pipes: usize) -> Rc<Pool> {
+    /// At most `max_pipes` pipes exist at once; a flow that gets none is copied. Without
+    /// an outbox every message is a system call.
+    pub fn new(max_pipes: usize, outbox: Option<Rc<Outbox>>) -> Rc<Pool> {
         Rc::new(Pool {
             buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()),
             spare: RefCell::new(Vec::new()),
             open: Cell::new(0),
             max_open: max_pipes,
             spilled: Cell::new(0),
+            outbox,
         })
     }
 
@@ -54,6 +57,10 @@ impl Pool {
     /// How much a copy may read now, so that what slow destinations leave behind stays bounded.
     pub(super) fn read_size(&self) -> usize {
         if self.spilled.get() < MAX_SPILLED { BUFFER_SIZE } else { SMALL_READ }
+    }
+
+    pub(super) fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_deref()
     }
 
     pub(super) fn spill(&self, bytes: usize) {

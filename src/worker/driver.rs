@@ -29,6 +29,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// The ring has all the entries that it is to have.
+    pub(super) fn has_full_ring(self) -> bool {
+        self.ring_size == RING_SIZES[0]
+    }
+
     /// As the configuration writes it.
     pub fn driver_name(self) -> &'static str {
         if self.driver == Driver::Epoll { "epoll" } else { "io_uring" }

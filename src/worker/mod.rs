@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::front::{Context, Gate};
 use crate::observe::access_log::Recorder;
-use crate::sys::Address;
+use crate::relay::Pool;
+use crate::sys::{Address, Outbox};
 use crate::timers::TICK;
 use accept::Acceptor;
 pub use balance::{Balance, Inbox};
@@ -98,8 +99,11 @@ pub fn run(setup: Setup) {
 /// The life of a worker inside its runtime.
 async fn serve(setup: Setup, running: Running) {
     let Setup { index, config, recorder, max_pipes, balance, .. } = setup;
+    // Where the worker's own ring had to be smaller, what may be locked is for such rings.
+    let outbox = if running.has_full_ring() { Outbox::start().ok() } else { None };
+    let pool = Pool::new(max_pipes, outbox);
     let load = Arc::clone(balance.load());
-    let context = Rc::new(Context::new(config, recorder, index, max_pipes, load));
+    let context = Rc::new(Context::new(config, recorder, index, pool, load));
     for command in setup.commands.try_iter() {
         obey(&context, &[], command);
     }

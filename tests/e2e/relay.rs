@@ -242,3 +242,77 @@ fn a_record_counts_the_bytes_of_a_relay() {
         assert_eq!(record.end(), "client");
     }
 }
+
+/// Messages there and back until both directions know that they are small.
+fn talks(client: &mut (impl Read + Write), upstream: &mut (impl Read + Write)) {
+    for _ in 0..3 {
+        client.write_all(b"x").unwrap();
+        upstream.read_exact(&mut [0]).unwrap();
+        upstream.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
+fn a_slow_reader_of_small_messages_gets_them_all() {
+    const MESSAGE: usize = 3000;
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        talks(&mut client, &mut upstream);
+        let sent = bytes(11, 5000 * MESSAGE);
+        let mut received = vec![0; sent.len()];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for message in sent.chunks(MESSAGE) {
+                    client.write_all(message).unwrap();
+                    // So that they are read one by one.
+                    let sent = Instant::now();
+                    while sent.elapsed() < Duration::from_micros(50) {
+                        std::thread::yield_now();
+                    }
+                }
+            });
+            // All buffers on the way are full by then.
+            holds_for("the reader is slow", Duration::from_millis(600), || true);
+            upstream.read_exact(&mut received).unwrap();
+        });
+        assert!(received == sent, "{way:?}: the bytes are not what was sent");
+        drop(client);
+        expect_end(&mut upstream);
+        drop(upstream);
+        let up = way.handshake().0 + 3 + sent.len() as u64;
+        assert_eq!(gate.record().number("bytes_up"), up, "{way:?}");
+    }
+}
+
+#[test]
+fn an_end_right_behind_a_small_message_comes_behind_it() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        talks(&mut client, &mut upstream);
+        gate.frozen(|| {
+            client.write_all(b"last words").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            upstream.write_all(b"of both").unwrap();
+            upstream.shutdown(Shutdown::Write).unwrap();
+        });
+        let mut received = String::new();
+        upstream.read_to_string(&mut received).unwrap();
+        client.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "last wordsof both", "{way:?}");
+    }
+}
+
+#[test]
+fn a_small_message_to_a_peer_that_has_reset_is_answered_by_a_reset() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        talks(&mut client, &mut upstream);
+        gate.frozen(|| {
+            client.write_all(b"too late").unwrap();
+            reset(upstream);
+        });
+        expect_reset(&mut client);
+        assert_eq!(gate.record().end(), "upstream_reset", "{way:?}");
+    }
+}
