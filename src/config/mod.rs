@@ -119,7 +119,8 @@ pub struct Listener {
     pub backlog: i32,
     /// TCP_NODELAY on both sides. Default true.
     pub nodelay: bool,
-    /// TCP keepalive idle time on both sides (tcp(7)), whole seconds. Default 30 s; none: off.
+    /// TCP keepalive idle time on both sides (tcp(7)), whole seconds; on the upstream's side it
+    /// begins within 26 s of the connect. Default 30 s; none: off.
     pub keepalive: Option<Duration>,
     /// TCP Fast Open on the listening socket (tcp(7)). Default false.
     pub fast_open: bool,

@@ -10,13 +10,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::pool::{PipeLease, Pool};
+use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use crate::sys::{Errno, SLOT, Stream, Ticket, give_way};
 use crate::timers::Watch;
 
 /// A read of at least this much counts towards bulk.
 const BULK_READ: usize = 32 * 1024;
-/// So many such reads in a row and the flow is spliced.
+/// So many such reads in a row, or one that fills the buffer, and the flow is spliced.
 const BULK_STREAK: u8 = 4;
 /// A spliced turn of less than this counts towards being copied again.
 const THIN_TURN: usize = 16 * 1024;
@@ -373,7 +373,7 @@ impl Flow {
         self.mode = match self.mode {
             // A bounded flow must not read past its bound, so it is copied.
             Mode::Copy { streak } if read >= BULK_READ && self.allowed > u64::MAX / 2 => {
-                if streak + 1 >= BULK_STREAK {
+                if streak + 1 >= BULK_STREAK || read == BUFFER_SIZE {
                     Mode::Splice { thin: 0 }
                 } else {
                     Mode::Copy { streak: streak + 1 }

@@ -8,6 +8,8 @@
 //! the less the hash is off, and the more may be missing: with thousands of connections nothing is
 //! handed over.
 //!
+//! What is counted is connections, not work: a worker with few but busy ones gets new ones, too.
+//!
 //! Whoever hands over counts the connection for the receiver at once, so that a burst does not
 //! overshoot, and so that a worker that is about to end either gets it before it looks for the last
 //! time or refuses to be counted.

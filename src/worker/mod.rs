@@ -1,6 +1,6 @@
-//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks and
-//! waits for no other worker; the control plane reaches it by [`Command`]s, which it looks for once
-//! a tick.
+//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks; all
+//! it shares with other workers are counts of connections, and connections that are handed over.
+//! The control plane reaches it by [`Command`]s, which it looks for once a tick.
 
 mod accept;
 mod balance;
@@ -131,6 +131,10 @@ async fn serve(setup: Setup, running: Running) {
                 stop = Some(Instant::now());
             }
             obey(&context, &acceptors, command);
+        }
+        if context.draining.get() {
+            // Again at each tick: one may have been handed over by a worker that had not heard yet.
+            context.timers.end_idle();
         }
         if stop.is_some() {
             // Again at each tick: a connection may just have gone on to its next stage.

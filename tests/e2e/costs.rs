@@ -64,8 +64,10 @@ impl Traced {
         // "123   close(7) = 0"; a call that another thread's interrupts is written in two parts.
         for line in trace.lines().filter_map(|line| line.strip_prefix(worker)) {
             let name = line.trim_start().split('(').next().unwrap_or_default();
-            // The rest of such a call, a signal, and "???" for what the end cut off are none.
-            if name.starts_with(|first: char| first.is_ascii_lowercase()) {
+            // The rest of such a call, a signal, and "???" for what the end cut off are none; nor
+            // is what strace finds in a thread that is in a call as it comes: "syscall_0xff...".
+            let named = name.starts_with(|first: char| first.is_ascii_lowercase());
+            if named && !name.starts_with("syscall_0x") {
                 *calls.entry(name.to_owned()).or_default() += 1;
             }
         }

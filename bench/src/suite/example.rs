@@ -34,6 +34,7 @@ pub(crate) fn nothing() -> Results {
         samples: Vec::new(),
         weights: Vec::new(),
         balance: Vec::new(),
+        failures: Vec::new(),
     }
 }
 

@@ -114,6 +114,7 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         samples: Vec::new(),
         weights: Vec::new(),
         balance: Vec::new(),
+        failures: Vec::new(),
     };
 
     // 2. What went well before an error is told, too.
@@ -268,7 +269,17 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
                     continue;
                 };
                 let sample = measure::sample(running, *workload, manner, round)
-                    .map_err(while_doing(format!("{workload} through {contender}")))?;
+                    .map_err(while_doing(format!("{workload} through {contender}, round {round}")));
+                let sample = match sample {
+                    Ok(sample) => sample,
+                    // A peer that fails under a load is a result, too; that we do is an error.
+                    Err(failure) if contender.is_peer() => {
+                        eprintln!("{failure}");
+                        results.failures.push(failure.to_string());
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 progress(&sample, results.settings.rounds);
                 results.samples.push(sample);
             }

@@ -22,6 +22,14 @@ impl fmt::Display for Contender {
     }
 }
 
+impl Contender {
+    /// Another's program.
+    pub(super) fn is_peer(self) -> bool {
+        use Contender::{Envoy, Haproxy, Nginx, NginxHuge};
+        matches!(self, Nginx | NginxHuge | Haproxy | Envoy)
+    }
+}
+
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match *self {

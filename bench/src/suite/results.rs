@@ -16,6 +16,8 @@ pub(crate) struct Results {
     pub(crate) samples: Vec<Sample>,
     pub(crate) weights: Vec<Weighing>,
     pub(crate) balance: Vec<Balance>,
+    /// What peers could not do, in words; it has no sample.
+    pub(crate) failures: Vec<String>,
 }
 
 /// Where it ran.

@@ -57,6 +57,7 @@ pub(crate) fn circumstances(results: &Results) -> Vec<String> {
             settings.load_cpu
         ),
     ];
+    lines.extend(results.failures.iter().map(|failure| format!("Failed: {failure}")));
     if settings.quick {
         lines.push("A quick run: fewer workloads, shorter intervals, rougher figures.".to_string());
     }
