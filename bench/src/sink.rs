@@ -10,7 +10,7 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -69,7 +69,8 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         println!("sink listening on {}", listener.local_addr()?);
     }
     let discard = discard(arguments.copy);
-    let manner = Manner { upgrade: arguments.upgrade, discard, send: arguments.send, nice: false };
+    let Arguments { upgrade, send, .. } = *arguments;
+    let manner = Manner { upgrade, discard, send, nice: false, discarded: None };
     serve(listeners, manner, Instant::now() + arguments.seconds)
 }
 
@@ -84,6 +85,8 @@ pub(crate) struct Manner {
     pub(crate) send: Send,
     /// The thread that serves gives itself the lowest priority.
     pub(crate) nice: bool,
+    /// Where bytes that were discarded are added up, beside the count of each connection.
+    pub(crate) discarded: Option<&'static AtomicU64>,
 }
 
 /// Flags that receive bytes nobody will look at.
@@ -138,7 +141,7 @@ pub(crate) fn serve_until(
                 continue;
             }
             let Some(connection) = &mut connections[key] else { continue };
-            let next = match connection.turn(&mut buffer, &source, manner.discard) {
+            let next = match connection.turn(&mut buffer, &source, &manner) {
                 Ok(next) => next,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 // What goes wrong on one connection ends that connection: its client sees it.
@@ -217,11 +220,11 @@ enum Next {
 
 impl Connection {
     /// One turn: at most one buffer is moved, so that all connections get on alike.
-    fn turn(&mut self, buffer: &mut [u8], source: &Source, discard: RecvFlags) -> io::Result<Next> {
+    fn turn(&mut self, buffer: &mut [u8], source: &Source, manner: &Manner) -> io::Result<Next> {
         match &mut self.job {
             Job::Head(_) | Job::Command(_) => self.read_opening(buffer),
             Job::Discard { count } => {
-                match rustix::net::recv(&self.stream, &mut *buffer, discard)?.1 {
+                match rustix::net::recv(&self.stream, &mut *buffer, manner.discard)?.1 {
                     0 => {
                         let count = count.to_be_bytes();
                         rustix::net::send(&self.stream, &count, SendFlags::NOSIGNAL)?;
@@ -229,6 +232,9 @@ impl Connection {
                     }
                     length => {
                         *count += length as u64;
+                        if let Some(discarded) = manner.discarded {
+                            discarded.fetch_add(length as u64, Ordering::Relaxed);
+                        }
                         Ok(Next::Wait(EventFlags::IN))
                     }
                 }
@@ -346,8 +352,8 @@ mod tests {
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let stop = AtomicBool::new(false);
-        let manner =
-            Manner { upgrade: false, discard: discard(false), send: Send::Copy, nice: true };
+        let (upgrade, discard, send) = (false, discard(false), Send::Copy);
+        let manner = Manner { upgrade, discard, send, nice: true, discarded: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
             let sink = scope.spawn(|| serve_until(listeners, manner, deadline, &stop));

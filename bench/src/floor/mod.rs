@@ -313,7 +313,7 @@ mod tests {
         for copy in [false, true] {
             let target = start(copy);
             for direction in [Direction::Up, Direction::Down] {
-                for send in [Send::Copy, Send::File] {
+                for send in [Send::Copy, Send::File, Send::Pages] {
                     let outcome = bulk::run(&target, &counted(direction, send)).unwrap();
                     assert_eq!(outcome.units, 20_000_004);
                 }

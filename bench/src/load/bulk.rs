@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -56,6 +57,16 @@ pub(crate) enum Direction {
 
 /// Opens the connections, moves the bytes and waits for the confirmations.
 pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
+    run_counting(target, load, None)
+}
+
+/// The same, where a timed upload is known by what has arrived, if anybody counts that: thousands
+/// of connections go on filling buffers for longer than any warm-up.
+pub(crate) fn run_counting(
+    target: &Target,
+    load: &Load,
+    arrived: Option<&AtomicU64>,
+) -> io::Result<Outcome> {
     let mut flow = Flow::new(load.send, load.copy)?;
     if load.bytes.is_some() {
         let meter = Meter::start(target)?;
@@ -67,10 +78,12 @@ pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
     }
     flow.open(target, load.direction, load.connections, None)?;
     flow.move_until(Instant::now() + load.warmup)?;
-    let before = flow.moved;
+    let arrived = arrived.filter(|_| load.direction == Direction::Up);
+    let moved = |flow: &Flow| arrived.map_or(flow.moved, |bytes| bytes.load(Ordering::Relaxed));
+    let before = moved(&flow);
     let meter = Meter::start(target)?;
     flow.move_until(meter.start + load.seconds)?;
-    let outcome = meter.stop(flow.moved - before, None)?;
+    let outcome = meter.stop(moved(&flow) - before, None)?;
     flow.finish()?;
     Ok(outcome)
 }
@@ -251,7 +264,7 @@ mod tests {
     fn counted_bytes_are_exactly_those() {
         let target = testing::sink(true);
         for direction in [Direction::Up, Direction::Down] {
-            for send in [Send::Copy, Send::File] {
+            for send in [Send::Copy, Send::File, Send::Pages] {
                 let outcome = run(&target, &load(direction, Some(3_000_001), send)).unwrap();
                 assert_eq!(outcome.units, 12_000_004);
             }

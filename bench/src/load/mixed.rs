@@ -49,6 +49,9 @@ pub(crate) struct Load {
     /// Bytes of one small message, at most 16 KiB: it must go out in one piece
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=16_384))]
     pub(crate) size: u16,
+    /// How the bulk is sent up
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) send: Send,
     /// Length of the timed interval
     #[arg(long, default_value = "5", value_parser = crate::parse_seconds)]
     pub(crate) seconds: Duration,
@@ -82,7 +85,7 @@ pub(crate) fn run(small: &Target, bulk: &Target, load: &Load) -> io::Result<Outc
     thread::scope(|scope| {
         let (started, start) = mpsc::channel();
         let state = &state;
-        let mover = scope.spawn(move || move_bulk(bulk, load.bulk, state, &started));
+        let mover = scope.spawn(move || move_bulk(bulk, load, state, &started));
         // An error here means that the mover has ended before it began; it says why below.
         let outcome = start.recv().map_or(Ok(None), |()| measure(small, load, state).map(Some));
         state.stop.store(true, Ordering::Relaxed);
@@ -98,15 +101,10 @@ struct State {
     moved: AtomicU64,
 }
 
-fn move_bulk(
-    target: &Target,
-    connections: u16,
-    state: &State,
-    started: &Sender<()>,
-) -> io::Result<()> {
-    let mut flow = Flow::new(Send::Copy, false)?;
-    flow.open(target, Direction::Up, connections / 2, None)?;
-    flow.open(target, Direction::Down, connections - connections / 2, None)?;
+fn move_bulk(target: &Target, load: &Load, state: &State, started: &Sender<()>) -> io::Result<()> {
+    let mut flow = Flow::new(load.send, false)?;
+    flow.open(target, Direction::Up, load.bulk / 2, None)?;
+    flow.open(target, Direction::Down, load.bulk - load.bulk / 2, None)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
     while flow.moved == 0 {
         if Instant::now() > deadline {
@@ -144,7 +142,7 @@ mod tests {
 
     fn load() -> Load {
         let (seconds, warmup) = (Duration::from_millis(200), Duration::from_millis(200));
-        Load { bulk: 4, small: 1, size: 100, seconds, warmup }
+        Load { bulk: 4, small: 1, size: 100, send: Send::Copy, seconds, warmup }
     }
 
     #[test]

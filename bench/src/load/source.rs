@@ -1,21 +1,38 @@
-//! Bytes to send, in the two ways that cost a sender little.
+//! Bytes to send, in three ways that differ in what they cost the sender, and in what the receiver
+//! gets: what a proxy has to do depends on how its peers send.
 //!
-//! What a proxy receives depends on how it was sent: write(2) fills the socket with fragments of up
-//! to 32 KiB, sendfile(2) with single pages, and splice(2) pays per fragment. Copying is what real
-//! servers do; sending a file costs the load less where its CPU is short.
+//! | how | the sender pays for | fragments in the socket |
+//! | --- | --- | --- |
+//! | `copy` | a copy | up to 32 KiB |
+//! | `file` | a reference for each page | 4 KiB, which splice(2) pays for one by one |
+//! | `pages` | a reference for each fragment | up to 32 KiB, as copied ones |
+//!
+//! Real servers copy, or send files. A sender of `pages` is there to measure proxies that are
+//! cheaper than such servers are: a proxy gets from it what it gets from a copying sender, for less
+//! than half of the CPU.
 
+use std::cell::Cell;
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
 
 use clap::ValueEnum;
 use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
 
 /// The most that one call copies: it stays in the cache.
 const COPY_LENGTH: usize = 128 * 1024;
 /// The most that one call sends of a file.
 const FILE_LENGTH: usize = 1024 * 1024;
+/// Bytes that are sent again and again as pages: they fit the cache of a CPU.
+const PAGES_LENGTH: usize = 256 * 1024;
+/// The largest that the kernel makes (skb_page_frag_refill).
+const FRAGMENT: usize = 32 * 1024;
+/// Slots for as many fragments, however small they come.
+const PIPE_SIZE: usize = 1024 * 1024;
 
 /// How bulk is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -25,22 +42,43 @@ pub(crate) enum Send {
     Copy,
     /// sendfile(2) of a memory file, page by page and uncopied
     File,
+    /// splice(2) of large fragments, uncopied
+    Pages,
 }
 
 pub(crate) enum Source {
     Buffer(Vec<u8>),
     File(OwnedFd),
+    Pages(Pages),
+}
+
+/// Fragments as a socket holds them.
+pub(crate) struct Pages {
+    /// Holds them for good: tee(2) takes nothing out.
+    stock: Pipe,
+    /// On their way to a socket.
+    way: Pipe,
+    /// Bytes in `way`: all are alike, so that any socket may have what another did not take.
+    on_the_way: Cell<usize>,
+}
+
+struct Pipe {
+    reader: OwnedFd,
+    writer: OwnedFd,
 }
 
 impl Source {
     pub(crate) fn new(send: Send) -> io::Result<Self> {
-        if send == Send::Copy {
-            return Ok(Self::Buffer(vec![0x5a; COPY_LENGTH]));
+        match send {
+            Send::Copy => Ok(Self::Buffer(vec![0x5a; COPY_LENGTH])),
+            Send::File => {
+                let file = memfd_create("bulk", MemfdFlags::CLOEXEC)?;
+                let mut file = std::fs::File::from(file);
+                file.write_all(&vec![0x5a; FILE_LENGTH])?;
+                Ok(Self::File(file.into()))
+            }
+            Send::Pages => Ok(Self::Pages(Pages::new()?)),
         }
-        let file = memfd_create("bulk", MemfdFlags::CLOEXEC)?;
-        let mut file = std::fs::File::from(file);
-        file.write_all(&vec![0x5a; FILE_LENGTH])?;
-        Ok(Self::File(file.into()))
     }
 
     /// Sends up to `most` bytes; the socket is non-blocking.
@@ -52,6 +90,53 @@ impl Source {
                 rustix::net::send(stream, bytes, SendFlags::NOSIGNAL)
             }
             Self::File(file) => sendfile(stream, file, Some(&mut 0), most.min(FILE_LENGTH)),
+            Self::Pages(pages) => pages.send(stream, most),
         }
+    }
+}
+
+impl Pages {
+    /// Sends bytes through a connection of its own and keeps them as they arrived.
+    fn new() -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let to = TcpStream::connect(listener.local_addr()?)?;
+        let (from, _) = listener.accept()?;
+        to.set_nodelay(true)?;
+        let (stock, way) = (Pipe::new()?, Pipe::new()?);
+        // A thread fills the page that it has begun; a new one begins with a new page, so that each
+        // of these writes is one fragment. They are taken one by one, so that none is split.
+        let filled = thread::scope(|scope| scope.spawn(|| fill(&to, &from, &stock)).join());
+        filled.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))?;
+        Ok(Self { stock, way, on_the_way: Cell::new(0) })
+    }
+
+    fn send(&self, stream: impl AsFd, most: usize) -> Result<usize, Errno> {
+        let now = SpliceFlags::NONBLOCK;
+        if self.on_the_way.get() == 0 {
+            self.on_the_way.set(tee(&self.stock.reader, &self.way.writer, PAGES_LENGTH, now)?);
+        }
+        let most = most.min(self.on_the_way.get());
+        let sent = splice(&self.way.reader, None, stream, None, most, now)?;
+        self.on_the_way.set(self.on_the_way.get() - sent);
+        Ok(sent)
+    }
+}
+
+fn fill(mut to: &TcpStream, from: &TcpStream, stock: &Pipe) -> io::Result<()> {
+    for _ in 0..PAGES_LENGTH / FRAGMENT {
+        to.write_all(&[0x5a; FRAGMENT])?;
+        let mut left = FRAGMENT;
+        while left > 0 {
+            left -= splice(from, None, &stock.writer, None, left, SpliceFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+impl Pipe {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setpipe_size(&writer, PIPE_SIZE)?;
+        Ok(Self { reader, writer })
     }
 }

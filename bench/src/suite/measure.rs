@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::contender::{Ports, Running, local};
 use super::results::{Latency, Sample, Workload};
+use super::servers;
 use crate::load;
 use crate::load::bulk::Direction;
 use crate::load::churn::Kind;
@@ -88,8 +89,9 @@ fn run(
             load::keepalive::run(&web, &load::keepalive::Load { connections, seconds, warmup })
         }
         Workload::Mixed { bulk, small: connections } => {
-            let Manner { seconds, warmup, .. } = manner;
-            let load = load::mixed::Load { bulk, small: connections, size: 100, seconds, warmup };
+            let Manner { seconds, warmup, send } = manner;
+            let load =
+                load::mixed::Load { bulk, small: connections, size: 100, send, seconds, warmup };
             let outcome = load::mixed::run(&small, &l4, &load)?;
             return Ok((outcome.small, Some(outcome.bulk_bytes)));
         }
@@ -113,7 +115,7 @@ fn bulk(
         send,
         copy: false,
     };
-    load::bulk::run(target, &load)
+    load::bulk::run_counting(target, &load, Some(&servers::ARRIVED))
 }
 
 fn echo(target: &Target, connections: u16, size: u16, manner: Manner) -> io::Result<load::Outcome> {

@@ -61,8 +61,8 @@ pub(crate) struct Arguments {
     /// Leave out contenders whose name contains this
     #[arg(long)]
     without: Vec<String>,
-    /// How bulk is sent: written from a buffer, or as pages of a file
-    #[arg(long, value_enum, default_value = "copy")]
+    /// How bulk is sent
+    #[arg(long, value_enum, default_value = "pages")]
     send: Send,
     /// Where results.json, report.md and the plots go
     #[arg(long)]
@@ -195,7 +195,7 @@ impl Arguments {
             rounds: self.rounds,
             seconds: manner.seconds.as_secs_f64(),
             warmup: manner.warmup.as_secs_f64(),
-            send: if manner.send == Send::Copy { "copy" } else { "file" }.to_string(),
+            send: format!("{:?}", manner.send).to_lowercase(),
             proxy_cpu: self.proxy_cpu,
             load_cpu: self.load_cpu,
         }

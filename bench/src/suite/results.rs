@@ -44,7 +44,7 @@ pub(crate) struct Settings {
     pub(crate) seconds: f64,
     /// Load before the timed interval.
     pub(crate) warmup: f64,
-    /// How bulk is sent: `copy` or `file`.
+    /// How bulk is sent: `copy`, `file` or `pages`.
     pub(crate) send: String,
     pub(crate) proxy_cpu: u16,
     pub(crate) load_cpu: u16,

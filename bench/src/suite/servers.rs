@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::contender::Ports;
@@ -10,6 +11,8 @@ use crate::sink::{self, Manner};
 
 /// They end by themselves after this time, whatever happens to the run.
 pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of uploads that have arrived.
+pub(super) static ARRIVED: AtomicU64 = AtomicU64::new(0);
 /// Addresses of the small server: endpoints take turns, and a port is free again sooner.
 const SMALL_ADDRESSES: u8 = 4;
 
@@ -21,7 +24,8 @@ pub(super) fn start(send: Send) -> io::Result<Ports> {
     let small = (1..=SMALL_ADDRESSES)
         .map(|host| listen(host, ports.small))
         .collect::<io::Result<Vec<TcpListener>>>()?;
-    let manner = Manner { upgrade: false, discard: sink::discard(false), send, nice: false };
+    let (discard, discarded) = (sink::discard(false), Some(&ARRIVED));
+    let manner = Manner { upgrade: false, discard, send, nice: false, discarded };
     // What serves bulk gives way to what serves round trips, whose latency is to be the proxy's.
     serve(vec![bulk], Manner { nice: true, ..manner });
     serve(small, manner);
