@@ -5,7 +5,9 @@
 //! fit the socket) is copied to the connection, so that one that waits between two requests holds
 //! no buffer.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use super::context::{Accepted, Moment};
 use super::tunnel::{self, Upgrade};
@@ -15,7 +17,7 @@ use crate::observe::access_log::End;
 use crate::proto::http::answer::{self, Connection};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::route;
-use crate::sys::{Errno, give_way};
+use crate::sys::Errno;
 use crate::timers::{Expiry, Fired, Watch};
 
 /// Pipelined requests are read so far ahead beyond one head.
@@ -34,22 +36,29 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let Protocol::Http(http) = &conn.listener().protocol else { return };
         let watch = conn.context.timers.watch(&conn.client, http.head_timeout, Expiry::Read);
         watch.set_idle(true);
-        let mut site = Site::new(&conn, http, &watch);
+        let (mut site, turns) = (Site::new(&conn, http, &watch), conn.context.pool.turns());
         let next = loop {
             if !site.resume {
-                conn.client.readable().await;
+                site.unsent.readable(&conn.client).await;
             } else {
                 // Not at once: others of this worker want a turn, too.
-                give_way().await;
+                turns.give_way().await;
                 if !site.wait_to_write().await {
                     return;
                 }
             }
-            match site.turn() {
+            if turns.take() {
+                turns.give_way().await;
+            }
+            // What was queued in the last turn is sent by now, or comes first.
+            if !site.flush().await {
+                return;
+            }
+            match poll_fn(|cx| Poll::Ready(site.turn(cx.waker()))).await {
                 Next::Read => {}
                 next => break next,
             }
-            if site.unsent.send(&conn.client) != Sent::All && !site.flush().await {
+            if !site.unsent.is_queued() && !site.flush().await {
                 return;
             }
         };
@@ -140,7 +149,7 @@ impl<'c> Site<'c> {
     }
 
     /// Reads once and answers what is complete.
-    fn turn(&mut self) -> Next<'c> {
+    fn turn(&mut self, waker: &Waker) -> Next<'c> {
         let conn = self.conn;
         let mut buffer = conn.context.pool.buffer();
         let mut filled = self.held.len();
@@ -164,6 +173,9 @@ impl<'c> Site<'c> {
         }
         if matches!(next, Next::Read) {
             self.set_limit(now);
+            if self.unsent.queue(&conn.client, &answers, conn.context.pool.outbox(), waker) {
+                return next;
+            }
         }
         self.unsent.begin(&conn.client, &answers);
         next

@@ -1,12 +1,19 @@
-//! Answers on their way to a client that reads slower than it asks.
+//! Answers on their way to a client: in the worker's outbox while they are few, else in its socket
+//! and, as far as they do not fit, here.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
-use crate::sys::{Errno, Stream};
+use crate::sys::{Errno, Outbox, Queued, SLOT, Stream};
 
-/// Answers that did not fit the socket.
+/// Answers that are not in the socket yet.
 #[derive(Default)]
 pub(super) struct Unsent {
+    /// Answers that the outbox has or had. Nothing is behind them.
+    queued: Option<Queued>,
     bytes: Vec<u8>,
     sent: usize,
     /// A large body behind `bytes`.
@@ -28,15 +35,58 @@ pub(super) enum Sent {
 impl Unsent {
     /// Sends answers and keeps what does not fit. An error shows at the next call.
     pub(super) fn begin(&mut self, client: &Stream, answers: &[u8]) {
-        debug_assert!(self.bytes.is_empty(), "a turn begins when everything is sent");
+        debug_assert!(self.nothing(), "a turn begins when everything is sent");
         let sent = if answers.is_empty() { 0 } else { client.send(answers).unwrap_or(0) };
         if sent < answers.len() {
             self.bytes = answers[sent..].to_vec();
         }
     }
 
+    /// Has answers sent together with those to other clients, where there is an outbox and nothing
+    /// else is to be sent at once. False: there is not.
+    pub(super) fn queue(
+        &mut self,
+        client: &Rc<Stream>,
+        answers: &[u8],
+        outbox: Option<&Rc<Outbox>>,
+        waker: &Waker,
+    ) -> bool {
+        debug_assert!(self.nothing(), "a turn begins when everything is sent");
+        let Some(outbox) = outbox else { return false };
+        let fits = !answers.is_empty() && answers.len() <= SLOT && self.body.is_none();
+        if fits {
+            self.queued = Some(outbox.queue(answers, client, waker));
+        }
+        fits
+    }
+
+    /// Waits until the client has something to say, or could not be sent what was queued.
+    pub(super) async fn readable(&self, client: &Stream) {
+        let mut readable = pin!(client.readable());
+        poll_fn(|cx| {
+            if self.queued.as_ref().is_some_and(Queued::has_failed) {
+                return Poll::Ready(());
+            }
+            readable.as_mut().poll(cx)
+        })
+        .await;
+    }
+
+    /// The outbox has the answers of this turn.
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued.is_some()
+    }
+
+    fn nothing(&self) -> bool {
+        self.queued.is_none() && self.bytes.is_empty()
+    }
+
     /// Sends what is left, as far as it goes.
     pub(super) fn send(&mut self, client: &Stream) -> Sent {
+        if let Some(unsent) = self.queued.take().and_then(Queued::settle) {
+            // The error, if it is one, shows again at the send below.
+            self.bytes = unsent.rest;
+        }
         while self.sent < self.bytes.len() {
             match client.send(&self.bytes[self.sent..]) {
                 Ok(sent) => self.sent += sent,
@@ -56,5 +106,87 @@ impl Unsent {
             (self.body, self.body_sent) = (None, 0);
         }
         Sent::All
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+
+    fn client() -> (Rc<Stream>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+    }
+
+    fn with_outbox(test: impl AsyncFnOnce(Rc<Outbox>)) {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            // Not every kernel has such a ring to give.
+            if let Ok(outbox) = Outbox::start() {
+                test(outbox).await;
+            }
+        });
+    }
+
+    #[test]
+    fn queued_answers_that_do_not_fit_go_first_when_there_is_room() {
+        with_outbox(async |outbox| {
+            let (client, mut peer) = client();
+            let (mut unsent, mut answers) = (Unsent::default(), Vec::new());
+            let waker = Waker::noop();
+            while unsent.send(&client) == Sent::All {
+                let answer = vec![answers.len() as u8; 1000];
+                assert!(unsent.queue(&client, &answer, Some(&outbox), waker) && unsent.is_queued());
+                answers.extend_from_slice(&answer);
+            }
+            // The client reads at last, and gets another answer behind those.
+            let mut read = Vec::new();
+            while unsent.send(&client) != Sent::All {
+                let error = peer.read_to_end(&mut read).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            }
+            unsent.begin(&client, b"the last one");
+            answers.extend_from_slice(b"the last one");
+            let _ = peer.read_to_end(&mut read);
+            assert!(read == answers, "{} bytes of {}", read.len(), answers.len());
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_question_hears_that_the_answer_could_not_be_sent() {
+        with_outbox(async |outbox| {
+            let (client, peer) = client();
+            let mut unsent = Unsent::default();
+            poll_fn(|cx| {
+                assert!(unsent.queue(&client, b"answer", Some(&outbox), cx.waker()));
+                Poll::Ready(())
+            })
+            .await;
+            client.shutdown();
+            drop(peer);
+            outbox.flush();
+            unsent.readable(&client).await;
+            assert!(unsent.send(&client) == Sent::Failed);
+        });
+    }
+
+    #[test]
+    fn a_large_answer_or_one_with_a_body_is_not_queued() {
+        with_outbox(async |outbox| {
+            let (client, _peer) = client();
+            let mut unsent = Unsent::default();
+            let mut queues = |answers: &[u8], body: Option<Arc<[u8]>>| {
+                unsent.body = body;
+                unsent.queue(&client, answers, Some(&outbox), Waker::noop())
+            };
+            assert!(!queues(&[0; SLOT + 1], None));
+            assert!(!queues(b"head", Some(Arc::from(*b"body"))));
+            assert!(!queues(b"", None));
+            assert!(!unsent.queue(&client, b"head", None, Waker::noop()));
+        });
     }
 }

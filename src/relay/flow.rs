@@ -10,8 +10,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use super::baton::TURN_BUDGET;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
-use crate::sys::{Errno, SLOT, Stream, Ticket, give_way};
+use crate::sys::{Errno, Queued, SLOT, Stream};
 use crate::timers::Watch;
 
 /// A read of at least this much counts towards bulk.
@@ -22,9 +23,6 @@ const BULK_STREAK: u8 = 4;
 const THIN_TURN: usize = 16 * 1024;
 /// So many such turns in a row and the flow is copied again.
 const THIN_STREAK: u8 = 8;
-/// Bytes after which a flow lets the others of its worker have a turn: about 1.5 ms of work. Each
-/// turn costs the wake-up of both peers, so that 1 MiB costs a third more CPU for a byte of bulk.
-const TURN_BUDGET: usize = 4 * 1024 * 1024;
 
 /// Why a flow stopped before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +31,6 @@ pub enum Broken {
     From(Errno),
     /// Writing failed.
     To(Errno),
-}
-
-/// How a turn ended.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
-    /// There was no more to read, or no room to write.
-    Dry,
-    /// The others of the worker are to have theirs.
-    Over,
 }
 
 /// How the bytes go at present.
@@ -66,7 +55,7 @@ pub struct Flow {
     /// Held only while it has bytes inside or a turn is running.
     pipe: Option<PipeLease>,
     /// A message that the outbox has or had; what became of it is still to be asked.
-    queued: Option<Ticket>,
+    queued: Option<Queued>,
     /// Bytes that may still be read.
     allowed: u64,
     bytes: u64,
@@ -167,19 +156,24 @@ impl Flow {
             if self.queued.is_some() {
                 self.flush(to, watch).await?;
             }
-            let turn = match self.mode {
+            match self.mode {
                 Mode::Small => {
-                    poll_fn(|cx| Poll::Ready(self.small_turn(from, to, watch, cx.waker()))).await?
+                    poll_fn(|cx| Poll::Ready(self.small_turn(from, to, watch, cx.waker()))).await?;
                 }
-                Mode::Copy { .. } => self.copy_turn(from, to, watch)?,
-                Mode::Splice { .. } => self.splice_turn(from, to, watch)?,
-            };
+                Mode::Copy { .. } => drop(self.copy_turn(from, to, watch)?),
+                Mode::Splice { .. } => {
+                    self.pool.baton.take().await;
+                    let moved = self.splice_turn(from, to, watch);
+                    self.pool.baton.pass(moved.unwrap_or(0)).await;
+                    moved?;
+                }
+            }
             // What is queued goes out together with the messages of other flows.
             if self.queued.is_none() {
                 self.flush(to, watch).await?;
             }
-            if turn == Turn::Over {
-                give_way().await;
+            if self.pool.turns().take() {
+                self.pool.turns().give_way().await;
             }
         }
         self.flush(to, watch).await
@@ -189,8 +183,7 @@ impl Flow {
     async fn readable(&self, from: &Stream) {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
-            let queued = self.queued.zip(self.pool.outbox());
-            if queued.is_some_and(|(ticket, outbox)| outbox.has_failed(ticket)) {
+            if self.queued.as_ref().is_some_and(Queued::has_failed) {
                 return Poll::Ready(());
             }
             readable.as_mut().poll(cx)
@@ -226,37 +219,34 @@ impl Flow {
         to: &Rc<Stream>,
         watch: &Watch,
         waker: &Waker,
-    ) -> Result<Turn, Broken> {
+    ) -> Result<usize, Broken> {
         let Some(outbox) = self.pool.outbox() else { return self.copy_turn(from, to, watch) };
         let max = usize::try_from(self.allowed).unwrap_or(usize::MAX);
-        let (read, ticket) = match outbox.forward(from, to, max, waker) {
-            Ok(Some(queued)) => queued,
+        let (read, queued) = match outbox.forward(from, to, max, waker) {
+            Ok(Some(forwarded)) => forwarded,
             Ok(None) => {
                 self.ended = true;
-                return Ok(Turn::Dry);
+                return Ok(0);
             }
-            Err(Errno::AGAIN) => return Ok(Turn::Dry),
+            Err(Errno::AGAIN) => return Ok(0),
             Err(errno) => return Err(Broken::From(errno)),
         };
         watch.touch();
-        self.queued = Some(ticket);
+        self.queued = Some(queued);
         self.bytes += read as u64;
         self.allowed -= read as u64;
         if read < SLOT || self.allowed == 0 {
-            return Ok(Turn::Dry);
+            return Ok(read);
         }
         self.mode = Mode::Copy { streak: 0 };
         self.send_pending(to)?;
-        if self.pending.is_empty() { self.copy_turn(from, to, watch) } else { Ok(Turn::Dry) }
+        if self.pending.is_empty() { self.copy_turn(from, to, watch) } else { Ok(read) }
     }
 
     /// Asks what became of the message in the outbox; what did not fit is then the first of
     /// `pending`.
     fn settle(&mut self) -> Result<(), Broken> {
-        let Some((ticket, outbox)) = self.queued.take().zip(self.pool.outbox()) else {
-            return Ok(());
-        };
-        let Some(unsent) = outbox.settle(ticket) else { return Ok(()) };
+        let Some(unsent) = self.queued.take().and_then(Queued::settle) else { return Ok(()) };
         self.bytes -= unsent.rest.len() as u64;
         if unsent.errno != Errno::AGAIN {
             return Err(Broken::To(unsent.errno));
@@ -273,8 +263,9 @@ impl Flow {
         }
     }
 
-    /// recv and send through the worker's buffer until the source is dry or the turn is over.
-    fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<Turn, Broken> {
+    /// recv and send through the worker's buffer until the source is dry or the turn is over. Says
+    /// how much was read.
+    fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
         self.flush_outbox();
         let pool = Rc::clone(&self.pool);
         let mut buffer = pool.buffer();
@@ -284,10 +275,10 @@ impl Flow {
             let read = match from.recv(&mut buffer[..size]) {
                 Ok(0) => {
                     self.ended = true;
-                    return Ok(Turn::Dry);
+                    break;
                 }
                 Ok(read) => read,
-                Err(Errno::AGAIN) => return Ok(Turn::Dry),
+                Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::From(errno)),
             };
             watch.touch();
@@ -302,18 +293,19 @@ impl Flow {
             self.note_read(read);
             if sent < read {
                 self.push(&buffer[sent..read]);
-                return Ok(Turn::Dry);
+                break;
             }
             // A short read means that the source is dry: asking again would cost a call to hear so.
             if read < size || matches!(self.mode, Mode::Splice { .. }) || self.allowed == 0 {
-                return Ok(Turn::Dry);
+                break;
             }
         }
-        Ok(Turn::Over)
+        Ok(moved)
     }
 
-    /// splice through a borrowed pipe until the source is dry or the turn is over.
-    fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<Turn, Broken> {
+    /// splice through a borrowed pipe until the source is dry or the turn is over. Says how much
+    /// was read.
+    fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
         self.flush_outbox();
         if self.pipe.is_none() {
             self.pipe = self.pool.pipe();
@@ -323,36 +315,33 @@ impl Flow {
         };
         from.ensure_nonblocking().map_err(Broken::From)?;
         to.ensure_nonblocking().map_err(Broken::To)?;
-        let mut moved = 0;
-        let turn = loop {
-            if moved >= TURN_BUDGET {
-                break Turn::Over;
-            }
-            match pipe.fill(from, TURN_BUDGET) {
+        let (mut moved, budget) = (0, self.pool.baton.left());
+        while moved < budget {
+            match pipe.fill(from, budget) {
                 // The end; or, with the end behind it, a mark of urgent data (tcp(7)), which a read
                 // passes and a splice does not. The read of the next turn tells.
                 Ok(0) => {
                     self.mode = Mode::Copy { streak: 0 };
-                    return Ok(Turn::Dry);
+                    return Ok(moved);
                 }
                 Ok(read) => moved += read,
                 // The pipe is empty at this point, so it is the source that is dry.
-                Err(Errno::AGAIN) => break Turn::Dry,
+                Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::From(errno)),
             }
             self.spliced = true;
             watch.touch();
             match pipe.drain(to) {
                 Ok(sent) => self.bytes += sent as u64,
-                Err(Errno::AGAIN) => break Turn::Dry,
+                Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
             }
             if !pipe.is_empty() {
-                break Turn::Dry;
+                break;
             }
-        };
+        }
         self.note_turn(moved);
-        Ok(turn)
+        Ok(moved)
     }
 
     /// Writes what the pipe holds, and gives the pipe back when it is empty.
@@ -405,8 +394,6 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        // Nobody else would ask.
-        let _ = self.settle();
         self.pool.unspill(self.pending.len());
     }
 }

@@ -10,6 +10,7 @@
 //! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. Knows
 //! neither configuration nor clusters: it is given streams and limits.
 
+mod baton;
 mod flow;
 mod pool;
 

@@ -4,7 +4,8 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
-use crate::sys::{Errno, Outbox, Pipe, Stream};
+use super::baton::Baton;
+use crate::sys::{Errno, Outbox, Pipe, Stream, Turns};
 
 /// Bytes of the borrowed buffer, and so the most that one copy moves.
 pub const BUFFER_SIZE: usize = 256 * 1024;
@@ -33,12 +34,14 @@ pub struct Pool {
     max_open: usize,
     spilled: Cell<usize>,
     outbox: Option<Rc<Outbox>>,
+    pub(super) baton: Baton,
+    turns: Rc<Turns>,
 }
 
 impl Pool {
     /// At most `max_pipes` pipes exist at once; a flow that gets none is copied. Without
     /// an outbox every message is a system call.
-    pub fn new(max_pipes: usize, outbox: Option<Rc<Outbox>>) -> Rc<Pool> {
+    pub fn new(max_pipes: usize, outbox: Option<Rc<Outbox>>, turns: Rc<Turns>) -> Rc<Pool> {
         Rc::new(Pool {
             buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()),
             spare: RefCell::new(Vec::new()),
@@ -46,6 +49,8 @@ impl Pool {
             max_open: max_pipes,
             spilled: Cell::new(0),
             outbox,
+            baton: Baton::new(Rc::clone(&turns)),
+            turns,
         })
     }
 
@@ -59,8 +64,14 @@ impl Pool {
         if self.spilled.get() < MAX_SPILLED { BUFFER_SIZE } else { SMALL_READ }
     }
 
-    pub(super) fn outbox(&self) -> Option<&Outbox> {
-        self.outbox.as_deref()
+    /// Where small messages go, as long as it takes any.
+    pub fn outbox(&self) -> Option<&Rc<Outbox>> {
+        self.outbox.as_ref().filter(|outbox| outbox.is_open())
+    }
+
+    /// Turns of the worker's tasks.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     pub(super) fn spill(&self, bytes: usize) {

@@ -3,7 +3,8 @@
 //! A [`Stream`] is a connected socket: it waits through the worker's runtime (io_uring or epoll)
 //! and moves bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two
 //! streams without copying them to user space; an [`Outbox`] sends the small messages of many
-//! streams at once. Knows no protocol and no configuration.
+//! streams at once; [`Turns`] keeps one task from having the worker to itself. Knows no protocol
+//! and no configuration.
 
 #![allow(unsafe_code)] // denied everywhere else
 
@@ -13,13 +14,15 @@ mod listen;
 mod outbox;
 mod pipe;
 mod stream;
+mod turns;
 
 pub use address::Address;
 pub use limits::{file_limit, raise_file_limit};
 pub use listen::{Listen, accept_now, listen, stop_listening};
-pub use outbox::{Outbox, SLOT, Ticket, Unsent};
+pub use outbox::{Outbox, Queued, SLOT, Unsent};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
-pub use stream::{Connect, Keepalive, Stream, give_way};
+pub use stream::{Connect, Keepalive, Stream};
+pub use turns::Turns;
 
 /// The error of a system call: small, `Copy`, compared without formatting.
 pub type Errno = rustix::io::Errno;

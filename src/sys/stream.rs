@@ -214,19 +214,6 @@ impl Drop for Stream {
     }
 }
 
-/// Lets the other tasks of the worker have a turn. A wait for readiness in the ring does, also for
-/// what is ready already; the epoll driver remembers readiness and returns at once, so that a
-/// stream that is always ready would keep the worker to itself.
-pub async fn give_way() {
-    /// The timer's smallest step.
-    const PAUSE: Duration = Duration::from_millis(1);
-
-    if monoio::utils::is_legacy() {
-        // Boxed: every caller would be larger by it, and few ever wait here.
-        Box::pin(monoio::time::sleep(PAUSE)).await;
-    }
-}
-
 /// Turns TCP keepalive on for any TCP socket.
 pub(super) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Keepalive) -> Result<(), Errno> {
     sockopt::set_socket_keepalive(fd, true)?;

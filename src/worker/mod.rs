@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::front::{Context, Gate};
 use crate::observe::access_log::Recorder;
 use crate::relay::Pool;
-use crate::sys::{Address, Outbox};
+use crate::sys::{Address, Outbox, Turns};
 use crate::timers::TICK;
 use accept::Acceptor;
 pub use balance::{Balance, Inbox};
@@ -101,7 +101,15 @@ async fn serve(setup: Setup, running: Running) {
     let Setup { index, config, recorder, max_pipes, balance, .. } = setup;
     // Where the worker's own ring had to be smaller, what may be locked is for such rings.
     let outbox = if running.has_full_ring() { Outbox::start().ok() } else { None };
-    let pool = Pool::new(max_pipes, outbox);
+    let turns = match Turns::start() {
+        Ok(turns) => turns,
+        Err(error) => {
+            let error = Error::start("cannot make a pair of sockets", error, "");
+            let _ = setup.started.send(Err(error));
+            return;
+        }
+    };
+    let pool = Pool::new(max_pipes, outbox, turns);
     let load = Arc::clone(balance.load());
     let context = Rc::new(Context::new(config, recorder, index, pool, load));
     for command in setup.commands.try_iter() {
