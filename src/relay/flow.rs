@@ -4,6 +4,10 @@
 //! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it
 //! awaits readiness only, and what was read but not yet written stays in `pending`, in the pipe or
 //! in the worker's outbox for the next run.
+//!
+//! Small messages are waited for by a poll and then received. A read through the ring, which holds
+//! a buffer while it waits and must not be dropped, is no cheaper: 1.03 of the CPU for a round trip
+//! with 1 and with 64 connections, 1.08 with 512 (paired medians of 9 rounds).
 
 use std::future::poll_fn;
 use std::pin::pin;

@@ -2,17 +2,17 @@
 //!
 //! A task that wakes itself is run again before all others (monoio puts it in front), and a run
 //! queue that is never empty keeps the ring's completions from being looked at. So a helper task
-//! does the waking: through the ring it first waits for a descriptor that is always ready, which
-//! takes one trip to the kernel like everybody's wait; over epoll, whose driver is asked between
-//! two rounds of the run queue anyway, it only gets in line.
+//! does the waking, after a trip to the kernel of its own: through the ring it waits for a
+//! descriptor that is always ready, over epoll for one that it makes ready.
 //!
 //! The epoll driver remembers readiness, so that waiting for what is ready returns at once. There,
 //! tasks also count their turns, and one that comes to the end of a round gives way.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
@@ -21,10 +21,17 @@ use super::Stream;
 /// Turns over epoll between two looks at who else is ready.
 const ROUND: u32 = 64;
 
+/// What the helper waits for.
+enum Door {
+    /// Always writable, as its peer is gone.
+    Open(Stream),
+    /// Readable when the other end has been written to: only news make epoll speak.
+    Bell(Stream, UnixStream),
+}
+
 /// Shared by the tasks of one worker.
 pub struct Turns {
-    /// Always writable. None: this is epoll.
-    door: Option<Stream>,
+    door: Door,
     /// Those who give way, until the helper wakes them.
     waiting: RefCell<Vec<Waker>>,
     helper: RefCell<Option<Waker>>,
@@ -40,10 +47,13 @@ impl Turns {
     /// # Errors
     /// EMFILE or ENFILE from socketpair(2).
     pub fn start() -> io::Result<Rc<Turns>> {
-        // The other end is closed: nothing makes this one wait.
+        let (door, rope) = UnixStream::pair()?;
+        door.set_nonblocking(true)?;
+        rope.set_nonblocking(true)?;
+        let door = Stream::from_fd(door.into())?;
         let door = match monoio::utils::is_legacy() {
-            false => Some(Stream::from_fd(UnixStream::pair()?.0.into())?),
-            true => None,
+            true => Door::Bell(door, rope),
+            false => Door::Open(door),
         };
         let turns = Rc::new(Turns {
             door,
@@ -75,7 +85,7 @@ impl Turns {
 
     /// Counts a turn. True: it is time to give way.
     pub fn take(&self) -> bool {
-        self.door.is_none() && {
+        matches!(self.door, Door::Bell(..)) && {
             self.taken.set(self.taken.get() + 1);
             self.taken.get() >= ROUND
         }
@@ -106,17 +116,35 @@ async fn help(turns: Weak<Turns>) {
         })
         .await;
         let Some(turns) = turns.upgrade() else { return };
-        if let Some(door) = &turns.door {
-            door.writable().await;
+        match &turns.door {
+            Door::Open(door) => door.writable().await,
+            Door::Bell(bell, rope) => rings(bell, rope).await,
         }
         turns.next_round();
     }
 }
 
+/// Rings, and waits until epoll tells. What it remembers of the last time goes with a look that
+/// finds nothing, so the look comes first.
+async fn rings(bell: &Stream, mut rope: &UnixStream) {
+    let (mut readable, mut rung) = (pin!(bell.readable()), false);
+    poll_fn(|cx| {
+        let poll = readable.as_mut().poll(cx);
+        if !rung {
+            rung = true;
+            // One byte is in it at most, so that it is never full.
+            let _ = rope.write(&[0]);
+        }
+        poll
+    })
+    .await;
+    let _ = bell.recv(&mut [0]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
+    use std::io::Read;
 
     #[test]
     fn over_epoll_a_stream_that_is_always_ready_lets_others_be_heard() {

@@ -17,6 +17,8 @@ use crate::front::{self, Accepted, Context, Gate, Place};
 use crate::sys::{self, Address, Errno, Stream};
 
 /// Accepts in flight on one socket of the ring: so many connections arrive with one system call.
+/// Under a steady load, where one wake-up finds several anyway, 1, 8 and 32 cost the same (0.97 to
+/// 1.03 of the CPU for a connection, paired medians of 9 rounds).
 const IN_FLIGHT: usize = 8;
 /// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would
 /// only spin.
