@@ -70,7 +70,7 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
     }
     let discard = discard(arguments.copy);
     let Arguments { upgrade, send, .. } = *arguments;
-    let manner = Manner { upgrade, discard, send, nice: false, discarded: None };
+    let manner = Manner { upgrade, discard, send, nice: None, discarded: None };
     serve(listeners, manner, Instant::now() + arguments.seconds)
 }
 
@@ -83,8 +83,9 @@ pub(crate) struct Manner {
     pub(crate) discard: RecvFlags,
     /// How bulk is sent.
     pub(crate) send: Send,
-    /// The thread that serves gives itself the lowest priority.
-    pub(crate) nice: bool,
+    /// When it comes true, the thread that serves gives itself the lowest priority, for good: only
+    /// the privileged could take it back.
+    pub(crate) nice: Option<&'static AtomicBool>,
     /// Where bytes that were discarded are added up, beside the count of each connection.
     pub(crate) discarded: Option<&'static AtomicU64>,
 }
@@ -120,9 +121,7 @@ pub(crate) fn serve_until(
     deadline: Instant,
     stop: &AtomicBool,
 ) -> io::Result<()> {
-    if manner.nice {
-        usage::be_nice(19)?;
-    }
+    let mut nice = manner.nice;
     let mut poller = Poller::new()?;
     // The keys of the listeners count down from the top, those of connections up from 0.
     for (index, listener) in listeners.iter().enumerate() {
@@ -135,6 +134,9 @@ pub(crate) fn serve_until(
     let mut ready = Ready::new();
     while !stop.load(Ordering::Relaxed) && Instant::now() < deadline {
         poller.wait_for(STOP_INTERVAL, &mut ready)?;
+        if nice.take_if(|nice| nice.load(Ordering::Relaxed)).is_some() {
+            usage::be_nice(19)?;
+        }
         for &(key, _) in &ready {
             if let Some(listener) = listeners.get(usize::MAX - key) {
                 accept(listener, manner.upgrade, &poller, &mut connections, &mut free)?;
@@ -353,7 +355,8 @@ mod tests {
             listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let stop = AtomicBool::new(false);
         let (upgrade, discard, send) = (false, discard(false), Send::Copy);
-        let manner = Manner { upgrade, discard, send, nice: true, discarded: None };
+        static NICE: AtomicBool = AtomicBool::new(true);
+        let manner = Manner { upgrade, discard, send, nice: Some(&NICE), discarded: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
             let sink = scope.spawn(|| serve_until(listeners, manner, deadline, &stop));

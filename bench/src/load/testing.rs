@@ -20,7 +20,7 @@ pub(crate) fn sink(upgrade: bool) -> Target {
     let target = target(listener.local_addr().unwrap(), upgrade.then_some("/stream"));
     let discard = sink::discard(!upgrade);
     let send = if upgrade { Send::File } else { Send::Copy };
-    let manner = Manner { upgrade, discard, send, nice: false, discarded: None };
+    let manner = Manner { upgrade, discard, send, nice: None, discarded: None };
     let deadline = Instant::now() + Duration::from_secs(60);
     thread::spawn(move || sink::serve(vec![listener], manner, deadline));
     target

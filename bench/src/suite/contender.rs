@@ -16,6 +16,10 @@ const HAPROXY_CFG: &str = include_str!("../../peers/haproxy.cfg");
 const ENVOY_YAML: &str = include_str!("../../peers/envoy.yaml");
 const RINGGATE_TOML: &str = include_str!("../../peers/ringgate.toml");
 
+/// How HAProxy splices bulk: what moves fast enough by its own judgement, or all.
+const HAPROXY_AUTO: &str = "option splice-auto";
+const HAPROXY_ALWAYS: &str = "option splice-request\n    option splice-response";
+
 /// nginx's buffer for each connection and direction: beyond it, ten thousand tunnels would take
 /// more memory than most edge boxes have.
 const NGINX_BUFFER: &str = "256k";
@@ -98,7 +102,7 @@ impl Running {
                 let ports = Ports { stream: ports.web, ..ports };
                 Ok(Running { contender, ports, pid, _processes: vec![process] })
             }
-            Contender::Haproxy => {
+            Contender::Haproxy | Contender::HaproxySplice => {
                 let process = start_with_file(contender, setup, ports)?;
                 let pid = Some(process.pid());
                 Ok(Running { contender, ports, pid, _processes: vec![process] })
@@ -169,7 +173,7 @@ fn start_floor(setup: &Setup, ports: Ports) -> io::Result<Running> {
 fn start_with_file(contender: Contender, setup: &Setup, ports: Ports) -> io::Result<Process> {
     let (template, extension) = match contender {
         Contender::Nginx | Contender::NginxHuge => (NGINX_CONF, "conf"),
-        Contender::Haproxy => (HAPROXY_CFG, "cfg"),
+        Contender::Haproxy | Contender::HaproxySplice => (HAPROXY_CFG, "cfg"),
         Contender::Envoy => (ENVOY_YAML, "yaml"),
         _ => (RINGGATE_TOML, "toml"),
     };
@@ -179,7 +183,7 @@ fn start_with_file(contender: Contender, setup: &Setup, ports: Ports) -> io::Res
     let file = directory.join(format!("{name}.{extension}"));
     fs::write(&file, fill_in(template, contender, setup, ports, &directory))?;
     let mut ready = vec![local(ports.bulk), local(ports.small), local(ports.web)];
-    if contender == Contender::Haproxy {
+    if matches!(contender, Contender::Haproxy | Contender::HaproxySplice) {
         ready.push(local(ports.stream));
     }
     Process::start(Launch {
@@ -198,7 +202,9 @@ fn command(contender: Contender, setup: &Setup, file: &Path) -> io::Result<Vec<O
         Contender::Nginx | Contender::NginxHuge => {
             (programs.nginx.clone(), vec!["-e", "stderr", "-c"])
         }
-        Contender::Haproxy => (programs.haproxy.clone(), vec!["-db", "-f"]),
+        Contender::Haproxy | Contender::HaproxySplice => {
+            (programs.haproxy.clone(), vec!["-db", "-f"])
+        }
         Contender::Envoy => {
             let program = programs.envoy.clone();
             let program = program.ok_or_else(|| io::Error::other("no Envoy to be started"))?;
@@ -246,6 +252,7 @@ fn fill_in(
     directory: &Path,
 ) -> String {
     let huge = contender == Contender::NginxHuge;
+    let always = contender == Contender::HaproxySplice;
     let mask = 1u64 << setup.proxy_cpu;
     [
         ("@WORKERS@", workers(contender, setup)),
@@ -253,6 +260,7 @@ fn fill_in(
         ("@DIRECTORY@", directory.display().to_string()),
         ("@STREAM_MODULE@", setup.programs.stream_module.display().to_string()),
         ("@BUFFER@", if huge { NGINX_HUGE_BUFFER } else { NGINX_BUFFER }.to_string()),
+        ("@SPLICE@", if always { HAPROXY_ALWAYS } else { HAPROXY_AUTO }.to_string()),
         ("@BULK_SERVER@", setup.servers.bulk.to_string()),
         ("@SMALL_SERVER@", setup.servers.small.to_string()),
         ("@UPGRADE_SERVER@", setup.servers.stream.to_string()),

@@ -29,6 +29,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
@@ -39,7 +40,7 @@ use crate::{usage, while_doing};
 use contender::{Programs, Running, Setup};
 use measure::Manner;
 use plan::Plan;
-use results::{Contender, Rest, Results, Sample, Settings, Weighing};
+use results::{Contender, Rest, Results, Sample, Settings, Weighing, Workload};
 
 /// How the work is called that is not a workload.
 const BALANCE: &str = "balance of 4 workers";
@@ -253,6 +254,10 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
     let mut running: Vec<Running> = Vec::new();
     for (workload, contenders) in &plan.comparisons {
         running.retain(|running| contenders.contains(&running.contender));
+        if matches!(workload, Workload::Mixed { .. }) {
+            // The latency of the small messages is to be the proxy's. Nothing else comes after it.
+            servers::BULK_GIVES_WAY.store(true, Ordering::Relaxed);
+        }
         for &contender in contenders {
             if !running.iter().any(|running| running.contender == contender) {
                 running.push(Running::start(contender, setup)?);

@@ -15,6 +15,7 @@ impl fmt::Display for Contender {
             Contender::Nginx => "nginx",
             Contender::NginxHuge => "nginx, 1 MiB buffers",
             Contender::Haproxy => "HAProxy",
+            Contender::HaproxySplice => "HAProxy, always splicing",
             Contender::Envoy => "Envoy",
             Contender::Floor => "floor (epoll + splice)",
             Contender::Direct => "direct, no proxy",
@@ -25,8 +26,8 @@ impl fmt::Display for Contender {
 impl Contender {
     /// Another's program.
     pub(super) fn is_peer(self) -> bool {
-        use Contender::{Envoy, Haproxy, Nginx, NginxHuge};
-        matches!(self, Nginx | NginxHuge | Haproxy | Envoy)
+        use Contender::{Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge};
+        matches!(self, Nginx | NginxHuge | Haproxy | HaproxySplice | Envoy)
     }
 }
 

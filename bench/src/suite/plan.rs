@@ -17,7 +17,8 @@ pub(super) struct Plan {
 }
 
 use Contender::{
-    Direct, Envoy, Floor, Haproxy, Nginx, NginxHuge, Ringgate, RinggateTwo, RinggateUser,
+    Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, Ringgate, RinggateTwo,
+    RinggateUser,
 };
 
 const PROXIES: [Contender; 4] = [Ringgate, Nginx, Haproxy, Envoy];
@@ -29,19 +30,19 @@ const SMALL_SIZE: u16 = 100;
 impl Plan {
     /// One row for each target.
     pub(super) fn quick() -> Plan {
-        let bulk = [&PROXIES[..], &[NginxHuge, Floor]].concat();
+        let bulk = [&PROXIES[..], &[NginxHuge, HaproxySplice, Floor]].concat();
         Plan {
             rests: vec![(Rest::Pairs, vec![0, 2000]), (Rest::KeepAlive, vec![0, 2000])],
             weighed: vec![Ringgate],
             comparisons: vec![
                 (Workload::BulkUp { connections: BULK }, bulk.clone()),
                 (Workload::BulkDown { connections: BULK }, bulk),
-                (Workload::StreamUp { connections: BULK }, PROXIES.to_vec()),
-                (Workload::StreamDown { connections: BULK }, PROXIES.to_vec()),
+                (Workload::StreamUp { connections: BULK }, splicing()),
+                (Workload::StreamDown { connections: BULK }, splicing()),
                 (Workload::RoundTrips { connections: SMALL, size: SMALL_SIZE }, PROXIES.to_vec()),
                 (Workload::Churn { connections: SMALL }, PROXIES.to_vec()),
                 (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
-                (Workload::Mixed { bulk: BULK, small: SMALL }, PROXIES.to_vec()),
+                beside_bulk(),
             ],
             balance_trials: 0,
         }
@@ -60,6 +61,7 @@ impl Plan {
                 streams(),
                 many_flows(),
                 two_workers(),
+                vec![beside_bulk()],
             ]
             .concat(),
             balance_trials: 20,
@@ -67,8 +69,13 @@ impl Plan {
     }
 }
 
+/// For tunnels and mixtures, where always splicing could pay, too.
+fn splicing() -> Vec<Contender> {
+    [&PROXIES[..], &[HaproxySplice]].concat()
+}
+
 fn bulk() -> Vec<Comparison> {
-    let contenders = [&PROXIES[..], &[NginxHuge, Floor, Direct]].concat();
+    let contenders = [&PROXIES[..], &[NginxHuge, HaproxySplice, Floor, Direct]].concat();
     let up = [1, BULK, 256].map(|connections| Workload::BulkUp { connections });
     let down = [1, BULK, 256].map(|connections| Workload::BulkDown { connections });
     up.into_iter().chain(down).map(|workload| (workload, contenders.clone())).collect()
@@ -90,7 +97,6 @@ fn connections_and_requests() -> Vec<Comparison> {
         (Workload::Churn { connections: SMALL }, [&PROXIES[..], &[Direct]].concat()),
         (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
         (Workload::RedirectsOnce { connections: SMALL }, PROXIES.to_vec()),
-        (Workload::Mixed { bulk: BULK, small: SMALL }, PROXIES.to_vec()),
     ]
 }
 
@@ -100,12 +106,17 @@ fn streams() -> Vec<Comparison> {
         Workload::StreamDown { connections: BULK },
         Workload::StreamRoundTrips { connections: SMALL, size: SMALL_SIZE },
     ];
-    workloads.map(|workload| (workload, PROXIES.to_vec())).to_vec()
+    workloads.map(|workload| (workload, splicing())).to_vec()
+}
+
+/// Always the last one: the servers of bulk then have a low priority.
+fn beside_bulk() -> Comparison {
+    (Workload::Mixed { bulk: BULK, small: SMALL }, splicing())
 }
 
 /// More flows than a user without privileges may have large pipes for (pipe(7)).
 fn many_flows() -> Vec<Comparison> {
-    let contenders = vec![Ringgate, RinggateUser, Nginx, Haproxy, Envoy, Floor];
+    let contenders = vec![Ringgate, RinggateUser, Nginx, Haproxy, HaproxySplice, Envoy, Floor];
     let mut comparisons = Vec::new();
     for connections in [500, 2000] {
         comparisons.push((Workload::BulkUp { connections }, contenders.clone()));
@@ -122,4 +133,18 @@ fn two_workers() -> Vec<Comparison> {
         (Workload::RoundTrips { connections: 2 * SMALL, size: SMALL_SIZE }, both.clone()),
         (Workload::Churn { connections: 2 * SMALL }, both),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_comes_behind_the_servers_change_of_priority() {
+        for plan in [Plan::quick(), Plan::full()] {
+            let mixed = |comparison: &Comparison| matches!(comparison.0, Workload::Mixed { .. });
+            let first = plan.comparisons.iter().position(mixed).unwrap();
+            assert!(plan.comparisons[first..].iter().all(mixed));
+        }
+    }
 }

@@ -67,6 +67,10 @@ pub(crate) enum Contender {
     /// memory than anyone gives it for thousands of connections.
     #[serde(rename = "nginx-1m")]
     NginxHuge,
+    /// HAProxy that splices every byte of bulk, where it is told to find out by itself what to
+    /// splice.
+    #[serde(rename = "haproxy-splice")]
+    HaproxySplice,
     Haproxy,
     Envoy,
     /// A loop of epoll and splice that does nothing else.

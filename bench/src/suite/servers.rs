@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use super::contender::Ports;
@@ -13,6 +13,8 @@ use crate::sink::{self, Manner};
 pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// Bytes of uploads that have arrived.
 pub(super) static ARRIVED: AtomicU64 = AtomicU64::new(0);
+/// What serves bulk gives way to what serves round trips, from now on.
+pub(super) static BULK_GIVES_WAY: AtomicBool = AtomicBool::new(false);
 /// Addresses of the small server: endpoints take turns, and a port is free again sooner.
 const SMALL_ADDRESSES: u8 = 4;
 
@@ -25,9 +27,8 @@ pub(super) fn start(send: Send) -> io::Result<Ports> {
         .map(|host| listen(host, ports.small))
         .collect::<io::Result<Vec<TcpListener>>>()?;
     let (discard, discarded) = (sink::discard(false), Some(&ARRIVED));
-    let manner = Manner { upgrade: false, discard, send, nice: false, discarded };
-    // What serves bulk gives way to what serves round trips, whose latency is to be the proxy's.
-    serve(vec![bulk], Manner { nice: true, ..manner });
+    let manner = Manner { upgrade: false, discard, send, nice: None, discarded };
+    serve(vec![bulk], Manner { nice: Some(&BULK_GIVES_WAY), ..manner });
     serve(small, manner);
     serve(vec![upgrade], Manner { upgrade: true, ..manner });
     Ok(ports)

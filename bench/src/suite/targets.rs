@@ -1,7 +1,8 @@
 //! The project's targets, judged on the medians of the paired ratios of one run.
 //!
 //! "The best peer" is the one that leaves the smallest lead: a target holds when it holds against
-//! every peer that was tuned for the same work.
+//! every peer that was tuned for the same work. What peers can do for bulk with settings that
+//! nobody runs for other work is judged beside it.
 
 use super::results::{Contender, Rest, Results, Sample, Workload};
 use super::statistics::{Figure, Spread};
@@ -85,8 +86,9 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
             ("throughput", Figure::Rate, Wanted::AtLeast(1.8)),
             ("CPU per byte", Figure::Cost, Wanted::AtMost(0.5)),
         ] {
-            let others = &[Contender::NginxHuge];
-            judge(&Paired { what, figure, ours: bulk, theirs: bulk, others, wanted });
+            for others in [&[Contender::NginxHuge], &[Contender::HaproxySplice]] {
+                judge(&Paired { what, figure, ours: bulk, theirs: bulk, others, wanted });
+            }
         }
     }
     for (stream, bulk) in streams {
@@ -97,6 +99,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
         let (figure, wanted) = (Figure::Cost, Wanted::AtMost(1.05));
         judge(&Paired { what: "CPU per byte", figure, ours, theirs, others, wanted });
         judge(&against_peers("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
+        judge(&against_splicing("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
     }
     let round_trips = Workload::RoundTrips { connections: SMALL, size: 100 };
     judge(&against_peers("CPU per message", Figure::Cost, round_trips, Wanted::AtMost(0.95)));
@@ -108,6 +111,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     judge(&against_peers("CPU per request", Figure::Cost, redirects, Wanted::AtMost(0.85)));
     let mixed = Workload::Mixed { bulk: BULK, small: SMALL };
     judge(&against_peers("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
+    judge(&against_splicing("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
     for bulk in [up, down] {
         let (what, figure, others) = ("CPU per byte", Figure::Cost, &[Contender::Floor][..]);
         let wanted = Wanted::AtMost(1.1);
@@ -120,6 +124,11 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
 
 fn against_peers(what: &str, figure: Figure, work: Workload, wanted: Wanted) -> Paired<'_> {
     Paired { what, figure, ours: work, theirs: work, others: &PEERS, wanted }
+}
+
+fn against_splicing(what: &str, figure: Figure, work: Workload, wanted: Wanted) -> Paired<'_> {
+    let others = &[Contender::HaproxySplice];
+    Paired { what, figure, ours: work, theirs: work, others, wanted }
 }
 
 impl Paired<'_> {

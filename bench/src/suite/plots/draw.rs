@@ -45,6 +45,7 @@ fn colour(contender: Contender) -> RGBColor {
         Contender::RinggateFour => RGBColor(201, 42, 42),
         Contender::Nginx => RGBColor(44, 111, 187),
         Contender::NginxHuge => RGBColor(146, 190, 233),
+        Contender::HaproxySplice => RGBColor(240, 196, 120),
         Contender::Haproxy => RGBColor(55, 148, 110),
         Contender::Envoy => RGBColor(132, 94, 178),
         Contender::Floor => RGBColor(134, 142, 150),
