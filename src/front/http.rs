@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::context::{Accepted, Moment};
+use super::linger::linger;
 use super::tunnel::{self, Upgrade};
 use super::unsent::{Sent, Unsent};
 use crate::config::{Action, Http, Protocol, Redirect, Respond, Route};
@@ -75,27 +76,6 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     }
 }
 
-/// Closes so that the last answer arrives: bytes that the client still sends would make the kernel
-/// answer with a reset, and that may destroy what the client has not read yet. Bounded in time and
-/// bytes.
-pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
-    const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
-    const MAX_BYTES: usize = 1024 * 1024;
-
-    conn.client.shutdown_write();
-    watch.restart(LIMIT, Expiry::Read);
-    let mut total = 0;
-    while total < MAX_BYTES {
-        conn.client.readable().await;
-        match conn.client.recv(&mut conn.context.pool.buffer()) {
-            Ok(0) => return,
-            Ok(read) => total += read,
-            Err(Errno::AGAIN) => {}
-            Err(_) => return,
-        }
-    }
-}
-
 /// What comes after a turn.
 enum Next<'c> {
     /// More requests.
@@ -127,8 +107,8 @@ struct Site<'c> {
     body: Body,
     drained: u64,
     unsent: Unsent,
-    /// The watch runs the keep-alive limit.
-    between: bool,
+    /// What the watch runs.
+    limit: Limit,
 }
 
 impl<'c> Site<'c> {
@@ -144,7 +124,7 @@ impl<'c> Site<'c> {
             body: Body::NONE,
             drained: 0,
             unsent: Unsent::default(),
-            between: false,
+            limit: Limit::Other,
         }
     }
 
@@ -405,47 +385,65 @@ impl<'c> Site<'c> {
     /// later ones, or that between two requests.
     fn set_limit(&mut self, now: Moment) {
         let inside = !self.resume && !self.held.is_empty() || !self.body.is_done();
-        if inside {
-            if self.begun.is_none() {
-                self.begun = Some(now);
-                self.watch.restart(self.http.head_timeout, Expiry::Read);
-                self.watch.set_idle(false);
+        let limit = if inside { Limit::Head } else { Limit::Between };
+        if inside && self.begun.is_none() {
+            (self.begun, self.limit) = (Some(now), Limit::Other);
+        } else if !inside {
+            self.begun = None;
+        }
+        if limit == self.limit {
+            if limit == Limit::Between {
+                self.watch.touch();
             }
-            self.between = false;
             return;
         }
-        self.begun = None;
-        if self.between {
-            self.watch.touch();
-        } else {
-            self.between = true;
-            self.watch.restart(self.http.keepalive_timeout, Expiry::Read);
-            self.watch.set_idle(true);
-        }
+        self.limit = limit;
+        let http = self.http;
+        self.watch
+            .restart(if inside { http.head_timeout } else { http.keepalive_timeout }, Expiry::Read);
+        self.watch.set_idle(!inside);
     }
 
     /// Waits until all answers are sent. False: the client is gone, or took nothing for too long.
     async fn flush(&mut self) -> bool {
+        let mut waited = false;
         loop {
             match self.unsent.send(&self.conn.client) {
-                Sent::All => return true,
+                Sent::All => {
+                    if waited {
+                        self.set_limit(Moment::now());
+                    }
+                    return true;
+                }
                 Sent::Failed => return false,
                 Sent::Some => {}
             }
             if !self.wait_to_write().await {
                 return false;
             }
+            waited = true;
         }
     }
 
     /// Waits until the client takes bytes. False: it took none for too long.
     async fn wait_to_write(&mut self) -> bool {
         self.watch.set_idle(false);
-        self.between = false;
+        self.limit = Limit::Other;
         self.watch.restart(self.http.keepalive_timeout, Expiry::Both);
         self.conn.client.writable().await;
         self.watch.fired() == Fired::No
     }
+}
+
+/// The limit that the watch of a connection runs.
+#[derive(PartialEq, Eq)]
+enum Limit {
+    /// That of a head, or of a body nobody wants.
+    Head,
+    /// That between two requests.
+    Between,
+    /// Another one: the first, or that of a client that does not read.
+    Other,
 }
 
 /// What follows an answer, as far as the request decides it.

@@ -9,6 +9,7 @@
 
 mod context;
 mod http;
+mod linger;
 mod tcp;
 mod tunnel;
 mod unsent;

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::context::{Accepted, Moment, describe_failure, describe_relay};
-use super::http::{linger, plain_answer, protocol};
+use super::http::{plain_answer, protocol};
+use super::linger::linger;
 use crate::cluster::{ConnectFailure, Lease};
 use crate::config::{Route, Tunnel};
 use crate::observe::access_log::{End, Record};

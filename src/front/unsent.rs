@@ -125,9 +125,9 @@ mod tests {
     fn with_outbox(test: impl AsyncFnOnce(Rc<Outbox>)) {
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
         runtime.block_on(async {
-            // Not every kernel has such a ring to give.
-            if let Ok(outbox) = Outbox::start() {
-                test(outbox).await;
+            match Outbox::start() {
+                Ok(outbox) => test(outbox).await,
+                Err(error) => eprintln!("not tested without a ring: {error}"),
             }
         });
     }

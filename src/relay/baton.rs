@@ -16,14 +16,14 @@ use std::task::{Poll, Waker};
 
 use crate::sys::Turns;
 
-/// The bytes of bulk that a worker moves between two looks at what else is ready: about 0.4 ms of
-/// work.
+/// The bytes of bulk that a worker moves between two looks at what else is ready: half a
+/// millisecond of work, or a little more.
 pub(super) const TURN_BUDGET: usize = 2 * 1024 * 1024;
 
 /// What the bulk flows of one worker hand on.
 pub(super) struct Baton {
     turns: Rc<Turns>,
-    /// Bytes of bulk since the others had their turn.
+    /// Bytes of bulk since the others last were given way to.
     spent: Cell<usize>,
     /// Its holder is letting the others have it.
     held: Cell<bool>,

@@ -14,14 +14,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::baton::TURN_BUDGET;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use crate::sys::{Errno, Queued, SLOT, Stream};
 use crate::timers::Watch;
 
 /// A read of at least this much counts towards bulk.
 const BULK_READ: usize = 32 * 1024;
-/// So many such reads in a row, or one that fills the buffer, and the flow is spliced.
+/// So many such reads in a row, or one that fills the buffer, and the flow is spliced. From the
+/// first one on it has the baton for its turns.
 const BULK_STREAK: u8 = 4;
 /// A spliced turn of less than this counts towards being copied again.
 const THIN_TURN: usize = 16 * 1024;
@@ -164,10 +164,12 @@ impl Flow {
                 Mode::Small => {
                     poll_fn(|cx| Poll::Ready(self.small_turn(from, to, watch, cx.waker()))).await?;
                 }
-                Mode::Copy { .. } => drop(self.copy_turn(from, to, watch)?),
-                Mode::Splice { .. } => {
+                Mode::Copy { streak: 0 } => {
+                    self.copy_turn(from, to, watch, BUFFER_SIZE)?;
+                }
+                Mode::Copy { .. } | Mode::Splice { .. } => {
                     self.pool.baton.take().await;
-                    let moved = self.splice_turn(from, to, watch);
+                    let moved = self.bulk_turn(from, to, watch);
                     self.pool.baton.pass(moved.unwrap_or(0)).await;
                     moved?;
                 }
@@ -202,17 +204,21 @@ impl Flow {
     pub async fn flush(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
         loop {
             self.send_pending(to)?;
-            if self.pending.is_empty() {
-                self.drain_pipe(to)?;
-                if self.pipe.is_none() {
-                    return Ok(());
-                }
+            if self.pending.is_empty() && self.pipe.as_ref().is_none_or(PipeLease::is_empty) {
+                self.pipe = None;
+                return Ok(());
             }
             {
                 let _stall = watch.stall();
                 to.writable().await;
             }
             watch.touch();
+            if self.pending.is_empty() {
+                self.pool.baton.take().await;
+                let drained = self.drain_pipe(to);
+                self.pool.baton.pass(drained.unwrap_or(0)).await;
+                drained?;
+            }
         }
     }
 
@@ -224,7 +230,9 @@ impl Flow {
         watch: &Watch,
         waker: &Waker,
     ) -> Result<usize, Broken> {
-        let Some(outbox) = self.pool.outbox() else { return self.copy_turn(from, to, watch) };
+        let Some(outbox) = self.pool.outbox() else {
+            return self.copy_turn(from, to, watch, BUFFER_SIZE);
+        };
         let max = usize::try_from(self.allowed).unwrap_or(usize::MAX);
         let (read, queued) = match outbox.forward(from, to, max, waker) {
             Ok(Some(forwarded)) => forwarded,
@@ -244,12 +252,15 @@ impl Flow {
         }
         self.mode = Mode::Copy { streak: 0 };
         self.send_pending(to)?;
-        if self.pending.is_empty() { self.copy_turn(from, to, watch) } else { Ok(read) }
+        match self.pending.is_empty() {
+            true => self.copy_turn(from, to, watch, BUFFER_SIZE),
+            false => Ok(read),
+        }
     }
 
     /// Asks what became of the message in the outbox; what did not fit is then the first of
     /// `pending`.
-    fn settle(&mut self) -> Result<(), Broken> {
+    pub(super) fn settle(&mut self) -> Result<(), Broken> {
         let Some(unsent) = self.queued.take().and_then(Queued::settle) else { return Ok(()) };
         self.bytes -= unsent.rest.len() as u64;
         if unsent.errno != Errno::AGAIN {
@@ -267,15 +278,21 @@ impl Flow {
         }
     }
 
-    /// recv and send through the worker's buffer until the source is dry or the turn is over. Says
-    /// how much was read.
-    fn copy_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
+    /// recv and send through the worker's buffer until the source is dry or so much was read. Says
+    /// how much that was.
+    fn copy_turn(
+        &mut self,
+        from: &Stream,
+        to: &Stream,
+        watch: &Watch,
+        budget: usize,
+    ) -> Result<usize, Broken> {
         self.flush_outbox();
         let pool = Rc::clone(&self.pool);
         let mut buffer = pool.buffer();
         let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
         let mut moved = 0;
-        while moved < TURN_BUDGET {
+        while moved < budget {
             let read = match from.recv(&mut buffer[..size]) {
                 Ok(0) => {
                     self.ended = true;
@@ -307,21 +324,22 @@ impl Flow {
         Ok(moved)
     }
 
-    /// splice through a borrowed pipe until the source is dry or the turn is over. Says how much
-    /// was read.
-    fn splice_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
+    /// splice through a borrowed pipe, or a copy where there is none or none is wanted, until the
+    /// source is dry or the turn is over. Says how much was read.
+    fn bulk_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
         self.flush_outbox();
-        if self.pipe.is_none() {
+        let budget = self.pool.baton.left();
+        if self.pipe.is_none() && matches!(self.mode, Mode::Splice { .. }) {
             self.pipe = self.pool.pipe();
         }
         let Some(pipe) = &mut self.pipe else {
-            return self.copy_turn(from, to, watch);
+            return self.copy_turn(from, to, watch, budget);
         };
         from.ensure_nonblocking().map_err(Broken::From)?;
         to.ensure_nonblocking().map_err(Broken::To)?;
-        let (mut moved, budget) = (0, self.pool.baton.left());
+        let mut moved = 0;
         while moved < budget {
-            match pipe.fill(from, budget) {
+            match pipe.fill(from, budget - moved) {
                 // The end; or, with the end behind it, a mark of urgent data (tcp(7)), which a read
                 // passes and a splice does not. The read of the next turn tells.
                 Ok(0) => {
@@ -344,32 +362,39 @@ impl Flow {
                 break;
             }
         }
-        self.note_turn(moved);
+        if moved < budget {
+            self.note_turn(moved);
+        }
         Ok(moved)
     }
 
-    /// Writes what the pipe holds, and gives the pipe back when it is empty.
-    fn drain_pipe(&mut self, to: &Stream) -> Result<(), Broken> {
-        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+    /// Writes what the pipe holds, as far as it goes; says how much that was.
+    fn drain_pipe(&mut self, to: &Stream) -> Result<usize, Broken> {
+        self.flush_outbox();
+        let mut drained = 0;
+        let Some(pipe) = &mut self.pipe else { return Ok(0) };
         while !pipe.is_empty() {
             match pipe.drain(to) {
-                Ok(sent) => self.bytes += sent as u64,
-                Err(Errno::AGAIN) => return Ok(()),
+                Ok(sent) => {
+                    drained += sent;
+                    self.bytes += sent as u64;
+                }
+                Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
             }
         }
-        self.pipe = None;
-        Ok(())
+        Ok(drained)
     }
 
     fn note_read(&mut self, read: usize) {
         self.mode = match self.mode {
-            // A bounded flow must not read past its bound, so it is copied.
-            Mode::Copy { streak } if read >= BULK_READ && self.allowed > u64::MAX / 2 => {
-                if streak + 1 >= BULK_STREAK || read == BUFFER_SIZE {
-                    Mode::Splice { thin: 0 }
-                } else {
-                    Mode::Copy { streak: streak + 1 }
+            Mode::Copy { streak } if read >= BULK_READ => {
+                // A bounded flow must not read past its bound, so it goes on being copied.
+                let bounded = self.allowed < u64::MAX / 2;
+                let bulk = streak + 1 >= BULK_STREAK || read == BUFFER_SIZE;
+                match bulk && !bounded {
+                    true => Mode::Splice { thin: 0 },
+                    false => Mode::Copy { streak: (streak + 1).min(BULK_STREAK) },
                 }
             }
             Mode::Copy { .. } if read < SLOT && self.pool.outbox().is_some() => Mode::Small,

@@ -85,9 +85,13 @@ pub async fn run(
             ended(from.other())
         }
     };
-    let up = pin!(async { judge(up.run(client, upstream, watch).await, Side::Client) });
-    let down = pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
-    let result = both(up, down).await.and_then(|()| refused.get().map_or(Ok(()), Err));
+    let result = {
+        let up = pin!(async { judge(up.run(client, upstream, watch).await, Side::Client) });
+        let down = pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
+        both(up, down).await.and_then(|()| refused.get().map_or(Ok(()), Err))
+    };
+    // Of what one direction has queued while the other broke, only what was sent counts.
+    let _ = (up.settle(), down.settle());
     match (watch.fired(), result, first_end.get()) {
         (Fired::TimedOut, _, None) => End::Idle,
         (Fired::TimedOut, _, Some(_)) => End::HalfClosedTimeout,

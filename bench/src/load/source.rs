@@ -12,16 +12,18 @@
 //! than half of the CPU.
 
 use std::cell::Cell;
+use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
-use std::thread;
 
 use clap::ValueEnum;
 use rustix::fs::{MemfdFlags, memfd_create, sendfile};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
+
+use crate::while_doing;
 
 /// The most that one call copies: it stays in the cache.
 const COPY_LENGTH: usize = 128 * 1024;
@@ -31,8 +33,6 @@ const FILE_LENGTH: usize = 1024 * 1024;
 const PAGES_LENGTH: usize = 256 * 1024;
 /// The largest that the kernel makes (skb_page_frag_refill).
 const FRAGMENT: usize = 32 * 1024;
-/// Slots for as many fragments, however small they come.
-const PIPE_SIZE: usize = 1024 * 1024;
 
 /// How bulk is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -56,7 +56,7 @@ pub(crate) enum Source {
 pub(crate) struct Pages {
     /// Holds them for good: tee(2) takes nothing out.
     stock: Pipe,
-    /// On their way to a socket.
+    /// On their way to a socket, twice as many at most.
     way: Pipe,
     /// Bytes in `way`: all are alike, so that any socket may have what another did not take.
     on_the_way: Cell<usize>,
@@ -73,7 +73,7 @@ impl Source {
             Send::Copy => Ok(Self::Buffer(vec![0x5a; COPY_LENGTH])),
             Send::File => {
                 let file = memfd_create("bulk", MemfdFlags::CLOEXEC)?;
-                let mut file = std::fs::File::from(file);
+                let mut file = File::from(file);
                 file.write_all(&vec![0x5a; FILE_LENGTH])?;
                 Ok(Self::File(file.into()))
             }
@@ -102,18 +102,21 @@ impl Pages {
         let to = TcpStream::connect(listener.local_addr()?)?;
         let (from, _) = listener.accept()?;
         to.set_nodelay(true)?;
-        let (stock, way) = (Pipe::new()?, Pipe::new()?);
-        // A thread fills the page that it has begun; a new one begins with a new page, so that each
-        // of these writes is one fragment. They are taken one by one, so that none is split.
-        let filled = thread::scope(|scope| scope.spawn(|| fill(&to, &from, &stock)).join());
-        filled.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))?;
+        let (stock, way) = (Pipe::new(None)?, Pipe::new(None)?);
+        fill(&to, &from, &stock)?;
         Ok(Self { stock, way, on_the_way: Cell::new(0) })
     }
 
     fn send(&self, stream: impl AsFd, most: usize) -> Result<usize, Errno> {
         let now = SpliceFlags::NONBLOCK;
-        if self.on_the_way.get() == 0 {
-            self.on_the_way.set(tee(&self.stock.reader, &self.way.writer, PAGES_LENGTH, now)?);
+        // What another socket did not take is not to make this one's send a small one.
+        if self.on_the_way.get() < PAGES_LENGTH / 2 {
+            match tee(&self.stock.reader, &self.way.writer, PAGES_LENGTH, now) {
+                Ok(more) => self.on_the_way.set(self.on_the_way.get() + more),
+                // Small rests fill the slots.
+                Err(Errno::AGAIN) if self.on_the_way.get() > 0 => {}
+                Err(errno) => return Err(errno),
+            }
         }
         let most = most.min(self.on_the_way.get());
         let sent = splice(&self.way.reader, None, stream, None, most, now)?;
@@ -122,21 +125,75 @@ impl Pages {
     }
 }
 
+/// Fills the stock with whole fragments. A thread goes on with the piece of memory that it has
+/// begun, so that what it sends may lie in two pieces; then the begun one is used up first.
 fn fill(mut to: &TcpStream, from: &TcpStream, stock: &Pipe) -> io::Result<()> {
-    for _ in 0..PAGES_LENGTH / FRAGMENT {
+    const TRIES: usize = 10;
+
+    let (arrived, slot, away) = (Pipe::new(None)?, Pipe::new(Some(1))?, File::create("/dev/null")?);
+    let wait = SpliceFlags::empty();
+    let mut whole = 0;
+    for _ in 0..TRIES * PAGES_LENGTH / FRAGMENT {
         to.write_all(&[0x5a; FRAGMENT])?;
+        take(from, &arrived, FRAGMENT)?;
+        // From pipe to pipe fragments move whole, and there is room for one.
+        let first = splice(&arrived.reader, None, &slot.writer, None, FRAGMENT, wait)?;
+        if first == FRAGMENT {
+            // A user who has too many pipes gets small ones (pipe(7)).
+            splice(&slot.reader, None, &stock.writer, None, first, SpliceFlags::NONBLOCK)
+                .map_err(|errno| while_doing("the pipes are too small")(errno.into()))?;
+            whole += 1;
+            if whole == PAGES_LENGTH / FRAGMENT {
+                return Ok(());
+            }
+            continue;
+        }
+        splice(&slot.reader, None, &away, None, first, wait)?;
+        to.write_all(&vec![0x5a; first])?;
+        take(from, &arrived, first)?;
         let mut left = FRAGMENT;
         while left > 0 {
-            left -= splice(from, None, &stock.writer, None, left, SpliceFlags::empty())?;
+            left -= splice(&arrived.reader, None, &away, None, left, wait)?;
         }
+    }
+    Err(io::Error::other("the kernel gives no fragments of 32 KiB: use --send copy"))
+}
+
+fn take(from: &TcpStream, into: &Pipe, mut left: usize) -> io::Result<()> {
+    while left > 0 {
+        left -= splice(from, None, &into.writer, None, left, SpliceFlags::empty())?;
     }
     Ok(())
 }
 
 impl Pipe {
-    fn new() -> io::Result<Self> {
+    /// Of the kernel's default size, or of fewer slots.
+    fn new(size: Option<usize>) -> io::Result<Self> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC)?;
-        fcntl_setpipe_size(&writer, PIPE_SIZE)?;
+        if let Some(size) = size {
+            fcntl_setpipe_size(&writer, size)?;
+        }
         Ok(Self { reader, writer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stock_is_whole_fragments_and_stays() {
+        let pages = Pages::new().unwrap();
+        let (slot, away) = (Pipe::new(Some(1)).unwrap(), File::create("/dev/null").unwrap());
+        let now = SpliceFlags::NONBLOCK;
+        for _ in 0..2 {
+            let all = tee(&pages.stock.reader, &pages.way.writer, PAGES_LENGTH, now).unwrap();
+            assert_eq!(all, PAGES_LENGTH);
+            for _ in 0..PAGES_LENGTH / FRAGMENT {
+                let one = splice(&pages.way.reader, None, &slot.writer, None, all, now).unwrap();
+                assert_eq!(one, FRAGMENT, "one slot takes one fragment");
+                splice(&slot.reader, None, &away, None, one, now).unwrap();
+            }
+        }
     }
 }

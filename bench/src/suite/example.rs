@@ -27,6 +27,7 @@ pub(crate) fn nothing() -> Results {
             seconds: 3.0,
             warmup: 0.5,
             send: "copy".to_string(),
+            command: "scripts/bench".to_string(),
             proxy_cpu: 0,
             load_cpu: 1,
         },

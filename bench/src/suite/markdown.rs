@@ -5,19 +5,11 @@ use super::results::{Rest, Results, Workload};
 use super::rows::{self, Table};
 use super::targets::Verdict;
 
-const REPEATING: &str = "\
-```sh
-scripts/bench
-```
-
-`results.json`, beside this file, holds every sample of every round, \
-from which all tables and plots here are computed.";
-
 pub(crate) fn text(results: &Results, verdicts: &[Verdict]) -> String {
     let mut text = "# ringgate and its peers\n".to_string();
     add_list(&mut text, "Where and how", &rows::circumstances(results));
     add_list(&mut text, "Versions", &rows::versions(results));
-    add_section(&mut text, "How to repeat", REPEATING);
+    add_section(&mut text, "How to repeat", &repeating(&results.settings.command));
     add_section(&mut text, "How to read", &reading(results));
     add_tables(&mut text, "Targets", &[rows::targets(verdicts)]);
     add_plots(&mut text, results);
@@ -30,6 +22,18 @@ pub(crate) fn text(results: &Results, verdicts: &[Verdict]) -> String {
     add_tables(&mut text, "Memory", &rests);
     add_tables(&mut text, "Balance between workers", &[rows::balance(results)]);
     text
+}
+
+fn repeating(command: &str) -> String {
+    format!(
+        "\
+```sh
+{command}
+```
+
+`results.json`, beside this file, holds every sample of every round, \
+from which all tables and plots here are computed."
+    )
 }
 
 fn reading(results: &Results) -> String {

@@ -42,6 +42,7 @@ use measure::Manner;
 use plan::Plan;
 use results::{Contender, Rest, Results, Sample, Settings, Weighing, Workload};
 
+const ROUNDS: u16 = 5;
 /// How the work is called that is not a workload.
 const BALANCE: &str = "balance of 4 workers";
 
@@ -51,7 +52,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     quick: bool,
     /// Rounds; ratios are taken within one
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, default_value_t = ROUNDS, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
     /// Length of one timed interval; default: 1, or 0.5 with --quick
     #[arg(long, value_parser = crate::parse_seconds)]
@@ -91,8 +92,16 @@ pub(crate) struct Arguments {
 
 pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
     usage::raise_file_limit()?;
+    usage::pin(arguments.proxy_cpu.into())?;
     usage::pin(arguments.load_cpu.into())?;
-    let plan = arguments.plan();
+    if arguments.proxy_cpu == arguments.load_cpu {
+        return Err(io::Error::other("--proxy-cpu and --load-cpu must be two CPUs"));
+    }
+    let plan = arguments.plan()?;
+    // Not after half an hour.
+    fs::create_dir_all(&arguments.output)
+        .and_then(|()| tempfile::tempfile_in(&arguments.output))
+        .map_err(while_doing(format!("cannot write to {}", arguments.output.display())))?;
     let manner = arguments.manner();
 
     // 1. The servers, on this process's CPU.
@@ -159,9 +168,14 @@ fn measure_all(
 }
 
 impl Arguments {
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> io::Result<Plan> {
         let mut plan = if self.quick { Plan::quick() } else { Plan::full() };
         if let Some(part) = &self.only {
+            let names = plan.names();
+            if !names.iter().any(|name| name.contains(part.as_str())) {
+                let message = format!("no work is called {part}; there is:\n{}", names.join("\n"));
+                return Err(io::Error::other(message));
+            }
             let wanted = |name: String| name.contains(part.as_str());
             plan.comparisons.retain(|(workload, _)| wanted(workload.to_string()));
             plan.rests.retain(|(rest, _)| wanted(rest.to_string()));
@@ -178,7 +192,33 @@ impl Arguments {
         for (_, contenders) in &mut plan.comparisons {
             contenders.retain(stays);
         }
-        plan
+        Ok(plan)
+    }
+
+    /// What was asked for, as it is to be asked for again.
+    fn command(&self) -> String {
+        let mut command = "scripts/bench".to_string();
+        if self.quick {
+            command.push_str(" --quick");
+        }
+        if let Some(part) = &self.only {
+            command.push_str(&format!(" --only '{part}'"));
+        }
+        if self.rounds != ROUNDS {
+            command.push_str(&format!(" --rounds {}", self.rounds));
+        }
+        if let Some(seconds) = self.seconds {
+            command.push_str(&format!(" --seconds {}", seconds.as_secs_f64()));
+        }
+        self.without.iter().for_each(|part| command.push_str(&format!(" --without '{part}'")));
+        if self.send != Send::Pages {
+            command.push_str(&format!(" --send {}", self.send_name()));
+        }
+        command
+    }
+
+    fn send_name(&self) -> String {
+        format!("{:?}", self.send).to_lowercase()
     }
 
     fn manner(&self) -> Manner {
@@ -196,7 +236,8 @@ impl Arguments {
             rounds: self.rounds,
             seconds: manner.seconds.as_secs_f64(),
             warmup: manner.warmup.as_secs_f64(),
-            send: format!("{:?}", manner.send).to_lowercase(),
+            send: self.send_name(),
+            command: self.command(),
             proxy_cpu: self.proxy_cpu,
             load_cpu: self.load_cpu,
         }

@@ -48,6 +48,14 @@ impl Plan {
         }
     }
 
+    /// What all of it is called.
+    pub(super) fn names(&self) -> Vec<String> {
+        let workloads = self.comparisons.iter().map(|(workload, _)| workload.to_string());
+        let rests = self.rests.iter().map(|(rest, _)| rest.to_string());
+        let balance = (self.balance_trials > 0).then(|| super::BALANCE.to_string());
+        workloads.chain(rests).chain(balance).collect()
+    }
+
     /// Everything.
     pub(super) fn full() -> Plan {
         let steps = vec![0, 1000, 5000, 9000];

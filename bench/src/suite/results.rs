@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) warmup: f64,
     /// How bulk is sent: `copy`, `file` or `pages`.
     pub(crate) send: String,
+    /// The command that repeats it.
+    pub(crate) command: String,
     pub(crate) proxy_cpu: u16,
     pub(crate) load_cpu: u16,
 }

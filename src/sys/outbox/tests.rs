@@ -10,7 +10,7 @@ use std::task::Wake;
 
 /// Streams without a ring of their own; none where the kernel has no such ring to give.
 fn with_outbox(test: impl AsyncFnOnce(Rc<Outbox>)) {
-    let Ok(outbox) = Outbox::new() else { return };
+    let Ok(outbox) = Outbox::new() else { return eprintln!("not tested without a ring") };
     let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
     runtime.block_on(test(Rc::new(outbox)));
 }
