@@ -14,6 +14,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
+use super::baton::TURN_BUDGET;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use crate::sys::{Errno, Queued, SLOT, Stream};
 use crate::timers::Watch;
@@ -339,7 +340,9 @@ impl Flow {
         to.ensure_nonblocking().map_err(Broken::To)?;
         let mut moved = 0;
         while moved < budget {
-            match pipe.fill(from, budget - moved) {
+            // As much as there is, up to the pipe's size: a rest would be a small fragment, which
+            // every hop behind this one pays for, too.
+            match pipe.fill(from, TURN_BUDGET) {
                 // The end; or, with the end behind it, a mark of urgent data (tcp(7)), which a read
                 // passes and a splice does not. The read of the next turn tells.
                 Ok(0) => {
