@@ -1,9 +1,9 @@
 //! L7: a site. Requests are read, routed and answered; an upgrade is handed to its tunnel.
 //!
-//! A turn reads once into the worker's buffer, answers every request that is complete in it and
-//! sends all answers with one call. Only what is left over (half a head, an answer that does not
-//! fit the socket) is copied to the connection, so that one that waits between two requests holds
-//! no buffer.
+//! A turn reads once into the worker's buffer and answers every request that is complete in it.
+//! All its answers are sent by one call, which they share with those to other clients while they
+//! are few. Only what is left over (half a head, an answer that does not fit the socket) is copied
+//! to the connection, so that one that waits between two requests holds no buffer.
 
 use std::future::poll_fn;
 use std::sync::Arc;

@@ -207,7 +207,12 @@ impl Inner {
     }
 
     fn send_all(&mut self) {
-        if let Some(mut ring) = self.ring.take() {
+        if let [message] = &self.queue[..] {
+            // Alone it has nobody to share the ring's call with, which costs more than its own.
+            let result = message.to.send(message.bytes(&self.arena));
+            let result = result.map_or_else(|errno| -errno.raw_os_error(), |sent| sent as i32);
+            self.complete(0, result);
+        } else if let Some(mut ring) = self.ring.take() {
             self.ring = match self.send_by(&mut ring) {
                 Ok(()) => Some(ring),
                 // The kernel had no memory for a moment. What it has not taken is still in the
@@ -263,7 +268,7 @@ impl Inner {
     fn submit(&self, ring: &mut IoUring) {
         let mut entries = ring.submission();
         for (index, message) in self.queue.iter().enumerate() {
-            let bytes = &self.arena[message.start..message.start + message.len];
+            let bytes = message.bytes(&self.arena);
             let socket = types::Fd(message.to.as_fd().as_raw_fd());
             let entry = opcode::Send::new(socket, bytes.as_ptr(), bytes.len() as u32)
                 .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
@@ -282,6 +287,10 @@ impl Message {
         Message { to: Rc::clone(to), start, len, waker: waker.clone(), over: false }
     }
 
+    fn bytes<'a>(&self, arena: &'a [u8]) -> &'a [u8] {
+        &arena[self.start..self.start + self.len]
+    }
+
     /// What a completion means; none when all was sent.
     fn judge(&self, result: i32, arena: &[u8]) -> Option<Unsent> {
         let (sent, errno) = match result {
@@ -290,7 +299,7 @@ impl Message {
             _ if result == -libc::EINTR => (0, Errno::AGAIN),
             _ => (0, Errno::from_raw_os_error(-result)),
         };
-        let rest = &arena[self.start + sent..self.start + self.len];
+        let rest = &self.bytes(arena)[sent..];
         (!rest.is_empty()).then(|| Unsent { rest: rest.to_vec(), errno })
     }
 }

@@ -145,13 +145,15 @@ fn a_refused_ring_is_given_up_and_its_messages_come_back() {
     with_outbox(async |outbox| {
         let (to, mut peer) = stream();
         let first = forward(&outbox, b"first", &to);
+        let (other, _other_peer) = stream();
+        let second = forward(&outbox, b"second", &other);
         // A ring whose descriptor is another file's: every call on it fails.
         let other = std::fs::File::open("/dev/null").unwrap();
         let ring = outbox.inner.borrow().ring.as_ref().unwrap().as_raw_fd();
         // SAFETY: both descriptors are open, and the ring is closed like any file.
         assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), ring) }, ring);
         outbox.flush();
-        assert!(!outbox.is_open() && first.has_failed());
+        assert!(!outbox.is_open() && first.has_failed() && second.has_failed());
         let unsent = first.settle().unwrap();
         assert_eq!(unsent, Unsent { rest: b"first".to_vec(), errno: Errno::AGAIN });
         peer.set_nonblocking(true).unwrap();
