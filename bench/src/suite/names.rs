@@ -9,6 +9,7 @@ impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Contender::Ringgate => "ringgate",
+            Contender::RinggateL4 => "ringgate, plain L4",
             Contender::RinggateTwo => "ringgate, 2 workers",
             Contender::RinggateUser => "ringgate, not root",
             Contender::RinggateFour => "ringgate, 4 workers",

@@ -17,8 +17,8 @@ pub(super) struct Plan {
 }
 
 use Contender::{
-    Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, Ringgate, RinggateTwo,
-    RinggateUser,
+    Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, Ringgate, RinggateL4,
+    RinggateTwo, RinggateUser,
 };
 
 const PROXIES: [Contender; 4] = [Ringgate, Nginx, Haproxy, Envoy];
@@ -37,8 +37,8 @@ impl Plan {
             comparisons: vec![
                 (Workload::BulkUp { connections: BULK }, bulk.clone()),
                 (Workload::BulkDown { connections: BULK }, bulk),
-                (Workload::StreamUp { connections: BULK }, splicing()),
-                (Workload::StreamDown { connections: BULK }, splicing()),
+                (Workload::StreamUp { connections: BULK }, tunnels()),
+                (Workload::StreamDown { connections: BULK }, tunnels()),
                 (Workload::RoundTrips { connections: SMALL, size: SMALL_SIZE }, PROXIES.to_vec()),
                 (Workload::Churn { connections: SMALL }, PROXIES.to_vec()),
                 (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
@@ -77,9 +77,14 @@ impl Plan {
     }
 }
 
-/// For tunnels and mixtures, where always splicing could pay, too.
+/// For mixtures, where always splicing could pay, too.
 fn splicing() -> Vec<Contender> {
     [&PROXIES[..], &[HaproxySplice]].concat()
+}
+
+/// For tunnels, which are to cost no more than plain L4 in the same round.
+fn tunnels() -> Vec<Contender> {
+    [&splicing()[..], &[RinggateL4]].concat()
 }
 
 fn bulk() -> Vec<Comparison> {
@@ -114,7 +119,7 @@ fn streams() -> Vec<Comparison> {
         Workload::StreamDown { connections: BULK },
         Workload::StreamRoundTrips { connections: SMALL, size: SMALL_SIZE },
     ];
-    workloads.map(|workload| (workload, splicing())).to_vec()
+    workloads.map(|workload| (workload, tunnels())).to_vec()
 }
 
 /// Always the last one: the servers of bulk then have a low priority.

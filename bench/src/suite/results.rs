@@ -58,6 +58,9 @@ pub(crate) struct Settings {
 pub(crate) enum Contender {
     /// The proxy this is about.
     Ringgate,
+    /// The same at L4, beside what goes through a tunnel.
+    #[serde(rename = "ringgate-l4")]
+    RinggateL4,
     /// The same with two workers.
     RinggateTwo,
     /// The same as a user without privileges.

@@ -59,8 +59,7 @@ impl Wanted {
 struct Paired<'a> {
     what: &'a str,
     figure: Figure,
-    ours: Workload,
-    theirs: Workload,
+    work: Workload,
     others: &'a [Contender],
     wanted: Wanted,
 }
@@ -73,10 +72,8 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
     let up = Workload::BulkUp { connections: BULK };
     let down = Workload::BulkDown { connections: BULK };
-    let streams = [
-        (Workload::StreamUp { connections: BULK }, up),
-        (Workload::StreamDown { connections: BULK }, down),
-    ];
+    let streams =
+        [Workload::StreamUp { connections: BULK }, Workload::StreamDown { connections: BULK }];
     let mut judge = |paired: &Paired<'_>| verdicts.extend(paired.judge(results));
 
     for bulk in [up, down] {
@@ -87,17 +84,17 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
             ("CPU per byte", Figure::Cost, Wanted::AtMost(0.5)),
         ] {
             for others in [&[Contender::NginxHuge], &[Contender::HaproxySplice]] {
-                judge(&Paired { what, figure, ours: bulk, theirs: bulk, others, wanted });
+                judge(&against_one(what, figure, bulk, others, wanted));
             }
         }
     }
-    for (stream, bulk) in streams {
-        let others = &[Contender::Ringgate];
-        let (ours, theirs) = (stream, bulk);
-        let (figure, wanted) = (Figure::Rate, Wanted::AtLeast(0.95));
-        judge(&Paired { what: "throughput", figure, ours, theirs, others, wanted });
-        let (figure, wanted) = (Figure::Cost, Wanted::AtMost(1.05));
-        judge(&Paired { what: "CPU per byte", figure, ours, theirs, others, wanted });
+    for stream in streams {
+        for (what, figure, wanted) in [
+            ("throughput", Figure::Rate, Wanted::AtLeast(0.95)),
+            ("CPU per byte", Figure::Cost, Wanted::AtMost(1.05)),
+        ] {
+            judge(&against_one(what, figure, stream, &[Contender::RinggateL4], wanted));
+        }
         judge(&against_peers("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
         judge(&against_splicing("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
     }
@@ -115,7 +112,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     for bulk in [up, down] {
         let (what, figure, others) = ("CPU per byte", Figure::Cost, &[Contender::Floor][..]);
         let wanted = Wanted::AtMost(1.1);
-        judge(&Paired { what, figure, ours: bulk, theirs: bulk, others, wanted });
+        judge(&against_one(what, figure, bulk, others, wanted));
     }
     verdicts.extend(weigh(results, Rest::Pairs, 2048.0, 2.0));
     verdicts.extend(weigh(results, Rest::KeepAlive, 1024.0, 1.0));
@@ -123,21 +120,30 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
 }
 
 fn against_peers(what: &str, figure: Figure, work: Workload, wanted: Wanted) -> Paired<'_> {
-    Paired { what, figure, ours: work, theirs: work, others: &PEERS, wanted }
+    Paired { what, figure, work, others: &PEERS, wanted }
 }
 
 fn against_splicing(what: &str, figure: Figure, work: Workload, wanted: Wanted) -> Paired<'_> {
-    let others = &[Contender::HaproxySplice];
-    Paired { what, figure, ours: work, theirs: work, others, wanted }
+    against_one(what, figure, work, &[Contender::HaproxySplice], wanted)
+}
+
+fn against_one<'a>(
+    what: &'a str,
+    figure: Figure,
+    work: Workload,
+    others: &'a [Contender],
+    wanted: Wanted,
+) -> Paired<'a> {
+    Paired { what, figure, work, others, wanted }
 }
 
 impl Paired<'_> {
     /// None when the run has not measured it against anyone.
     fn judge(&self, results: &Results) -> Option<Verdict> {
-        let ours = (self.ours, Contender::Ringgate);
+        let ours = (self.work, Contender::Ringgate);
         let mut hardest: Option<(Contender, Spread)> = None;
         for &other in self.others {
-            let ratio = results.ratio(self.figure, ours, (self.theirs, other));
+            let ratio = results.ratio(self.figure, ours, (self.work, other));
             let Some(ratio) = ratio.filter(|ratio| ratio.median.is_finite()) else { continue };
             let harder = |hardest: (Contender, Spread)| {
                 self.wanted.is_harder(ratio.median, hardest.1.median)
@@ -148,13 +154,12 @@ impl Paired<'_> {
         }
         let (other, ratio) = hardest?;
         let whom = match self.others.len() {
-            _ if self.ours != self.theirs => format!("own {}", self.theirs),
             1 => other.to_string(),
             _ => "the best peer".to_string(),
         };
-        let Paired { what, ours, wanted, .. } = self;
+        let Paired { what, work, wanted, .. } = self;
         Some(Verdict {
-            target: format!("{ours}: {what} {} × {whom}", wanted.text()),
+            target: format!("{work}: {what} {} × {whom}", wanted.text()),
             met: wanted.met(ratio.median),
             measured: match self.others.len() {
                 1 => ratio.text(2),
@@ -172,7 +177,7 @@ impl Paired<'_> {
     /// A word on throughput that says more of the load than of the proxy.
     fn limit(&self, results: &Results) -> String {
         let busy = |sample: &Sample| sample.busy;
-        let busy: Vec<f64> = results.of(self.ours, Contender::Ringgate).filter_map(busy).collect();
+        let busy: Vec<f64> = results.of(self.work, Contender::Ringgate).filter_map(busy).collect();
         match Spread::of(&busy) {
             Some(busy) if self.figure == Figure::Rate && busy.median < WAITING => {
                 format!(

@@ -40,12 +40,13 @@ type Done<T = ()> = Result<T, DrawingAreaErrorKind<io::Error>>;
 fn colour(contender: Contender) -> RGBColor {
     match contender {
         Contender::Ringgate => RGBColor(232, 89, 12),
+        Contender::RinggateL4 => RGBColor(166, 94, 46),
         Contender::RinggateTwo => RGBColor(250, 163, 84),
         Contender::RinggateUser => RGBColor(253, 208, 145),
         Contender::RinggateFour => RGBColor(201, 42, 42),
         Contender::Nginx => RGBColor(44, 111, 187),
         Contender::NginxHuge => RGBColor(146, 190, 233),
-        Contender::HaproxySplice => RGBColor(240, 196, 120),
+        Contender::HaproxySplice => RGBColor(143, 201, 173),
         Contender::Haproxy => RGBColor(55, 148, 110),
         Contender::Envoy => RGBColor(132, 94, 178),
         Contender::Floor => RGBColor(134, 142, 150),
