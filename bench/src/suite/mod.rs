@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
     /// One row for each target, within 3 minutes
     #[arg(long)]
     quick: bool,
-    /// Rounds; ratios are taken within one
+    /// Rounds; ratios are taken within one. Without --quick twice as many for what has a target
     #[arg(long, default_value_t = ROUNDS, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
     /// Length of one timed interval; default: 1, or 0.5 with --quick
@@ -304,7 +304,9 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
                 running.push(Running::start(contender, setup)?);
             }
         }
-        for round in 1..=results.settings.rounds {
+        let settings = &results.settings;
+        let rounds = Plan::rounds(*workload, settings.rounds, settings.quick);
+        for round in 1..=rounds {
             let mut order = contenders.clone();
             order.rotate_left(usize::from(round - 1) % contenders.len());
             if round % 2 == 0 {
@@ -326,7 +328,7 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
                     }
                     Err(error) => return Err(error),
                 };
-                progress(&sample, results.settings.rounds);
+                progress(&sample, rounds);
                 results.samples.push(sample);
             }
         }

@@ -5,6 +5,10 @@ use super::results::{Contender, Rest, Workload};
 /// One workload and those who do it, in the order of the first round.
 pub(super) type Comparison = (Workload, Vec<Contender>);
 
+/// How many times the rounds of the others a full run gives to what the targets are about: the
+/// median of five ratios of bulk still moves by a tenth from run to run.
+const JUDGED: u16 = 2;
+
 /// A run of the suite.
 pub(super) struct Plan {
     /// Weighed at these numbers of connections, before anything else.
@@ -46,6 +50,12 @@ impl Plan {
             ],
             balance_trials: 0,
         }
+    }
+
+    /// How many rounds a workload gets where most get `rounds`.
+    pub(super) fn rounds(workload: Workload, rounds: u16, quick: bool) -> u16 {
+        let judged = || Plan::quick().comparisons.iter().any(|(judged, _)| *judged == workload);
+        if !quick && judged() { rounds * JUDGED } else { rounds }
     }
 
     /// What all of it is called.
@@ -151,6 +161,15 @@ fn two_workers() -> Vec<Comparison> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_run_spends_more_rounds_on_what_is_judged() {
+        let (judged, other) =
+            (Workload::BulkUp { connections: BULK }, Workload::BulkUp { connections: 1 });
+        assert_eq!(Plan::rounds(judged, 5, false), 10);
+        assert_eq!(Plan::rounds(other, 5, false), 5);
+        assert_eq!(Plan::rounds(judged, 5, true), 5);
+    }
 
     #[test]
     fn nothing_comes_behind_the_servers_change_of_priority() {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use super::names::bytes;
 use super::results::{Contender, Rest, Results, Workload};
-use super::rows::counted;
 use super::statistics::{Figure, Spread};
 use crate::while_doing;
 
@@ -122,7 +121,7 @@ fn bulk(results: &Results) -> Plot {
     Plot {
         file: "bulk.svg",
         title: "Bulk at L4: what a CPU second of the proxy moves",
-        note: note(results, "Higher is better.", "Bars"),
+        note: note("Higher is better.", "Bars"),
         x: "connections",
         y: "GB per CPU second",
         marks: Marks::Bars,
@@ -150,7 +149,7 @@ fn round_trips(results: &Results) -> Plot {
     Plot {
         file: "round-trips.svg",
         title: "Round trips at L4: what one costs the proxy",
-        note: note(results, "Lower is better.", "Bars"),
+        note: note("Lower is better.", "Bars"),
         x: "connections",
         y: "CPU µs per round trip",
         marks: Marks::Bars,
@@ -180,7 +179,7 @@ fn latency(results: &Results) -> Plot {
     Plot {
         file: "latency.svg",
         title: "100 B round trips, alone and beside bulk on the same worker",
-        note: note(results, "Lower is better; logarithmic scale.", "Points"),
+        note: note("Lower is better; logarithmic scale.", "Points"),
         x: "quantile",
         y: "round trip time, µs",
         marks: Marks::Points,
@@ -216,7 +215,7 @@ fn connections(results: &Results) -> Plot {
     Plot {
         file: "connections.svg",
         title: "Short connections and 301s: what one costs the proxy",
-        note: note(results, "Lower is better; a scale for each.", "Bars"),
+        note: note("Lower is better; a scale for each.", "Bars"),
         x: "connections at a time",
         y: "CPU µs each",
         marks: Marks::Bars,
@@ -256,9 +255,8 @@ fn memory(results: &Results) -> Plot {
     }
 }
 
-fn note(results: &Results, better: &str, marks: &str) -> String {
-    let rounds = counted(results.settings.rounds.into(), "round");
-    format!("{better} {marks}: median of {rounds}; whiskers: lowest to highest.")
+fn note(better: &str, marks: &str) -> String {
+    format!("{better} {marks}: median of the rounds; whiskers: lowest to highest.")
 }
 
 /// CPU costs at the workloads that `label` has a label for, each a group.

@@ -48,8 +48,9 @@ pub(crate) fn circumstances(results: &Results) -> Vec<String> {
             machine.date
         ),
         format!(
-            "{} × {} s after {} s of warm-up, bulk sent by {}; proxy on CPU {}, load on CPU {}",
+            "{}{} × {} s after {} s of warm-up, bulk sent by {}; proxy on CPU {}, load on CPU {}",
             counted(settings.rounds.into(), "round"),
+            if settings.quick { "" } else { " (twice that for what has a target)" },
             settings.seconds,
             settings.warmup,
             settings.send,
