@@ -429,3 +429,6 @@ impl Drop for Flow {
         self.pool.unspill(self.pending.len());
     }
 }
+
+#[cfg(test)]
+mod tests;

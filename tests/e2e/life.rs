@@ -7,10 +7,11 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
 use crate::support::{
     EVERY_WAY, Echo, HttpClient, Relayed, Ringgate, SHORT, Setup, bytes, expect_closed, free_port,
-    l4, require, ringgate_command, run, stream_site, wait_for,
+    l4, require, ringgate_command, run, stream_site, wait_for, with_deadlines,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -110,6 +111,32 @@ fn a_silent_keep_alive_connection_does_not_hold_up_the_end() {
     gate.signal(Signal::TERM);
     client.expect_end();
     assert_eq!(gate.wait_exit(Duration::from_secs(5)).code(), Some(0));
+}
+
+#[test]
+fn nor_does_one_that_was_slow_to_read_the_last_answer() {
+    // Large for the buffers of a connection whose segments and window are small from the start.
+    let page = "x".repeat(MIB - 1);
+    let route = format!("[[listener.host.route]]\nprefix = \"/\"\nrespond = {{ body = '{page}' }}");
+    let config = format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         keepalive_timeout = \"1h\"\n[[listener.host]]\n{route}\n"
+    );
+    let mut gate = Ringgate::start(&config);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.set_mss(536).unwrap();
+    socket.connect(&gate.address("web").into()).unwrap();
+    let mut client = HttpClient::over(with_deadlines(socket.into()));
+    client.send(GET);
+    // The answer is made, and cannot be sent yet.
+    gate.record();
+    assert_eq!(client.response().body.len(), page.len());
+    let start = Instant::now();
+    gate.signal(Signal::TERM);
+    client.expect_end();
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) use shadowsocks::{Socks, obfs_server, ss_server};
 pub(crate) use site::{l4, site, stream_site};
 pub(crate) use sockets::{
     connect, expect_closed, expect_end, expect_reset, expect_silence, read_until, reset,
-    send_slowly,
+    send_slowly, with_deadlines,
 };
 pub(crate) use wait::{LONG, SHORT, holds_for, wait_for, wait_listening};
 pub(crate) use web::Web;

@@ -1,0 +1,120 @@
+//! What a flow leaves behind and what it waits for, on sockets of the test.
+
+use std::future::Future;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use super::super::{End, run};
+use super::*;
+use crate::sys::{Outbox, Turns};
+use crate::timers::{Expiry, Timers};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A connection: the relay's end and the test's.
+fn connection() -> (Rc<Stream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    theirs.set_nonblocking(true).unwrap();
+    (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+}
+
+fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
+    let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
+    runtime.block_on(async {
+        let outbox = match outbox.then(Outbox::start).transpose() {
+            Ok(outbox) => outbox,
+            Err(error) => return eprintln!("not tested without a ring: {error}"),
+        };
+        test(Pool::new(4, outbox, Turns::start().unwrap())).await;
+    });
+}
+
+#[test]
+fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
+    with_pool(true, async |pool| {
+        let ((client, mut client_peer), (upstream, upstream_peer)) = (connection(), connection());
+        let watch = Timers::new().watch(&client, LONG, Expiry::Both);
+        watch.set_upstream(Some(&upstream));
+        let (mut up, mut down) = (Flow::new(&pool, Vec::new()), Flow::new(&pool, Vec::new()));
+        (up.mode, down.mode) = (Mode::Small, Mode::Small);
+        // Both are there: the task queues the one, and hears of the other before it waits.
+        up.expect();
+        down.expect();
+        client_peer.write_all(b"lost").unwrap();
+        socket2::SockRef::from(&upstream_peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(upstream_peer);
+        let end = run(&client, &upstream, &mut up, &mut down, &watch, LONG).await;
+        assert_eq!((end, up.bytes()), (End::UpstreamReset, 0));
+    });
+}
+
+/// Starts work while somebody else has the baton: nothing of it arrives before that one has had its
+/// turn. Gives the flow back, and what arrived.
+async fn waits_for_the_baton<F: Future<Output = Flow> + 'static>(
+    pool: &Pool,
+    work: F,
+    mut peer: TcpStream,
+) -> (Flow, Vec<u8>) {
+    let mut holder = Box::pin(pool.baton.pass(TURN_BUDGET));
+    poll_fn(|cx| {
+        assert!(holder.as_mut().poll(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    let work = monoio::spawn(work);
+    for _ in 0..5 {
+        pool.turns().give_way().await;
+        let error = peer.read(&mut [0]).expect_err("bulk without the baton");
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    }
+    drop(holder);
+    let flow = work.await;
+    let mut arrived = Vec::new();
+    // The work has taken its stream with it.
+    peer.read_to_end(&mut arrived).unwrap();
+    (flow, arrived)
+}
+
+#[test]
+fn what_is_stuck_in_a_pipe_goes_on_with_the_baton() {
+    with_pool(false, async |pool| {
+        let ((from, mut source), (to, sink)) = (connection(), connection());
+        source.write_all(&[7; 1000]).unwrap();
+        let (mut flow, watch) =
+            (Flow::new(&pool, Vec::new()), Timers::new().watch(&from, LONG, Expiry::Both));
+        let mut pipe = pool.pipe().expect("a pipe");
+        from.readable().await;
+        from.ensure_nonblocking().unwrap();
+        to.ensure_nonblocking().unwrap();
+        assert_eq!(pipe.fill(&from, 1000), Ok(1000));
+        flow.pipe = Some(pipe);
+        let work = async move {
+            flow.flush(&to, &watch).await.unwrap();
+            flow
+        };
+        let (flow, arrived) = waits_for_the_baton(&pool, work, sink).await;
+        assert!(flow.pipe.is_none() && arrived == [7; 1000], "{} bytes", arrived.len());
+    });
+}
+
+#[test]
+fn bulk_that_may_not_be_spliced_is_copied_with_the_baton() {
+    with_pool(false, async |pool| {
+        let ((from, mut source), (to, sink)) = (connection(), connection());
+        source.write_all(&[7; 1000]).unwrap();
+        let (mut flow, watch) =
+            (Flow::new(&pool, Vec::new()), Timers::new().watch(&from, LONG, Expiry::Both));
+        flow.mode = Mode::Copy { streak: 1 };
+        flow.allow(1000);
+        let work = async move {
+            flow.run(&from, &to, &watch).await.unwrap();
+            flow
+        };
+        let (flow, arrived) = waits_for_the_baton(&pool, work, sink).await;
+        assert!(!flow.spliced() && arrived == [7; 1000], "{} bytes", arrived.len());
+    });
+}
