@@ -1,5 +1,7 @@
 //! How a comparison begins and ends: what it refuses at once, and what it leaves behind.
 
+#![expect(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -55,11 +57,16 @@ fn a_signal_ends_it_and_the_proxies_it_started() {
         assert_eq!(children.len(), 1, "the floor is a process of its own");
         kill_process(Pid::from_child(&run), signal).unwrap();
         assert_eq!(run.wait().unwrap().signal(), Some(signal.as_raw()));
-        let start = Instant::now();
-        while children.iter().any(|&child| runs(child)) {
-            assert!(start.elapsed() < Duration::from_secs(5), "the floor goes on");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_the_end_of(children[0]);
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a look at a condition, again and again")]
+fn wait_for_the_end_of(pid: u32) {
+    let start = Instant::now();
+    while runs(pid) {
+        assert!(start.elapsed() < Duration::from_secs(5), "the process goes on");
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
