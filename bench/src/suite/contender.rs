@@ -107,6 +107,12 @@ impl Running {
                 let pid = Some(process.pid());
                 Ok(Running { contender, ports, pid, _processes: vec![process] })
             }
+            // The same bytes to the same server as through a tunnel.
+            Contender::RinggateL4 => {
+                let process = start_with_file(contender, setup, ports)?;
+                let pid = Some(process.pid());
+                Ok(Running { contender, ports, pid, _processes: vec![process] })
+            }
             _ => {
                 let process = start_with_file(contender, setup, ports)?;
                 let pid = Some(process.pid());

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::contender::{Ports, Running, local};
-use super::results::{Contender, Latency, Sample, Workload};
+use super::results::{Latency, Sample, Workload};
 use super::servers;
 use crate::load;
 use crate::load::bulk::Direction;
@@ -70,10 +70,7 @@ fn run(
     let l4 = target(running, |ports| ports.bulk);
     let small = target(running, |ports| ports.small);
     let web = target(running, |ports| ports.web);
-    let tunnel = match running.contender {
-        Contender::RinggateL4 => l4.clone(),
-        _ => Target { path: Some("/stream".into()), ..target(running, |ports| ports.stream) },
-    };
+    let tunnel = Target { path: Some("/stream".into()), ..target(running, |ports| ports.stream) };
     let outcome = match workload {
         Workload::BulkUp { connections } => bulk(&l4, Direction::Up, connections, manner),
         Workload::BulkDown { connections } => bulk(&l4, Direction::Down, connections, manner),
