@@ -1,9 +1,12 @@
 //! Which route takes a request, and where a redirect leads: pure functions of the configuration.
 
 use crate::config::{
-    Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme,
+    Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsRule,
+    TunnelKind,
 };
 use crate::proto::http::Request;
+use crate::proto::tls::ClientHello;
+use crate::proto::websocket::Handshake;
 
 /// The route for a request: the best matching host's first route that takes the path, and the
 /// upgrade where the route asks for one.
@@ -14,27 +17,58 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
             PathMatch::Exact(path) => request.path == path,
             PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
         };
-        path && (request.upgrade || !matches!(route.action, Action::Tunnel(_)))
+        path && takes(&route.action, request)
     })
 }
 
-/// Exact names before suffixes before prefixes before the host without names; among suffixes and
-/// among prefixes the longest.
+/// Whether an action is for this kind of request. A tunnel that ends here takes nothing but what
+/// its clients send; everything else is to look like any other path of the site.
+fn takes(action: &Action, request: &Request<'_>) -> bool {
+    let Action::Tunnel(tunnel) = action else { return true };
+    match (tunnel.kind, request.handshake) {
+        (TunnelKind::Forward { .. }, _) => request.upgrade,
+        (TunnelKind::Terminate(accept), Some(Handshake::Obfs { .. })) => accept.obfs,
+        (TunnelKind::Terminate(accept), Some(Handshake::WebSocket { .. })) => accept.websocket,
+        (TunnelKind::Terminate(_), None) => false,
+    }
+}
+
+/// The rule for a TLS connection: of those that take its protocols, and its disguise where they
+/// end one, the one with the best matching name.
+pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Option<&'c TlsRule> {
+    let offers = |rule: &TlsRule| {
+        rule.alpn.is_empty() || rule.alpn.iter().any(|name| hello.offers(name.as_bytes()))
+    };
+    let rules = tls.rules.iter().filter(|rule| (is_obfs || !rule.terminate) && offers(rule));
+    best(rules, |rule| &rule.names, hello.server_name.unwrap_or_default())
+}
+
 fn find_host<'c>(hosts: &'c [Host], name: &str) -> Option<&'c Host> {
-    let mut best: Option<(usize, &Host)> = None;
-    for host in hosts {
-        let rank = if host.names.is_empty() {
+    best(hosts.iter(), |host| &host.names, name)
+}
+
+/// Exact names before suffixes before prefixes before those without names; among suffixes and among
+/// prefixes the longest; among equal ones the first.
+fn best<'c, T>(
+    of: impl Iterator<Item = &'c T>,
+    names: impl Fn(&'c T) -> &'c Vec<HostName>,
+    name: &str,
+) -> Option<&'c T> {
+    let mut best: Option<(usize, &T)> = None;
+    for one in of {
+        let names = names(one);
+        let rank = if names.is_empty() {
             Some(0)
         } else {
-            host.names.iter().filter_map(|pattern| rank(pattern, name)).max()
+            names.iter().filter_map(|pattern| rank(pattern, name)).max()
         };
         if let Some(rank) = rank
             && best.is_none_or(|(best, _)| rank > best)
         {
-            best = Some((rank, host));
+            best = Some((rank, one));
         }
     }
-    best.map(|(_, host)| host)
+    best.map(|(_, one)| one)
 }
 
 /// How well a pattern fits, 1 at least; none: not at all. Host names are shorter than 2^16.

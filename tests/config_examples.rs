@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ringgate::config::{self, Action, Discovery, HostName, Protocol};
+use ringgate::config::{self, Action, Discovery, HostName, Protocol, TunnelKind};
 
 /// The files of a directory of the crate that end in `.toml`, by name.
 fn toml_files(directory: &str) -> Vec<PathBuf> {
@@ -130,7 +130,7 @@ fn defaults_and_references_are_filled_in() {
     assert_eq!(http.hosts[0].names, [HostName::Exact(String::from("live.example.com"))]);
     assert!(http.hosts[1].names.is_empty());
     let Action::Tunnel(tunnel) = &http.hosts[0].routes[0].action else { panic!("a tunnel") };
-    assert!(tunnel.early_data);
+    assert_eq!(tunnel.kind, TunnelKind::Forward { early_data: true });
     assert_eq!(tunnel.timeouts.half_closed.as_secs(), 60);
     let cluster = &config.clusters[tunnel.cluster.0];
     assert_eq!((cluster.name.as_str(), cluster.connect_attempts), ("shadowsocks", 2));

@@ -47,6 +47,7 @@ pub(super) struct AccessLog {
 pub(super) enum ProtocolWord {
     Tcp,
     Http,
+    Tls,
 }
 
 /// `[[listener]]`
@@ -67,6 +68,9 @@ pub(super) struct Listener {
     pub(super) cluster: Field<String>,
     /// `protocol = "http"` only.
     pub(super) http: Http,
+    /// `protocol = "tls"` or `"http"`.
+    pub(super) hello_timeout: Field<Duration>,
+    pub(super) tls: Vec<TlsRule>,
     /// All its keys are known: what is missing was not misspelt.
     pub(super) complete: bool,
 }
@@ -78,6 +82,15 @@ pub(super) struct Http {
     pub(super) max_head: Field<u64>,
     pub(super) max_headers: Field<u64>,
     pub(super) hosts: Vec<Host>,
+}
+
+/// `[[listener.tls]]`
+pub(super) struct TlsRule {
+    pub(super) span: Span,
+    pub(super) names: Field<Vec<At<String>>>,
+    pub(super) alpn: Field<Vec<At<String>>>,
+    pub(super) cluster: Field<String>,
+    pub(super) tunnel: Field<TunnelWord>,
 }
 
 /// `[[listener.host]]`
@@ -96,7 +109,8 @@ pub(super) struct Route {
     pub(super) prefix: Field<String>,
     pub(super) upgrade: Field<()>,
     pub(super) cluster: Field<String>,
-    pub(super) tunnel: Field<()>,
+    pub(super) tunnel: Field<TunnelWord>,
+    pub(super) accept: Field<Vec<At<String>>>,
     pub(super) early_data: Field<bool>,
     pub(super) idle_timeout: Field<Duration>,
     pub(super) redirect: Field<Redirect>,
@@ -104,6 +118,16 @@ pub(super) struct Route {
     /// All its keys are known: what is missing was not misspelt.
     pub(super) complete: bool,
 }
+
+/// `route.tunnel`
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TunnelWord {
+    Forward,
+    Terminate,
+}
+
+const TUNNELS: [(&str, TunnelWord); 2] =
+    [("forward", TunnelWord::Forward), ("terminate", TunnelWord::Terminate)];
 
 /// `redirect = { … }`
 pub(super) struct Redirect {
@@ -261,10 +285,12 @@ impl AccessLog {
 
 impl Listener {
     fn read(mut table: Table<'_>) -> Listener {
-        let protocols = [("tcp", ProtocolWord::Tcp), ("http", ProtocolWord::Http)];
+        let protocols =
+            [("tcp", ProtocolWord::Tcp), ("http", ProtocolWord::Http), ("tls", ProtocolWord::Tls)];
         let name = table.string("name");
         let listen = table.strings("listen", true);
-        let protocol = table.word("protocol", &protocols, &["tls", "udp"]);
+        let protocol = table.word("protocol", &protocols, &["udp"]);
+        let tls = table.tables("tls", "[[listener.tls]]");
         let mut listener = Listener {
             span: table.span,
             name: table.required("name", name, "records and messages call the listener by it"),
@@ -276,7 +302,8 @@ impl Listener {
             protocol: table.required(
                 "protocol",
                 protocol,
-                "\"tcp\" hands every byte to a cluster, \"http\" serves a site",
+                "\"tcp\" hands every byte to a cluster, \"http\" serves a site, \"tls\" goes by \
+                 name",
             ),
             access_log: AccessLog::read(&mut table, "[listener.access_log]"),
             backlog: table.integer("backlog", 1..=65535, "it is the length of the accept queue"),
@@ -292,6 +319,8 @@ impl Listener {
             half_closed_timeout: table.duration("half_closed_timeout"),
             cluster: table.string("cluster"),
             http: Http::read(&mut table),
+            hello_timeout: table.duration("hello_timeout"),
+            tls: tls.into_iter().map(TlsRule::read).collect(),
             complete: true,
         };
         listener.complete = table.finish(&[
@@ -299,11 +328,28 @@ impl Listener {
             "allow",
             "deny",
             "max_connections_per_ip",
-            "hello_timeout",
-            "tls",
             "max_sessions",
         ]);
         listener
+    }
+}
+
+impl TlsRule {
+    fn read(mut table: Table<'_>) -> TlsRule {
+        let cluster = table.string("cluster");
+        let rule = TlsRule {
+            span: table.span,
+            names: table.strings("names", false),
+            alpn: table.strings("alpn", false),
+            cluster: table.required(
+                "cluster",
+                cluster,
+                "name the [cluster.NAME] that these connections go to",
+            ),
+            tunnel: table.word("tunnel", &TUNNELS, &[]),
+        };
+        table.finish(&[]);
+        rule
     }
 }
 
@@ -344,15 +390,15 @@ impl Route {
             prefix: table.string("prefix"),
             upgrade: table.word("upgrade", &[("websocket", ())], &[]),
             cluster: table.string("cluster"),
-            tunnel: table.word("tunnel", &[("forward", ())], &["terminate"]),
+            tunnel: table.word("tunnel", &TUNNELS, &[]),
+            accept: table.strings("accept", false),
             early_data: table.boolean("early_data"),
             idle_timeout: table.duration("idle_timeout"),
             redirect: redirect.map(Redirect::read),
             respond: respond.map(Respond::read),
             complete: true,
         };
-        route.complete =
-            table.finish(&["regex", "accept", "method", "headers", "query", "clusters"]);
+        route.complete = table.finish(&["regex", "method", "headers", "query", "clusters"]);
         route
     }
 }

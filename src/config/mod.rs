@@ -137,6 +137,8 @@ pub enum Protocol {
     Tcp(Tcp),
     /// An HTTP/1.1 site.
     Http(Http),
+    /// TLS, by the name that is asked for; nothing is decrypted.
+    Tls(Tls),
 }
 
 /// Limits of a relay.
@@ -171,6 +173,34 @@ pub struct Http {
     pub max_headers: usize,
     /// The hosts; never empty.
     pub hosts: Vec<Host>,
+    /// What becomes of a connection that begins with a TLS handshake. None: that is not HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// `protocol = "tls"`, or `[[listener.tls]]` of an http listener.
+#[derive(Debug)]
+pub struct Tls {
+    /// A ClientHello must be complete this long after the connection was accepted. Default 5 s.
+    pub hello_timeout: Duration,
+    /// The best matching name wins, among equal ones the first; never empty.
+    pub rules: Vec<TlsRule>,
+    /// When connections end without a word.
+    pub timeouts: RelayTimeouts,
+}
+
+/// `[[listener.tls]]`
+#[derive(Debug)]
+pub struct TlsRule {
+    /// How records name the rule: by its first name, `*` without names.
+    pub name: String,
+    /// SNI in lower case; empty: every other name, and none.
+    pub names: Vec<HostName>,
+    /// One of these must be offered (ALPN); empty: whatever is.
+    pub alpn: Vec<String>,
+    /// Where connections go.
+    pub cluster: ClusterId,
+    /// `tunnel = "terminate"`: only simple-obfs in its tls mode, which ends here. Default false.
+    pub terminate: bool,
 }
 
 /// `[[listener.host]]`
@@ -224,16 +254,37 @@ pub enum Action {
     Respond(Respond),
 }
 
-/// `upgrade = "websocket"`, `cluster = …`, `tunnel = "forward"`
+/// `upgrade = "websocket"` with `cluster = …`
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Where the handshake goes.
+    /// Where the tunnel leads.
     pub cluster: ClusterId,
-    /// Bytes behind the head go on before the 101. Default false.
-    pub early_data: bool,
+    /// Who answers the handshake.
+    pub kind: TunnelKind,
     /// Limits once the request is sent: `idle_timeout` of the route, else of the listener;
     /// `half_closed_timeout` of the listener.
     pub timeouts: RelayTimeouts,
+}
+
+/// `route.tunnel`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelKind {
+    /// `"forward"`, the default: the cluster does.
+    Forward {
+        /// Bytes behind the head go on before the 101. Default false.
+        early_data: bool,
+    },
+    /// `"terminate"`: ringgate does, these alone, and the cluster gets payload.
+    Terminate(Handshakes),
+}
+
+/// `route.accept`; one of them at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handshakes {
+    /// simple-obfs in its http mode. Default true.
+    pub obfs: bool,
+    /// RFC 6455. Default true.
+    pub websocket: bool,
 }
 
 /// `redirect = { … }`

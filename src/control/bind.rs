@@ -90,6 +90,7 @@ impl Bound {
             let protocol = match listener.protocol {
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Http(_) => "http",
+                Protocol::Tls(_) => "tls",
             };
             tracing::info!(
                 "listening name={} protocol={protocol} address={address}",

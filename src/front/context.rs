@@ -10,11 +10,11 @@ use std::time::{Instant, SystemTime};
 use httpdate::HttpDate;
 
 use crate::cluster::{Cluster, ConnectFailure, Lease};
-use crate::config::{ClusterId, Config, Listener};
+use crate::config::{ClusterId, Config, Listener, RelayTimeouts};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
-use crate::relay::{Flow, Pool};
+use crate::relay::{self, Flow, Pool};
 use crate::sys::{Address, Keepalive, Stream};
-use crate::timers::Timers;
+use crate::timers::{Expiry, Fired, Timers, Watch};
 
 /// One worker's view of everything.
 pub struct Context {
@@ -234,6 +234,31 @@ impl Accepted {
     pub async fn connect(&self, cluster: ClusterId) -> Result<Lease, ConnectFailure> {
         let nodelay = self.listener().nodelay;
         self.context.clusters[cluster.0].connect(&self.context.timers, nodelay).await
+    }
+
+    /// Relays between the client and an upstream that was connected for it while the watch ran a
+    /// limit; says why it ended.
+    pub(super) async fn relay(
+        &self,
+        watch: &Watch,
+        lease: &Lease,
+        up: &mut Flow,
+        down: &mut Flow,
+        timeouts: RelayTimeouts,
+    ) -> End {
+        watch.set_upstream(Some(&lease.stream));
+        watch.keep_alive(self.keepalive());
+        let end = match watch.fired() {
+            Fired::No => {
+                watch.restart(timeouts.idle, Expiry::Both);
+                let half_closed = timeouts.half_closed;
+                relay::run(&self.client, &lease.stream, up, down, watch, half_closed).await
+            }
+            Fired::Drained => End::Drain,
+            Fired::TimedOut | Fired::ClientReset | Fired::UpstreamReset => End::Idle,
+        };
+        watch.set_upstream(None);
+        end
     }
 
     /// Writes one access record; `fill` says what is known beyond listener, client and time.

@@ -6,17 +6,19 @@
 //! to the connection, so that one that waits between two requests holds no buffer.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::{Poll, Waker};
 
+use super::answer;
 use super::context::{Accepted, Moment};
 use super::linger::linger;
+use super::tls;
 use super::tunnel::{self, Upgrade};
 use super::unsent::{Sent, Unsent};
-use crate::config::{Action, Http, Protocol, Redirect, Respond, Route};
+use crate::config::{Action, Http, Protocol, Tls};
 use crate::observe::access_log::End;
-use crate::proto::http::answer::{self, Connection};
+use crate::proto::http::answer::Connection;
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
+use crate::proto::tls::HANDSHAKE;
 use crate::route;
 use crate::sys::Errno;
 use crate::timers::{Expiry, Fired, Watch};
@@ -25,8 +27,6 @@ use crate::timers::{Expiry, Fired, Watch};
 const READ_AHEAD: usize = 16 * 1024;
 /// With so many bytes of answers waiting, no more requests are answered before these are sent.
 const MAX_ANSWERS: usize = 64 * 1024;
-/// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
-const SMALL_BODY: usize = 4 * 1024;
 /// A request body that nobody wants is read up to here; beyond it the connection is closed.
 const MAX_DRAINED: u64 = 256 * 1024;
 
@@ -70,6 +70,10 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             // The limit ran out as the request arrived: nothing more can be read from this client.
             Next::Tunnel(_) if watch.fired() != Fired::No => {}
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
+            Next::Tls(tls, bytes) => {
+                watch.restart(tls.hello_timeout, Expiry::Read);
+                Box::pin(tls::serve_begun(&conn, tls, &watch, bytes)).await;
+            }
             Next::Linger => linger(&conn, &watch).await,
             Next::Read | Next::Close | Next::Gone => {}
         }
@@ -86,8 +90,10 @@ enum Next<'c> {
     Linger,
     /// Nothing: the client is gone.
     Gone,
-    /// An upgrade that a cluster answers.
+    /// An upgrade.
     Tunnel(Box<Upgrade<'c>>),
+    /// Not HTTP at all: the connection begins with these bytes of a TLS handshake.
+    Tls(&'c Tls, Vec<u8>),
 }
 
 /// One connection between two turns.
@@ -95,6 +101,8 @@ struct Site<'c> {
     conn: &'c Accepted,
     http: &'c Http,
     watch: &'c Watch,
+    /// Nothing was read so far: it could be TLS.
+    fresh: bool,
     /// Bytes read and not used.
     held: Vec<u8>,
     /// How far `held` has been searched.
@@ -117,6 +125,7 @@ impl<'c> Site<'c> {
             conn,
             http,
             watch,
+            fresh: true,
             held: Vec::new(),
             scan: HeadScan::default(),
             resume: false,
@@ -141,6 +150,11 @@ impl<'c> Site<'c> {
                 Err(Errno::AGAIN) => return Next::Read,
                 Err(_) => return self.gone(End::ClientReset),
             }
+        }
+        if std::mem::take(&mut self.fresh)
+            && let Some(tls) = self.http.tls.as_ref().filter(|_| buffer[0] == HANDSHAKE)
+        {
+            return Next::Tls(tls, buffer[..filled].to_vec());
         }
         let now = Moment::now();
         let mut answers = conn.context.answers.borrow_mut();
@@ -254,16 +268,22 @@ impl<'c> Site<'c> {
             Version::Http10 => Connection::KeepAlive,
         };
         let before = out.len();
+        let date = self.conn.context.date();
         let status = match found.map(|route| (route, &route.action)) {
             Some((route, Action::Redirect(redirect))) => {
-                self.redirect(redirect, route, &request, connection, out)
+                answer::redirect(redirect, route, &request, &date, connection, out)
             }
-            Some((_, Action::Respond(respond))) => self.respond(respond, &request, connection, out),
-            Some((_, Action::Tunnel(_))) | None => self.not_found(&request, connection, out),
+            Some((_, Action::Respond(respond))) => {
+                self.unsent.body = answer::respond(respond, &request, &date, connection, out);
+                respond.status
+            }
+            Some((_, Action::Tunnel(_))) | None => {
+                answer::not_found(&request, &date, connection, out)
+            }
         };
         let body = self.unsent.body.as_ref().map_or(0, |body| body.len());
         self.conn.record(start, |record| {
-            record.protocol = protocol(request.version);
+            record.protocol = answer::protocol(request.version);
             record.method = Some(request.method);
             record.host = Some(request.host).filter(|host| !host.is_empty());
             record.path = Some(request.target);
@@ -281,69 +301,13 @@ impl<'c> Site<'c> {
         }
     }
 
-    fn redirect(
-        &self,
-        redirect: &Redirect,
-        route: &Route,
-        request: &Request<'_>,
-        connection: Connection,
-        out: &mut Vec<u8>,
-    ) -> u16 {
-        let date = self.conn.context.date();
-        if redirect.host.is_none() && request.host.is_empty() {
-            plain_answer(400, "a redirect needs a Host\n", &date, connection, out);
-            return 400;
-        }
-        answer::begin(out, redirect.status, &date);
-        out.extend_from_slice(b"location: ");
-        route::write_location(redirect, route, request, out);
-        out.extend_from_slice(b"\r\n");
-        answer::finish(out, Some(0), connection);
-        redirect.status
-    }
-
-    fn respond(
-        &mut self,
-        respond: &Respond,
-        request: &Request<'_>,
-        connection: Connection,
-        out: &mut Vec<u8>,
-    ) -> u16 {
-        answer::begin(out, respond.status, &self.conn.context.date());
-        // These have no content, and so neither its type nor its length (RFC 9110 section 15).
-        if matches!(respond.status, 204 | 304) {
-            answer::finish(out, None, connection);
-            return respond.status;
-        }
-        out.extend_from_slice(b"content-type: ");
-        out.extend_from_slice(respond.content_type.as_bytes());
-        out.extend_from_slice(b"\r\n");
-        answer::finish(out, Some(respond.body.len()), connection);
-        if request.method != "HEAD" {
-            if respond.body.len() <= SMALL_BODY {
-                out.extend_from_slice(&respond.body);
-            } else {
-                self.unsent.body = Some(Arc::clone(&respond.body));
-            }
-        }
-        respond.status
-    }
-
-    fn not_found(&self, request: &Request<'_>, connection: Connection, out: &mut Vec<u8>) -> u16 {
-        plain_answer(404, "Not Found\n", &self.conn.context.date(), connection, out);
-        if request.method == "HEAD" {
-            out.truncate(out.len() - "Not Found\n".len());
-        }
-        404
-    }
-
     /// Answers a head that is no request.
     fn reject(&mut self, reject: Reject, now: Moment, out: &mut Vec<u8>) {
         let before = out.len();
         let body = format!("{}\n", reject.reason);
-        plain_answer(reject.status, &body, &self.conn.context.date(), Connection::Close, out);
+        answer::plain(reject.status, &body, &self.conn.context.date(), Connection::Close, out);
         self.conn.record(self.begun.take().unwrap_or(now), |record| {
-            record.protocol = protocol(Version::Http11);
+            record.protocol = answer::protocol(Version::Http11);
             record.status = Some(reject.status);
             record.bytes_down = (out.len() - before) as u64;
             record.end = if reject.status == 408 { End::HeadTimeout } else { End::BadRequest };
@@ -374,7 +338,7 @@ impl<'c> Site<'c> {
     fn gone(&mut self, end: End) -> Next<'c> {
         if let Some(begun) = self.begun.filter(|_| !self.held.is_empty()) {
             self.conn.record(begun, |record| {
-                record.protocol = protocol(Version::Http11);
+                record.protocol = answer::protocol(Version::Http11);
                 record.end = end;
             });
         }
@@ -465,28 +429,6 @@ impl AfterAnswer {
             _ if !request.keep_alive => AfterAnswer::Close,
             _ => AfterAnswer::GoOn,
         }
-    }
-}
-
-/// A complete answer with a line of text.
-pub(super) fn plain_answer(
-    status: u16,
-    body: &str,
-    date: &[u8],
-    connection: Connection,
-    out: &mut Vec<u8>,
-) {
-    answer::begin(out, status, date);
-    out.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
-    answer::finish(out, Some(body.len()), connection);
-    out.extend_from_slice(body.as_bytes());
-}
-
-/// How records name a version.
-pub(super) fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::Http10 => "HTTP/1.0",
-        Version::Http11 => "HTTP/1.1",
     }
 }
 

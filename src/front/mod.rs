@@ -5,12 +5,16 @@
 //! | --- | --- |
 //! | `tcp` | L4: a cluster's connection and the relay |
 //! | `http` | the site: requests read, routed and answered; upgrades handed over |
-//! | `tunnel` | an upgrade that a cluster answers: handshake, then the same relay |
+//! | `answer` | the answers of the site |
+//! | `tunnel` | an upgrade: the handshake, then the same relay |
+//! | `tls` | TLS by the name it asks for, and simple-obfs that looks like it |
 
+mod answer;
 mod context;
 mod http;
 mod linger;
 mod tcp;
+mod tls;
 mod tunnel;
 mod unsent;
 
@@ -24,5 +28,6 @@ pub fn spawn(conn: Accepted) {
     match conn.listener().protocol {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
+        Protocol::Tls(_) => drop(monoio::spawn(tls::serve(conn))),
     }
 }

@@ -2,3 +2,5 @@
 //! tested on any input.
 
 pub mod http;
+pub mod tls;
+pub mod websocket;

@@ -15,9 +15,14 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::baton::TURN_BUDGET;
+use super::coding::Coding;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use crate::sys::{Errno, Queued, SLOT, Stream};
 use crate::timers::Watch;
+
+mod coded;
+#[cfg(test)]
+mod tests;
 
 /// A read of at least this much counts towards bulk.
 const BULK_READ: usize = 32 * 1024;
@@ -52,6 +57,8 @@ enum Mode {
 /// One direction: its position, not its streams.
 pub struct Flow {
     pool: Rc<Pool>,
+    /// None: the bytes are passed on as they are.
+    coding: Option<Box<Coding>>,
     mode: Mode,
     /// Bytes read and not yet written, before those in the pipe.
     pending: Vec<u8>,
@@ -77,6 +84,7 @@ impl Flow {
         pool.spill(first.len());
         Flow {
             pool: Rc::clone(pool),
+            coding: None,
             mode: Mode::Copy { streak: 0 },
             pending: first,
             written: 0,
@@ -116,7 +124,7 @@ impl Flow {
         self.allowed = bytes;
     }
 
-    /// Appends bytes read elsewhere.
+    /// Appends bytes that are to be written as they are.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pool.spill(bytes.len());
         self.pending.extend_from_slice(bytes);
@@ -183,14 +191,21 @@ impl Flow {
                 self.pool.turns().give_way().await;
             }
         }
-        self.flush(to, watch).await
+        self.flush(to, watch).await?;
+        if self.has_last_word() {
+            // Boxed: few flows have one, and it does not last.
+            return Box::pin(self.say_last_word(to, watch)).await;
+        }
+        Ok(())
     }
 
-    /// Waits until there is something to read, or something that the outbox could not send.
+    /// Waits until there is something to read, or something that the outbox could not send, or
+    /// something to tell the destination beside: that comes from the other direction, which is in
+    /// the same task and is polled before this one.
     async fn readable(&self, from: &Stream) {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
-            if self.queued.as_ref().is_some_and(Queued::has_failed) {
+            if self.is_due() || self.queued.as_ref().is_some_and(Queued::has_failed) {
                 return Poll::Ready(());
             }
             readable.as_mut().poll(cx)
@@ -291,12 +306,17 @@ impl Flow {
         self.flush_outbox();
         let pool = Rc::clone(&self.pool);
         let mut buffer = pool.buffer();
+        let room = self.room();
         let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
+        let size = size.min(BUFFER_SIZE - room);
+        if self.push_due() {
+            return Ok(0);
+        }
         let mut moved = 0;
         while moved < budget {
-            let read = match from.recv(&mut buffer[..size]) {
+            let read = match from.recv(&mut buffer[room..room + size]) {
                 Ok(0) => {
-                    self.ended = true;
+                    self.end();
                     break;
                 }
                 Ok(read) => read,
@@ -306,19 +326,28 @@ impl Flow {
             watch.touch();
             moved += read;
             self.allowed -= read as u64;
-            let sent = match to.send(&buffer[..read]) {
-                Ok(sent) => sent,
-                Err(Errno::AGAIN) => 0,
-                Err(errno) => return Err(Broken::To(errno)),
+            let range = self.apply(&mut buffer, read);
+            let bytes = &buffer[range];
+            let sent = match bytes {
+                [] => 0,
+                _ => match to.send(bytes) {
+                    Ok(sent) => sent,
+                    Err(Errno::AGAIN) => 0,
+                    Err(errno) => return Err(Broken::To(errno)),
+                },
             };
             self.bytes += sent as u64;
             self.note_read(read);
-            if sent < read {
-                self.push(&buffer[sent..read]);
+            if sent < bytes.len() {
+                self.push(&bytes[sent..]);
                 break;
             }
             // A short read means that the source is dry: asking again would cost a call to hear so.
-            if read < size || matches!(self.mode, Mode::Splice { .. }) || self.allowed == 0 {
+            if self.ended
+                || read < size
+                || matches!(self.mode, Mode::Splice { .. })
+                || self.allowed == 0
+            {
                 break;
             }
         }
@@ -391,6 +420,10 @@ impl Flow {
 
     fn note_read(&mut self, read: usize) {
         self.mode = match self.mode {
+            // Only whether it needs the baton.
+            Mode::Copy { .. } if self.coding.is_some() => {
+                Mode::Copy { streak: u8::from(read >= BULK_READ) }
+            }
             Mode::Copy { streak } if read >= BULK_READ => {
                 // A bounded flow must not read past its bound, so it goes on being copied.
                 let bounded = self.allowed < u64::MAX / 2;
@@ -429,6 +462,3 @@ impl Drop for Flow {
         self.pool.unspill(self.pending.len());
     }
 }
-
-#[cfg(test)]
-mod tests;

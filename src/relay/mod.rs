@@ -11,6 +11,7 @@
 //! neither configuration nor clusters: it is given streams and limits.
 
 mod baton;
+mod coding;
 mod flow;
 mod pool;
 
@@ -21,6 +22,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+pub use coding::Coding;
 pub use flow::{Broken, Flow};
 pub use pool::{BUFFER_SIZE, Pool};
 

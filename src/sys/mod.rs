@@ -13,6 +13,7 @@ mod limits;
 mod listen;
 mod outbox;
 mod pipe;
+mod random;
 mod stream;
 mod turns;
 
@@ -21,6 +22,7 @@ pub use limits::{file_limit, raise_file_limit};
 pub use listen::{Listen, accept_now, listen, stop_listening};
 pub use outbox::{Outbox, Queued, SLOT, Unsent};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
+pub use random::random_bytes;
 pub use stream::{Connect, Keepalive, Stream};
 pub use turns::Turns;
 

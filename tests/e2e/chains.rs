@@ -11,7 +11,7 @@ use crate::support::{
     ss_server, stream_site,
 };
 
-const MIB: usize = 1024 * 1024;
+pub(crate) const MIB: usize = 1024 * 1024;
 
 #[test]
 fn plain_shadowsocks_through_l4_is_spliced_and_byte_exact() {
@@ -103,7 +103,7 @@ fn newer_simple_obfs_client_asks_for_stream() {
 
 /// What a page load is made of: something small, a download, and uploads around and far over what
 /// fits a buffer. Meanwhile the site on the same port answers those who just look at it.
-fn four_transfers(socks: &Socks, front: SocketAddr) {
+pub(crate) fn four_transfers(socks: &Socks, front: SocketAddr) {
     let web = Web::start();
     let (stop, stopped) = channel::<()>();
     std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::file::{self, ProtocolWord};
 use super::super::report::{Span, quoted};
 use super::super::table::{At, Field};
-use super::super::{Http, Listener, Protocol, RelayTimeouts, Tcp, address};
+use super::super::{Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
 use super::Check;
 use crate::sys::Address;
 
@@ -47,10 +47,12 @@ impl Check<'_> {
         let protocol = match typed.protocol.as_ref() {
             Some(ProtocolWord::Tcp) => self.tcp(&typed, timeouts).map(Protocol::Tcp),
             Some(ProtocolWord::Http) => self.http(&typed, timeouts).map(Protocol::Http),
+            Some(ProtocolWord::Tls) => self.tls_listener(&typed, timeouts).map(Protocol::Tls),
             None => {
                 // Which keys belong here is not known, but names and routes can be checked.
                 self.cluster_id(&typed.cluster);
                 self.hosts(&typed.http.hosts, timeouts);
+                self.tls(&typed, timeouts);
                 None
             }
         };
@@ -134,16 +136,15 @@ impl Check<'_> {
     }
 
     fn tcp(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {
-        let http = &typed.http;
-        self.not_for_tcp("head_timeout", &http.head_timeout);
-        self.not_for_tcp("keepalive_timeout", &http.keepalive_timeout);
-        self.not_for_tcp("max_head", &http.max_head);
-        self.not_for_tcp("max_headers", &http.max_headers);
-        if let Some(host) = http.hosts.first() {
-            let what = "[[listener.host]] belongs to protocol = \"http\"";
-            let note = "a tcp listener hands every byte to its cluster and knows no hosts";
-            self.report.error(host.span, what, note);
+        let knows = "a tcp listener hands every byte to its cluster and knows no";
+        self.no_http(typed, "a tcp listener does not read what it relays", knows);
+        if let Some(rule) = typed.tls.first() {
+            let what = "[[listener.tls]] belongs to protocol = \"tls\" or \"http\"";
+            self.report.error(rule.span, what, format!("{knows} names"));
         }
+        let note = "take it out; a tcp listener does not read what it relays";
+        let because = "belongs to protocol = \"tls\", or to \"http\" with [[listener.tls]]";
+        self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
         if !typed.cluster.is_given() && typed.complete {
             let what = "a tcp listener needs `cluster`";
             let note = "name the [cluster.NAME] its connections go to";
@@ -153,9 +154,31 @@ impl Check<'_> {
         Some(Tcp { cluster: cluster?, timeouts })
     }
 
-    fn not_for_tcp<T>(&self, key: &str, field: &Field<T>) {
-        let note = "take it out; a tcp listener does not read what it relays";
-        self.misplaced(key, field, "belongs to protocol = \"http\"", note);
+    /// Reports keys that only HTTP has; `reads` and `knows` say why this listener has not.
+    fn no_http(&self, typed: &file::Listener, reads: &str, knows: &str) {
+        let (http, note) = (&typed.http, format!("take it out; {reads}"));
+        let because = "belongs to protocol = \"http\"";
+        self.misplaced("head_timeout", &http.head_timeout, because, &note);
+        self.misplaced("keepalive_timeout", &http.keepalive_timeout, because, &note);
+        self.misplaced("max_head", &http.max_head, because, &note);
+        self.misplaced("max_headers", &http.max_headers, because, &note);
+        if let Some(host) = http.hosts.first() {
+            let what = "[[listener.host]] belongs to protocol = \"http\"";
+            self.report.error(host.span, what, format!("{knows} hosts"));
+        }
+    }
+
+    fn tls_listener(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
+        let knows = "a tls listener goes by the name in [[listener.tls]], and knows no";
+        self.no_http(typed, "a tls listener decrypts nothing and so reads no requests", knows);
+        let note = "put it into a [[listener.tls]]; one without `names` takes every connection";
+        self.misplaced("cluster", &typed.cluster, "belongs to protocol = \"tcp\"", note);
+        if typed.tls.is_empty() && typed.complete {
+            let what = "a tls listener needs [[listener.tls]]";
+            let note = "one without `names` takes every name; its `cluster` says where it goes";
+            self.report.error(typed.span, what, note);
+        }
+        self.tls(typed, timeouts)
     }
 
     fn http(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Http> {
@@ -168,14 +191,24 @@ impl Check<'_> {
                         to do";
             self.report.error(typed.span, what, note);
         }
+        if typed.tls.is_empty() && typed.complete {
+            let note = "add [[listener.tls]], or take it out";
+            let because = "is for connections that begin with TLS, and there is no rule for them";
+            self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
+        }
         let http = &typed.http;
         let hosts = self.hosts(&http.hosts, timeouts);
+        let tls = match typed.tls.is_empty() {
+            true => None,
+            false => Some(self.tls(typed, timeouts)?),
+        };
         Some(Http {
             head_timeout: http.head_timeout.clone().or(Duration::from_secs(10)),
             keepalive_timeout: http.keepalive_timeout.clone().or(Duration::from_secs(75)),
             max_head: http.max_head.clone().or(16 << 10) as usize,
             max_headers: http.max_headers.clone().or(100) as usize,
             hosts: hosts?,
+            tls,
         })
     }
 }

@@ -11,6 +11,7 @@ mod listener;
 mod redirect;
 mod respond;
 mod route;
+mod tls;
 
 use std::path::Path;
 use std::time::Duration;

@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::super::file;
-use super::super::report::{Span, quoted};
+use super::super::file::{self, TunnelWord};
+use super::super::report::{Span, advice, quoted};
 use super::super::table::{At, Field};
-use super::super::{Action, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, address};
+use super::super::{
+    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, TunnelKind,
+    address,
+};
 use super::Check;
 
 impl Check<'_> {
@@ -76,11 +79,8 @@ impl Check<'_> {
         let mut routes = Vec::with_capacity(typed.len());
         for route in typed {
             let path = self.path_match(route);
-            let matcher = path.map(|path| Matcher {
-                path,
-                upgrade_only: route.upgrade.is_given(),
-                span: route.span,
-            });
+            let kinds = self.kinds(route);
+            let matcher = path.map(|path| Matcher { path, kinds, span: route.span });
             if let Some(matcher) = &matcher
                 && let Some(first) = earlier.iter().find(|first| first.takes_all_of(matcher))
             {
@@ -125,7 +125,7 @@ impl Check<'_> {
     fn shadowed(&self, matcher: &Matcher, first: &Matcher) {
         let what = format!("the route {} can never match", quoted(&matcher.name()));
         let line = self.report.line(first.span);
-        let same = first.path == matcher.path && first.upgrade_only == matcher.upgrade_only;
+        let same = first.path == matcher.path && first.kinds == matcher.kinds;
         let mend = if same { "take one of them out" } else { "put this one first" };
         let note = format!(
             "the route {} in line {line} takes all of it, and the first match wins: {mend}",
@@ -146,7 +146,7 @@ impl Check<'_> {
         if !route.cluster.is_given() {
             self.not_without_cluster(route);
         }
-        let tunnel = self.tunnel(route, timeouts);
+        let tunnel = self.tunnel(route, matcher.map(|matcher| matcher.kinds), timeouts);
         let redirect = route.redirect.value.as_ref().and_then(|typed| {
             let matched = matcher.map(|matcher| &matcher.path);
             self.redirect(typed, matched, earlier, hosts)
@@ -189,11 +189,17 @@ impl Check<'_> {
         let because = "belongs to a route with `upgrade` and `cluster`";
         let note = "take it out; a redirect or an answer of ringgate's own has no tunnel";
         self.misplaced("tunnel", &route.tunnel, because, note);
+        self.misplaced("accept", &route.accept, because, note);
         self.misplaced("early_data", &route.early_data, because, note);
         self.misplaced("idle_timeout", &route.idle_timeout, because, note);
     }
 
-    fn tunnel(&self, route: &file::Route, timeouts: RelayTimeouts) -> Option<Tunnel> {
+    fn tunnel(
+        &self,
+        route: &file::Route,
+        kinds: Option<Kinds>,
+        timeouts: RelayTimeouts,
+    ) -> Option<Tunnel> {
         let cluster = self.cluster_id(&route.cluster);
         if let Some(span) = route.cluster.key
             && !route.upgrade.is_given()
@@ -203,19 +209,89 @@ impl Check<'_> {
             self.report.error(span, "`cluster` needs `upgrade`", note);
         }
         let idle = route.idle_timeout.clone().or(timeouts.idle);
-        Some(Tunnel {
-            cluster: cluster?,
-            early_data: route.early_data.clone().or(false),
-            timeouts: RelayTimeouts { idle, ..timeouts },
-        })
+        let kind = match kinds? {
+            Kinds::Handshakes(handshakes) => TunnelKind::Terminate(handshakes),
+            Kinds::Upgrades | Kinds::All => {
+                TunnelKind::Forward { early_data: route.early_data.clone().or(false) }
+            }
+        };
+        Some(Tunnel { cluster: cluster?, kind, timeouts: RelayTimeouts { idle, ..timeouts } })
+    }
+
+    /// What requests the route takes, as far as it is not a matter of their path.
+    fn kinds(&self, route: &file::Route) -> Kinds {
+        if route.tunnel.as_ref() == Some(&TunnelWord::Terminate) {
+            let note = "take it out; a tunnel that ends here never holds payload back";
+            let because = "belongs to tunnel = \"forward\"";
+            self.misplaced("early_data", &route.early_data, because, note);
+            return Kinds::Handshakes(self.handshakes(&route.accept));
+        }
+        if route.cluster.is_given() {
+            let note = "add tunnel = \"terminate\", or take it out: a cluster that is handed the \
+                        handshake decides itself";
+            let because = "belongs to tunnel = \"terminate\"";
+            self.misplaced("accept", &route.accept, because, note);
+        }
+        if route.upgrade.is_given() { Kinds::Upgrades } else { Kinds::All }
+    }
+
+    fn handshakes(&self, accept: &Field<Vec<At<String>>>) -> Handshakes {
+        let Some(At { value: words, span }) = &accept.value else {
+            return Handshakes { obfs: true, websocket: true };
+        };
+        if words.is_empty() {
+            let note = "no request can match it; for both kinds, leave `accept` out";
+            self.report.error(*span, "`accept` is an empty list", note);
+        }
+        let mut handshakes = Handshakes { obfs: false, websocket: false };
+        for word in words {
+            let kind = match word.value.as_str() {
+                "obfs" => &mut handshakes.obfs,
+                "websocket" => &mut handshakes.websocket,
+                other => {
+                    let what = format!("`accept` cannot have {}", quoted(other));
+                    self.report.error(word.span, what, advice(other, &["obfs", "websocket"]));
+                    continue;
+                }
+            };
+            if std::mem::replace(kind, true) {
+                let what = format!("{} is in the list already", quoted(&word.value));
+                self.report.error(word.span, what, "name each kind once");
+            }
+        }
+        handshakes
     }
 }
 
 /// Which requests a route takes, to find out who comes too late.
 pub(super) struct Matcher {
     pub(super) path: PathMatch,
-    upgrade_only: bool,
+    kinds: Kinds,
     span: Span,
+}
+
+/// What of the requests for its paths a route takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    All,
+    /// Every upgrade.
+    Upgrades,
+    /// Upgrades with one of these handshakes.
+    Handshakes(Handshakes),
+}
+
+impl Kinds {
+    /// Whether nothing is left for `later`.
+    fn take_all_of(self, later: Kinds) -> bool {
+        match (self, later) {
+            (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
+            (Kinds::Handshakes(first), Kinds::Handshakes(later)) => {
+                (first.obfs || !later.obfs) && (first.websocket || !later.websocket)
+            }
+            (Kinds::Upgrades, Kinds::All) => false,
+            (Kinds::Handshakes(_), Kinds::All | Kinds::Upgrades) => false,
+        }
+    }
 }
 
 impl Matcher {
@@ -229,8 +305,7 @@ impl Matcher {
 
     /// Whether nothing is left for `later`.
     fn takes_all_of(&self, later: &Matcher) -> bool {
-        let all_kinds = !self.upgrade_only || later.upgrade_only;
-        all_kinds
+        self.kinds.take_all_of(later.kinds)
             && match (&self.path, &later.path) {
                 (PathMatch::Prefix(prefix), PathMatch::Exact(path) | PathMatch::Prefix(path)) => {
                     path.starts_with(prefix)
@@ -242,13 +317,13 @@ impl Matcher {
 
     /// Whether a plain request for this path ends here.
     pub(super) fn takes_path(&self, path: &str) -> bool {
-        !self.upgrade_only && matches(&self.path, path)
+        self.kinds == Kinds::All && matches(&self.path, path)
     }
 
     /// Whether plain requests for all paths that start like this end here.
     pub(super) fn takes_prefix(&self, start: &str) -> bool {
         let PathMatch::Prefix(prefix) = &self.path else { return false };
-        !self.upgrade_only && start.starts_with(prefix)
+        self.kinds == Kinds::All && start.starts_with(prefix)
     }
 }
 

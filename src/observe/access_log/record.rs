@@ -91,6 +91,8 @@ pub enum End {
     ConnectFailed,
     /// The cluster had no endpoint to try.
     NoEndpoint,
+    /// No rule takes what the client asks for.
+    NoRoute,
     /// A limit on connections was reached.
     Overflow,
     /// The client sent something that is not a request we accept.
@@ -121,6 +123,7 @@ impl End {
             End::ConnectTimeout => "connect_timeout",
             End::ConnectFailed => "connect_failed",
             End::NoEndpoint => "no_endpoint",
+            End::NoRoute => "no_route",
             End::Overflow => "overflow",
             End::BadRequest => "bad_request",
             End::BadResponse => "bad_response",

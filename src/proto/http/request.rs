@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::{Body, MAX_HEADERS};
+use crate::proto::websocket::{Handshake, Keys};
 
 /// A request that is to be answered; it borrows from its head.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Request<'a> {
     /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade: websocket`, `Connection` with the token
     /// `upgrade`.
     pub upgrade: bool,
+    /// What kind of upgrade it is, where it is one that can be answered here.
+    pub handshake: Option<Handshake<'a>>,
     /// What follows the head.
     pub body: Body,
     /// The client goes on with this connection.
@@ -100,6 +103,12 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     if fields.chunked && version == Version::Http10 {
         return Err(bad("Transfer-Encoding in HTTP/1.0"));
     }
+    let has_body = fields.content_length.is_some_and(|length| length > 0);
+    let handshake = if upgrade && !fields.expects_continue {
+        Handshake::of(&fields.websocket, has_body)
+    } else {
+        None
+    };
     Ok(Request {
         method,
         target: target.whole,
@@ -109,6 +118,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         host,
         port,
         upgrade,
+        handshake,
         body: if fields.chunked {
             Body::CHUNKED
         } else {
@@ -138,6 +148,7 @@ struct Fields<'a> {
     chunked: bool,
     upgrade_websocket: bool,
     connection_upgrade: bool,
+    websocket: Keys<'a>,
     close: bool,
     keep_alive: bool,
     expects_continue: bool,
@@ -182,6 +193,13 @@ impl<'a> Fields<'a> {
                     self.close |= token.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
+            }
+            17 if name.eq_ignore_ascii_case("sec-websocket-key") => self.websocket.key.add(value),
+            21 if name.eq_ignore_ascii_case("sec-websocket-version") => {
+                self.websocket.version.add(value);
+            }
+            22 if name.eq_ignore_ascii_case("sec-websocket-protocol") => {
+                self.websocket.protocol.add(value);
             }
             6 if name.eq_ignore_ascii_case("expect") => {
                 self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");

@@ -14,6 +14,7 @@ mod ringgate;
 mod shadowsocks;
 mod site;
 mod sockets;
+mod tls_site;
 mod wait;
 mod web;
 
@@ -25,11 +26,12 @@ pub(crate) use ports::{Blackhole, ReservedPort, free_port};
 pub(crate) use process::{Process, require, run};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE};
 pub(crate) use ringgate::{Ringgate, Setup, ringgate_command};
-pub(crate) use shadowsocks::{Socks, obfs_server, ss_server};
+pub(crate) use shadowsocks::{Socks, obfs_server, obfs_tls_server, ss_server};
 pub(crate) use site::{l4, site, stream_site};
 pub(crate) use sockets::{
     connect, expect_closed, expect_end, expect_reset, expect_silence, read_until, reset,
     send_slowly, with_deadlines,
 };
+pub(crate) use tls_site::TlsSite;
 pub(crate) use wait::{LONG, SHORT, holds_for, wait_for, wait_listening};
 pub(crate) use web::Web;

@@ -144,7 +144,18 @@ impl Ringgate {
 
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
-        fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap().count()
+        self.open_files().count()
+    }
+
+    /// How many of them are sockets.
+    pub(crate) fn sockets(&self) -> usize {
+        self.open_files().filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    fn open_files(&self) -> impl Iterator<Item = PathBuf> {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid().as_raw_nonzero())).unwrap();
+        // One may be gone before it is asked about.
+        files.map(|file| fs::read_link(file.unwrap().path()).unwrap_or_default())
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
 use super::web::sum;
-use super::{Process, ReservedPort, Web, bytes, free_port, require, run, wait_listening};
+use super::{
+    Process, ReservedPort, SHORT, Web, bytes, free_port, require, run, wait_for, wait_listening,
+};
 
 const SECRET: [&str; 4] = ["-k", "not a secret", "-m", "chacha20-ietf-poly1305"];
 
@@ -33,19 +37,42 @@ pub(crate) fn ss_server(plugin: Option<&str>) -> Server {
     }
     let process = Process::spawn(command);
     wait_listening(port.number());
-    process.line_with("listening at", super::SHORT);
+    process.line_with("listening at", SHORT);
     Server { port, _process: process }
 }
 
 /// A stand-alone `obfs-server` in http mode in front of `upstream`, with these further arguments.
 pub(crate) fn obfs_server(upstream: SocketAddr, more: &[&str]) -> Server {
+    obfs_server_in("http", upstream, more)
+}
+
+/// A stand-alone `obfs-server` in tls mode in front of `upstream`.
+pub(crate) fn obfs_tls_server(upstream: SocketAddr) -> Server {
+    obfs_server_in("tls", upstream, &[])
+}
+
+fn obfs_server_in(mode: &str, upstream: SocketAddr, more: &[&str]) -> Server {
     let port = free_port();
     let mut command = require("obfs-server");
-    command.args(["-s", "127.0.0.1", "-p", &port.number().to_string(), "--obfs", "http"]);
+    command.args(["-s", "127.0.0.1", "-p", &port.number().to_string(), "--obfs", mode]);
     command.args(["-r", &upstream.to_string()]).args(more);
     let process = Process::spawn(command);
     wait_listening(port.number());
     Server { port, _process: process }
+}
+
+/// A download under way; it ends with its guard.
+pub(crate) struct Download {
+    curl: Process,
+    _file: NamedTempFile,
+}
+
+impl Download {
+    /// Waits for its end; true: it has everything.
+    #[track_caller]
+    pub(crate) fn ends_well(&mut self, limit: Duration) -> bool {
+        self.curl.wait_exit(limit).success()
+    }
 }
 
 /// `ss-local`: the SOCKS port that a browser would use.
@@ -79,6 +106,25 @@ impl Socks {
         assert!(body == bytes(count as u64, count), "the download is not what was sent");
     }
 
+    /// So many downloads of `count` bytes at the same time. They have to fit what a pipe of the
+    /// kernel holds (64 KiB, pipe(7)): the answers are read one after the other.
+    #[track_caller]
+    pub(crate) fn download_at_once(&self, web: &Web, times: usize, count: usize) {
+        let url = web.url(&format!("/bytes/{count}"));
+        let start = |_| {
+            let mut curl = self.curl_command(&[&url]);
+            curl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            curl.spawn().unwrap()
+        };
+        let running: Vec<Child> = (0..times).map(start).collect();
+        for curl in running {
+            let output = curl.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "one of {times} downloads: {said}");
+            assert!(output.stdout == bytes(count as u64, count), "one of {times} downloads");
+        }
+    }
+
     /// Uploads `count` bytes and compares what the server saw.
     #[track_caller]
     pub(crate) fn uploads(&self, web: &Web, count: usize) {
@@ -90,12 +136,29 @@ impl Socks {
         assert_eq!(String::from_utf8_lossy(&answer), sum(&body), "what the server saw");
     }
 
+    /// Begins a download of `count` bytes that lasts; returns in the middle of it.
     #[track_caller]
-    fn curl(&self, arguments: &[&str]) -> Vec<u8> {
+    pub(crate) fn begins_download(&self, web: &Web, count: usize) -> Download {
+        let file = NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let url = web.url(&format!("/bytes/{count}"));
+        let curl = Process::spawn(self.curl_command(&["--limit-rate", "2M", "-o", path, &url]));
+        wait_for("the download begins", SHORT, || {
+            (file.path().metadata().unwrap().len() > 0).then_some(())
+        });
+        Download { curl, _file: file }
+    }
+
+    fn curl_command(&self, arguments: &[&str]) -> Command {
         let mut command = require("curl");
         command.args(["-q", "-sS", "--fail", "-m", "60"]);
         command.args(["--socks5-hostname", &self.port.address().to_string()]).args(arguments);
-        let output = run(&mut command);
+        command
+    }
+
+    #[track_caller]
+    fn curl(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = run(&mut self.curl_command(arguments));
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "curl {arguments:?}: {said}");
         output.stdout

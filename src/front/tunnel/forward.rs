@@ -1,4 +1,4 @@
-//! An upgrade that a cluster answers: the handshake goes on as it came, then the same relay as L4.
+//! A tunnel whose handshake goes on as it came, and then the same relay as L4.
 //!
 //! Bytes behind the head are where proxies go wrong. A stock obfs-server says its 101 only when it
 //! has bytes to glue to it, which it has only when the client's payload reached it: holding the
@@ -12,14 +12,14 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use super::context::{Accepted, Moment, describe_failure, describe_relay};
-use super::http::{plain_answer, protocol};
-use super::linger::linger;
-use crate::cluster::{ConnectFailure, Lease};
-use crate::config::{Route, Tunnel};
-use crate::observe::access_log::{End, Record};
+use super::Upgrade;
+use crate::cluster::ConnectFailure;
+use crate::front::answer::plain;
+use crate::front::context::{Accepted, describe_failure};
+use crate::front::linger::linger;
+use crate::observe::access_log::End;
 use crate::proto::http::answer::{Connection, closing_head, reason};
-use crate::proto::http::{Body, BodyEnd, HeadScan, Request, Scan, Version, parse_response};
+use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, parse_response};
 use crate::relay::{self, Broken, Flow, Pool, Side};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Expiry, Fired, Watch};
@@ -31,46 +31,13 @@ const MAX_HELD: usize = 64 * 1024;
 /// Interim answers (RFC 9110 section 15.2) before the real one.
 const MAX_INTERIM: usize = 16;
 
-/// An upgrade request and where it goes.
-pub(super) struct Upgrade<'c> {
-    route: &'c Route,
-    tunnel: &'c Tunnel,
-    /// The head and everything read behind it.
-    bytes: Vec<u8>,
-    head: usize,
-    /// Content-Length: what of the bytes behind the head is the request's body.
-    body: u64,
-    host: String,
-    target: String,
-    start: Moment,
-}
-
-impl<'c> Upgrade<'c> {
-    /// `rest` begins with the head.
-    pub(super) fn new(
-        route: &'c Route,
-        tunnel: &'c Tunnel,
-        request: &Request<'_>,
-        head: &[u8],
-        rest: &[u8],
-        start: Moment,
-    ) -> Self {
-        let body = if let Body::Length(length) = request.body { length } else { 0 };
-        Upgrade {
-            route,
-            tunnel,
-            bytes: rest.to_vec(),
-            head: head.len(),
-            body,
-            host: request.host.to_owned(),
-            target: request.target.to_owned(),
-            start,
-        }
-    }
-}
-
 /// Forwards the handshake, then relays; records what became of it.
-pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'_>) {
+pub(super) async fn serve(
+    conn: &Accepted,
+    watch: &Watch,
+    mut upgrade: Upgrade<'_>,
+    early_data: bool,
+) {
     let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
 
     // 1. An upstream. The attempts have their own limits.
@@ -88,7 +55,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
     };
 
     // 2. The head and the payload that may go with it, in one write.
-    let (mut up, mut held) = upgrade.split(pool);
+    let (mut up, mut held) = upgrade.split(pool, early_data);
     watch.set_upstream(Some(&lease.stream));
     watch.keep_alive(conn.keepalive());
     watch.restart(timeouts.idle, Expiry::Upstream);
@@ -159,9 +126,9 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'
 
 impl Upgrade<'_> {
     /// The flow to the upstream, which begins with what may go at once, and the bytes that may not.
-    fn split(&mut self, pool: &Rc<Pool>) -> (Flow, Vec<u8>) {
+    fn split(&mut self, pool: &Rc<Pool>, early_data: bool) -> (Flow, Vec<u8>) {
         let mut first = std::mem::take(&mut self.bytes);
-        if self.tunnel.early_data {
+        if early_data {
             return (Flow::new(pool, first), Vec::new());
         }
         let behind = (first.len() - self.head) as u64;
@@ -186,31 +153,6 @@ impl Upgrade<'_> {
             record.status = Some(status);
         });
         fail(conn, watch, status).await;
-    }
-
-    fn record(
-        &self,
-        conn: &Accepted,
-        lease: &Lease,
-        up: &Flow,
-        down: &Flow,
-        status: Option<u16>,
-        end: End,
-    ) {
-        conn.record(self.start, |record| {
-            self.describe(conn, record);
-            describe_relay(lease, up, down, record);
-            (record.status, record.end) = (status, end);
-        });
-    }
-
-    fn describe<'a>(&'a self, conn: &'a Accepted, record: &mut Record<'a>) {
-        record.protocol = protocol(Version::Http11);
-        record.method = Some("GET");
-        record.host = Some(&self.host);
-        record.path = Some(&self.target);
-        record.route = Some(&self.route.name);
-        record.cluster = Some(conn.cluster_name(self.tunnel.cluster));
     }
 }
 
@@ -410,7 +352,7 @@ async fn pass_answer(
 async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
     let mut out = Vec::new();
     let body = format!("{}\n", reason(status));
-    plain_answer(status, &body, &conn.context.date(), Connection::Close, &mut out);
+    plain(status, &body, &conn.context.date(), Connection::Close, &mut out);
     // It fits an empty send buffer; a client that filled it with unread answers has no use for one
     // more.
     let _ = conn.client.send(&out);

@@ -1,0 +1,116 @@
+//! `[[listener.tls]]`: every name once for each protocol, every rule reachable.
+
+use std::time::Duration;
+
+use super::super::file::{self, TunnelWord};
+use super::super::report::{Span, quoted};
+use super::super::table::{At, Field};
+use super::super::{HostName, RelayTimeouts, Tls, TlsRule, address};
+use super::Check;
+
+impl Check<'_> {
+    pub(super) fn tls(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
+        let mut earlier: Vec<Taken> = Vec::new();
+        let mut rules = Vec::with_capacity(typed.tls.len());
+        for rule in &typed.tls {
+            rules.push(self.tls_rule(rule, &mut earlier));
+        }
+        Some(Tls {
+            hello_timeout: typed.hello_timeout.clone().or(Duration::from_secs(5)),
+            rules: rules.into_iter().collect::<Option<Vec<TlsRule>>>()?,
+            timeouts,
+        })
+    }
+
+    fn tls_rule(&self, typed: &file::TlsRule, earlier: &mut Vec<Taken>) -> Option<TlsRule> {
+        let names = self.server_names(&typed.names);
+        let alpn = self.protocols(&typed.alpn);
+        let terminate = typed.tunnel.as_ref() == Some(&TunnelWord::Terminate);
+        if let (Some(names), Some(alpn)) = (&names, &alpn) {
+            let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
+            let none = names.is_empty().then_some((None, typed.span));
+            for (name, span) in all.chain(none) {
+                let this = Taken { name, alpn: alpn.clone(), terminate, span };
+                if let Some(first) = earlier.iter().find(|first| first.takes_all_of(&this)) {
+                    let what = match &this.name {
+                        Some(_) => "this name can never match here".to_owned(),
+                        None => "this rule can never match".to_owned(),
+                    };
+                    let line = self.report.line(first.span);
+                    let note = format!(
+                        "line {line} takes all of it, and the first match wins: take it out, or \
+                         put it first with `alpn` or tunnel = \"terminate\""
+                    );
+                    self.report.error(span, what, note);
+                }
+                earlier.push(this);
+            }
+        }
+        let cluster = self.cluster_id(&typed.cluster);
+        let (names, alpn) = (names?, alpn?);
+        let first = typed.names.value.as_ref().and_then(|names| names.value.first());
+        Some(TlsRule {
+            name: first.map_or_else(|| "*".to_owned(), |name| name.value.clone()),
+            names: names.into_iter().map(|(name, _)| name).collect(),
+            alpn,
+            cluster: cluster?,
+            terminate,
+        })
+    }
+
+    fn server_names(&self, field: &Field<Vec<At<String>>>) -> Option<Vec<(HostName, Span)>> {
+        let Some(At { value: texts, span }) = &field.value else {
+            return (!field.is_given()).then(Vec::new);
+        };
+        if texts.is_empty() {
+            let note = "no connection can match it; for every other name, leave `names` out";
+            self.report.error(*span, "`names` is an empty list", note);
+            return None;
+        }
+        let mut names = Vec::with_capacity(texts.len());
+        for text in texts {
+            match address::host_name(&text.value) {
+                Ok(name) => names.push((name, text.span)),
+                Err(fault) => self.report.fault(text.span, fault),
+            }
+        }
+        (names.len() == texts.len()).then_some(names)
+    }
+
+    fn protocols(&self, field: &Field<Vec<At<String>>>) -> Option<Vec<String>> {
+        let Some(At { value: texts, span }) = &field.value else {
+            return (!field.is_given()).then(Vec::new);
+        };
+        if texts.is_empty() {
+            let note = "no connection can match it; for every protocol, leave `alpn` out";
+            self.report.error(*span, "`alpn` is an empty list", note);
+            return None;
+        }
+        for text in texts {
+            // RFC 7301 section 3.1.
+            if !(1..=255).contains(&text.value.len()) {
+                let what = format!("{} is not the name of a protocol", quoted(&text.value));
+                let note = "it has 1 to 255 bytes, as in alpn = [\"h2\", \"http/1.1\"]";
+                self.report.error(text.span, what, note);
+            }
+        }
+        Some(texts.iter().map(|text| text.value.clone()).collect())
+    }
+}
+
+/// What of the connections with one name a rule takes; no name: all that have no better rule.
+struct Taken {
+    name: Option<HostName>,
+    alpn: Vec<String>,
+    terminate: bool,
+    span: Span,
+}
+
+impl Taken {
+    /// Whether nothing is left for `later`.
+    fn takes_all_of(&self, later: &Taken) -> bool {
+        let protocols = self.alpn.is_empty()
+            || !later.alpn.is_empty() && later.alpn.iter().all(|name| self.alpn.contains(name));
+        self.name == later.name && protocols && (!self.terminate || later.terminate)
+    }
+}

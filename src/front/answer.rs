@@ -1,0 +1,97 @@
+//! The answers of the site: what a redirect, a canned response and a miss look like. They are the
+//! same for every path, so that none of them tells what else there is.
+
+use std::sync::Arc;
+
+use crate::config::{Redirect, Respond, Route};
+use crate::proto::http::answer::{self, Connection};
+use crate::proto::http::{Request, Version};
+use crate::route;
+
+/// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
+const SMALL_BODY: usize = 4 * 1024;
+
+/// Sends the client elsewhere; says with which status.
+pub(super) fn redirect(
+    redirect: &Redirect,
+    route: &Route,
+    request: &Request<'_>,
+    date: &[u8],
+    connection: Connection,
+    out: &mut Vec<u8>,
+) -> u16 {
+    if redirect.host.is_none() && request.host.is_empty() {
+        plain(400, "a redirect needs a Host\n", date, connection, out);
+        return 400;
+    }
+    answer::begin(out, redirect.status, date);
+    out.extend_from_slice(b"location: ");
+    route::write_location(redirect, route, request, out);
+    out.extend_from_slice(b"\r\n");
+    answer::finish(out, Some(0), connection);
+    redirect.status
+}
+
+/// Answers with what the configuration has; gives a large body to be sent behind it.
+pub(super) fn respond(
+    respond: &Respond,
+    request: &Request<'_>,
+    date: &[u8],
+    connection: Connection,
+    out: &mut Vec<u8>,
+) -> Option<Arc<[u8]>> {
+    answer::begin(out, respond.status, date);
+    // These have no content, and so neither its type nor its length (RFC 9110 section 15).
+    if matches!(respond.status, 204 | 304) {
+        answer::finish(out, None, connection);
+        return None;
+    }
+    out.extend_from_slice(b"content-type: ");
+    out.extend_from_slice(respond.content_type.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    answer::finish(out, Some(respond.body.len()), connection);
+    if request.method == "HEAD" {
+        return None;
+    }
+    if respond.body.len() > SMALL_BODY {
+        return Some(Arc::clone(&respond.body));
+    }
+    out.extend_from_slice(&respond.body);
+    None
+}
+
+/// Answers that there is nothing; says with which status.
+pub(super) fn not_found(
+    request: &Request<'_>,
+    date: &[u8],
+    connection: Connection,
+    out: &mut Vec<u8>,
+) -> u16 {
+    plain(404, "Not Found\n", date, connection, out);
+    if request.method == "HEAD" {
+        out.truncate(out.len() - "Not Found\n".len());
+    }
+    404
+}
+
+/// A complete answer with a line of text.
+pub(super) fn plain(
+    status: u16,
+    body: &str,
+    date: &[u8],
+    connection: Connection,
+    out: &mut Vec<u8>,
+) {
+    answer::begin(out, status, date);
+    out.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
+    answer::finish(out, Some(body.len()), connection);
+    out.extend_from_slice(body.as_bytes());
+}
+
+/// How records name a version.
+pub(super) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    }
+}

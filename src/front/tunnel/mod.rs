@@ -1,0 +1,99 @@
+//! An upgrade that leads to a cluster: what it asked for, and who answers it.
+//!
+//! | file | the handshake |
+//! | --- | --- |
+//! | `forward` | goes on to the cluster, which answers it |
+//! | `terminate` | is answered here, and only payload goes on |
+
+mod forward;
+mod terminate;
+
+use super::answer::protocol;
+use super::context::{Accepted, Moment, describe_relay};
+use crate::cluster::Lease;
+use crate::config::{Route, Tunnel, TunnelKind};
+use crate::observe::access_log::{End, Record};
+use crate::proto::http::{Body, Request, Version};
+use crate::relay::Flow;
+use crate::timers::Watch;
+use terminate::Switch;
+
+/// An upgrade request and where it goes.
+pub(super) struct Upgrade<'c> {
+    route: &'c Route,
+    tunnel: &'c Tunnel,
+    /// The head and everything read behind it.
+    bytes: Vec<u8>,
+    head: usize,
+    /// Content-Length: what of the bytes behind the head is the request's body.
+    body: u64,
+    /// What to answer, where that is done here.
+    switch: Option<Switch>,
+    host: String,
+    target: String,
+    start: Moment,
+}
+
+impl<'c> Upgrade<'c> {
+    /// `rest` begins with the head.
+    pub(super) fn new(
+        route: &'c Route,
+        tunnel: &'c Tunnel,
+        request: &Request<'_>,
+        head: &[u8],
+        rest: &[u8],
+        start: Moment,
+    ) -> Self {
+        let body = if let Body::Length(length) = request.body { length } else { 0 };
+        let terminates = matches!(tunnel.kind, TunnelKind::Terminate(_));
+        let handshake = request.handshake.as_ref().filter(|_| terminates);
+        Upgrade {
+            route,
+            tunnel,
+            bytes: rest.to_vec(),
+            head: head.len(),
+            body,
+            switch: handshake.map(Switch::new),
+            host: request.host.to_owned(),
+            target: request.target.to_owned(),
+            start,
+        }
+    }
+
+    fn record(
+        &self,
+        conn: &Accepted,
+        lease: &Lease,
+        up: &Flow,
+        down: &Flow,
+        status: Option<u16>,
+        end: End,
+    ) {
+        conn.record(self.start, |record| {
+            self.describe(conn, record);
+            describe_relay(lease, up, down, record);
+            (record.status, record.end) = (status, end);
+        });
+    }
+
+    fn describe<'a>(&'a self, conn: &'a Accepted, record: &mut Record<'a>) {
+        record.protocol = protocol(Version::Http11);
+        record.method = Some("GET");
+        record.host = Some(&self.host);
+        record.path = Some(&self.target);
+        record.route = Some(&self.route.name);
+        record.cluster = Some(conn.cluster_name(self.tunnel.cluster));
+    }
+}
+
+/// Serves the tunnel to its end, and records what became of it.
+pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'_>) {
+    match (upgrade.switch.take(), upgrade.tunnel.kind) {
+        (Some(switch), _) => terminate::serve(conn, watch, upgrade, switch).await,
+        (None, TunnelKind::Forward { early_data }) => {
+            forward::serve(conn, watch, upgrade, early_data).await;
+        }
+        // The route takes nothing else.
+        (None, TunnelKind::Terminate(_)) => {}
+    }
+}

@@ -1,0 +1,316 @@
+//! simple-obfs in its tls mode: nothing is encrypted, it only looks like TLS 1.2 from afar.
+//!
+//! The client's first payload travels as the session ticket of a ClientHello, the server's behind a
+//! ServerHello and a ChangeCipherSpec as if it were the encrypted Finished; after that both sides
+//! send records of application data. Everything happens in the caller's buffer.
+
+use std::ops::Range;
+
+use super::client_hello::{Bytes, extension};
+use super::{HANDSHAKE, MAX_RECORD, RECORD_HEADER};
+
+const CHANGE_CIPHER_SPEC: u8 = 0x14;
+const APPLICATION_DATA: u8 = 0x17;
+
+/// A session id.
+const SESSION_ID: usize = 32;
+
+/// Extensions that follow the name, each with the length of its body.
+const TAIL: [(u16, usize); 5] = [(11, 4), (10, 10), (13, 32), (22, 0), (23, 0)];
+
+/// A ClientHello of a simple-obfs client; it borrows from its message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObfsHello<'a> {
+    /// To be sent back.
+    pub session_id: &'a [u8; SESSION_ID],
+    /// The first payload; never empty.
+    pub payload: &'a [u8],
+}
+
+impl<'a> ObfsHello<'a> {
+    /// Tells the hello of simple-obfs from a real one: by its 28 cipher suites, by what its
+    /// extensions are and in which order, a ticket before the name, and by nothing being left over.
+    pub fn parse(message: &'a [u8]) -> Option<ObfsHello<'a>> {
+        let mut rest = Bytes(message);
+        let version = rest.take(2)?;
+        rest.take(32)?;
+        let session_id = rest.vector8()?.first_chunk::<SESSION_ID>()?;
+        let suites = rest.vector16()?;
+        let compression = rest.vector8()?;
+        if version != [3, 3] || suites.len() != 56 || compression != [0] {
+            return None;
+        }
+        let mut extensions = Bytes(rest.vector16()?);
+        let mut next = |kind| if extensions.u16()? == kind { extensions.vector16() } else { None };
+        let payload = next(extension::SESSION_TICKET)?;
+        next(extension::SERVER_NAME)?;
+        for (kind, length) in TAIL {
+            next(kind).filter(|body| body.len() == length)?;
+        }
+        let whole = extensions.0.is_empty() && rest.0.is_empty() && !payload.is_empty();
+        whole.then_some(ObfsHello { session_id, payload })
+    }
+}
+
+/// Takes records of application data apart.
+#[derive(Default)]
+pub struct Decoder {
+    header: [u8; RECORD_HEADER],
+    filled: usize,
+    /// Bytes of this record that are still to come.
+    left: usize,
+    over: bool,
+}
+
+impl Decoder {
+    /// Takes the next bytes of the client. Their payload is then at the start of `bytes`; says how
+    /// much it is.
+    pub fn decode(&mut self, bytes: &mut [u8]) -> usize {
+        let (mut read, mut written) = (0, 0);
+        while read < bytes.len() && !self.over {
+            if self.left > 0 {
+                let count = self.left.min(bytes.len() - read);
+                bytes.copy_within(read..read + count, written);
+                (read, written, self.left) = (read + count, written + count, self.left - count);
+            } else {
+                self.header[self.filled] = bytes[read];
+                (self.filled, read) = (self.filled + 1, read + 1);
+                if self.filled == RECORD_HEADER {
+                    self.filled = 0;
+                    let [kind, major, _, high, low] = self.header;
+                    self.over = (kind, major) != (APPLICATION_DATA, 3);
+                    self.left = usize::from(u16::from_be_bytes([high, low]));
+                }
+            }
+        }
+        written
+    }
+
+    /// What came was no record: nothing behind it means anything.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+/// The server's hello and its change of cipher: what goes before the first payload.
+const FLIGHT: usize = 96 + 6;
+
+/// Makes records of what is sent to a client.
+pub struct Encoder {
+    /// What the client sees first, until it has seen it.
+    flight: Option<[u8; FLIGHT]>,
+}
+
+impl Encoder {
+    /// Answers a hello with this session id, at this time (Unix, s), with these random bytes.
+    pub fn new(session_id: &[u8; SESSION_ID], time: u32, random: &[u8; 28]) -> Encoder {
+        let mut flight = [0; FLIGHT];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            flight[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&[HANDSHAKE, 3, 1, 0, 0x5b, 2, 0, 0, 0x57, 3, 3]);
+        put(&time.to_be_bytes());
+        put(random);
+        put(&[SESSION_ID as u8]);
+        put(session_id);
+        // One cipher suite, no compression; the length of the extensions is 0 although there are
+        // some: that is how it is.
+        put(&[0xcc, 0xa8, 0, 0, 0, 0xff, 1, 0, 1, 0, 0, 0x17, 0, 0, 0, 0x0b, 0, 2, 1, 0]);
+        put(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]);
+        Encoder { flight: Some(flight) }
+    }
+
+    /// Bytes to be left free before the payload in a buffer of this size.
+    pub const fn room(buffer: usize) -> usize {
+        FLIGHT + (buffer / MAX_RECORD + 1) * RECORD_HEADER
+    }
+
+    /// Makes records of what is at `payload`, behind the room of the buffer; says where they are.
+    pub fn encode(&mut self, buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
+        let (mut from, mut to) = (payload.start, 0);
+        let mut kind = APPLICATION_DATA;
+        if let Some(flight) = self.flight.take() {
+            buffer[..FLIGHT].copy_from_slice(&flight);
+            (kind, to) = (HANDSHAKE, FLIGHT);
+        }
+        while from < payload.end {
+            let count = MAX_RECORD.min(payload.end - from);
+            buffer[to..to + 3].copy_from_slice(&[kind, 3, 3]);
+            // A record is shorter than 64 KiB.
+            buffer[to + 3..to + RECORD_HEADER].copy_from_slice(&(count as u16).to_be_bytes());
+            buffer.copy_within(from..from + count, to + RECORD_HEADER);
+            (from, to) = (from + count, to + RECORD_HEADER + count);
+            kind = APPLICATION_DATA;
+        }
+        0..to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ClientHello, HelloReader, Progress};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A hello as simple-obfs 0.0.5 sends it, header of the record included.
+    fn client_hello(host: &str, payload: &[u8]) -> Vec<u8> {
+        let (host_length, length) = (host.len() as u16, payload.len() as u16);
+        let extensions = 79 + host_length + length;
+        let total = 217 + host_length + length;
+        let mut out = vec![0x16, 3, 1];
+        out.extend((total - 5).to_be_bytes());
+        out.extend([1, 0]);
+        out.extend((total - 9).to_be_bytes());
+        out.extend([3, 3]);
+        out.extend([0x55; 32]);
+        out.push(0x20);
+        out.extend(0..32);
+        out.extend([0, 0x38]);
+        out.extend([0xc0; 56]);
+        out.extend([1, 0]);
+        out.extend(extensions.to_be_bytes());
+        out.extend([0, 0x23]);
+        out.extend(length.to_be_bytes());
+        out.extend(payload);
+        out.extend([0, 0]);
+        out.extend((host_length + 5).to_be_bytes());
+        out.extend((host_length + 3).to_be_bytes());
+        out.push(0);
+        out.extend(host_length.to_be_bytes());
+        out.extend(host.as_bytes());
+        out.extend([0, 0x0b, 0, 4, 3, 1, 0, 2]);
+        out.extend([0, 0x0a, 0, 10, 0, 8, 0, 0x1d, 0, 0x17, 0, 0x19, 0, 0x18]);
+        out.extend([0, 0x0d, 0, 0x20, 0, 0x1e]);
+        out.extend([6; 30]);
+        out.extend([0, 0x16, 0, 0, 0, 0x17, 0, 0]);
+        assert_eq!(out.len(), usize::from(total));
+        out
+    }
+
+    fn message(bytes: &[u8]) -> Vec<u8> {
+        let mut reader = HelloReader::default();
+        assert_eq!(reader.advance(bytes), Progress::Complete);
+        reader.message().to_vec()
+    }
+
+    #[test]
+    fn its_hello_has_a_name_and_the_first_payload() {
+        let payload = vec![0xab; 3000];
+        let message = message(&client_hello("cdn.example.test", &payload));
+        let hello = ObfsHello::parse(&message).unwrap();
+        assert_eq!(hello.payload, payload);
+        assert_eq!((hello.session_id[0], hello.session_id[31]), (0, 31));
+        let name = ClientHello::parse(&message).unwrap().server_name;
+        assert_eq!(name, Some("cdn.example.test"));
+    }
+
+    #[test]
+    fn another_hello_is_none_of_its() {
+        let whole = message(&client_hello("a.test", b"payload"));
+        assert!(ObfsHello::parse(&whole).is_some());
+        assert_eq!(ObfsHello::parse(&message(&client_hello("a.test", b""))), None, "no payload");
+        for end in 0..whole.len() {
+            assert_eq!(ObfsHello::parse(&whole[..end]), None, "cut at {end}");
+        }
+        for (at, why) in [
+            (0, "another version"),
+            (34, "another length of the session id"),
+            (68, "another number of suites"),
+            (125, "another compression"),
+            (130, "another first extension"),
+            (whole.len() - 3, "another last extension"),
+        ] {
+            let mut other = whole.clone();
+            other[at] ^= 4;
+            assert_eq!(ObfsHello::parse(&other), None, "{why}");
+        }
+        let mut longer = whole.clone();
+        longer.push(0);
+        assert_eq!(ObfsHello::parse(&longer), None, "a byte too many");
+    }
+
+    /// Records of these payloads.
+    fn records(payloads: &[Vec<u8>]) -> Vec<u8> {
+        let one = |payload: &Vec<u8>| {
+            let length = (payload.len() as u16).to_be_bytes();
+            [&[0x17, 3, 3], &length[..], payload].concat()
+        };
+        payloads.iter().map(one).collect::<Vec<_>>().concat()
+    }
+
+    fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, bool) {
+        let (mut decoder, mut payload, mut rest) = (Decoder::default(), Vec::new(), bytes);
+        for &cut in cuts.iter().chain([&bytes.len()]) {
+            let (piece, behind) = rest.split_at(cut.min(rest.len()));
+            let mut piece = piece.to_vec();
+            let count = decoder.decode(&mut piece);
+            payload.extend_from_slice(&piece[..count]);
+            rest = behind;
+        }
+        (payload, decoder.is_over())
+    }
+
+    #[test]
+    fn behind_what_is_no_record_nothing_means_anything() {
+        let mut bytes = records(&[b"good".to_vec(), Vec::new(), b" so far".to_vec()]);
+        assert_eq!(decode(&bytes, &[]), (b"good so far".to_vec(), false));
+        bytes.extend([0x15, 3, 3, 0, 2, 1, 0]);
+        bytes.extend(records(&[b"no more".to_vec()]));
+        assert_eq!(decode(&bytes, &[]), (b"good so far".to_vec(), true));
+    }
+
+    #[test]
+    fn the_first_payload_comes_with_the_hello_and_the_rest_in_records() {
+        const BUFFER: usize = 100_000;
+        let room = Encoder::room(BUFFER);
+        let session_id = std::array::from_fn(|index| index as u8);
+        let mut encoder = Encoder::new(&session_id, 0x6543_2100, &[0x77; 28]);
+        let mut encode = |payload: &[u8]| {
+            let mut buffer = vec![0; BUFFER];
+            buffer[room..room + payload.len()].copy_from_slice(payload);
+            let range = encoder.encode(&mut buffer, room..room + payload.len());
+            buffer[range].to_vec()
+        };
+        let payload: Vec<u8> = (0..BUFFER - room).map(|index| index as u8).collect();
+        let first = encode(&payload[..20_000]);
+        assert_eq!(first[..15], [0x16, 3, 1, 0, 0x5b, 2, 0, 0, 0x57, 3, 3, 0x65, 0x43, 0x21, 0]);
+        assert_eq!(first[15..44], [&[0x77; 28][..], &[0x20]].concat());
+        assert_eq!(first[44..76], session_id);
+        let rest = [0xcc, 0xa8, 0, 0, 0, 0xff, 1, 0, 1, 0, 0, 0x17, 0, 0, 0, 0x0b, 0, 2, 1, 0];
+        assert_eq!(first[76..96], rest);
+        assert_eq!(first[96..107], [0x14, 3, 3, 0, 1, 1, 0x16, 3, 3, 0x40, 0]);
+        assert_eq!(first[107..107 + 16_384], payload[..16_384]);
+        let second = &first[107 + 16_384..];
+        assert_eq!(second[..5], [0x17, 3, 3, 0x0e, 0x20]);
+        assert_eq!(decode(second, &[]), (payload[16_384..20_000].to_vec(), false));
+        assert_eq!(decode(&encode(&payload), &[]), (payload, false), "as much as fits");
+    }
+
+    proptest! {
+        #[test]
+        fn cuts_do_not_show(
+            payloads in proptest::collection::vec(
+                proptest::collection::vec(any::<u8>(), 0..300), 0..8),
+            noise in proptest::option::of((0usize..900, any::<u8>())),
+            cuts in proptest::collection::vec(0usize..100, 0..20),
+        ) {
+            let mut bytes = records(&payloads);
+            if let Some((at, byte)) = noise && at < bytes.len() {
+                bytes[at] = byte;
+            }
+            prop_assert_eq!(decode(&bytes, &cuts), decode(&bytes, &[]));
+        }
+
+        #[test]
+        fn a_changed_byte_never_panics(at in 0usize..250, byte: u8, end in 0usize..250) {
+            let mut bytes = message(&client_hello("cdn.example.test", b"payload"));
+            if at < bytes.len() {
+                bytes[at] = byte;
+            }
+            let _ = ObfsHello::parse(&bytes);
+            let _ = ObfsHello::parse(&bytes[..end.min(bytes.len())]);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What an upgrade request asks for, and the value that accepts it (RFC 6455 section 4.2).
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use sha1::{Digest, Sha1};
+
+/// The fields of a request that make a handshake of an upgrade.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Keys<'a> {
+    /// `Sec-WebSocket-Key`
+    pub key: Field<'a>,
+    /// `Sec-WebSocket-Version`
+    pub version: Field<'a>,
+    /// `Sec-WebSocket-Protocol`
+    pub protocol: Field<'a>,
+}
+
+/// A field that may be there once.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Field<'a> {
+    /// It is not there.
+    #[default]
+    Missing,
+    /// It is there.
+    Once(&'a [u8]),
+    /// It is there more than once.
+    Again,
+}
+
+impl<'a> Field<'a> {
+    /// It is there once more.
+    pub fn add(&mut self, value: &'a [u8]) {
+        *self = match self {
+            Field::Missing => Field::Once(value),
+            Field::Once(_) | Field::Again => Field::Again,
+        };
+    }
+}
+
+/// A handshake that can be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake<'a> {
+    /// simple-obfs in its http mode: it names no version, and what follows the head is payload.
+    Obfs {
+        /// 16 bytes in either of base64's alphabets.
+        key: &'a str,
+    },
+    /// RFC 6455.
+    WebSocket {
+        /// 16 bytes in base64.
+        key: &'a str,
+        /// `Sec-WebSocket-Protocol`, where it is payload in disguise rather than a list of
+        /// protocols: v2ray's early data.
+        early_data: Option<&'a str>,
+    },
+}
+
+impl<'a> Handshake<'a> {
+    /// The handshake of an upgrade request, `has_body` with a body. None: it is not one that any
+    /// client of these would send.
+    pub fn of(keys: &Keys<'a>, has_body: bool) -> Option<Handshake<'a>> {
+        let Field::Once(key) = keys.key else { return None };
+        let key = std::str::from_utf8(key).ok()?;
+        match (keys.version, keys.protocol) {
+            (Field::Missing, Field::Missing) if is_key(key, &[STANDARD, URL_SAFE]) => {
+                Some(Handshake::Obfs { key })
+            }
+            (Field::Once(b"13"), protocol) if !has_body && is_key(key, &[STANDARD]) => {
+                let early_data = match protocol {
+                    Field::Once(protocol) => {
+                        let text = std::str::from_utf8(protocol).ok();
+                        text.filter(|text| early_data(text).is_some())
+                    }
+                    Field::Missing | Field::Again => None,
+                };
+                Some(Handshake::WebSocket { key, early_data })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// 16 bytes, as a client that follows the book writes them.
+fn is_key(key: &str, engines: &[GeneralPurpose]) -> bool {
+    key.len() == 24
+        && engines.iter().any(|engine| engine.decode(key).is_ok_and(|key| key.len() == 16))
+}
+
+/// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, mostly without
+/// padding. None: there is none in it.
+pub fn early_data(protocol: &str) -> Option<Vec<u8>> {
+    const CONFIG: GeneralPurposeConfig =
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    const ENGINE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
+    ENGINE.decode(protocol).ok().filter(|data| !data.is_empty())
+}
+
+/// What `Sec-WebSocket-Accept` says to a key.
+pub fn accept_value(key: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 6455 section 1.3.
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    fn keys<'a>(key: &'a str, version: &'a str, protocol: &'a str) -> Keys<'a> {
+        let field = |value: &'a str| match value {
+            "" => Field::Missing,
+            value => Field::Once(value.as_bytes()),
+        };
+        Keys { key: field(key), version: field(version), protocol: field(protocol) }
+    }
+
+    fn websocket<'a>(early_data: Option<&'a str>) -> Option<Handshake<'a>> {
+        Some(Handshake::WebSocket { key: KEY, early_data })
+    }
+
+    #[test]
+    fn the_key_of_the_rfc_has_the_value_of_the_rfc() {
+        assert_eq!(accept_value(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn the_version_tells_websocket_from_obfs() {
+        let of = |keys: &Keys<'static>| Handshake::of(keys, false);
+        assert_eq!(of(&keys(KEY, "13", "")), websocket(None));
+        assert_eq!(of(&keys(KEY, "", "")), Some(Handshake::Obfs { key: KEY }));
+        let url = "__79-ywqLyotLi8wMTIzNA==";
+        assert_eq!(of(&keys(url, "", "")), Some(Handshake::Obfs { key: url }));
+        assert_eq!(Handshake::of(&keys(KEY, "", ""), true), Some(Handshake::Obfs { key: KEY }));
+    }
+
+    #[test]
+    fn what_no_client_sends_is_no_handshake() {
+        let none = |keys: &Keys<'_>| assert_eq!(Handshake::of(keys, false), None, "{keys:?}");
+        none(&keys("", "13", ""));
+        none(&keys("", "", ""));
+        none(&keys(KEY, "8", ""));
+        none(&keys(KEY, "13, 8", ""));
+        none(&keys("dGhlIHNhbXBsZSBub25jZQ", "13", ""));
+        none(&keys("dGhlIHNhbXBsZSBub25jZT==", "13", ""));
+        none(&keys("dGhlIHNhbXBsZSBub25jZSE=", "13", ""));
+        none(&keys("not base64 of anything!!", "", ""));
+        none(&keys("__79-ywqLyotLi8wMTIzNA==", "13", ""));
+        none(&keys(KEY, "", "aGVsbG8"));
+        none(&Keys { key: Field::Again, ..keys("", "13", "") });
+        none(&Keys { version: Field::Again, ..keys(KEY, "", "") });
+        assert_eq!(Handshake::of(&keys(KEY, "13", ""), true), None, "a body");
+    }
+
+    #[test]
+    fn early_data_is_told_from_a_list_of_protocols() {
+        let of = |protocol: &'static str| Handshake::of(&keys(KEY, "13", protocol), false);
+        assert_eq!(of("_-hlbGxv"), websocket(Some("_-hlbGxv")));
+        assert_eq!(early_data("_-hlbGxv").as_deref(), Some(&b"\xff\xe8ello"[..]));
+        assert_eq!(early_data("aGk").as_deref(), Some(&b"hi"[..]));
+        assert_eq!(early_data("aGk=").as_deref(), Some(&b"hi"[..]));
+        assert_eq!(of("chat, superchat"), websocket(None));
+        let again = Keys { protocol: Field::Again, ..keys(KEY, "13", "") };
+        assert_eq!(Handshake::of(&again, false), websocket(None));
+    }
+}

@@ -1,0 +1,124 @@
+//! A flow that changes its bytes on the way: what that adds to a copy.
+
+use std::future::{Future, poll_fn};
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::super::coding::Coding;
+use super::super::pool::Pool;
+use super::{Broken, Flow};
+use crate::proto::websocket::Replies;
+use crate::sys::Stream;
+use crate::timers::Watch;
+
+/// From the answer that everything was read to the close: as long as v2ray's own server waits after
+/// its upstream has ended.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Flow {
+    /// A flow that changes its bytes on the way.
+    pub fn coded(pool: &Rc<Pool>, coding: Coding) -> Flow {
+        let mut flow = Flow::new(pool, Vec::new());
+        flow.coding = Some(Box::new(coding));
+        flow
+    }
+
+    /// Takes bytes that were read from the source elsewhere. They are changed in place.
+    pub fn receive(&mut self, bytes: &mut [u8]) {
+        debug_assert!(self.coding.as_ref().is_none_or(|coding| coding.room() == 0));
+        let range = self.apply(bytes, bytes.len());
+        self.push(&bytes[range]);
+    }
+
+    /// Bytes to be left free in the buffer before those that are read.
+    pub(super) fn room(&self) -> usize {
+        self.coding.as_ref().map_or(0, |coding| coding.room())
+    }
+
+    /// Something is to be written that the source has no part in.
+    pub(super) fn is_due(&self) -> bool {
+        self.coding.as_ref().is_some_and(|coding| coding.is_due())
+    }
+
+    /// Changes what was read into the buffer; says where the bytes are that are to be written.
+    pub(super) fn apply(&mut self, buffer: &mut [u8], read: usize) -> Range<usize> {
+        let Some(coding) = &mut self.coding else { return 0..read };
+        let range = coding.apply(buffer, read);
+        self.ended |= coding.is_over();
+        range
+    }
+
+    /// Has what is due written before anything that is read. True: there was something.
+    pub(super) fn push_due(&mut self) -> bool {
+        let Some(coding) = self.coding.as_mut().filter(|coding| coding.is_due()) else {
+            return false;
+        };
+        let mut due = Vec::new();
+        coding.take_due(&mut due);
+        self.ended |= coding.is_over();
+        self.push(&due);
+        true
+    }
+
+    /// The source has ended.
+    pub(super) fn end(&mut self) {
+        if let Some(coding) = &mut self.coding {
+            coding.end();
+            self.push_due();
+        }
+        self.ended = true;
+    }
+
+    /// The destination is still to be told by a frame that this is the end.
+    pub(super) fn has_last_word(&self) -> bool {
+        self.coding.as_ref().is_some_and(|coding| coding.last_word().is_some())
+    }
+
+    /// Tells it, when it has read everything before and had the time to do something with it: a
+    /// client of v2ray drops what it has not passed on yet when the close arrives. Returns early
+    /// when the client closes first.
+    pub(super) async fn say_last_word(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+        let answered = |replies: &Replies| replies.are_answered();
+        self.replying_until(to, watch, std::future::pending(), answered).await?;
+        self.replying_until(to, watch, monoio::time::sleep(GRACE), |_| false).await?;
+        if let Some(replies) = self.coding.as_ref().and_then(|coding| coding.last_word()) {
+            replies.borrow_mut().end();
+        }
+        self.push_due();
+        self.flush(to, watch).await
+    }
+
+    /// Sends what is due until the time is over, the condition holds, or the last word was said.
+    async fn replying_until(
+        &mut self,
+        to: &Stream,
+        watch: &Watch,
+        time: impl Future<Output = ()>,
+        enough: impl Fn(&Replies) -> bool,
+    ) -> Result<(), Broken> {
+        let mut time = pin!(time);
+        while self.has_last_word() {
+            let done = poll_fn(|cx| {
+                let Some(replies) = self.coding.as_ref().and_then(|coding| coding.last_word())
+                else {
+                    return Poll::Ready(true);
+                };
+                match &*replies.borrow() {
+                    replies if replies.are_due() => Poll::Ready(false),
+                    replies if enough(replies) => Poll::Ready(true),
+                    _ => time.as_mut().poll(cx).map(|()| true),
+                }
+            })
+            .await;
+            if done {
+                break;
+            }
+            self.push_due();
+            self.flush(to, watch).await?;
+        }
+        Ok(())
+    }
+}
