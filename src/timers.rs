@@ -100,6 +100,11 @@ impl Timers {
         })
     }
 
+    /// Ticks so far. Wraps after 6.8 years.
+    pub fn now(&self) -> u32 {
+        self.now.get()
+    }
+
     /// Watches a client's stream; the limit starts now.
     pub fn watch(self: &Rc<Self>, client: &Rc<Stream>, limit: Duration, expiry: Expiry) -> Watch {
         let now = self.now.get();
@@ -364,7 +369,7 @@ impl Drop for Stall<'_> {
 
 /// Whole ticks that are at least as long as the limit: one more than it divides into, because the
 /// current tick has partly passed.
-fn ticks(limit: Duration) -> u32 {
+pub fn ticks(limit: Duration) -> u32 {
     let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
     // Half the range keeps relative comparisons right; it is 3.4 years.
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)

@@ -242,7 +242,7 @@ impl Connection {
                 }
             }
             Job::Send { left } => {
-                let sent = source.send(&self.stream, *left)?;
+                let sent = source.send(&self.stream, *left, 0)?;
                 *left -= sent as u64;
                 if *left == 0 {
                     self.stream.shutdown(Shutdown::Write)?;

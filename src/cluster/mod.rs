@@ -38,6 +38,11 @@ impl Cluster {
         *self.endpoints.borrow_mut() = addresses.iter().cloned().map(Rc::new).collect();
     }
 
+    /// The endpoint whose turn it is, for those who do not connect. None: there is none.
+    pub fn pick(&self) -> Option<Rc<Address>> {
+        self.candidates().next()
+    }
+
     /// The endpoints to try for one connection, in order: round robin, each another one while there
     /// are others.
     fn candidates(&self) -> impl Iterator<Item = Rc<Address>> + use<> {

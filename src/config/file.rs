@@ -48,6 +48,7 @@ pub(super) enum ProtocolWord {
     Tcp,
     Http,
     Tls,
+    Udp,
 }
 
 /// `[[listener]]`
@@ -64,7 +65,9 @@ pub(super) struct Listener {
     pub(super) max_connections: Field<u64>,
     pub(super) idle_timeout: Field<Duration>,
     pub(super) half_closed_timeout: Field<Duration>,
-    /// `protocol = "tcp"` only.
+    /// `protocol = "udp"` only.
+    pub(super) max_sessions: Field<u64>,
+    /// `protocol = "tcp"` and `"udp"`.
     pub(super) cluster: Field<String>,
     /// `protocol = "http"` only.
     pub(super) http: Http,
@@ -285,11 +288,15 @@ impl AccessLog {
 
 impl Listener {
     fn read(mut table: Table<'_>) -> Listener {
-        let protocols =
-            [("tcp", ProtocolWord::Tcp), ("http", ProtocolWord::Http), ("tls", ProtocolWord::Tls)];
+        let protocols = [
+            ("tcp", ProtocolWord::Tcp),
+            ("http", ProtocolWord::Http),
+            ("tls", ProtocolWord::Tls),
+            ("udp", ProtocolWord::Udp),
+        ];
         let name = table.string("name");
         let listen = table.strings("listen", true);
-        let protocol = table.word("protocol", &protocols, &["udp"]);
+        let protocol = table.word("protocol", &protocols, &[]);
         let tls = table.tables("tls", "[[listener.tls]]");
         let mut listener = Listener {
             span: table.span,
@@ -303,7 +310,7 @@ impl Listener {
                 "protocol",
                 protocol,
                 "\"tcp\" hands every byte to a cluster, \"http\" serves a site, \"tls\" goes by \
-                 name",
+                 name, \"udp\" is for datagrams",
             ),
             access_log: AccessLog::read(&mut table, "[listener.access_log]"),
             backlog: table.integer("backlog", 1..=65535, "it is the length of the accept queue"),
@@ -317,19 +324,15 @@ impl Listener {
             ),
             idle_timeout: table.duration("idle_timeout"),
             half_closed_timeout: table.duration("half_closed_timeout"),
+            max_sessions: table.integer("max_sessions", 1..=u64::MAX, "the default is 65536"),
             cluster: table.string("cluster"),
             http: Http::read(&mut table),
             hello_timeout: table.duration("hello_timeout"),
             tls: tls.into_iter().map(TlsRule::read).collect(),
             complete: true,
         };
-        listener.complete = table.finish(&[
-            "proxy_protocol",
-            "allow",
-            "deny",
-            "max_connections_per_ip",
-            "max_sessions",
-        ]);
+        listener.complete =
+            table.finish(&["proxy_protocol", "allow", "deny", "max_connections_per_ip"]);
         listener
     }
 }

@@ -139,6 +139,8 @@ pub enum Protocol {
     Http(Http),
     /// TLS, by the name that is asked for; nothing is decrypted.
     Tls(Tls),
+    /// Every datagram to a cluster.
+    Udp(Udp),
 }
 
 /// Limits of a relay.
@@ -157,6 +159,17 @@ pub struct Tcp {
     pub cluster: ClusterId,
     /// When they end without a word.
     pub timeouts: RelayTimeouts,
+}
+
+/// `protocol = "udp"`
+#[derive(Debug)]
+pub struct Udp {
+    /// Where datagrams go; its endpoints are IP addresses.
+    pub cluster: ClusterId,
+    /// A session ends when neither side has sent for this long. Default 5 min.
+    pub idle_timeout: Duration,
+    /// Sessions at once, shared out evenly to the workers, 1 at least. Default 65536.
+    pub max_sessions: usize,
 }
 
 /// `protocol = "http"`

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -18,6 +18,7 @@ use crate::worker::Socket;
 /// All sockets, by worker.
 pub(super) struct Bound {
     workers: Vec<Vec<Socket>>,
+    datagrams: Vec<Vec<(usize, UdpSocket)>>,
     /// Listener and address as it was bound: a port 0 is a number by now.
     addresses: Vec<(usize, Address)>,
     paths: Vec<PathBuf>,
@@ -30,6 +31,7 @@ pub(super) struct Bound {
 pub(super) fn bind(config: &Config, workers: usize) -> Result<Bound, Error> {
     let mut bound = Bound {
         workers: (0..workers).map(|_| Vec::new()).collect(),
+        datagrams: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
         paths: Vec::new(),
     };
@@ -53,6 +55,9 @@ impl Bound {
         address: &Address,
         gate: Option<&Arc<Gate>>,
     ) -> io::Result<()> {
+        if let (Protocol::Udp(_), Address::Ip(ip)) = (&config.protocol, address) {
+            return self.add_udp(listener, *ip);
+        }
         let sockets = match address {
             Address::Ip(ip) => bind_ip(*ip, config, self.workers.len())?,
             Address::Unix(path) => {
@@ -78,6 +83,24 @@ impl Bound {
         Ok(())
     }
 
+    fn add_udp(&mut self, listener: usize, ip: SocketAddr) -> io::Result<()> {
+        // As with TCP: a socket without SO_REUSEPORT finds out whether anybody is there.
+        drop(sys::bind_udp(ip, false)?);
+        let mut shown = ip;
+        for worker in &mut self.datagrams {
+            let socket = sys::bind_udp(shown, true)?;
+            shown = socket.local_addr()?;
+            worker.push((listener, socket));
+        }
+        self.addresses.push((listener, Address::Ip(shown)));
+        Ok(())
+    }
+
+    /// Hands over one worker's UDP sockets.
+    pub(super) fn take_datagrams(&mut self, worker: usize) -> Vec<(usize, UdpSocket)> {
+        std::mem::take(&mut self.datagrams[worker])
+    }
+
     /// Hands over one worker's sockets.
     pub(super) fn take(&mut self, worker: usize) -> Vec<Socket> {
         std::mem::take(&mut self.workers[worker])
@@ -91,6 +114,7 @@ impl Bound {
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Http(_) => "http",
                 Protocol::Tls(_) => "tls",
+                Protocol::Udp(_) => "udp",
             };
             tracing::info!(
                 "listening name={} protocol={protocol} address={address}",
@@ -160,7 +184,7 @@ fn options(config: &Listener, reuse_port: bool) -> Listen {
 fn advice(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Ip(_), io::ErrorKind::AddrInUse) => {
-            "another process (`ss -ltnp` shows which) or another listener of \
+            "another process (`ss -lntup` shows which) or another listener of \
              this configuration listens there: stop it, or choose another port"
         }
         (Address::Ip(_), io::ErrorKind::PermissionDenied) => {

@@ -104,6 +104,8 @@ impl Crew {
                 cpu: seat.cpu,
                 config: Arc::clone(config),
                 sockets: bound.take(index),
+                datagrams: bound.take_datagrams(index),
+                workers: self.len(),
                 recorder: writer.recorder(),
                 max_pipes,
                 balance,

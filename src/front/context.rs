@@ -68,6 +68,43 @@ impl Context {
         self.date.get()
     }
 
+    /// Writes one access record of a listener; `fill` says what is known beyond listener, client
+    /// and time.
+    pub(super) fn record<'a>(
+        &'a self,
+        listener: usize,
+        client: &'a Address,
+        start: Moment,
+        fill: impl FnOnce(&mut Record<'a>),
+    ) {
+        let listener = &self.config.listeners[listener];
+        let Some(sink) = listener.access_log else { return };
+        let mut record = Record {
+            start: start.wall,
+            listener: &listener.name,
+            protocol: "tcp",
+            client,
+            method: None,
+            host: None,
+            path: None,
+            status: None,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            duration: start.instant.elapsed(),
+            connect: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            relay: Relay::None,
+            end: End::Done,
+        };
+        fill(&mut record);
+        let format = &self.config.access_logs[sink].format;
+        if let Some(recorder) = &mut *self.recorder.borrow_mut() {
+            recorder.record(sink, format, &record);
+        }
+    }
+
     /// Hands records over to their writer. Called once a tick.
     pub fn flush_records(&self) {
         if let Some(recorder) = &mut *self.recorder.borrow_mut() {
@@ -254,8 +291,12 @@ impl Accepted {
                 let half_closed = timeouts.half_closed;
                 relay::run(&self.client, &lease.stream, up, down, watch, half_closed).await
             }
-            Fired::Drained => End::Drain,
-            Fired::TimedOut | Fired::ClientReset | Fired::UpstreamReset => End::Idle,
+            // Not a clean end: neither side has said all.
+            fired => {
+                self.client.reset_on_close();
+                lease.stream.reset_on_close();
+                if fired == Fired::Drained { End::Drain } else { End::Idle }
+            }
         };
         watch.set_upstream(None);
         end
@@ -263,32 +304,7 @@ impl Accepted {
 
     /// Writes one access record; `fill` says what is known beyond listener, client and time.
     pub fn record<'a>(&'a self, start: Moment, fill: impl FnOnce(&mut Record<'a>)) {
-        let listener = self.listener();
-        let Some(sink) = listener.access_log else { return };
-        let mut record = Record {
-            start: start.wall,
-            listener: &listener.name,
-            protocol: "tcp",
-            client: &self.address,
-            method: None,
-            host: None,
-            path: None,
-            status: None,
-            route: None,
-            cluster: None,
-            endpoint: None,
-            duration: start.instant.elapsed(),
-            connect: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            relay: Relay::None,
-            end: End::Done,
-        };
-        fill(&mut record);
-        let format = &self.context.config.access_logs[sink].format;
-        if let Some(recorder) = &mut *self.context.recorder.borrow_mut() {
-            recorder.record(sink, format, &record);
-        }
+        self.context.record(self.listener, &self.address, start, fill);
     }
 
     /// The name of a cluster.

@@ -7,6 +7,7 @@
 //! | `http` | the site: requests read, routed and answered; upgrades handed over |
 //! | `answer` | the answers of the site |
 //! | `tunnel` | an upgrade: the handshake, then the same relay |
+//! | `udp` | datagrams: a socket of its own for each client |
 //! | `tls` | TLS by the name it asks for, and simple-obfs that looks like it |
 
 mod answer;
@@ -16,9 +17,11 @@ mod linger;
 mod tcp;
 mod tls;
 mod tunnel;
+mod udp;
 mod unsent;
 
 pub use context::{Accepted, Context, Gate, Load, Place};
+pub use udp::{Udp, start_udp};
 
 use crate::config::Protocol;
 
@@ -29,5 +32,7 @@ pub fn spawn(conn: Accepted) {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
         Protocol::Tls(_) => drop(monoio::spawn(tls::serve(conn))),
+        // It has no connections.
+        Protocol::Udp(_) => {}
     }
 }

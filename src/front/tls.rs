@@ -42,7 +42,8 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         }
     };
 
-    // 2. An upstream.
+    // 2. An upstream. On a listener of a site the connection counted as idle so far.
+    watch.set_idle(false);
     watch.restart(tls.timeouts.idle, Expiry::Both);
     let lease = match Box::pin(conn.connect(asked.rule.cluster)).await {
         Ok(lease) => lease,
@@ -119,6 +120,12 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
             Err(_) => return Err(Refused::from(End::ClientReset)),
         }
     }
+    // Cut off as it came: there is nothing to be relayed.
+    match watch.fired() {
+        Fired::No => {}
+        Fired::Drained => return Err(Refused::from(End::Drain)),
+        _ => return Err(Refused::from(End::HeadTimeout)),
+    }
     match progress {
         Progress::Refused => Err(Refused::from(End::BadRequest)),
         Progress::Incomplete | Progress::Complete => Ok(hello),
@@ -134,7 +141,8 @@ impl Hello {
     ) -> Result<(Asked<'c>, Flow, Flow), Refused> {
         let pool = &conn.context.pool;
         let message = self.reader.message();
-        let hello = ClientHello::parse(message).ok_or(Refused::from(End::BadRequest))?;
+        // One that cannot be read asks for nobody we know: whoever has every other name may say so.
+        let hello = ClientHello::parse(message).unwrap_or_default();
         let name = hello.server_name.map(str::to_owned);
         let obfs = self.reader.whole_record().zip(ObfsHello::parse(message));
         let Some(rule) = route::find_tls(tls, &hello, obfs.is_some()) else {

@@ -110,6 +110,13 @@ impl Coding {
     /// yet.
     pub(super) fn last_word(&self) -> Option<&Rc<RefCell<Replies>>> {
         let Coding::ToWebSocket { replies } = self else { return None };
-        (!replies.borrow().have_ended()).then_some(replies)
+        replies.borrow().can_end().then_some(replies)
+    }
+
+    /// The destination takes no more, and so the source is not read any more.
+    pub(super) fn abandon(&mut self) {
+        if let Coding::FromWebSocket { replies, .. } = self {
+            replies.borrow_mut().abandon();
+        }
     }
 }

@@ -88,7 +88,13 @@ pub async fn run(
         }
     };
     let result = {
-        let up = pin!(async { judge(up.run(client, upstream, watch).await, Side::Client) });
+        let up = pin!(async {
+            let result = up.run(client, upstream, watch).await;
+            if result.is_err() {
+                up.abandon();
+            }
+            judge(result, Side::Client)
+        });
         let down = pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
         both(up, down).await.and_then(|()| refused.get().map_or(Ok(()), Err))
     };

@@ -4,13 +4,14 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::net::sockopt;
 use rustix::net::{
     self, AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
 };
 
+use super::options::set_int;
 use super::stream::set_keepalive;
 use super::{Address, Errno, Keepalive};
 
@@ -86,24 +87,9 @@ fn prepare(socket: &OwnedFd, options: Listen) -> io::Result<()> {
         set_keepalive(socket.as_fd(), keepalive)?;
     }
     if options.fast_open {
-        set_fast_open(socket, options.backlog)?;
+        set_int(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, options.backlog)?;
     }
     Ok(())
-}
-
-fn set_fast_open(socket: &OwnedFd, queue: i32) -> io::Result<()> {
-    let value: libc::c_int = queue;
-    // SAFETY: the pointer and the length are those of `value`, which lives until the call returns.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_FASTOPEN,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn to_address(address: SocketAddrAny) -> Address {

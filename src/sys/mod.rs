@@ -11,11 +11,13 @@
 mod address;
 mod limits;
 mod listen;
+mod options;
 mod outbox;
 mod pipe;
 mod random;
 mod stream;
 mod turns;
+mod udp;
 
 pub use address::Address;
 pub use limits::{file_limit, raise_file_limit};
@@ -25,6 +27,7 @@ pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use random::random_bytes;
 pub use stream::{Connect, Keepalive, Stream};
 pub use turns::Turns;
+pub use udp::{Batch, MAX_PAYLOAD, MAX_SEGMENTS, Offload, Received, UdpSocket, bind_udp};
 
 /// The error of a system call: small, `Copy`, compared without formatting.
 pub type Errno = rustix::io::Errno;

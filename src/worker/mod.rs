@@ -6,7 +6,7 @@ mod accept;
 mod balance;
 mod driver;
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -16,7 +16,7 @@ use core_affinity::CoreId;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::front::{Context, Gate};
+use crate::front::{self, Context, Gate};
 use crate::observe::access_log::Recorder;
 use crate::relay::Pool;
 use crate::sys::{Address, Outbox, Turns};
@@ -66,6 +66,10 @@ pub struct Setup {
     pub config: Arc<Config>,
     /// Its listening sockets.
     pub sockets: Vec<Socket>,
+    /// Its UDP sockets, each with its listener's position in the configuration.
+    pub datagrams: Vec<(usize, UdpSocket)>,
+    /// How many workers there are.
+    pub workers: usize,
     /// Where its records go.
     pub recorder: Recorder,
     /// Pipes it may have open at once.
@@ -123,6 +127,14 @@ async fn serve(setup: Setup, running: Running) {
             return;
         }
     };
+    let udp = match front::start_udp(&context, setup.datagrams, setup.workers) {
+        Ok(udp) => udp,
+        Err(error) => {
+            let error = Error::start("cannot use a UDP socket", error, "");
+            let _ = setup.started.send(Err(error));
+            return;
+        }
+    };
     let _ = setup.started.send(Ok(running));
     drop(setup.started);
 
@@ -130,6 +142,7 @@ async fn serve(setup: Setup, running: Running) {
     while stop.is_none_or(|stop: Instant| stop.elapsed() < LAST_WORDS) {
         monoio::time::sleep(TICK).await;
         context.timers.tick();
+        udp.iter().for_each(|udp| udp.tick());
         context.update_date();
         context.flush_records();
         // A connection that was accepted as the word to drain came still has its task to start.
@@ -152,6 +165,8 @@ async fn serve(setup: Setup, running: Running) {
             break;
         }
     }
+    udp.iter().for_each(|udp| udp.end_all());
+    context.flush_records();
     drop(context.recorder.take());
 }
 

@@ -77,6 +77,8 @@ impl Worker {
             cpu: None,
             config,
             sockets: vec![socket],
+            datagrams: Vec::new(),
+            workers: 1,
             recorder: writer.recorder(),
             max_pipes: 64,
             balance,

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::chains::{MIB, four_transfers};
-use crate::support::{Ringgate, SHORT, Socks, Web, l4, site, ss_server, wait_for};
+use crate::support::{LONG, Ringgate, SHORT, Socks, Web, l4, site, ss_server, wait_for};
 
 /// A kind of client and what it is served by.
 struct Disguise {
@@ -100,16 +100,18 @@ impl Disguise {
 
         // 3. The client is killed in the middle of a download.
         let other = Socks::start(front, self.plugin);
-        let _download = other.begins_download(&web, 50 * MIB);
+        let _download = other.begins_download(&web, 100 * MIB);
         drop(other);
         self.tunnels(&gate, 55);
         wait_for("its sockets are closed", SHORT, || (gate.sockets() <= sockets).then_some(()));
 
-        // 4. The server is.
-        let mut download = socks.begins_download(&web, 50 * MIB);
+        // 4. The server is, in the middle of a download and of an upload.
+        let mut download = socks.begins_download(&web, 100 * MIB);
+        let mut upload = socks.begins_upload(&web, 100 * MIB);
         drop(server);
-        assert!(!download.ends_well(SHORT), "a download without a server has ended well");
-        self.tunnels(&gate, 56);
+        assert!(!download.ends_well(LONG), "a download without a server has ended well");
+        assert!(!upload.ends_well(LONG), "an upload without a server has ended well");
+        self.tunnels(&gate, 57);
         wait_for("its sockets are closed", SHORT, || (gate.sockets() <= sockets).then_some(()));
     }
 

@@ -24,5 +24,6 @@ mod relay;
 mod support;
 mod terminate;
 mod tls;
+mod udp;
 mod upgrade;
 mod upgrade_refused;

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{
-    Echo, HttpClient, Named, Ringgate, UPGRADE, Upstream, bytes, connect, expect_closed,
-    expect_end, expect_silence, free_port, read_until, run, send_slowly, stream_site,
+    Echo, HttpClient, Named, Ringgate, SHORT, UPGRADE, Upstream, bytes, connect, expect_closed,
+    expect_end, expect_silence, free_port, read_until, run, send_slowly, stream_site, wait_for,
 };
 
 const TERMINATE: &str = "tunnel = \"terminate\"";
@@ -171,6 +171,32 @@ fn a_client_that_leaves_before_it_is_told_the_end_holds_nothing_up() {
         client.stream.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, SERVER_CLOSE);
         gate.record();
+    }
+}
+
+#[test]
+fn an_upstream_that_breaks_during_an_upload_is_a_reset_and_nothing_is_left() {
+    // With what was not read the upstream's end is a reset; with nothing unread it shows as one as
+    // soon as more is sent.
+    for unread in [true, false] {
+        let (gate, upstream) = start("");
+        let sockets = gate.sockets();
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(UPGRADE);
+        client.response();
+        let mut behind = upstream.accept();
+        client.send(frame(0x82, b"first"));
+        assert_eq!(read_until(&mut behind, b"first"), b"first");
+        if unread {
+            client.send(frame(0x82, &[7; 5000]));
+            behind.peek(&mut [0; 10]).unwrap();
+        }
+        drop(behind);
+        // The client goes on, and never answers a ping.
+        let chunk = frame(0x82, &[8; 10_000]);
+        wait_for("the client is cut off", SHORT, || client.stream.write_all(&chunk).err());
+        wait_for("its sockets are closed", SHORT, || (gate.sockets() <= sockets).then_some(()));
+        assert_eq!(gate.record().end(), "upstream_reset", "unread: {unread}");
     }
 }
 

@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::support::{
-    Echo, HttpClient, Named, Ringgate, Socks, TlsSite, Upstream, Web, bytes, connect,
+    Echo, HttpClient, Named, Ringgate, SHORT, Socks, TlsSite, Upstream, Web, bytes, connect,
     expect_closed, expect_silence, obfs_tls_server, require, run, send_slowly, ss_server,
 };
 
@@ -254,6 +256,32 @@ fn a_first_byte_tells_tls_from_the_site_on_one_port() {
     let mut name = [0; 6];
     client.read_exact(&mut name).unwrap();
     assert_eq!(&name, b"secure");
+}
+
+#[test]
+fn tls_behind_a_site_goes_on_while_it_drains() {
+    let echo = Echo::start();
+    let config = format!(
+        "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         [[listener.host]]\nroute = [{{ prefix = \"/\", respond = {{ body = \"x\" }} }}]\n\
+         [[listener.tls]]\ncluster = \"echo\"\n[cluster.echo]\nendpoints = [\"{}\"]\n",
+        echo.address()
+    );
+    let mut gate = Ringgate::start(&config);
+    let mut client = gate.connect("edge");
+    let hello = client_hello(Some("example.test"), &[], 0);
+    let mut echoed = vec![0; hello.len()];
+    client.write_all(&hello).unwrap();
+    client.read_exact(&mut echoed).unwrap();
+    assert!(echoed == hello);
+    gate.signal(Signal::TERM);
+    expect_silence(&mut client, Duration::from_millis(200));
+    client.write_all(b"still there").unwrap();
+    client.read_exact(&mut echoed[..11]).unwrap();
+    assert_eq!(&echoed[..11], b"still there");
+    drop(client);
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    assert_eq!(gate.record().end(), "client");
 }
 
 #[test]

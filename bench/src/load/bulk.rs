@@ -67,7 +67,11 @@ pub(crate) fn run_counting(
     load: &Load,
     arrived: Option<&AtomicU64>,
 ) -> io::Result<Outcome> {
-    let mut flow = Flow::new(load.send, load.copy)?;
+    let send = if target.framed { Send::Frames } else { load.send };
+    let mut flow = Flow::new(send, load.copy)?;
+    if load.bytes.is_some() && target.framed {
+        return Err(io::Error::other("payload in frames is timed, not counted"));
+    }
     if load.bytes.is_some() {
         let meter = Meter::start(target)?;
         flow.open(target, load.direction, load.connections, load.bytes)?;
@@ -108,6 +112,8 @@ struct Lane {
     /// Bytes still to be moved; out of reach in a timed run.
     left: u64,
     counted: bool,
+    /// What is moved has headers in it, which the other end does not count.
+    framed: bool,
     over: bool,
 }
 
@@ -144,8 +150,8 @@ impl Flow {
             stream.set_nonblocking(true)?;
             self.poller.add(&stream, self.lanes.len(), wanted)?;
             let left = quota.checked_sub(moved).ok_or_else(too_much)?;
-            let counted = bytes.is_some();
-            self.lanes.push(Lane { stream, direction, moved, left, counted, over: false });
+            let (counted, framed) = (bytes.is_some(), target.framed);
+            self.lanes.push(Lane { stream, direction, moved, left, counted, framed, over: false });
             self.moved += moved;
             self.open_lanes += 1;
         }
@@ -171,7 +177,7 @@ impl Flow {
     fn turn(&mut self, key: usize) -> io::Result<()> {
         let lane = &mut self.lanes[key];
         let moved = match lane.direction {
-            Direction::Up => self.source.send(&lane.stream, lane.left),
+            Direction::Up => self.source.send(&lane.stream, lane.left, lane.moved),
             Direction::Down => rustix::net::recv(&lane.stream, &mut self.buffer[..], self.discard)
                 .map(|(_, length)| length),
         };
@@ -210,14 +216,14 @@ impl Flow {
                 let message = format!("connection {key} never ended, it stands at {moved} bytes");
                 return Err(io::Error::other(message));
             }
-            if lane.direction == Direction::Up && !lane.over {
+            if lane.direction == Direction::Up && !lane.over && !lane.framed {
                 lane.stream.shutdown(Shutdown::Write)?;
             }
         }
         let deadline = Instant::now() + STEP_TIMEOUT;
         for (key, lane) in self.lanes.into_iter().enumerate() {
             // A download has been cut off, or its end has been seen.
-            if lane.direction == Direction::Up {
+            if lane.direction == Direction::Up && !lane.framed {
                 lane.confirm(deadline).map_err(while_doing(format!("connection {key}")))?;
             }
         }

@@ -26,6 +26,9 @@ pub(crate) struct Target {
     /// Ask for a WebSocket upgrade on this path first, as simple-obfs does
     #[arg(long)]
     pub(crate) path: Option<String>,
+    /// Ask as RFC 6455 has it, and put what is sent into frames as v2ray-plugin does
+    #[arg(long, requires = "path")]
+    pub(crate) framed: bool,
     /// Host named in the upgrade request
     #[arg(long, default_value = "live.example.com")]
     pub(crate) host: String,
@@ -74,10 +77,43 @@ pub(crate) fn dial(target: &Target, command: &[u8]) -> io::Result<Dialled> {
         stream.write_all(command)?;
         return Ok(Dialled { stream, early: Vec::new() });
     };
-    stream.write_all(&upgrade_request(path, &target.host, command))?;
+    let request = match target.framed {
+        true => websocket_request(path, &target.host),
+        false => upgrade_request(path, &target.host, command),
+    };
+    stream.write_all(&request)?;
     let early = read_switching_protocols(&mut stream)
         .map_err(while_doing(format!("upgrade on {path} at {address}")))?;
+    if target.framed {
+        stream.write_all(&frame(command))?;
+    }
     Ok(Dialled { stream, early })
+}
+
+/// Payload in one frame of a client. The mask is all zeroes, which leaves the bytes as they are,
+/// and leaves whoever takes it off none the wiser.
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0x82];
+    match payload.len() {
+        length @ 0..=125 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// The request of v2ray-plugin.
+fn websocket_request(path: &str, host: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: Go-http-client/1.1\r\n\
+         Connection: Upgrade\r\nSec-WebSocket-Key: cmluZ2dhdGUgYmVuY2ghIQ==\r\n\
+         Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n\r\n"
+    )
+    .into_bytes()
 }
 
 /// The request of simple-obfs: no version, and a length that covers the first chunk alone.

@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod churn;
 pub(crate) mod command;
+pub(crate) mod datagrams;
 pub(crate) mod dial;
 pub(crate) mod echo;
 mod exchange;

@@ -23,10 +23,13 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice, tee};
 
+use super::dial::frame;
 use crate::while_doing;
 
 /// The most that one call copies: it stays in the cache.
 const COPY_LENGTH: usize = 128 * 1024;
+/// Payload of a frame.
+const FRAME: usize = 2048;
 /// The most that one call sends of a file.
 const FILE_LENGTH: usize = 1024 * 1024;
 /// Bytes that are sent again and again as pages: they fit the cache of a CPU.
@@ -44,12 +47,17 @@ pub(crate) enum Send {
     File,
     /// splice(2) of large fragments, uncopied
     Pages,
+    /// send(2) of 128 KiB in WebSocket frames of 2 KiB, as v2ray-plugin makes them
+    #[value(skip)]
+    Frames,
 }
 
 pub(crate) enum Source {
     Buffer(Vec<u8>),
     File(OwnedFd),
     Pages(Pages),
+    /// Frames over and over: where a send ended, the next one of the same socket goes on.
+    Frames(Vec<u8>),
 }
 
 /// Fragments as a socket holds them.
@@ -78,11 +86,13 @@ impl Source {
                 Ok(Self::File(file.into()))
             }
             Send::Pages => Ok(Self::Pages(Pages::new()?)),
+            Send::Frames => Ok(Self::Frames(frame(&[0x5a; FRAME]).repeat(COPY_LENGTH / FRAME))),
         }
     }
 
-    /// Sends up to `most` bytes; the socket is non-blocking.
-    pub(crate) fn send(&self, stream: impl AsFd, most: u64) -> Result<usize, Errno> {
+    /// Sends up to `most` bytes behind the `before` that were sent on this socket, which is
+    /// non-blocking.
+    pub(crate) fn send(&self, stream: impl AsFd, most: u64, before: u64) -> Result<usize, Errno> {
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         match self {
             Self::Buffer(bytes) => {
@@ -91,6 +101,10 @@ impl Source {
             }
             Self::File(file) => sendfile(stream, file, Some(&mut 0), most.min(FILE_LENGTH)),
             Self::Pages(pages) => pages.send(stream, most),
+            Self::Frames(frames) => {
+                let at = usize::try_from(before % frames.len() as u64).unwrap_or_default();
+                rustix::net::send(stream, &frames[at..], SendFlags::NOSIGNAL)
+            }
         }
     }
 }

@@ -11,7 +11,15 @@ use crate::sink::{self, Manner};
 
 pub(crate) fn target(connect: SocketAddr, path: Option<&str>) -> Target {
     let path = path.map(str::to_string);
-    Target { connect, path, host: "a.test".into(), pid: None, cpu: None, json: false }
+    Target {
+        connect,
+        path,
+        framed: false,
+        host: "a.test".into(),
+        pid: None,
+        cpu: None,
+        json: false,
+    }
 }
 
 /// A sink that serves until the tests are over.

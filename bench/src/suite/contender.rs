@@ -34,6 +34,8 @@ pub(super) struct Programs {
     pub(super) haproxy: PathBuf,
     /// None: without Envoy.
     pub(super) envoy: Option<PathBuf>,
+    /// v2ray-plugin.
+    pub(super) v2ray: PathBuf,
 }
 
 /// All that starting a contender needs.
@@ -57,6 +59,8 @@ pub(super) struct Ports {
     pub(super) stream: u16,
     /// The site.
     pub(super) web: u16,
+    /// Datagrams.
+    pub(super) udp: u16,
 }
 
 impl Ports {
@@ -64,9 +68,10 @@ impl Ports {
     pub(super) fn choose() -> io::Result<Self> {
         // All are held at once, so that the kernel gives different ones.
         let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let held: Vec<TcpListener> = (0..4).map(bind).collect::<io::Result<_>>()?;
+        let held: Vec<TcpListener> = (0..5).map(bind).collect::<io::Result<_>>()?;
         let port = |n: usize| Ok::<u16, io::Error>(held[n].local_addr()?.port());
-        Ok(Self { bulk: port(0)?, small: port(1)?, stream: port(2)?, web: port(3)? })
+        let (bulk, small, stream, web) = (port(0)?, port(1)?, port(2)?, port(3)?);
+        Ok(Self { bulk, small, stream, web, udp: port(4)? })
     }
 }
 
@@ -95,6 +100,7 @@ impl Running {
                 Ok(Running { contender, ports, pid: None, _processes: Vec::new() })
             }
             Contender::Floor => start_floor(setup, ports),
+            Contender::V2ray => start_v2ray(setup, ports),
             Contender::Nginx | Contender::NginxHuge => {
                 let process = start_with_file(contender, setup, ports)?;
                 let pid = Some(process.only_child()?);
@@ -144,6 +150,10 @@ pub(super) fn describe(contender: Contender, programs: &Programs) -> io::Result<
             }
             None => return Ok(None),
         },
+        Contender::V2ray => {
+            let text = version(&programs.v2ray, "-version")?;
+            text.lines().next().unwrap_or_default().to_string()
+        }
         _ => return Ok(None),
     };
     Ok(Some(text))
@@ -173,6 +183,46 @@ fn start_floor(setup: &Setup, ports: Ports) -> io::Result<Running> {
     })?;
     let pid = Some(process.pid());
     Ok(Running { contender: Contender::Floor, ports, pid, _processes: vec![process] })
+}
+
+/// The plugin's server side, without the ss-server that it usually stands before: as for everyone
+/// else, the server of bulk is behind it.
+fn start_v2ray(setup: &Setup, ports: Ports) -> io::Result<Running> {
+    let program = setup.programs.v2ray.clone().into_os_string();
+    let (listen, connect) = (ports.web.to_string(), setup.servers.bulk.to_string());
+    let mut command = vec![program];
+    // In server mode `local` is where it listens.
+    for argument in [
+        "-server",
+        "-mode",
+        "websocket",
+        "-path",
+        "/framed",
+        "-mux",
+        "0",
+        "-loglevel",
+        "none",
+        "-localAddr",
+        "127.0.0.1",
+        "-localPort",
+        &listen,
+        "-remoteAddr",
+        "127.0.0.1",
+        "-remotePort",
+        &connect,
+    ] {
+        command.push(argument.into());
+    }
+    let process = Process::start(Launch {
+        name: "v2ray".into(),
+        command,
+        cpus: setup.proxy_cpu.to_string(),
+        unprivileged: false,
+        directory: &setup.directory,
+        ready: vec![local(ports.web)],
+    })?;
+    let pid = Some(process.pid());
+    Ok(Running { contender: Contender::V2ray, ports, pid, _processes: vec![process] })
 }
 
 /// Starts a program that takes its ports from a configuration file.
@@ -274,6 +324,8 @@ fn fill_in(
         ("@SMALL@", ports.small.to_string()),
         ("@STREAM@", ports.stream.to_string()),
         ("@WEB@", ports.web.to_string()),
+        ("@UDP@", ports.udp.to_string()),
+        ("@UDP_SERVER@", setup.servers.udp.to_string()),
     ]
     .into_iter()
     .fold(template.to_string(), |text, (name, value)| text.replace(name, &value))

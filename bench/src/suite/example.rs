@@ -152,6 +152,12 @@ fn workloads() -> Vec<Workload> {
         Workload::StreamUp { connections: 16 },
         Workload::StreamDown { connections: 16 },
         Workload::StreamRoundTrips { connections: 64, size: 100 },
+        Workload::ObfsUp { connections: 16 },
+        Workload::ObfsDown { connections: 16 },
+        Workload::WebSocketUp { connections: 16 },
+        Workload::WebSocketDown { connections: 16 },
+        Workload::Datagrams { clients: 64, size: 300 },
+        Workload::Datagrams { clients: 64, size: 1350 },
         Workload::Mixed { bulk: 16, small: 64 },
     ]);
     workloads
@@ -167,6 +173,9 @@ fn contenders(workload: Workload) -> Vec<Contender> {
             }
         }
         Workload::RoundTrips { .. } | Workload::Mixed { .. } => {}
+        Workload::WebSocketUp { .. } | Workload::WebSocketDown { .. } => {
+            contenders = vec![Contender::Ringgate, Contender::V2ray];
+        }
         _ => contenders.retain(|contender| *contender != Contender::Floor),
     }
     contenders
@@ -180,6 +189,7 @@ fn plausible(workload: Workload, contender: Contender, round: u16) -> Sample {
         Contender::NginxHuge => 1.15,
         Contender::Haproxy => 1.25,
         Contender::Envoy => 0.45,
+        Contender::V2ray => 0.3,
         Contender::Floor => 1.9,
         _ => 3.0,
     };
@@ -199,7 +209,12 @@ fn unit_rate(workload: Workload) -> f64 {
         Workload::BulkUp { connections } | Workload::BulkDown { connections } => {
             4.5e9 / (1.0 + f64::from(connections) / 400.0)
         }
-        Workload::StreamUp { .. } | Workload::StreamDown { .. } => 3.9e9,
+        Workload::StreamUp { .. }
+        | Workload::StreamDown { .. }
+        | Workload::ObfsUp { .. }
+        | Workload::ObfsDown { .. } => 3.9e9,
+        Workload::WebSocketUp { .. } | Workload::WebSocketDown { .. } => 1.2e9,
+        Workload::Datagrams { .. } => 2.5e5,
         Workload::RoundTrips { connections, size }
         | Workload::StreamRoundTrips { connections, size } => {
             let batching = if connections == 1 { 0.5 } else { 1.0 };

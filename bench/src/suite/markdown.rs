@@ -79,6 +79,11 @@ fn heading(workload: Workload) -> &'static str {
         Workload::StreamUp { .. }
         | Workload::StreamDown { .. }
         | Workload::StreamRoundTrips { .. } => "`/stream` tunnels",
+        Workload::ObfsUp { .. }
+        | Workload::ObfsDown { .. }
+        | Workload::WebSocketUp { .. }
+        | Workload::WebSocketDown { .. } => "Tunnels that the proxy ends",
+        Workload::Datagrams { .. } => "Datagrams",
         Workload::Mixed { .. } => "Round trips beside bulk",
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::contender::{Ports, Running, local};
-use super::results::{Latency, Sample, Workload};
+use super::results::{Contender, Latency, Sample, Workload};
 use super::servers;
 use crate::load;
 use crate::load::bulk::Direction;
@@ -25,6 +25,7 @@ pub(super) fn target(running: &Running, port: impl Fn(&Ports) -> u16) -> Target 
     Target {
         connect: local(port(&running.ports)),
         path: None,
+        framed: false,
         host: "live.example.com".to_string(),
         pid: running.pid,
         cpu: None,
@@ -71,11 +72,22 @@ fn run(
     let small = target(running, |ports| ports.small);
     let web = target(running, |ports| ports.web);
     let tunnel = Target { path: Some("/stream".into()), ..target(running, |ports| ports.stream) };
+    let obfs = match running.contender {
+        Contender::RinggateL4 => l4.clone(),
+        _ => Target { path: Some("/obfs".into()), ..web.clone() },
+    };
+    let framed = Target { path: Some("/framed".into()), framed: true, ..web.clone() };
     let outcome = match workload {
         Workload::BulkUp { connections } => bulk(&l4, Direction::Up, connections, manner),
         Workload::BulkDown { connections } => bulk(&l4, Direction::Down, connections, manner),
         Workload::StreamUp { connections } => bulk(&tunnel, Direction::Up, connections, manner),
         Workload::StreamDown { connections } => bulk(&tunnel, Direction::Down, connections, manner),
+        Workload::ObfsUp { connections } => bulk(&obfs, Direction::Up, connections, manner),
+        Workload::ObfsDown { connections } => bulk(&obfs, Direction::Down, connections, manner),
+        Workload::WebSocketUp { connections } => bulk(&framed, Direction::Up, connections, manner),
+        Workload::WebSocketDown { connections } => {
+            bulk(&framed, Direction::Down, connections, manner)
+        }
         Workload::RoundTrips { connections, size } => echo(&small, connections, size, manner),
         Workload::StreamRoundTrips { connections, size } => {
             echo(&tunnel, connections, size, manner)
@@ -87,6 +99,11 @@ fn run(
         Workload::Redirects { connections } => {
             let Manner { seconds, warmup, .. } = manner;
             load::keepalive::run(&web, &load::keepalive::Load { connections, seconds, warmup })
+        }
+        Workload::Datagrams { clients, size } => {
+            let Manner { seconds, warmup, .. } = manner;
+            let load = load::datagrams::Load { clients, size, seconds, warmup };
+            load::datagrams::run(&target(running, |ports| ports.udp), &load)
         }
         Workload::Mixed { bulk, small: connections } => {
             let Manner { seconds, warmup, send } = manner;

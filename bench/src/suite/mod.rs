@@ -94,6 +94,9 @@ pub(crate) struct Arguments {
     stream_module: PathBuf,
     #[arg(long, default_value = "/usr/sbin/haproxy")]
     haproxy: PathBuf,
+    /// v2ray-plugin
+    #[arg(long, default_value = "/usr/bin/ss-v2ray-plugin")]
+    v2ray_plugin: PathBuf,
     /// Envoy; without it the comparison is one without Envoy
     #[arg(long)]
     envoy: Option<PathBuf>,
@@ -263,13 +266,15 @@ impl Arguments {
             stream_module: self.stream_module.clone(),
             haproxy: self.haproxy.clone(),
             envoy: self.envoy.clone(),
+            v2ray: self.v2ray_plugin.clone(),
         })
     }
 }
 
 fn versions(programs: &Programs) -> io::Result<BTreeMap<Contender, String>> {
     let mut versions = BTreeMap::new();
-    for contender in [Contender::Ringgate, Contender::Nginx, Contender::Haproxy, Contender::Envoy] {
+    use Contender::{Envoy, Haproxy, Nginx, Ringgate, V2ray};
+    for contender in [Ringgate, Nginx, Haproxy, Envoy, V2ray] {
         if let Some(version) = contender::describe(contender, programs)? {
             eprintln!("{version}");
             versions.insert(contender, version);

@@ -18,6 +18,7 @@ impl fmt::Display for Contender {
             Contender::Haproxy => "HAProxy",
             Contender::HaproxySplice => "HAProxy, always splicing",
             Contender::Envoy => "Envoy",
+            Contender::V2ray => "v2ray-plugin",
             Contender::Floor => "floor (epoll + splice)",
             Contender::Direct => "direct, no proxy",
         })
@@ -27,8 +28,8 @@ impl fmt::Display for Contender {
 impl Contender {
     /// Another's program.
     pub(super) fn is_peer(self) -> bool {
-        use Contender::{Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge};
-        matches!(self, Nginx | NginxHuge | Haproxy | HaproxySplice | Envoy)
+        use Contender::{Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge, V2ray};
+        matches!(self, Nginx | NginxHuge | Haproxy | HaproxySplice | Envoy | V2ray)
     }
 }
 
@@ -49,6 +50,17 @@ impl fmt::Display for Workload {
             Workload::StreamDown { connections } => format!("/stream bulk down, {connections}"),
             Workload::StreamRoundTrips { connections, size } => {
                 format!("/stream {} round trips, {connections}", bytes(size))
+            }
+            Workload::ObfsUp { connections } => format!("obfs ended, bulk up, {connections}"),
+            Workload::ObfsDown { connections } => format!("obfs ended, bulk down, {connections}"),
+            Workload::WebSocketUp { connections } => {
+                format!("WebSocket ended, bulk up, {connections}")
+            }
+            Workload::WebSocketDown { connections } => {
+                format!("WebSocket ended, bulk down, {connections}")
+            }
+            Workload::Datagrams { clients, size } => {
+                format!("{size} B datagrams, {clients} clients")
             }
             Workload::Mixed { bulk, small } => {
                 format!("100 B round trips, {small}, beside {bulk} bulk flows")
@@ -92,7 +104,11 @@ impl Workload {
             Workload::BulkUp { .. }
             | Workload::BulkDown { .. }
             | Workload::StreamUp { .. }
-            | Workload::StreamDown { .. } => {
+            | Workload::StreamDown { .. }
+            | Workload::ObfsUp { .. }
+            | Workload::ObfsDown { .. }
+            | Workload::WebSocketUp { .. }
+            | Workload::WebSocketDown { .. } => {
                 Units { rate: "Gbit/s", rate_factor: 8e-9, cost: "CPU-s/GB", cost_factor: 1e9 }
             }
             _ => Units { rate: "k/s", rate_factor: 1e-3, cost: "CPU-s/M", cost_factor: 1e6 },

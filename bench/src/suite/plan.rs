@@ -22,7 +22,7 @@ pub(super) struct Plan {
 
 use Contender::{
     Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, Ringgate, RinggateL4,
-    RinggateTwo, RinggateUser,
+    RinggateTwo, RinggateUser, V2ray,
 };
 
 const PROXIES: [Contender; 4] = [Ringgate, Nginx, Haproxy, Envoy];
@@ -35,19 +35,25 @@ impl Plan {
     /// One row for each target.
     pub(super) fn quick() -> Plan {
         let bulk = [&PROXIES[..], &[NginxHuge, HaproxySplice, Floor]].concat();
+        let small = Workload::RoundTrips { connections: SMALL, size: SMALL_SIZE };
         Plan {
             rests: vec![(Rest::Pairs, vec![0, 2000]), (Rest::KeepAlive, vec![0, 2000])],
             weighed: vec![Ringgate],
-            comparisons: vec![
-                (Workload::BulkUp { connections: BULK }, bulk.clone()),
-                (Workload::BulkDown { connections: BULK }, bulk),
-                (Workload::StreamUp { connections: BULK }, tunnels()),
-                (Workload::StreamDown { connections: BULK }, tunnels()),
-                (Workload::RoundTrips { connections: SMALL, size: SMALL_SIZE }, PROXIES.to_vec()),
-                (Workload::Churn { connections: SMALL }, PROXIES.to_vec()),
-                (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
-                beside_bulk(),
-            ],
+            comparisons: [
+                vec![
+                    (Workload::BulkUp { connections: BULK }, bulk.clone()),
+                    (Workload::BulkDown { connections: BULK }, bulk),
+                    (Workload::StreamUp { connections: BULK }, tunnels()),
+                    (Workload::StreamDown { connections: BULK }, tunnels()),
+                    (small, PROXIES.to_vec()),
+                    (Workload::Churn { connections: SMALL }, PROXIES.to_vec()),
+                    (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
+                ],
+                ended(),
+                datagrams(),
+                vec![beside_bulk()],
+            ]
+            .concat(),
             balance_trials: 0,
         }
     }
@@ -77,6 +83,8 @@ impl Plan {
                 round_trips(),
                 connections_and_requests(),
                 streams(),
+                ended(),
+                datagrams(),
                 many_flows(),
                 two_workers(),
                 vec![beside_bulk()],
@@ -130,6 +138,22 @@ fn streams() -> Vec<Comparison> {
         Workload::StreamRoundTrips { connections: SMALL, size: SMALL_SIZE },
     ];
     workloads.map(|workload| (workload, tunnels())).to_vec()
+}
+
+/// Tunnels that end at the proxy, beside plain L4 and beside the plugin that does the same.
+fn ended() -> Vec<Comparison> {
+    vec![
+        (Workload::ObfsUp { connections: BULK }, vec![Ringgate, RinggateL4]),
+        (Workload::ObfsDown { connections: BULK }, vec![Ringgate, RinggateL4]),
+        (Workload::WebSocketUp { connections: BULK }, vec![Ringgate, V2ray]),
+        (Workload::WebSocketDown { connections: BULK }, vec![Ringgate, V2ray]),
+    ]
+}
+
+/// HAProxy passes no datagrams on.
+fn datagrams() -> Vec<Comparison> {
+    let sizes = [300, 1350].map(|size| Workload::Datagrams { clients: SMALL, size });
+    sizes.map(|workload| (workload, vec![Ringgate, Nginx, Envoy])).to_vec()
 }
 
 /// Always the last one: the servers of bulk then have a low priority.

@@ -78,6 +78,8 @@ pub(crate) enum Contender {
     HaproxySplice,
     Haproxy,
     Envoy,
+    /// The server side of v2ray-plugin, which ends WebSockets.
+    V2ray,
     /// A loop of epoll and splice that does nothing else.
     Floor,
     /// No proxy at all.
@@ -89,25 +91,67 @@ pub(crate) enum Contender {
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub(crate) enum Workload {
     /// Bulk at L4, client to server.
-    BulkUp { connections: u16 },
+    BulkUp {
+        connections: u16,
+    },
     /// Bulk at L4, server to client.
-    BulkDown { connections: u16 },
+    BulkDown {
+        connections: u16,
+    },
     /// Round trips at L4.
-    RoundTrips { connections: u16, size: u16 },
+    RoundTrips {
+        connections: u16,
+        size: u16,
+    },
     /// Connect, one 100 B round trip, close, at L4.
-    Churn { connections: u16 },
+    Churn {
+        connections: u16,
+    },
     /// 301s on connections that stay.
-    Redirects { connections: u16 },
+    Redirects {
+        connections: u16,
+    },
     /// 301s on a connection each.
-    RedirectsOnce { connections: u16 },
+    RedirectsOnce {
+        connections: u16,
+    },
     /// Bulk through a `/stream` tunnel, client to server.
-    StreamUp { connections: u16 },
+    StreamUp {
+        connections: u16,
+    },
     /// Bulk through a `/stream` tunnel, server to client.
-    StreamDown { connections: u16 },
+    StreamDown {
+        connections: u16,
+    },
     /// Round trips through a `/stream` tunnel.
-    StreamRoundTrips { connections: u16, size: u16 },
+    StreamRoundTrips {
+        connections: u16,
+        size: u16,
+    },
+    /// Bulk whose simple-obfs handshake the proxy answers.
+    ObfsUp {
+        connections: u16,
+    },
+    ObfsDown {
+        connections: u16,
+    },
+    /// Bulk in WebSocket frames that the proxy takes off and puts on.
+    WebSocketUp {
+        connections: u16,
+    },
+    WebSocketDown {
+        connections: u16,
+    },
+    /// Datagrams there and back, both counted.
+    Datagrams {
+        clients: u16,
+        size: u16,
+    },
     /// 100 B round trips while bulk flows share the worker; what is counted are the round trips.
-    Mixed { bulk: u16, small: u16 },
+    Mixed {
+        bulk: u16,
+        small: u16,
+    },
 }
 
 /// One contender at one workload in one round.

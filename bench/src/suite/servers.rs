@@ -1,11 +1,12 @@
 //! The servers behind the proxies, each in a thread of this process.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use super::contender::Ports;
+use crate::load::datagrams;
 use crate::load::source::Send;
 use crate::sink::{self, Manner};
 
@@ -31,6 +32,12 @@ pub(super) fn start(send: Send) -> io::Result<Ports> {
     serve(vec![bulk], Manner { nice: Some(&BULK_GIVES_WAY), ..manner });
     serve(small, manner);
     serve(vec![upgrade], Manner { upgrade: true, ..manner });
+    let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, ports.udp))?;
+    std::thread::spawn(move || {
+        if let Err(error) = datagrams::serve(&udp, &AtomicBool::new(false)) {
+            eprintln!("ringgate-bench: the server of datagrams failed: {error}");
+        }
+    });
     Ok(ports)
 }
 

@@ -44,8 +44,8 @@ impl Wanted {
 
     fn text(self) -> String {
         match self {
-            Wanted::AtLeast(bound) => format!("at least {bound}"),
-            Wanted::AtMost(bound) => format!("at most {bound}"),
+            Wanted::AtLeast(bound) => format!("at least {}", short(bound)),
+            Wanted::AtMost(bound) => format!("at most {}", short(bound)),
         }
     }
 
@@ -53,6 +53,11 @@ impl Wanted {
     fn is_harder(self, first: f64, second: f64) -> bool {
         self.margin(first) < self.margin(second)
     }
+}
+
+/// A bound with two digits at most behind the point.
+fn short(bound: f64) -> f64 {
+    (bound * 100.0).round() / 100.0
 }
 
 /// A paired figure of ours against several others.
@@ -98,6 +103,20 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
         judge(&against_peers("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
         judge(&against_splicing("throughput", Figure::Rate, stream, Wanted::AtLeast(1.8)));
     }
+    for obfs in [Workload::ObfsUp { connections: BULK }, Workload::ObfsDown { connections: BULK }] {
+        for (what, figure, wanted) in [
+            ("throughput", Figure::Rate, Wanted::AtLeast(0.95)),
+            ("CPU per byte", Figure::Cost, Wanted::AtMost(1.05)),
+        ] {
+            judge(&against_one(what, figure, obfs, &[Contender::RinggateL4], wanted));
+        }
+    }
+    for framed in
+        [Workload::WebSocketUp { connections: BULK }, Workload::WebSocketDown { connections: BULK }]
+    {
+        let (what, figure, wanted) = ("CPU per byte", Figure::Cost, Wanted::AtMost(0.5));
+        judge(&against_one(what, figure, framed, &[Contender::V2ray], wanted));
+    }
     let round_trips = Workload::RoundTrips { connections: SMALL, size: 100 };
     judge(&against_peers("CPU per message", Figure::Cost, round_trips, Wanted::AtMost(0.95)));
     judge(&against_peers("p99", Figure::P99, round_trips, Wanted::AtMost(1.0)));
@@ -106,6 +125,11 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     let redirects = Workload::Redirects { connections: SMALL };
     judge(&against_peers("requests", Figure::Rate, redirects, Wanted::AtLeast(1.2)));
     judge(&against_peers("CPU per request", Figure::Cost, redirects, Wanted::AtMost(0.85)));
+    for size in [300, 1350] {
+        let datagrams = Workload::Datagrams { clients: SMALL, size };
+        let wanted = Wanted::AtMost(1.0 / 1.5);
+        judge(&against_peers("CPU per datagram", Figure::Cost, datagrams, wanted));
+    }
     let mixed = Workload::Mixed { bulk: BULK, small: SMALL };
     judge(&against_peers("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
     judge(&against_splicing("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));

@@ -21,13 +21,17 @@ impl Check<'_> {
         access_logs: Vec<Option<usize>>,
     ) -> Option<Vec<Listener>> {
         let mut names = HashMap::new();
-        let mut taken = HashMap::new();
+        // TCP and UDP have ports of their own.
+        let (mut taken, mut taken_by_udp) = (HashMap::new(), HashMap::new());
         let mut listeners = Vec::with_capacity(typed.len());
         for (typed, access_log) in typed.into_iter().zip(access_logs) {
             if let Some(name) = &typed.name.value {
                 self.listener_name(name, &mut names);
             }
-            let addresses = self.addresses(&typed.listen, &mut taken);
+            let addresses = match typed.protocol.as_ref() {
+                Some(ProtocolWord::Udp) => self.udp_addresses(&typed.listen, &mut taken_by_udp),
+                _ => self.addresses(&typed.listen, &mut taken),
+            };
             listeners.push(self.listener(typed, addresses, access_log));
         }
         listeners.into_iter().collect()
@@ -44,10 +48,16 @@ impl Check<'_> {
             half_closed: typed.half_closed_timeout.clone().or(Duration::from_secs(60)),
         };
         let keepalive = self.keepalive(typed.keepalive.clone());
+        if typed.protocol.is_given() && typed.protocol.as_ref() != Some(&ProtocolWord::Udp) {
+            let note = "take it out; `max_connections` limits connections";
+            let because = "belongs to protocol = \"udp\"";
+            self.misplaced("max_sessions", &typed.max_sessions, because, note);
+        }
         let protocol = match typed.protocol.as_ref() {
             Some(ProtocolWord::Tcp) => self.tcp(&typed, timeouts).map(Protocol::Tcp),
             Some(ProtocolWord::Http) => self.http(&typed, timeouts).map(Protocol::Http),
             Some(ProtocolWord::Tls) => self.tls_listener(&typed, timeouts).map(Protocol::Tls),
+            Some(ProtocolWord::Udp) => self.udp(&typed).map(Protocol::Udp),
             None => {
                 // Which keys belong here is not known, but names and routes can be checked.
                 self.cluster_id(&typed.cluster);
@@ -84,7 +94,7 @@ impl Check<'_> {
 
     /// Reads `listen`; an address may stand in the whole file once, unless the kernel chooses the
     /// port.
-    fn addresses(
+    pub(super) fn addresses(
         &self,
         field: &Field<Vec<At<String>>>,
         taken: &mut HashMap<Address, Span>,
@@ -138,13 +148,7 @@ impl Check<'_> {
     fn tcp(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {
         let knows = "a tcp listener hands every byte to its cluster and knows no";
         self.no_http(typed, "a tcp listener does not read what it relays", knows);
-        if let Some(rule) = typed.tls.first() {
-            let what = "[[listener.tls]] belongs to protocol = \"tls\" or \"http\"";
-            self.report.error(rule.span, what, format!("{knows} names"));
-        }
-        let note = "take it out; a tcp listener does not read what it relays";
-        let because = "belongs to protocol = \"tls\", or to \"http\" with [[listener.tls]]";
-        self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
+        self.no_tls(typed, knows);
         if !typed.cluster.is_given() && typed.complete {
             let what = "a tcp listener needs `cluster`";
             let note = "name the [cluster.NAME] its connections go to";
@@ -154,8 +158,19 @@ impl Check<'_> {
         Some(Tcp { cluster: cluster?, timeouts })
     }
 
+    /// Reports keys that only TLS has; `knows` says why this listener has not.
+    pub(super) fn no_tls(&self, typed: &file::Listener, knows: &str) {
+        if let Some(rule) = typed.tls.first() {
+            let what = "[[listener.tls]] belongs to protocol = \"tls\" or \"http\"";
+            self.report.error(rule.span, what, format!("{knows} names"));
+        }
+        let note = "take it out; this listener does not read what it passes on";
+        let because = "belongs to protocol = \"tls\", or to \"http\" with [[listener.tls]]";
+        self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
+    }
+
     /// Reports keys that only HTTP has; `reads` and `knows` say why this listener has not.
-    fn no_http(&self, typed: &file::Listener, reads: &str, knows: &str) {
+    pub(super) fn no_http(&self, typed: &file::Listener, reads: &str, knows: &str) {
         let (http, note) = (&typed.http, format!("take it out; {reads}"));
         let because = "belongs to protocol = \"http\"";
         self.misplaced("head_timeout", &http.head_timeout, because, &note);

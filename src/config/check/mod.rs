@@ -12,6 +12,7 @@ mod redirect;
 mod respond;
 mod route;
 mod tls;
+mod udp;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,7 +26,8 @@ use super::{Cluster, ClusterId, Config, Driver, Log, Server, Workers};
 pub(super) fn config(report: &Report<'_>, base: &Path, file: File) -> Option<Config> {
     let File { server, log, access_log, listeners, clusters } = file;
     let (names, clusters): (Vec<At<String>>, Vec<file::Cluster>) = clusters.into_iter().unzip();
-    let check = Check { report, base, clusters: &names };
+    let with_paths: Vec<bool> = clusters.iter().map(has_paths).collect();
+    let check = Check { report, base, clusters: &names, with_paths: &with_paths };
 
     if listeners.is_empty() && report.is_empty() {
         let what = "there is no listener, so there is nothing to do";
@@ -61,6 +63,13 @@ struct Check<'a> {
     base: &'a Path,
     /// The names of all clusters, sorted; a [`ClusterId`] is a position in here.
     clusters: &'a [At<String>],
+    /// Which of them have endpoints that are paths.
+    with_paths: &'a [bool],
+}
+
+fn has_paths(cluster: &file::Cluster) -> bool {
+    let endpoints = cluster.endpoints.value.as_ref();
+    endpoints.is_some_and(|at| at.value.iter().any(|text| text.value.starts_with("unix:")))
 }
 
 impl Check<'_> {

@@ -26,6 +26,11 @@ impl Check<'_> {
         let names = self.server_names(&typed.names);
         let alpn = self.protocols(&typed.alpn);
         let terminate = typed.tunnel.as_ref() == Some(&TunnelWord::Terminate);
+        if terminate {
+            let note =
+                "take it out; a simple-obfs client offers no protocols, and nothing would match";
+            self.misplaced("alpn", &typed.alpn, "has no place beside tunnel = \"terminate\"", note);
+        }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.span));

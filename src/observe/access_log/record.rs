@@ -14,7 +14,7 @@ pub struct Record<'a> {
     pub start: SystemTime,
     /// The listener's name.
     pub listener: &'a str,
-    /// `tcp`, `HTTP/1.1` or `HTTP/1.0`.
+    /// `tcp`, `HTTP/1.1`, `HTTP/1.0`, `tls` or `udp`.
     pub protocol: &'static str,
     /// Who connected.
     pub client: &'a Address,
@@ -93,6 +93,8 @@ pub enum End {
     NoEndpoint,
     /// No rule takes what the client asks for.
     NoRoute,
+    /// A session had to make room for another one.
+    Evicted,
     /// A limit on connections was reached.
     Overflow,
     /// The client sent something that is not a request we accept.
@@ -124,6 +126,7 @@ impl End {
             End::ConnectFailed => "connect_failed",
             End::NoEndpoint => "no_endpoint",
             End::NoRoute => "no_route",
+            End::Evicted => "evicted",
             End::Overflow => "overflow",
             End::BadRequest => "bad_request",
             End::BadResponse => "bad_response",

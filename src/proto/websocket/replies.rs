@@ -10,6 +10,8 @@ pub struct Replies {
     close: Close,
     /// The client says nothing any more.
     gone: bool,
+    /// Nobody reads from the client any more: what it could say will not be heard.
+    abandoned: bool,
 }
 
 /// The question whether the client has read everything before it.
@@ -89,6 +91,16 @@ impl Replies {
     /// The client has ended its stream, with a close or without.
     pub fn gone(&mut self) {
         self.gone = true;
+    }
+
+    /// Nobody hears the client any more, as what it says cannot be passed on: there is no good end.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    /// A close may still be sent, and an answer to it be heard.
+    pub fn can_end(&self) -> bool {
+        self.close != Close::Sent && !self.abandoned
     }
 
     /// A pong came: only one behind [`Replies::ask`] is an answer.

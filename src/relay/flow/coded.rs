@@ -17,6 +17,8 @@ use crate::timers::Watch;
 /// From the answer that everything was read to the close: as long as v2ray's own server waits after
 /// its upstream has ended.
 const GRACE: Duration = Duration::from_secs(2);
+/// A client that has not answered by then is told the end all the same.
+const ANSWER: Duration = Duration::from_secs(60);
 
 impl Flow {
     /// A flow that changes its bytes on the way.
@@ -72,6 +74,13 @@ impl Flow {
         self.ended = true;
     }
 
+    /// Nothing more will be read from the source.
+    pub(in crate::relay) fn abandon(&mut self) {
+        if let Some(coding) = &mut self.coding {
+            coding.abandon();
+        }
+    }
+
     /// The destination is still to be told by a frame that this is the end.
     pub(super) fn has_last_word(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.last_word().is_some())
@@ -82,7 +91,7 @@ impl Flow {
     /// when the client closes first.
     pub(super) async fn say_last_word(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
         let answered = |replies: &Replies| replies.are_answered();
-        self.replying_until(to, watch, std::future::pending(), answered).await?;
+        self.replying_until(to, watch, monoio::time::sleep(ANSWER), answered).await?;
         self.replying_until(to, watch, monoio::time::sleep(GRACE), |_| false).await?;
         if let Some(replies) = self.coding.as_ref().and_then(|coding| coding.last_word()) {
             replies.borrow_mut().end();

@@ -21,12 +21,14 @@ mod web;
 pub(crate) use bytes::{bytes, digest, fill};
 pub(crate) use http::{HttpClient, Response};
 pub(crate) use netns::inside_namespace;
-pub(crate) use peers::{Echo, Named, Upstream};
+pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
 pub(crate) use ports::{Blackhole, ReservedPort, free_port};
 pub(crate) use process::{Process, require, run};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE};
 pub(crate) use ringgate::{Ringgate, Setup, ringgate_command};
-pub(crate) use shadowsocks::{Socks, obfs_server, obfs_tls_server, ss_server};
+pub(crate) use shadowsocks::{
+    Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,
+};
 pub(crate) use site::{l4, site, stream_site};
 pub(crate) use sockets::{
     connect, expect_closed, expect_end, expect_reset, expect_silence, read_until, reset,

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -27,6 +27,37 @@ impl Echo {
             }
         });
         Echo { address }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Sends each datagram back behind its name. Lives until the test process ends.
+pub(crate) struct UdpEcho {
+    address: SocketAddr,
+}
+
+impl UdpEcho {
+    pub(crate) fn start(name: &'static str) -> Self {
+        Self::on(UdpSocket::bind("127.0.0.1:0").unwrap(), name)
+    }
+
+    /// On a socket that is already bound.
+    pub(crate) fn on(socket: UdpSocket, name: &'static str) -> Self {
+        let address = socket.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 65_536];
+            buffer[..name.len()].copy_from_slice(name.as_bytes());
+            // An error is about an answer that nobody wanted.
+            loop {
+                if let Ok((length, from)) = socket.recv_from(&mut buffer[name.len()..]) {
+                    let _ = socket.send_to(&buffer[..name.len() + length], from);
+                }
+            }
+        });
+        UdpEcho { address }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

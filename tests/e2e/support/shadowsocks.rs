@@ -28,9 +28,14 @@ impl Server {
 
 /// `ss-server`, bare or behind its v2ray-plugin with these options.
 pub(crate) fn ss_server(plugin: Option<&str>) -> Server {
+    start_ss_server(plugin, &[])
+}
+
+fn start_ss_server(plugin: Option<&str>, more: &[&str]) -> Server {
     let port = free_port();
     let mut command = require("ss-server");
     command.args(["-s", "127.0.0.1", "-p", &port.number().to_string(), "-t", "600"]).args(SECRET);
+    command.args(more);
     if let Some(options) = plugin {
         require("ss-v2ray-plugin");
         command.args(["--plugin", "ss-v2ray-plugin", "--plugin-opts", options]);
@@ -39,6 +44,21 @@ pub(crate) fn ss_server(plugin: Option<&str>) -> Server {
     wait_listening(port.number());
     process.line_with("listening at", SHORT);
     Server { port, _process: process }
+}
+
+/// `ss-server` that serves UDP, too.
+pub(crate) fn ss_server_with_udp() -> Server {
+    start_ss_server(None, &["-u"])
+}
+
+/// `ss-tunnel` for UDP: what is sent to it goes through the server to `to`.
+pub(crate) fn ss_tunnel(server: SocketAddr, to: SocketAddr) -> Server {
+    let port = free_port();
+    let mut command = require("ss-tunnel");
+    command.args(["-U", "-s", &server.ip().to_string(), "-p", &server.port().to_string()]);
+    command.args(["-b", "127.0.0.1", "-l", &port.number().to_string(), "-L", &to.to_string()]);
+    command.args(["-t", "600"]).args(SECRET);
+    Server { port, _process: Process::spawn(command) }
 }
 
 /// A stand-alone `obfs-server` in http mode in front of `upstream`, with these further arguments.
@@ -61,7 +81,7 @@ fn obfs_server_in(mode: &str, upstream: SocketAddr, more: &[&str]) -> Server {
     Server { port, _process: process }
 }
 
-/// A download under way; it ends with its guard.
+/// A download or an upload under way; it ends with its guard.
 pub(crate) struct Download {
     curl: Process,
     _file: NamedTempFile,
@@ -142,10 +162,22 @@ impl Socks {
         let file = NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         let url = web.url(&format!("/bytes/{count}"));
-        let curl = Process::spawn(self.curl_command(&["--limit-rate", "2M", "-o", path, &url]));
+        let curl = Process::spawn(self.curl_command(&["--limit-rate", "10M", "-o", path, &url]));
         wait_for("the download begins", SHORT, || {
             (file.path().metadata().unwrap().len() > 0).then_some(())
         });
+        Download { curl, _file: file }
+    }
+
+    /// Begins an upload that lasts; returns in the middle of it.
+    #[track_caller]
+    pub(crate) fn begins_upload(&self, web: &Web, count: usize) -> Download {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(&bytes(1, count)).unwrap();
+        let (before, data) = (web.received(), format!("@{}", file.path().display()));
+        let arguments = ["--limit-rate", "10M", "--data-binary", &data, &web.url("/sum")];
+        let curl = Process::spawn(self.curl_command(&arguments));
+        wait_for("the upload begins", SHORT, || (web.received() > before).then_some(()));
         Download { curl, _file: file }
     }
 

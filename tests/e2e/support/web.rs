@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{bytes, digest};
 
@@ -9,20 +11,30 @@ use super::{bytes, digest};
 /// [`digest`]. One request per connection. Lives until the test process ends.
 pub(crate) struct Web {
     address: SocketAddr,
+    /// Bytes of bodies.
+    received: Arc<AtomicUsize>,
 }
 
 impl Web {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        let received = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&received);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 // A client that goes away in the middle of a request is for the test to notice, not
                 // for us.
-                std::thread::spawn(move || stream.and_then(answer));
+                let count = Arc::clone(&count);
+                std::thread::spawn(move || stream.and_then(|stream| answer(stream, &count)));
             }
         });
-        Web { address }
+        Web { address, received }
+    }
+
+    /// How many bytes of bodies have arrived so far.
+    pub(crate) fn received(&self) -> usize {
+        self.received.load(Ordering::Relaxed)
     }
 
     /// The URL of a path on this server.
@@ -31,7 +43,7 @@ impl Web {
     }
 }
 
-fn answer(stream: TcpStream) -> std::io::Result<()> {
+fn answer(stream: TcpStream, received: &AtomicUsize) -> std::io::Result<()> {
     let mut out = stream.try_clone()?;
     let mut input = BufReader::new(stream);
     let mut line = String::new();
@@ -53,7 +65,10 @@ fn answer(stream: TcpStream) -> std::io::Result<()> {
         }
     }
     let mut body = vec![0; length];
-    input.read_exact(&mut body)?;
+    for part in body.chunks_mut(64 * 1024) {
+        input.read_exact(part)?;
+        received.fetch_add(part.len(), Ordering::Relaxed);
+    }
 
     let (status, content) = match target.strip_prefix("/bytes/").map(str::parse::<usize>) {
         Some(Ok(count)) => ("200 OK", bytes(count as u64, count)),

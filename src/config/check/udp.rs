@@ -1,0 +1,62 @@
+//! `protocol = "udp"`: what a listener without connections has, and has not.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::super::Udp;
+use super::super::file;
+use super::super::report::Span;
+use super::super::table::{At, Field};
+use super::Check;
+use crate::sys::Address;
+
+impl Check<'_> {
+    pub(super) fn udp(&self, typed: &file::Listener) -> Option<Udp> {
+        let knows = "a udp listener hands every datagram to its cluster and knows no";
+        self.no_http(typed, "a udp listener does not read what it passes on", knows);
+        self.no_tls(typed, knows);
+        let note = "take it out; UDP has no connections";
+        let because = "is about connections";
+        self.misplaced("backlog", &typed.backlog, because, note);
+        self.misplaced("nodelay", &typed.nodelay, because, note);
+        self.misplaced("keepalive", &typed.keepalive, because, note);
+        self.misplaced("fast_open", &typed.fast_open, because, note);
+        self.misplaced("half_closed_timeout", &typed.half_closed_timeout, because, note);
+        let note = "take it out; `max_sessions` limits how many clients are served at once";
+        self.misplaced("max_connections", &typed.max_connections, because, note);
+        if !typed.cluster.is_given() && typed.complete {
+            let what = "a udp listener needs `cluster`";
+            let note = "name the [cluster.NAME] its datagrams go to";
+            self.report.error(typed.span, what, note);
+        }
+        let cluster = self.cluster_id(&typed.cluster);
+        if let (Some(cluster), Some(at)) = (cluster, &typed.cluster.value)
+            && self.with_paths[cluster.0]
+        {
+            let what = "a udp listener cannot use a cluster with endpoints of `unix:`";
+            let note = "give it a cluster of its own, whose endpoints are IP addresses";
+            self.report.error(at.span, what, note);
+        }
+        let max_sessions = typed.max_sessions.clone().or(65_536);
+        Some(Udp {
+            cluster: cluster?,
+            idle_timeout: typed.idle_timeout.clone().or(Duration::from_secs(5 * 60)),
+            max_sessions: usize::try_from(max_sessions).unwrap_or(usize::MAX),
+        })
+    }
+
+    /// As for connections, but that there are no paths.
+    pub(super) fn udp_addresses(
+        &self,
+        field: &Field<Vec<At<String>>>,
+        taken: &mut HashMap<Address, Span>,
+    ) -> Option<Vec<Address>> {
+        let texts = field.value.as_ref().map_or(&[][..], |at| &at.value);
+        for text in texts.iter().filter(|text| text.value.starts_with("unix:")) {
+            let what = "a udp listener cannot listen on a path";
+            let note = "write \"IP:port\" such as \"0.0.0.0:8388\"";
+            self.report.error(text.span, what, note);
+        }
+        self.addresses(field, taken)
+    }
+}
