@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 fn compare(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate-bench"));
     command.arg("compare").args(arguments);
-    for program in ["--ringgate", "--nginx", "--haproxy"] {
+    for program in ["--ringgate", "--nginx", "--haproxy", "--v2ray-plugin"] {
         command.args([program, "/bin/true"]);
     }
     for contender in ["ringgate", "nginx", "HAProxy", "direct"] {

@@ -156,8 +156,8 @@ fn workloads() -> Vec<Workload> {
         Workload::ObfsDown { connections: 16 },
         Workload::WebSocketUp { connections: 16 },
         Workload::WebSocketDown { connections: 16 },
-        Workload::Datagrams { clients: 64, size: 300 },
-        Workload::Datagrams { clients: 64, size: 1350 },
+        Workload::Datagrams { clients: 64, size: 300, burst: 1 },
+        Workload::Datagrams { clients: 4, size: 1350, burst: 16 },
         Workload::Mixed { bulk: 16, small: 64 },
     ]);
     workloads

@@ -100,9 +100,9 @@ fn run(
             let Manner { seconds, warmup, .. } = manner;
             load::keepalive::run(&web, &load::keepalive::Load { connections, seconds, warmup })
         }
-        Workload::Datagrams { clients, size } => {
+        Workload::Datagrams { clients, size, burst } => {
             let Manner { seconds, warmup, .. } = manner;
-            let load = load::datagrams::Load { clients, size, seconds, warmup };
+            let load = load::datagrams::Load { clients, size, burst, seconds, warmup };
             load::datagrams::run(&target(running, |ports| ports.udp), &load)
         }
         Workload::Mixed { bulk, small: connections } => {

@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     /// Rounds; ratios are taken within one. Without --quick twice as many for what has a target
     #[arg(long, default_value_t = ROUNDS, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// Length of one timed interval; default: 1, or 0.5 with --quick
+    /// Length of one timed interval; default: 1, or 0.4 with --quick
     #[arg(long, value_parser = crate::parse_seconds)]
     seconds: Option<Duration>,
     /// Only work whose name contains this, for example "bulk down", "idle" or "balance"
@@ -234,7 +234,7 @@ impl Arguments {
     }
 
     fn manner(&self) -> Manner {
-        let (seconds, warmup) = if self.quick { (500, 200) } else { (1000, 300) };
+        let (seconds, warmup) = if self.quick { (400, 150) } else { (1000, 300) };
         Manner {
             seconds: self.seconds.unwrap_or(Duration::from_millis(seconds)),
             warmup: Duration::from_millis(warmup),

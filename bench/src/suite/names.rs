@@ -59,8 +59,11 @@ impl fmt::Display for Workload {
             Workload::WebSocketDown { connections } => {
                 format!("WebSocket ended, bulk down, {connections}")
             }
-            Workload::Datagrams { clients, size } => {
+            Workload::Datagrams { clients, size, burst: 1 } => {
                 format!("{size} B datagrams, {clients} clients")
+            }
+            Workload::Datagrams { clients, size, burst } => {
+                format!("{size} B datagrams in bursts of {burst}, {clients} clients")
             }
             Workload::Mixed { bulk, small } => {
                 format!("100 B round trips, {small}, beside {bulk} bulk flows")

@@ -142,10 +142,11 @@ pub(crate) enum Workload {
     WebSocketDown {
         connections: u16,
     },
-    /// Datagrams there and back, both counted.
+    /// Datagrams there and back, both counted; `burst` of them by one call.
     Datagrams {
         clients: u16,
         size: u16,
+        burst: u16,
     },
     /// 100 B round trips while bulk flows share the worker; what is counted are the round trips.
     Mixed {

@@ -34,7 +34,7 @@ pub(super) fn start(send: Send) -> io::Result<Ports> {
     serve(vec![upgrade], Manner { upgrade: true, ..manner });
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, ports.udp))?;
     std::thread::spawn(move || {
-        if let Err(error) = datagrams::serve(&udp, &AtomicBool::new(false)) {
+        if let Err(error) = datagrams::serve(udp, &AtomicBool::new(false)) {
             eprintln!("ringgate-bench: the server of datagrams failed: {error}");
         }
     });

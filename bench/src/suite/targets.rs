@@ -4,6 +4,7 @@
 //! every peer that was tuned for the same work. What peers can do for bulk with settings that
 //! nobody runs for other work is judged beside it.
 
+use super::plan::DATAGRAMS;
 use super::results::{Contender, Rest, Results, Sample, Workload};
 use super::statistics::{Figure, Spread};
 
@@ -125,8 +126,7 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     let redirects = Workload::Redirects { connections: SMALL };
     judge(&against_peers("requests", Figure::Rate, redirects, Wanted::AtLeast(1.2)));
     judge(&against_peers("CPU per request", Figure::Cost, redirects, Wanted::AtMost(0.85)));
-    for size in [300, 1350] {
-        let datagrams = Workload::Datagrams { clients: SMALL, size };
+    for datagrams in DATAGRAMS {
         let wanted = Wanted::AtMost(1.0 / 1.5);
         judge(&against_peers("CPU per datagram", Figure::Cost, datagrams, wanted));
     }
