@@ -78,11 +78,12 @@ fn the_best_name_wins_as_with_hosts() {
         (Some("a.b.example.test"), "suffix"),
         (Some("cdn.example.org"), "prefix"),
         (Some("elsewhere.test"), "other"),
+        (Some("no name"), "other"),
         (None, "other"),
     ] {
         assert_eq!(answer(&gate, &client_hello(name, &[], 0)), expected, "{name:?}");
     }
-    let records = gate.records(6);
+    let records = gate.records(7);
     let first = records.iter().find(|record| record.text("host") == "cdn.example.test").unwrap();
     assert_eq!((first.text("protocol"), first.text("route")), ("tls", "cdn.example.test"));
     assert!(records.iter().any(|record| record.text("route") == "*"), "{records:?}");

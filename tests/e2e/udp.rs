@@ -1,4 +1,7 @@
 //! Datagrams: each client a session with one endpoint, answers from where they were asked, ends.
+//!
+//! Where a test reserves a port, or takes thousands, it has a network of its own: reserving is for
+//! TCP, and the same number of UDP may be anybody's.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -6,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Ringgate, SHORT, Setup, UdpEcho, bytes, free_port, holds_for, ss_server_with_udp, ss_tunnel,
-    wait_for,
+    Ringgate, SHORT, Setup, UdpEcho, bytes, free_port, holds_for, inside_namespace,
+    ss_server_with_udp, ss_tunnel, wait_for,
 };
 
 /// A udp listener `dns` on this address, with more lines of it, to these endpoints.
@@ -119,6 +122,9 @@ fn answers_come_from_the_address_that_was_asked() {
 
 #[test]
 fn a_thousand_clients_at_once_and_then_silence() {
+    if !inside_namespace("udp::a_thousand_clients_at_once_and_then_silence") {
+        return;
+    }
     let echo = UdpEcho::start("");
     let gate = start("idle_timeout = \"6s\"", &[echo.address()]);
     let sockets = gate.sockets();
@@ -179,6 +185,9 @@ fn the_one_that_was_silent_for_the_longest_makes_room() {
 
 #[test]
 fn a_server_that_is_away_costs_what_was_sent_to_it_and_no_more() {
+    if !inside_namespace("udp::a_server_that_is_away_costs_what_was_sent_to_it_and_no_more") {
+        return;
+    }
     let port = free_port();
     let gate = start_alone("", &[port.address()]);
     let client = client(gate.address("dns"));
@@ -216,6 +225,9 @@ fn a_port_in_use_is_an_error_also_for_udp() {
 
 #[test]
 fn tcp_and_udp_share_a_port_number() {
+    if !inside_namespace("udp::tcp_and_udp_share_a_port_number") {
+        return;
+    }
     let echo = UdpEcho::start("");
     let port = free_port();
     let udp = config(&port.address().to_string(), "", &[echo.address()]);
@@ -231,6 +243,9 @@ fn tcp_and_udp_share_a_port_number() {
 
 #[test]
 fn shadowsocks_over_udp_goes_through() {
+    if !inside_namespace("udp::shadowsocks_over_udp_goes_through") {
+        return;
+    }
     let (server, echo) = (ss_server_with_udp(), UdpEcho::start(""));
     let gate = start("", &[server.address()]);
     let tunnels: Vec<_> = (0..3).map(|_| ss_tunnel(gate.address("dns"), echo.address())).collect();

@@ -1,5 +1,5 @@
-//! A private network and mount namespace for tests that need port 53, `/etc/hosts` or
-//! `/etc/resolv.conf`.
+//! A private network and mount namespace for tests that need port 53, `/etc/hosts`,
+//! `/etc/resolv.conf`, or UDP ports that nobody else takes.
 
 use std::process::Command;
 
