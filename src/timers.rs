@@ -4,7 +4,7 @@
 //! moves. The wheel visits an entry when its limit could have run out and puts it back when it has
 //! not. An entry that is due has its streams shut down (shutdown(2)), which wakes the task that
 //! waits for them; the task asks [`Watch::fired`] why. Limits are kept to one tick: never early, at
-//! most 50 ms and a turn of the loop late.
+//! most 100 ms and a turn of the loop late.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -367,10 +367,10 @@ impl Drop for Stall<'_> {
     }
 }
 
-/// Whole ticks that are at least as long as the limit: one more than it divides into, because the
-/// current tick has partly passed.
+/// Whole ticks that are at least as long as the limit: two more than it divides into, because the
+/// current tick has partly passed, and because the word of the next one may come late.
 pub fn ticks(limit: Duration) -> u32 {
-    let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 1;
+    let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 2;
     // Half the range keeps relative comparisons right; it is 3.4 years.
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }

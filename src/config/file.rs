@@ -324,7 +324,7 @@ impl Listener {
             ),
             idle_timeout: table.duration("idle_timeout"),
             half_closed_timeout: table.duration("half_closed_timeout"),
-            max_sessions: table.integer("max_sessions", 1..=u64::MAX, "the default is 65536"),
+            max_sessions: table.integer("max_sessions", 1..=1_000_000, "the default is 65536"),
             cluster: table.string("cluster"),
             http: Http::read(&mut table),
             hello_timeout: table.duration("hello_timeout"),

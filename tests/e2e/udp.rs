@@ -203,6 +203,25 @@ fn a_server_that_is_away_costs_what_was_sent_to_it_and_no_more() {
 }
 
 #[test]
+fn an_endpoint_that_refuses_is_left_for_the_next() {
+    if !inside_namespace("udp::an_endpoint_that_refuses_is_left_for_the_next") {
+        return;
+    }
+    let (echo, nobody) = (UdpEcho::start(""), free_port());
+    let gate = start_alone("", &[nobody.address(), echo.address()]);
+    for _ in 0..4 {
+        let client = client(gate.address("dns"));
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        wait_for("an answer", SHORT, || {
+            client.send(b"x").unwrap();
+            client.recv(&mut [0; 10]).ok()
+        });
+    }
+    let ended = gate.records_where(1, |record| record.end() == "connect_failed");
+    assert_eq!(ended[0].text("endpoint"), nobody.address().to_string());
+}
+
+#[test]
 fn without_an_endpoint_each_datagram_is_a_record() {
     let config = "[[listener]]\nname = \"dns\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"udp\"\n\
                   cluster = \"none\"\n[cluster.none]\ndiscovery = \"strict_dns\"\n\

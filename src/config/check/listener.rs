@@ -13,6 +13,8 @@ use crate::sys::Address;
 /// What TCP_KEEPIDLE takes, see tcp(7): whole seconds up to this many.
 const LONGEST_KEEPALIVE_S: u64 = 32_767;
 
+const CLUSTER_PLACE: &str = "belongs to protocol = \"tcp\" or \"udp\"";
+
 impl Check<'_> {
     /// `access_logs` holds the position of each listener's log.
     pub(super) fn listeners(
@@ -122,7 +124,7 @@ impl Check<'_> {
             if let Some((address, before)) = first_taken {
                 let what = format!("{address} is listened on already");
                 let note = format!(
-                    "line {} has it; connections would go to either, by chance",
+                    "line {} has it; what arrives would go to either, by chance",
                     self.report.line(before)
                 );
                 self.report.error(text.span, what, note);
@@ -187,7 +189,7 @@ impl Check<'_> {
         let knows = "a tls listener goes by the name in [[listener.tls]], and knows no";
         self.no_http(typed, "a tls listener decrypts nothing and so reads no requests", knows);
         let note = "put it into a [[listener.tls]]; one without `names` takes every connection";
-        self.misplaced("cluster", &typed.cluster, "belongs to protocol = \"tcp\"", note);
+        self.misplaced("cluster", &typed.cluster, CLUSTER_PLACE, note);
         if typed.tls.is_empty() && typed.complete {
             let what = "a tls listener needs [[listener.tls]]";
             let note = "one without `names` takes every name; its `cluster` says where it goes";
@@ -199,7 +201,7 @@ impl Check<'_> {
     fn http(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Http> {
         let note =
             "in an http listener routes name clusters: put it into a [[listener.host.route]]";
-        self.misplaced("cluster", &typed.cluster, "belongs to protocol = \"tcp\"", note);
+        self.misplaced("cluster", &typed.cluster, CLUSTER_PLACE, note);
         if typed.http.hosts.is_empty() && typed.complete {
             let what = "an http listener needs [[listener.host]]";
             let note = "one without `names` takes every host; its [[listener.host.route]] say what \

@@ -243,8 +243,14 @@ impl Udp {
                 return;
             }
             let received = session.upstream.receive(&mut self.room.batch.borrow_mut());
-            if received.is_ok() {
-                self.pass_back(&session);
+            match received {
+                Ok(_) => self.pass_back(&session),
+                // Nobody is there, and never was: the client's next datagram goes elsewhere.
+                Err(Errno::CONNREFUSED) if session.bytes_down.get() == 0 => {
+                    self.table.borrow_mut().remove(&session.key);
+                    return self.end(&session, End::ConnectFailed);
+                }
+                Err(_) => {}
             }
             if turns.take() {
                 turns.give_way().await;

@@ -62,14 +62,21 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
 
     /// Takes out the session that was silent for the longest.
     pub(super) fn take_oldest(&mut self) -> Option<Rc<S>> {
-        let at = self.oldest;
-        if at == NONE {
-            return None;
-        }
+        let oldest = self.oldest;
+        (oldest != NONE).then(|| self.take(oldest))
+    }
+
+    /// Takes out the session of a client.
+    pub(super) fn remove(&mut self, key: &K) -> Option<Rc<S>> {
+        let at = *self.by_key.get(key)?;
+        Some(self.take(at))
+    }
+
+    fn take(&mut self, at: usize) -> Rc<S> {
         self.unlink(at);
         let entry = self.entries.remove(at);
         self.by_key.remove(&entry.key);
-        Some(entry.session)
+        entry.session
     }
 
     /// Takes out one that was silent for so many ticks.
@@ -140,6 +147,11 @@ mod tests {
                 if what == 0 {
                     let expected = if list.is_empty() { None } else { Some(list.remove(0).0) };
                     prop_assert_eq!(table.take_oldest().as_deref().copied(), expected);
+                    continue;
+                }
+                if what == 2 {
+                    let expected = at.map(|at| list.remove(at).0);
+                    prop_assert_eq!(table.remove(&key).as_deref().copied(), expected);
                     continue;
                 }
                 if what == 1 {
