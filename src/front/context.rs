@@ -289,7 +289,9 @@ impl Accepted {
             Fired::No => {
                 watch.restart(timeouts.idle, Expiry::Both);
                 let half_closed = timeouts.half_closed;
-                relay::run(&self.client, &lease.stream, up, down, watch, half_closed).await
+                let (client, upstream) = (&self.client, &lease.stream);
+                let end = relay::run(client, upstream, up, down, watch, half_closed).await;
+                if end == End::Client && up.is_broken() { End::BadRequest } else { end }
             }
             // Not a clean end: neither side has said all.
             fired => {

@@ -81,6 +81,16 @@ impl Coding {
         }
     }
 
+    /// The source has broken its protocol.
+    pub(super) fn is_broken(&self) -> bool {
+        match self {
+            Coding::FromWebSocket { decoder, .. } => decoder.is_broken(),
+            // Nothing else ends these.
+            Coding::FromObfsTls(decoder) => decoder.is_over(),
+            Coding::ToWebSocket { .. } | Coding::ToObfsTls(_) => false,
+        }
+    }
+
     /// Something is to be written that the source has no part in.
     pub(super) fn is_due(&self) -> bool {
         match self {

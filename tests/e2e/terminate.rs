@@ -233,6 +233,8 @@ fn what_breaks_the_protocol_is_told_and_the_upstream_hears_an_end() {
         let mut rest = Vec::new();
         client.stream.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, [&[0x88, 2][..], &code.to_be_bytes()].concat());
+        drop(client);
+        assert_eq!(gate.record().end(), "bad_request");
     }
 }
 

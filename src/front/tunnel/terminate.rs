@@ -100,7 +100,7 @@ pub(super) async fn serve(
     upgrade.record(conn, &lease, &up, &down, Some(101), end);
 
     // 4. A close is the last thing that the client reads, whatever it sent behind its own.
-    if switch.framed && matches!(end, End::Client | End::Upstream) {
+    if switch.framed && matches!(end, End::Client | End::Upstream | End::BadRequest) {
         drop((lease, up, down));
         linger(conn, watch).await;
     }

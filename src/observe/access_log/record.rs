@@ -97,7 +97,7 @@ pub enum End {
     Evicted,
     /// A limit on connections was reached.
     Overflow,
-    /// The client sent something that is not a request we accept.
+    /// The client sent what is no request that we accept, or no frame in a tunnel of frames.
     BadRequest,
     /// The upstream sent something that is not an answer we accept.
     BadResponse,

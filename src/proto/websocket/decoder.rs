@@ -24,6 +24,8 @@ pub struct Decoder {
     control_filled: usize,
     /// The client has closed, or has to be closed on.
     over: bool,
+    /// It has to be.
+    broken: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl Default for Decoder {
             control: [0; MAX_CONTROL],
             control_filled: 0,
             over: false,
+            broken: false,
         }
     }
 }
@@ -94,6 +97,11 @@ impl Decoder {
     /// sends means nothing.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// The client broke the protocol.
+    pub fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// A header is complete. An error is the code to close with.
@@ -152,7 +160,7 @@ impl Decoder {
     }
 
     fn fail(&mut self, code: u16, replies: &mut Replies) {
-        self.over = true;
+        (self.over, self.broken) = (true, true);
         replies.close(Some(code));
     }
 }

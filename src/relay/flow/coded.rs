@@ -28,6 +28,11 @@ impl Flow {
         flow
     }
 
+    /// What came was not in the form that this flow takes off; it ended there.
+    pub fn is_broken(&self) -> bool {
+        self.coding.as_ref().is_some_and(|coding| coding.is_broken())
+    }
+
     /// Takes bytes that were read from the source elsewhere. They are changed in place.
     pub fn receive(&mut self, bytes: &mut [u8]) {
         debug_assert!(self.coding.as_ref().is_none_or(|coding| coding.room() == 0));
