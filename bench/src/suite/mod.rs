@@ -6,13 +6,14 @@
 //! servers share another.
 //!
 //! Where bulk is spliced the kernel has two states on loopback, and which of them a sample meets
-//! decides more than the proxy does: about 73 Gbit/s at 0.108 CPU-s/GB, or 56 at 0.14. In the
-//! second one the load has filled the receiver's window, and so the acknowledgements that the
-//! proxy's reads cause, on its CPU, make the kernel send the load's next segments there, too. How
-//! soon the window fills depends on the receive buffer, which grows by the kernel's own measure of
-//! how a connection began: with 32 MiB of `tcp_rmem` a connection through plain L4 mostly got 24
-//! MiB of it, and one behind a handshake mostly 5, for the same calls of the proxy. With the 6 MiB
-//! that Linux has by default they are the same.
+//! decides more than the proxy does: about 73 Gbit/s at 0.108 CPU-s/GB with the load's CPU full, or
+//! 56 at 0.14 with a third of it idle. In the second one ss(8) shows the load waiting for the
+//! receiver's window for 99 % of the time. The likely reason: the acknowledgements that the proxy's
+//! reads cause on its CPU then make the kernel send the load's next segments there, too. How soon
+//! the window fills depends on the receive buffer, which grows by the kernel's own measure of how a
+//! connection began: with 32 MiB of `tcp_rmem` one through plain L4 got 24 MiB of it, and one behind
+//! a handshake 5, for the same calls of the proxy. With the 6 MiB that Linux has by default tunnel
+//! and plain L4 are the same.
 
 mod balance;
 mod contender;
