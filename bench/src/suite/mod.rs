@@ -11,9 +11,9 @@
 //! receiver's window for 99 % of the time. The likely reason: the acknowledgements that the proxy's
 //! reads cause on its CPU then make the kernel send the load's next segments there, too. How soon
 //! the window fills depends on the receive buffer, which grows by the kernel's own measure of how a
-//! connection began: with 32 MiB of `tcp_rmem` one through plain L4 got 24 MiB of it, and one behind
-//! a handshake 5, for the same calls of the proxy. With the 6 MiB that Linux has by default tunnel
-//! and plain L4 are the same.
+//! connection began: with 32 MiB of `tcp_rmem` one through plain L4 got 24 MiB of it, and one
+//! behind a handshake 5, for the same calls of the proxy. With the 6 MiB that Linux has by default
+//! tunnel and plain L4 are the same.
 
 mod balance;
 mod contender;
