@@ -422,6 +422,23 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_not_early_where_a_tick_is_late() {
+        in_runtime(async || {
+            let timers = Timers::new();
+            let (client, _peer) = stream();
+            // Nearly two ticks pass of which nobody has told.
+            monoio::time::sleep(Duration::from_millis(90)).await;
+            let begun = Instant::now();
+            let watch = timers.watch(&client, Duration::from_millis(100), Expiry::Both);
+            while watch.fired() == Fired::No {
+                monoio::time::sleep(Duration::from_millis(1)).await;
+                timers.tick();
+            }
+            assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+        });
+    }
+
+    #[test]
     fn a_shorter_limit_is_not_kept_waiting_by_a_longer_one() {
         in_runtime(async || {
             let timers = Timers::new();

@@ -168,7 +168,7 @@ pub struct Udp {
     pub cluster: ClusterId,
     /// A session ends when neither side has sent for this long. Default 5 min.
     pub idle_timeout: Duration,
-    /// Sessions at once, shared out evenly to the workers, 1 at least. Default 65536.
+    /// Sessions at once, 1 to 1,000,000, shared out evenly to the workers. Default 65536.
     pub max_sessions: usize,
 }
 
