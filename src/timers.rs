@@ -2,20 +2,31 @@
 //!
 //! A connection's limit costs nothing while bytes flow: activity stores the current tick, no timer
 //! moves. The wheel visits an entry when its limit could have run out and puts it back when it has
-//! not. An entry that is due has its streams shut down (shutdown(2)), which wakes the task that
-//! waits for them; the task asks [`Watch::fired`] why. Limits are kept to one tick: never early, at
-//! most 100 ms and a turn of the loop late.
+//! not. A limit that runs out wakes the connection's task, and the wait that the task is in fails
+//! with the reason: [`Watch::readable`] and [`Watch::writable`]. The sockets themselves are left as
+//! they are, so that the task decides what the peers see. Limits are kept to one tick: never early,
+//! at most 100 ms and a turn of the loop late.
+//!
+//! Time here is the worker's own: a tick that comes late moves it on by [`MAX_ADVANCE`] ticks and
+//! no more. After a stop of the process (SIGSTOP, a paused machine, a CPU quota) a connection has
+//! what was left of its limit before, and the bytes that arrived meanwhile are read first.
 
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::sys::{Keepalive, Stream};
+use crate::sys::{Keepalive, Stream, Turns};
 
 /// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(50);
+
+/// The most that a late tick moves time on.
+const MAX_ADVANCE: u32 = 2;
 
 /// Ticks between two looks after stalled connections.
 const STALL_CHECK: u32 = 20;
@@ -23,37 +34,38 @@ const STALL_CHECK: u32 = 20;
 /// Slots of the wheel; limits beyond 25 s go around it more than once.
 const SLOTS: u32 = 512;
 
-/// What the end of a limit does to the streams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expiry {
-    /// Ends reading from the client; an answer can still be written.
-    Read,
-    /// Ends the upstream's stream; an answer can still be written to the client.
-    Upstream,
-    /// Ends both directions of both streams.
-    Both,
-}
-
-/// Why a watched stream was shut down.
+/// Why a wait failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fired {
-    /// It was not.
-    No,
-    /// Its limit ran out.
+    /// The limit ran out.
     TimedOut,
     /// The worker is ending.
     Drained,
-    /// The client reset the connection while nobody read from it.
+    /// The client reset the connection while its stream was not read.
     ClientReset,
     /// The upstream did.
     UpstreamReset,
 }
 
+/// What a drain does to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrain {
+    /// Lets it go on: a request, a relay.
+    Wait,
+    /// Ends it a second after the drain began: one that has sent nothing yet, whose first bytes may
+    /// be on their way, and one that is only read to its end.
+    Grace,
+    /// Ends it at once: one between two requests.
+    Now,
+}
+
 /// The limits of one worker.
 pub struct Timers {
-    origin: Instant,
-    /// Ticks since `origin`. Wraps after 6.8 years; comparisons are relative.
+    /// When time was last moved on.
+    ticked: Cell<Instant>,
+    /// Ticks so far. Wraps after 6.8 years; comparisons are relative.
     now: Cell<u32>,
+    turns: Rc<Turns>,
     state: RefCell<State>,
 }
 
@@ -68,34 +80,35 @@ struct State {
 struct Entry {
     client: Rc<Stream>,
     upstream: Option<Rc<Stream>>,
-    expiry: Expiry,
-    fired: Fired,
-    /// Nothing is under way: a drain may end it at once.
-    idle: bool,
+    /// The task that waits, or that waited last.
+    waker: Option<Waker>,
+    fired: Option<Fired>,
+    on_drain: OnDrain,
     /// TCP keepalive to be set for the upstream's stream.
     keepalive: Option<Keepalive>,
     /// Tick of the last activity.
     active: u32,
-    /// Ticks from the last activity to expiry.
+    /// Ticks from the last activity to the end.
     limit: u32,
     /// Tick of the next visit.
     visit: u32,
     /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until
-    /// it fired.
+    /// it fires.
     position: u32,
-    /// Reasons why nobody reads from one of the streams.
+    /// Reasons why one of the streams is not read.
     stalls: u32,
     /// Position in `stalled`, while there are such reasons.
     stall_position: u32,
 }
 
 impl Timers {
-    /// No limits yet.
-    pub fn new() -> Rc<Timers> {
+    /// No limits yet. Waits count as turns of their tasks.
+    pub fn new(turns: &Rc<Turns>) -> Rc<Timers> {
         let wheel = (0..SLOTS).map(|_| Vec::new()).collect();
         Rc::new(Timers {
-            origin: Instant::now(),
+            ticked: Cell::new(Instant::now()),
             now: Cell::new(0),
+            turns: Rc::clone(turns),
             state: RefCell::new(State { entries: Slab::new(), wheel, stalled: Vec::new() }),
         })
     }
@@ -106,15 +119,15 @@ impl Timers {
     }
 
     /// Watches a client's stream; the limit starts now.
-    pub fn watch(self: &Rc<Self>, client: &Rc<Stream>, limit: Duration, expiry: Expiry) -> Watch {
+    pub fn watch(self: &Rc<Self>, client: &Rc<Stream>, limit: Duration) -> Watch {
         let now = self.now.get();
         let mut state = self.state.borrow_mut();
         let key = state.entries.insert(Entry {
             client: Rc::clone(client),
             upstream: None,
-            expiry,
-            fired: Fired::No,
-            idle: false,
+            waker: None,
+            fired: None,
+            on_drain: OnDrain::Wait,
             keepalive: None,
             active: now,
             limit: ticks(limit),
@@ -127,13 +140,13 @@ impl Timers {
         Watch { timers: Rc::clone(self), key }
     }
 
-    /// Moves time on and shuts down what is due. Called once a tick by the worker.
+    /// Moves time on and ends what is due. Called once a tick by the worker.
     pub fn tick(&self) {
-        let now = (self.origin.elapsed().as_millis() / TICK.as_millis()) as u32;
-        let past = self.now.replace(now);
+        let (past, advance) = (self.now.get(), self.advance());
+        let now = past.wrapping_add(advance);
+        self.now.set(now);
         let state = &mut *self.state.borrow_mut();
-        // After a stop (SIGSTOP, a suspended machine) one turn of the wheel visits everything.
-        for tick in 1..=now.wrapping_sub(past).min(SLOTS) {
+        for tick in 1..=advance {
             let slot = (past.wrapping_add(tick) % SLOTS) as usize;
             for key in std::mem::take(&mut state.wheel[slot]) {
                 let entry = &mut state.entries[key as usize];
@@ -151,27 +164,37 @@ impl Timers {
         }
     }
 
-    /// Ends what is idle (connections between two requests).
-    pub fn end_idle(&self) {
-        self.end(|entry| entry.idle);
+    /// The ticks by which time moves on.
+    fn advance(&self) -> u32 {
+        let ticked = self.ticked.get();
+        let passed = (ticked.elapsed().as_millis() / TICK.as_millis()) as u32;
+        if passed > MAX_ADVANCE {
+            self.ticked.set(Instant::now());
+            return MAX_ADVANCE;
+        }
+        self.ticked.set(ticked + TICK * passed);
+        passed
     }
 
-    /// Ends everything, also what was ended more gently before.
-    pub fn end_all(&self) {
-        self.end(|entry| {
-            entry.idle = false;
-            true
+    /// Ends what a drain ends at once, and with `grace_is_over` also what it gives a grace.
+    pub fn drain(&self, grace_is_over: bool) {
+        self.end(|entry| match entry.on_drain {
+            OnDrain::Wait => false,
+            OnDrain::Grace => grace_is_over,
+            OnDrain::Now => true,
         });
     }
 
-    fn end(&self, which: impl Fn(&mut Entry) -> bool) {
+    /// Ends everything.
+    pub fn end_all(&self) {
+        self.end(|_| true);
+    }
+
+    fn end(&self, which: impl Fn(&Entry) -> bool) {
         let state = &mut *self.state.borrow_mut();
-        let keys = state.entries.iter_mut().filter_map(|(key, entry)| which(entry).then_some(key));
+        let keys = state.entries.iter().filter_map(|(key, entry)| which(entry).then_some(key));
         for key in keys.collect::<Vec<_>>() {
-            if state.entries[key].fired == Fired::No {
-                state.unschedule(key);
-            }
-            state.entries[key].fire(Fired::Drained);
+            state.fire(key, Fired::Drained);
         }
     }
 }
@@ -182,21 +205,19 @@ impl State {
         for index in (0..self.stalled.len()).rev() {
             let key = self.stalled[index] as usize;
             let entry = &self.entries[key];
-            let upstream = entry.upstream.as_ref();
-            let why = if entry.client.is_reset() {
-                Fired::ClientReset
-            } else if upstream.is_some_and(|upstream| upstream.is_reset()) {
-                Fired::UpstreamReset
-            } else {
-                continue;
-            };
-            if entry.fired == Fired::No {
-                self.unschedule(key);
-                self.entries[key].fire_reset(why);
-            } else {
-                // Nobody read from the survivor, so that the end of its reading side woke nobody.
-                self.entries[key].shutdown();
+            if entry.client.is_reset() {
+                self.fire(key, Fired::ClientReset);
+            } else if entry.upstream.as_ref().is_some_and(|upstream| upstream.is_reset()) {
+                self.fire(key, Fired::UpstreamReset);
             }
+        }
+    }
+
+    /// Ends the current limit of an entry; the first reason stays.
+    fn fire(&mut self, key: usize, why: Fired) {
+        if self.entries[key].fired.is_none() {
+            self.unschedule(key);
+            self.entries[key].fire(why);
         }
     }
 
@@ -223,17 +244,10 @@ impl State {
 
 impl Entry {
     fn fire(&mut self, why: Fired) {
-        self.fired = why;
-        match (self.expiry, why) {
-            // What is idle ends after what it has sent already.
-            (_, Fired::Drained) if self.idle => self.client.shutdown_read(),
-            (Expiry::Read, Fired::TimedOut) => self.client.shutdown_read(),
-            (Expiry::Upstream, Fired::TimedOut) => {
-                if let Some(upstream) = &self.upstream {
-                    upstream.shutdown();
-                }
-            }
-            _ => self.shutdown(),
+        self.fired = Some(why);
+        // Waking only puts the task in line.
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
@@ -242,23 +256,6 @@ impl Entry {
             && let Some(keepalive) = self.keepalive.take()
         {
             upstream.set_keepalive(keepalive);
-        }
-    }
-
-    /// Wakes the task that reads from the survivor. Its peer must hear of a reset, not of an end.
-    fn fire_reset(&mut self, why: Fired) {
-        self.fired = why;
-        if why == Fired::UpstreamReset {
-            self.client.shutdown_read();
-        } else if let Some(upstream) = &self.upstream {
-            upstream.shutdown_read();
-        }
-    }
-
-    fn shutdown(&self) {
-        self.client.shutdown();
-        if let Some(upstream) = &self.upstream {
-            upstream.shutdown();
         }
     }
 }
@@ -271,32 +268,102 @@ pub struct Watch {
 }
 
 impl Watch {
+    /// Waits until a read would not block. May be dropped at any time. A task that is always ready
+    /// gives way to others here.
+    ///
+    /// # Errors
+    /// The limit has fired. Bytes may have arrived as it did: a last read tells.
+    pub async fn readable(&self, stream: &Stream) -> Result<(), Fired> {
+        self.turn().await;
+        let mut ready = pin!(stream.readable());
+        poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
+    }
+
+    /// Waits until a write would not block. May be dropped at any time. A task that is always ready
+    /// gives way to others here.
+    ///
+    /// # Errors
+    /// The limit has fired.
+    pub async fn writable(&self, stream: &Stream) -> Result<(), Fired> {
+        self.turn().await;
+        let mut ready = pin!(stream.writable());
+        poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
+    }
+
+    /// Gives way to other tasks when this one has had its turns. For a caller that waits by
+    /// [`Watch::poll`].
+    pub async fn turn(&self) {
+        let turns = &self.timers.turns;
+        if turns.take() {
+            turns.give_way().await;
+        }
+    }
+
+    /// Polls what becomes ready, and fails when the limit has fired: [`Watch::readable`] for a
+    /// caller that waits for something else, too, without the memory of one more future.
+    ///
+    /// # Errors
+    /// The limit has fired.
+    pub fn poll(
+        &self,
+        ready: Pin<&mut impl Future<Output = ()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fired>> {
+        match self.poll_fired(cx.waker()) {
+            Poll::Ready(fired) => Poll::Ready(Err(fired)),
+            Poll::Pending => ready.poll(cx).map(Ok),
+        }
+    }
+
+    /// Ready when the limit has fired; the waker is called when it does.
+    pub fn poll_fired(&self, waker: &Waker) -> Poll<Fired> {
+        let replaced = self.entry(|entry| {
+            if let Some(fired) = entry.fired {
+                return Err(fired);
+            }
+            // One task waits for a connection, so that this is nearly always the same.
+            let known = entry.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+            Ok(if known { None } else { entry.waker.replace(waker.clone()) })
+        });
+        match replaced {
+            Err(fired) => Poll::Ready(fired),
+            // Dropped here, where the entries are not borrowed.
+            Ok(_replaced) => Poll::Pending,
+        }
+    }
+
     /// Something happened: the limit starts anew.
     pub fn touch(&self) {
         let now = self.timers.now.get();
         self.entry(|entry| entry.active = now);
     }
 
-    /// Another limit, from now on, also after one that ran out: what [`Watch::fired`] said is gone,
-    /// so ask before.
-    pub fn restart(&self, limit: Duration, expiry: Expiry) {
+    /// Another limit, from now on. One that has fired stays: the next wait fails with it.
+    pub fn restart(&self, limit: Duration) {
         let now = self.timers.now.get();
         let state = &mut *self.timers.state.borrow_mut();
         let entry = &mut state.entries[self.key];
-        (entry.active, entry.limit, entry.expiry) = (now, ticks(limit), expiry);
+        (entry.active, entry.limit) = (now, ticks(limit));
         let sooner = now.wrapping_add(entry.limit).wrapping_sub(entry.visit) as i32;
-        if entry.fired != Fired::No {
-            entry.fired = Fired::No;
-            state.schedule(self.key, now);
-        } else if sooner < 0 {
+        if entry.fired.is_none() && sooner < 0 {
             state.unschedule(self.key);
             state.schedule(self.key, now);
         }
     }
 
-    /// Says whether a drain may end the connection at once.
-    pub fn set_idle(&self, idle: bool) {
-        self.entry(|entry| entry.idle = idle);
+    /// Another limit, from now on, also after one that has fired: the caller has dealt with that.
+    pub fn renew(&self, limit: Duration) {
+        self.restart(limit);
+        let now = self.timers.now.get();
+        let state = &mut *self.timers.state.borrow_mut();
+        if state.entries[self.key].fired.take().is_some() {
+            state.schedule(self.key, now);
+        }
+    }
+
+    /// Says what a drain does to the connection from now on; at first it waits.
+    pub fn on_drain(&self, what: OnDrain) {
+        self.entry(|entry| entry.on_drain = what);
     }
 
     /// Watches the other stream of the connection too, from now on.
@@ -325,8 +392,13 @@ impl Watch {
         Stall { watch: self }
     }
 
-    /// Why the streams were shut down, if they were.
-    pub fn fired(&self) -> Fired {
+    /// One of the streams is not read from.
+    pub fn is_stalled(&self) -> bool {
+        self.entry(|entry| entry.stalls > 0)
+    }
+
+    /// Why waits fail, if they do.
+    pub fn fired(&self) -> Option<Fired> {
         self.entry(|entry| entry.fired)
     }
 
@@ -338,11 +410,12 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut state = self.timers.state.borrow_mut();
-        if state.entries[self.key].fired == Fired::No {
+        if state.entries[self.key].fired.is_none() {
             state.unschedule(self.key);
         }
         let entry = state.entries.remove(self.key);
         drop(state);
+        // Not while borrowed: with it go streams, and a waker may be the last of its task.
         drop(entry);
     }
 }
@@ -376,109 +449,4 @@ pub fn ticks(limit: Duration) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
-
-    /// Runs a worker's runtime, without a ring: the test must not depend on the memlock limit.
-    fn in_runtime(test: impl AsyncFnOnce()) {
-        monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
-            .enable_timer()
-            .build()
-            .unwrap()
-            .block_on(test());
-    }
-
-    fn stream() -> (Rc<Stream>, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        (Rc::new(Stream::from_fd(OwnedFd::from(ours)).unwrap()), theirs)
-    }
-
-    async fn tick_until(timers: &Timers, done: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !done() {
-            assert!(Instant::now() < deadline, "not within 10 s");
-            monoio::time::sleep(TICK).await;
-            timers.tick();
-        }
-    }
-
-    #[test]
-    fn a_limit_is_never_early_and_can_be_armed_anew() {
-        in_runtime(async || {
-            let timers = Timers::new();
-            let (client, _peer) = stream();
-            let watch = timers.watch(&client, Duration::from_millis(120), Expiry::Both);
-            for _ in 0..2 {
-                let begun = Instant::now();
-                assert_eq!(watch.fired(), Fired::No);
-                tick_until(&timers, || watch.fired() == Fired::TimedOut).await;
-                assert!(begun.elapsed() >= Duration::from_millis(120));
-                watch.restart(Duration::from_millis(120), Expiry::Both);
-            }
-        });
-    }
-
-    #[test]
-    fn a_limit_is_not_early_where_a_tick_is_late() {
-        in_runtime(async || {
-            let timers = Timers::new();
-            let (client, _peer) = stream();
-            // Nearly two ticks pass of which nobody has told.
-            monoio::time::sleep(Duration::from_millis(90)).await;
-            let begun = Instant::now();
-            let watch = timers.watch(&client, Duration::from_millis(100), Expiry::Both);
-            while watch.fired() == Fired::No {
-                monoio::time::sleep(Duration::from_millis(1)).await;
-                timers.tick();
-            }
-            assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
-        });
-    }
-
-    #[test]
-    fn a_shorter_limit_is_not_kept_waiting_by_a_longer_one() {
-        in_runtime(async || {
-            let timers = Timers::new();
-            let (client, _peer) = stream();
-            let watch = timers.watch(&client, Duration::from_secs(3600), Expiry::Both);
-            watch.restart(Duration::from_millis(100), Expiry::Both);
-            tick_until(&timers, || watch.fired() == Fired::TimedOut).await;
-        });
-    }
-
-    #[test]
-    fn what_is_dropped_leaves_the_others_in_their_places() {
-        in_runtime(async || {
-            let timers = Timers::new();
-            let (client, _peer) = stream();
-            let watch = || timers.watch(&client, Duration::from_millis(100), Expiry::Read);
-            let mut watches: Vec<_> = (0..50).map(|_| Some(watch())).collect();
-            let stalls: Vec<_> = watches.iter().flatten().map(Watch::stall).collect();
-            drop(stalls);
-            for index in [0, 49, 7, 8, 25, 1] {
-                watches[index] = None;
-            }
-            let fired = || watches.iter().flatten().all(|watch| watch.fired() != Fired::No);
-            tick_until(&timers, fired).await;
-        });
-    }
-
-    #[test]
-    fn a_drain_ends_what_is_idle_and_a_stop_ends_everything() {
-        in_runtime(async || {
-            let timers = Timers::new();
-            let ((idle, _a), (busy, _b)) = (stream(), stream());
-            let hour = Duration::from_secs(3600);
-            let idle = timers.watch(&idle, hour, Expiry::Read);
-            let busy = timers.watch(&busy, hour, Expiry::Both);
-            idle.set_idle(true);
-            timers.end_idle();
-            assert_eq!((idle.fired(), busy.fired()), (Fired::Drained, Fired::No));
-            timers.end_all();
-            assert_eq!((idle.fired(), busy.fired()), (Fired::Drained, Fired::Drained));
-        });
-    }
-}
+mod tests;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Cluster;
 use crate::sys::{Address, Connect, Errno, Stream};
-use crate::timers::{Expiry, Fired, Timers};
+use crate::timers::{Fired, Timers};
 
 /// An upstream connection and where it leads. It is used once and closed with its client.
 pub struct Lease {
@@ -84,13 +84,12 @@ async fn attempt(
             return Err(Attempt::Failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
         }
     };
-    let watch = timers.watch(&stream, limit, Expiry::Both);
-    stream.writable().await;
-    match watch.fired() {
-        Fired::TimedOut => Err(Attempt::TimedOut),
-        Fired::Drained => Err(Attempt::Drained),
+    let watch = timers.watch(&stream, limit);
+    match watch.writable(&stream).await {
+        Err(Fired::TimedOut) => Err(Attempt::TimedOut),
+        Err(Fired::Drained) => Err(Attempt::Drained),
         // A reset shows as the connect's result.
-        Fired::No | Fired::ClientReset | Fired::UpstreamReset => {
+        Ok(()) | Err(Fired::ClientReset | Fired::UpstreamReset) => {
             stream.connect_result().map_err(Attempt::Failed)?;
             Ok(Rc::clone(&stream))
         }

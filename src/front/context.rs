@@ -14,7 +14,7 @@ use crate::config::{ClusterId, Config, Listener, RelayTimeouts};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
 use crate::relay::{self, Flow, Pool};
 use crate::sys::{Address, Keepalive, Stream};
-use crate::timers::{Expiry, Fired, Timers, Watch};
+use crate::timers::{Fired, Timers, Watch};
 
 /// One worker's view of everything.
 pub struct Context {
@@ -47,12 +47,13 @@ impl Context {
         pool: Rc<Pool>,
         load: Arc<Load>,
     ) -> Context {
+        let timers = Timers::new(pool.turns());
         let clusters = config.clusters.iter().map(|cluster| Cluster::new(cluster, index)).collect();
         let context = Context {
             config,
             clusters,
             pool,
-            timers: Timers::new(),
+            timers,
             recorder: RefCell::new(Some(recorder)),
             answers: RefCell::new(Vec::new()),
             load,
@@ -286,17 +287,16 @@ impl Accepted {
         watch.set_upstream(Some(&lease.stream));
         watch.keep_alive(self.keepalive());
         let end = match watch.fired() {
-            Fired::No => {
-                watch.restart(timeouts.idle, Expiry::Both);
+            None => {
+                watch.restart(timeouts.idle);
                 let half_closed = timeouts.half_closed;
                 let (client, upstream) = (&self.client, &lease.stream);
                 let end = relay::run(client, upstream, up, down, watch, half_closed).await;
                 if end == End::Client && up.is_broken() { End::BadRequest } else { end }
             }
             // Not a clean end: neither side has said all.
-            fired => {
-                self.client.reset_on_close();
-                lease.stream.reset_on_close();
+            Some(fired) => {
+                relay::cut_off(&self.client, &lease.stream);
                 if fired == Fired::Drained { End::Drain } else { End::Idle }
             }
         };

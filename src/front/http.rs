@@ -19,9 +19,10 @@ use crate::observe::access_log::End;
 use crate::proto::http::answer::Connection;
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::proto::tls::HANDSHAKE;
+use crate::relay::{Charge, SMALL};
 use crate::route;
 use crate::sys::Errno;
-use crate::timers::{Expiry, Fired, Watch};
+use crate::timers::{Fired, OnDrain, Watch};
 
 /// Pipelined requests are read so far ahead beyond one head.
 const READ_AHEAD: usize = 16 * 1024;
@@ -30,32 +31,34 @@ const MAX_ANSWERS: usize = 64 * 1024;
 /// A request body that nobody wants is read up to here; beyond it the connection is closed.
 const MAX_DRAINED: u64 = 256 * 1024;
 
+const TIMEOUT: Reject = Reject { status: 408, reason: "the request took too long" };
+const OVERFLOW: Reject = Reject { status: 503, reason: "the server is out of memory for requests" };
+
 /// Serves a connection until it ends or becomes a tunnel.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Protocol::Http(http) = &conn.listener().protocol else { return };
-        let watch = conn.context.timers.watch(&conn.client, http.head_timeout, Expiry::Read);
-        watch.set_idle(true);
-        let (mut site, turns) = (Site::new(&conn, http, &watch), conn.context.pool.turns());
+        let watch = conn.context.timers.watch(&conn.client, http.head_timeout);
+        watch.on_drain(OnDrain::Grace);
+        let mut site = Site::new(&conn, http, &watch);
         let next = loop {
+            let mut fired = None;
             if !site.resume {
-                site.unsent.readable(&conn.client).await;
+                watch.turn().await;
+                fired = site.unsent.readable(&conn.client, &watch).await.err();
             } else {
                 // Not at once: others of this worker want a turn, too.
-                turns.give_way().await;
-                if !site.wait_to_write().await {
+                conn.context.pool.turns().give_way().await;
+                if !Box::pin(site.wait_to_write()).await {
                     return;
                 }
-            }
-            if turns.take() {
-                turns.give_way().await;
             }
             // What was queued in the last turn is sent by now, or comes first.
             if !site.flush().await {
                 return;
             }
-            match poll_fn(|cx| Poll::Ready(site.turn(cx.waker()))).await {
+            match poll_fn(|cx| Poll::Ready(site.turn(fired, cx.waker()))).await {
                 Next::Read => {}
                 next => break next,
             }
@@ -67,15 +70,13 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             return;
         }
         match next {
-            // The limit ran out as the request arrived: nothing more can be read from this client.
-            Next::Tunnel(_) if watch.fired() != Fired::No => {}
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
             Next::Tls(tls, bytes) => {
-                watch.restart(tls.hello_timeout, Expiry::Read);
+                watch.renew(tls.hello_timeout);
                 Box::pin(tls::serve_begun(&conn, tls, &watch, bytes)).await;
             }
             Next::Linger => linger(&conn, &watch).await,
-            Next::Read | Next::Close | Next::Gone => {}
+            Next::Read | Next::Gone => {}
         }
     }
 }
@@ -84,9 +85,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
 enum Next<'c> {
     /// More requests.
     Read,
-    /// Nothing: the answers end the connection.
-    Close,
-    /// Nothing, but the client may still be sending.
+    /// Nothing: the answers end the connection. The client may still be sending.
     Linger,
     /// Nothing: the client is gone.
     Gone,
@@ -105,6 +104,8 @@ struct Site<'c> {
     fresh: bool,
     /// Bytes read and not used.
     held: Vec<u8>,
+    /// Counts those, and answers that the client does not read.
+    charge: Charge,
     /// How far `held` has been searched.
     scan: HeadScan,
     /// `held` may have complete requests: answers had to be sent first.
@@ -127,6 +128,7 @@ impl<'c> Site<'c> {
             watch,
             fresh: true,
             held: Vec::new(),
+            charge: Charge::new(&conn.context.pool),
             scan: HeadScan::default(),
             resume: false,
             begun: None,
@@ -137,8 +139,9 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Reads once and answers what is complete.
-    fn turn(&mut self, waker: &Waker) -> Next<'c> {
+    /// Reads once and answers what is complete. A limit that has fired ends the connection unless a
+    /// request is complete by now: it arrived in time.
+    fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next<'c> {
         let conn = self.conn;
         let mut buffer = conn.context.pool.buffer();
         let mut filled = self.held.len();
@@ -147,7 +150,7 @@ impl<'c> Site<'c> {
             match conn.client.recv(&mut buffer[filled..self.http.max_head + READ_AHEAD]) {
                 Ok(0) => return self.ended(),
                 Ok(read) => filled += read,
-                Err(Errno::AGAIN) => return Next::Read,
+                Err(Errno::AGAIN) => return fired.map_or(Next::Read, |fired| self.cut(fired)),
                 Err(_) => return self.gone(End::ClientReset),
             }
         }
@@ -160,18 +163,35 @@ impl<'c> Site<'c> {
         let mut answers = conn.context.answers.borrow_mut();
         answers.clear();
         let (used, next) = self.answer_all(&buffer[..filled], now, &mut answers);
+        if !self.charge.try_set(filled - used) {
+            self.reject(OVERFLOW, now, &mut answers);
+            self.unsent.begin(&conn.client, &answers);
+            return Next::Linger;
+        }
         if used < filled {
             self.held = buffer[used..filled].to_vec();
         } else if !self.held.is_empty() {
             self.held = Vec::new();
         }
         if matches!(next, Next::Read) {
+            match fired {
+                Some(Fired::TimedOut) if answers.is_empty() && self.is_inside() => {
+                    drop(answers);
+                    return self.cut(Fired::TimedOut);
+                }
+                Some(_) => {
+                    self.watch.renew(self.http.keepalive_timeout);
+                    self.limit = Limit::Other;
+                }
+                None => {}
+            }
             self.set_limit(now);
             if self.unsent.queue(&conn.client, &answers, conn.context.pool.outbox(), waker) {
                 return next;
             }
         }
         self.unsent.begin(&conn.client, &answers);
+        self.charge.set(self.held.len() + self.unsent.kept());
         next
     }
 
@@ -196,7 +216,8 @@ impl<'c> Site<'c> {
                 // The request is answered: one more answer would be taken for that of the next.
                 BodyEnd::Malformed => return (bytes.len(), Next::Linger),
             }
-            if out.len() >= MAX_ANSWERS || self.unsent.body.is_some() {
+            let max_answers = if self.conn.context.pool.is_spent() { SMALL } else { MAX_ANSWERS };
+            if out.len() >= max_answers || self.unsent.body.is_some() {
                 self.resume = used < bytes.len();
                 return (used, Next::Read);
             }
@@ -296,7 +317,6 @@ impl<'c> Site<'c> {
         self.drained = 0;
         match end {
             AfterAnswer::GoOn if !draining => Next::Read,
-            AfterAnswer::Close if rest.len() == head.len() && self.body.is_done() => Next::Close,
             _ => Next::Linger,
         }
     }
@@ -310,28 +330,35 @@ impl<'c> Site<'c> {
             record.protocol = answer::protocol(Version::Http11);
             record.status = Some(reject.status);
             record.bytes_down = (out.len() - before) as u64;
-            record.end = if reject.status == 408 { End::HeadTimeout } else { End::BadRequest };
+            record.end = match reject.status {
+                408 => End::HeadTimeout,
+                503 => End::Overflow,
+                _ => End::BadRequest,
+            };
         });
     }
 
-    /// Nothing more comes from the client, by its own will or because a limit ran out.
-    fn ended(&mut self) -> Next<'c> {
-        const TIMEOUT: Reject = Reject { status: 408, reason: "the request took too long" };
-
-        if self.held.is_empty() {
-            return Next::Gone;
-        }
-        match self.watch.fired() {
-            Fired::TimedOut => {
+    /// A limit has fired before the request was complete.
+    fn cut(&mut self, fired: Fired) -> Next<'c> {
+        match fired {
+            Fired::TimedOut if !self.held.is_empty() => {
                 let mut answers = self.conn.context.answers.borrow_mut();
                 answers.clear();
                 self.reject(TIMEOUT, Moment::now(), &mut answers);
                 self.unsent.begin(&self.conn.client, &answers);
-                Next::Close
+                Next::Linger
             }
+            // The request was answered; its body is still coming.
+            _ if !self.body.is_done() => Next::Linger,
+            Fired::TimedOut => Next::Gone,
             Fired::Drained => self.gone(End::Drain),
-            Fired::No | Fired::ClientReset | Fired::UpstreamReset => self.gone(End::Client),
+            Fired::ClientReset | Fired::UpstreamReset => self.gone(End::ClientReset),
         }
+    }
+
+    /// The client has sent its last byte.
+    fn ended(&mut self) -> Next<'c> {
+        self.gone(End::Client)
     }
 
     /// The client is gone, perhaps in the middle of a request.
@@ -348,8 +375,10 @@ impl<'c> Site<'c> {
     /// Runs the limit that fits the state: the head's, from its first byte on and not moved by
     /// later ones, or that between two requests.
     fn set_limit(&mut self, now: Moment) {
-        let inside = !self.resume && !self.held.is_empty() || !self.body.is_done();
+        let inside = self.is_inside();
         let limit = if inside { Limit::Head } else { Limit::Between };
+        let at_rest = !inside && !self.resume;
+        self.watch.on_drain(if at_rest { OnDrain::Now } else { OnDrain::Wait });
         if inside && self.begun.is_none() {
             (self.begun, self.limit) = (Some(now), Limit::Other);
         } else if !inside {
@@ -363,9 +392,12 @@ impl<'c> Site<'c> {
         }
         self.limit = limit;
         let http = self.http;
-        self.watch
-            .restart(if inside { http.head_timeout } else { http.keepalive_timeout }, Expiry::Read);
-        self.watch.set_idle(!inside);
+        self.watch.restart(if inside { http.head_timeout } else { http.keepalive_timeout });
+    }
+
+    /// A request has begun and is not complete.
+    fn is_inside(&self) -> bool {
+        !self.resume && !self.held.is_empty() || !self.body.is_done()
     }
 
     /// Waits until all answers are sent. False: the client is gone, or took nothing for too long.
@@ -374,6 +406,7 @@ impl<'c> Site<'c> {
         loop {
             match self.unsent.send(&self.conn.client) {
                 Sent::All => {
+                    self.charge.set(self.held.len());
                     if waited {
                         self.set_limit(Moment::now());
                     }
@@ -382,20 +415,25 @@ impl<'c> Site<'c> {
                 Sent::Failed => return false,
                 Sent::Some => {}
             }
-            if !self.wait_to_write().await {
+            // Boxed: few connections wait here, and all would have room for it.
+            if !Box::pin(self.wait_to_write()).await {
                 return false;
             }
             waited = true;
         }
     }
 
-    /// Waits until the client takes bytes. False: it took none for too long.
+    /// Waits until the client takes bytes. False: it took none for too long, and the connection is
+    /// set to reset: what the client has is not all there is.
     async fn wait_to_write(&mut self) -> bool {
-        self.watch.set_idle(false);
+        self.watch.on_drain(OnDrain::Wait);
         self.limit = Limit::Other;
-        self.watch.restart(self.http.keepalive_timeout, Expiry::Both);
-        self.conn.client.writable().await;
-        self.watch.fired() == Fired::No
+        self.watch.restart(self.http.keepalive_timeout);
+        let result = self.watch.writable(&self.conn.client).await;
+        if result.is_err() {
+            self.conn.client.reset_on_close();
+        }
+        result.is_ok()
     }
 }
 

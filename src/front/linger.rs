@@ -1,24 +1,38 @@
 //! The end of a connection whose client may still be sending.
 
+use std::time::{Duration, Instant};
+
 use super::context::Accepted;
 use crate::sys::Errno;
-use crate::timers::{Expiry, Watch};
+use crate::timers::{OnDrain, Watch};
 
-/// Closes so that the last answer arrives: bytes that the client still sends would make the kernel
-/// answer with a reset, and that may destroy what the client has not read yet. Bounded in time and
-/// bytes.
+/// The client is waited for so long when it sends nothing more.
+const SILENCE: Duration = Duration::from_secs(5);
+/// And so long in all.
+const LIMIT: Duration = Duration::from_secs(30);
+/// What is read at most.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// Closes so that the last response arrives (RFC 9112 section 9.6): bytes that the client still
+/// sends, or that are not read when the socket is closed, make the kernel answer with a reset, and
+/// that may destroy what the client has not read yet. So the writing side ends first, and the
+/// client is read until it closes, within bounds.
 pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
-    const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
-    const MAX_BYTES: usize = 1024 * 1024;
-
     conn.client.shutdown_write();
-    watch.restart(LIMIT, Expiry::Read);
+    watch.on_drain(OnDrain::Grace);
+    watch.renew(SILENCE);
+    let begun = Instant::now();
     let mut total = 0;
-    while total < MAX_BYTES {
-        conn.client.readable().await;
+    while total < MAX_BYTES && begun.elapsed() < LIMIT {
+        if watch.readable(&conn.client).await.is_err() {
+            return;
+        }
         match conn.client.recv(&mut conn.context.pool.buffer()) {
             Ok(0) => return,
-            Ok(read) => total += read,
+            Ok(read) => {
+                total += read;
+                watch.touch();
+            }
             Err(Errno::AGAIN) => {}
             Err(_) => return,
         }

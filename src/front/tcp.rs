@@ -3,7 +3,6 @@
 use super::context::{Accepted, describe_failure, describe_relay};
 use crate::config::{Protocol, Tcp};
 use crate::relay::{self, Flow};
-use crate::timers::Expiry;
 
 /// Connects, relays, records.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
@@ -30,7 +29,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let mut up = Flow::new(&context.pool, Vec::new());
         up.expect();
         let mut down = Flow::new(&context.pool, Vec::new());
-        let watch = context.timers.watch(&conn.client, timeouts.idle, Expiry::Both);
+        let watch = context.timers.watch(&conn.client, timeouts.idle);
         watch.set_upstream(Some(&lease.stream));
         watch.keep_alive(conn.keepalive());
         let (client, upstream) = (&conn.client, &lease.stream);

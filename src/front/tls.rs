@@ -4,13 +4,14 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::context::{Accepted, describe_failure, describe_relay};
+use super::linger::linger;
 use crate::config::{Protocol, Tls, TlsRule};
 use crate::observe::access_log::{End, Record};
 use crate::proto::tls::{ClientHello, Decoder, Encoder, HelloReader, ObfsHello, Progress};
-use crate::relay::{Coding, Flow};
+use crate::relay::{Charge, Coding, Flow};
 use crate::route;
 use crate::sys::{Errno, random_bytes};
-use crate::timers::{Expiry, Fired, Watch};
+use crate::timers::{Fired, OnDrain, Watch};
 
 /// Bytes that are read at once while the hello is not complete.
 const READ: usize = 16 * 1024;
@@ -20,7 +21,8 @@ const READ: usize = 16 * 1024;
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Protocol::Tls(tls) = &conn.listener().protocol else { return };
-        let watch = conn.context.timers.watch(&conn.client, tls.hello_timeout, Expiry::Read);
+        let watch = conn.context.timers.watch(&conn.client, tls.hello_timeout);
+        watch.on_drain(OnDrain::Grace);
         serve_begun(&conn, tls, &watch, Vec::new()).await;
     }
 }
@@ -42,9 +44,8 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         }
     };
 
-    // 2. An upstream. On a listener of a site the connection counted as idle so far.
-    watch.set_idle(false);
-    watch.restart(tls.timeouts.idle, Expiry::Both);
+    // 2. An upstream. A hello that is complete is in time, even if its limit has fired just now.
+    watch.renew(tls.timeouts.idle);
     let lease = match Box::pin(conn.connect(asked.rule.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
@@ -63,6 +64,12 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         describe_relay(&lease, &up, &down, record);
         record.end = end;
     });
+
+    // 4. What the client sent behind an end that its records told is not read yet.
+    if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
+        drop((lease, up, down));
+        linger(conn, watch).await;
+    }
 }
 
 /// Where a connection goes.
@@ -100,18 +107,20 @@ struct Hello {
 
 async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<Hello, Refused> {
     let mut hello = Hello { reader: HelloReader::default(), bytes };
+    let mut charge = Charge::new(&conn.context.pool);
     let mut progress = hello.reader.advance(&hello.bytes);
     while progress == Progress::Incomplete {
-        conn.client.readable().await;
+        // The message is in the reader, too.
+        if !charge.try_set(2 * hello.bytes.len()) {
+            return Err(Refused::from(End::Overflow));
+        }
+        if !hello.bytes.is_empty() {
+            watch.on_drain(OnDrain::Wait);
+        }
+        let fired = watch.readable(&conn.client).await.err();
         let mut buffer = conn.context.pool.buffer();
         match conn.client.recv(&mut buffer[..READ]) {
-            Ok(0) => {
-                return Err(Refused::from(match watch.fired() {
-                    Fired::TimedOut => End::HeadTimeout,
-                    Fired::Drained => End::Drain,
-                    Fired::No | Fired::ClientReset | Fired::UpstreamReset => End::Client,
-                }));
-            }
+            Ok(0) => return Err(Refused::from(End::Client)),
             Ok(read) => {
                 progress = hello.reader.advance(&buffer[..read]);
                 hello.bytes.extend_from_slice(&buffer[..read]);
@@ -119,13 +128,14 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
             Err(Errno::AGAIN) => {}
             Err(_) => return Err(Refused::from(End::ClientReset)),
         }
+        // What arrived as the limit fired is read by now.
+        match fired.filter(|_| progress == Progress::Incomplete) {
+            None => {}
+            Some(Fired::Drained) => return Err(Refused::from(End::Drain)),
+            Some(_) => return Err(Refused::from(End::HeadTimeout)),
+        }
     }
-    // Cut off as it came: there is nothing to be relayed.
-    match watch.fired() {
-        Fired::No => {}
-        Fired::Drained => return Err(Refused::from(End::Drain)),
-        _ => return Err(Refused::from(End::HeadTimeout)),
-    }
+    watch.on_drain(OnDrain::Wait);
     match progress {
         Progress::Refused => Err(Refused::from(End::BadRequest)),
         Progress::Incomplete | Progress::Complete => Ok(hello),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use crate::sys::{Errno, Outbox, Queued, SLOT, Stream};
+use crate::timers::{Fired, Watch};
 
 /// Answers that are not in the socket yet.
 #[derive(Default)]
@@ -60,16 +61,22 @@ impl Unsent {
         fits
     }
 
-    /// Waits until the client has something to say, or could not be sent what was queued.
-    pub(super) async fn readable(&self, client: &Stream) {
+    /// Waits until the client has something to say, or could not be sent what was queued. The
+    /// caller takes a [`Watch::turn`] before.
+    pub(super) async fn readable(&self, client: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(client.readable());
         poll_fn(|cx| {
             if self.queued.as_ref().is_some_and(Queued::has_failed) {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
-            readable.as_mut().poll(cx)
+            watch.poll(readable.as_mut(), cx)
         })
-        .await;
+        .await
+    }
+
+    /// Bytes of answers that wait here; a large body is shared by all connections.
+    pub(super) fn kept(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The outbox has the answers of this turn.
@@ -112,6 +119,8 @@ impl Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::Turns;
+    use crate::timers::Timers;
     use std::io::{ErrorKind, Read};
     use std::os::unix::net::UnixStream;
 
@@ -169,7 +178,9 @@ mod tests {
             client.shutdown();
             drop(peer);
             outbox.flush();
-            unsent.readable(&client).await;
+            let timers = Timers::new(&Turns::start().unwrap());
+            let watch = timers.watch(&client, std::time::Duration::from_secs(3600));
+            unsent.readable(&client, &watch).await.unwrap();
             assert!(unsent.send(&client) == Sent::Failed);
         });
     }

@@ -18,7 +18,7 @@ use super::baton::TURN_BUDGET;
 use super::coding::Coding;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use crate::sys::{Errno, Queued, SLOT, Stream};
-use crate::timers::Watch;
+use crate::timers::{Fired, Watch};
 
 mod coded;
 #[cfg(test)]
@@ -41,6 +41,14 @@ pub enum Broken {
     From(Errno),
     /// Writing failed.
     To(Errno),
+    /// The limit of the connection has fired.
+    Fired(Fired),
+}
+
+impl From<Fired> for Broken {
+    fn from(fired: Fired) -> Self {
+        Broken::Fired(fired)
+    }
 }
 
 /// How the bytes go at present.
@@ -81,7 +89,7 @@ pub struct Flow {
 impl Flow {
     /// A flow that begins with bytes read elsewhere.
     pub fn new(pool: &Rc<Pool>, first: Vec<u8>) -> Flow {
-        pool.spill(first.len());
+        pool.keep(first.len());
         Flow {
             pool: Rc::clone(pool),
             coding: None,
@@ -119,6 +127,12 @@ impl Flow {
         self.ended
     }
 
+    /// Bytes were read that are not written yet.
+    pub fn has_unsent(&self) -> bool {
+        let in_pipe = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
+        self.queued.is_some() || self.written < self.pending.len() || in_pipe
+    }
+
     /// Reads at most so many more bytes; [`Flow::run`] returns when they are written.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = bytes;
@@ -126,7 +140,7 @@ impl Flow {
 
     /// Appends bytes that are to be written as they are.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.pool.spill(bytes.len());
+        self.pool.keep(bytes.len());
         self.pending.extend_from_slice(bytes);
     }
 
@@ -154,7 +168,7 @@ impl Flow {
     /// caller's to pass on. May be dropped at any await and run again.
     ///
     /// # Errors
-    /// A stream failed.
+    /// A stream failed, or the limit has fired.
     pub async fn run(
         &mut self,
         from: &Stream,
@@ -164,7 +178,8 @@ impl Flow {
         self.flush(to, watch).await?;
         while !self.ended && self.allowed > 0 {
             if !std::mem::take(&mut self.expects) {
-                self.readable(from).await;
+                watch.turn().await;
+                self.readable(from, watch).await?;
             }
             if self.queued.is_some() {
                 self.flush(to, watch).await?;
@@ -187,9 +202,6 @@ impl Flow {
             if self.queued.is_none() {
                 self.flush(to, watch).await?;
             }
-            if self.pool.turns().take() {
-                self.pool.turns().give_way().await;
-            }
         }
         self.flush(to, watch).await?;
         if self.has_last_word() {
@@ -202,21 +214,21 @@ impl Flow {
     /// Waits until there is something to read, or something that the outbox could not send, or
     /// something to tell the destination beside: that comes from the other direction, which is in
     /// the same task and is polled before this one.
-    async fn readable(&self, from: &Stream) {
+    async fn readable(&self, from: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
             if self.is_due() || self.queued.as_ref().is_some_and(Queued::has_failed) {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
-            readable.as_mut().poll(cx)
+            watch.poll(readable.as_mut(), cx)
         })
-        .await;
+        .await
     }
 
     /// Waits until nothing is left between the two streams.
     ///
     /// # Errors
-    /// Writing failed.
+    /// Writing failed, or the limit has fired.
     pub async fn flush(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
         loop {
             self.send_pending(to)?;
@@ -226,7 +238,7 @@ impl Flow {
             }
             {
                 let _stall = watch.stall();
-                to.writable().await;
+                watch.writable(to).await?;
             }
             watch.touch();
             if self.pending.is_empty() {
@@ -282,7 +294,7 @@ impl Flow {
         if unsent.errno != Errno::AGAIN {
             return Err(Broken::To(unsent.errno));
         }
-        self.pool.spill(unsent.rest.len());
+        self.pool.keep(unsent.rest.len());
         self.pending.splice(self.written..self.written, unsent.rest);
         Ok(())
     }
@@ -450,7 +462,7 @@ impl Flow {
     }
 
     fn clear_pending(&mut self) {
-        self.pool.unspill(self.pending.len());
+        self.pool.release(self.pending.len());
         // Not `clear`: an idle connection holds no buffer.
         self.pending = Vec::new();
         self.written = 0;
@@ -459,6 +471,6 @@ impl Flow {
 
 impl Drop for Flow {
     fn drop(&mut self) {
-        self.pool.unspill(self.pending.len());
+        self.pool.release(self.pending.len());
     }
 }

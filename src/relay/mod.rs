@@ -4,8 +4,12 @@
 //! | --- | --- | --- |
 //! | end (FIN) | what was read before, then the end | the other direction, half-closed limit |
 //! | end, and the other had ended | the same | nothing: both are closed |
-//! | reset, or a write to it fails | a reset, never a clean end | nothing |
-//! | nothing for too long | the end, from us | nothing |
+//! | reset | a reset, never a clean end | nothing |
+//! | takes no more: a write to it fails | what it had sent, without a wait, then a reset | nothing |
+//! | nothing for too long, and nothing was in between | the end, from us | nothing |
+//! | nothing for too long, with bytes in between | a reset | nothing |
+//! | nothing for too long after the other had ended | a reset | nothing |
+//! | the worker ends first | a reset | nothing |
 //!
 //! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. Knows
 //! neither configuration nor clusters: it is given streams and limits.
@@ -24,11 +28,11 @@ use std::time::Duration;
 
 pub use coding::Coding;
 pub use flow::{Broken, Flow};
-pub use pool::{BUFFER_SIZE, Pool};
+pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
 
 use crate::observe::access_log::End;
 use crate::sys::Stream;
-use crate::timers::{Expiry, Fired, Watch};
+use crate::timers::{Fired, Watch};
 
 /// Which of the two streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +43,17 @@ pub enum Side {
     Upstream,
 }
 
-/// Relays until both directions have ended, one has broken, or the watch has fired; says which. The
+/// Why a relay stopped before both directions had ended.
+enum Stop {
+    /// This side broke.
+    Broke(Side),
+    /// The limit has fired.
+    Fired(Fired),
+}
+
+/// Relays until both directions have ended, one has broken, or the limit has fired; says which. The
 /// watch must watch both streams and run the idle limit. The streams are then only to be dropped:
-/// after a break they are set to reset.
+/// where bytes are missing they are set to reset.
 pub async fn run(
     client: &Rc<Stream>,
     upstream: &Rc<Stream>,
@@ -52,41 +64,36 @@ pub async fn run(
 ) -> End {
     let first_end = Cell::new(None);
     let unread = Cell::new(None);
-    let ended = |side| {
-        // The end of a limit looks like the end of both streams; it is neither side's doing.
-        if watch.fired() != Fired::No {
-            return Err(side);
-        }
-        if first_end.get().is_none() {
-            first_end.set(Some(side));
-            watch.restart(half_closed, Expiry::Both);
-            // That side is not read from any more.
-            unread.set(Some(watch.stall()));
-        }
-        Ok(())
-    };
+    // The side that a write has failed to.
     let refused = Cell::new(None);
     let judge = |result: Result<(), Broken>, from: Side| match result {
         // What looks like an end behind a refused write is what is left of a reset.
-        Ok(()) if refused.get() == Some(from) => Err(from),
+        Ok(()) if refused.get() == Some(from) => Err(Stop::Broke(from)),
         Ok(()) => {
-            let last = first_end.get().is_some();
-            ended(from)?;
-            // Behind the last end both streams are closed, which says the same.
-            if !last {
+            if first_end.get().is_none() {
+                first_end.set(Some(from));
+                watch.restart(half_closed);
+                // That side is not read from any more.
+                unread.set(Some(watch.stall()));
                 let to = if from == Side::Client { upstream } else { client };
                 to.shutdown_write();
             }
+            // Behind the last end both streams are closed, which says the same.
             Ok(())
         }
-        Err(Broken::From(_)) => Err(from),
+        Err(Broken::From(_)) => Err(Stop::Broke(from)),
         // A peer that takes no more may have said why before it left: what it sent is still to be
         // read.
         Err(Broken::To(_)) => {
             refused.set(Some(from.other()));
-            ended(from.other())
+            watch.restart(half_closed);
+            Ok(())
         }
+        Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
     };
+    // A failed write takes the error from the socket, so that nothing else reports it. The other
+    // direction goes on with what that peer had sent, as long as it need not wait to write it.
+    let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
     let result = {
         let up = pin!(async {
             let result = up.run(client, upstream, watch).await;
@@ -96,30 +103,48 @@ pub async fn run(
             judge(result, Side::Client)
         });
         let down = pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
-        both(up, down).await.and_then(|()| refused.get().map_or(Ok(()), Err))
+        let result = both(up, down, is_stuck).await;
+        match (result, refused.get()) {
+            // The limit of what was left, or its end: that side had gone before.
+            (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => Err(Stop::Broke(side)),
+            (result, _) => result,
+        }
     };
     // Of what one direction has queued while the other broke, only what was sent counts.
     let _ = (up.settle(), down.settle());
-    match (watch.fired(), result, first_end.get()) {
-        (Fired::TimedOut, _, None) => End::Idle,
-        (Fired::TimedOut, _, Some(_)) => End::HalfClosedTimeout,
-        (Fired::Drained, ..) => End::Drain,
-        (Fired::ClientReset, ..) => break_off(client, upstream, Side::Client),
-        (Fired::UpstreamReset, ..) => break_off(client, upstream, Side::Upstream),
-        (Fired::No, Err(side), _) => break_off(client, upstream, side),
-        (Fired::No, Ok(()), Some(Side::Upstream)) => End::Upstream,
-        (Fired::No, Ok(()), _) => End::Client,
+    let in_between = up.has_unsent() || down.has_unsent();
+    match (result, first_end.get()) {
+        (Ok(()), Some(Side::Upstream)) => End::Upstream,
+        (Ok(()), _) => End::Client,
+        (Err(Stop::Broke(side)), _) => break_off(client, upstream, side),
+        (Err(Stop::Fired(Fired::ClientReset)), _) => break_off(client, upstream, Side::Client),
+        (Err(Stop::Fired(Fired::UpstreamReset)), _) => break_off(client, upstream, Side::Upstream),
+        // Nothing is missing: both sides have everything that the other one has sent.
+        (Err(Stop::Fired(Fired::TimedOut)), None) if !in_between => End::Idle,
+        (Err(Stop::Fired(fired)), first_end) => {
+            cut_off(client, upstream);
+            match (fired, first_end) {
+                (Fired::Drained, _) => End::Drain,
+                (_, None) => End::Idle,
+                (_, Some(_)) => End::HalfClosedTimeout,
+            }
+        }
     }
 }
 
 /// Passes a reset on: what is left of both streams ends without a clean close.
 pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
-    client.reset_on_close();
-    upstream.reset_on_close();
+    cut_off(client, upstream);
     match broken {
         Side::Client => End::ClientReset,
         Side::Upstream => End::UpstreamReset,
     }
+}
+
+/// Makes the close of both streams a reset: neither peer must take what it has for all there is.
+pub fn cut_off(client: &Stream, upstream: &Stream) {
+    client.reset_on_close();
+    upstream.reset_on_close();
 }
 
 impl Side {
@@ -131,11 +156,13 @@ impl Side {
     }
 }
 
-/// Runs both futures in the calling task until both are done or one has failed. They are taken as
-/// they are pinned: moved in here, an idle relay would hold each of them twice.
+/// Runs both futures in the calling task until both are done, one has failed, or `failure` gives an
+/// error for one that waits. They are taken as they are pinned: moved in here, an idle relay would
+/// hold each of them twice.
 fn both<'f, E>(
     mut left: Pin<&'f mut impl Future<Output = Result<(), E>>>,
     mut right: Pin<&'f mut impl Future<Output = Result<(), E>>>,
+    failure: impl Fn() -> Option<E>,
 ) -> impl Future<Output = Result<(), E>> {
     let (mut left_done, mut right_done) = (false, false);
     poll_fn(move |cx| {
@@ -151,6 +178,9 @@ fn both<'f, E>(
                 return Poll::Ready(Err(error));
             }
         }
-        if left_done && right_done { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if left_done && right_done {
+            return Poll::Ready(Ok(()));
+        }
+        failure().map_or(Poll::Pending, |error| Poll::Ready(Err(error)))
     })
 }

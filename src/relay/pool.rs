@@ -19,12 +19,13 @@ const PIPE_SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
 /// has a pipe only while it has a turn, or while bytes are stuck in it.
 const SPARE_PIPES: usize = 16;
 
-/// Bytes read that wait for slow destinations, over all copies of a worker, before reads become
-/// small.
-const MAX_SPILLED: usize = 64 * 1024 * 1024;
+/// Bytes in user space that a worker keeps for its connections: read and not yet written, heads
+/// that are not complete, responses that clients do not read. Pipes have a bound of their own.
+pub const BUDGET: usize = 64 * 1024 * 1024;
 
-/// What a copy still reads at a time beyond [`MAX_SPILLED`].
-const SMALL_READ: usize = 4096;
+/// What one connection may keep when the budget is spent. Relays then read so much at a time, and
+/// what needs more, as a long request head in pieces, is refused.
+pub const SMALL: usize = 4096;
 
 /// Buffers and pipes of one worker.
 pub struct Pool {
@@ -33,22 +34,31 @@ pub struct Pool {
     /// Pipes in existence, spare ones included.
     open: Cell<usize>,
     max_open: usize,
-    spilled: Cell<usize>,
+    /// Bytes kept at present.
+    kept: Cell<usize>,
+    budget: usize,
     outbox: Option<Rc<Outbox>>,
     pub(super) baton: Baton,
     turns: Rc<Turns>,
 }
 
 impl Pool {
-    /// At most `max_pipes` pipes exist at once; a flow that gets none is copied. Without
-    /// an outbox every message is a system call.
-    pub fn new(max_pipes: usize, outbox: Option<Rc<Outbox>>, turns: Rc<Turns>) -> Rc<Pool> {
+    /// At most `max_pipes` pipes exist at once; a flow that gets none is copied. `budget` bounds
+    /// the bytes that connections keep: [`BUDGET`]. Without an outbox every message is a system
+    /// call.
+    pub fn new(
+        max_pipes: usize,
+        budget: usize,
+        outbox: Option<Rc<Outbox>>,
+        turns: Rc<Turns>,
+    ) -> Rc<Pool> {
         Rc::new(Pool {
             buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()),
             spare: RefCell::new(Vec::new()),
             open: Cell::new(0),
             max_open: max_pipes,
-            spilled: Cell::new(0),
+            kept: Cell::new(0),
+            budget,
             outbox,
             baton: Baton::new(Rc::clone(&turns)),
             turns,
@@ -60,9 +70,14 @@ impl Pool {
         self.buffer.borrow_mut()
     }
 
-    /// How much a copy may read now, so that what slow destinations leave behind stays bounded.
-    pub(super) fn read_size(&self) -> usize {
-        if self.spilled.get() < MAX_SPILLED { BUFFER_SIZE } else { SMALL_READ }
+    /// How much may be read at a time for a destination that may be slow.
+    pub fn read_size(&self) -> usize {
+        if self.is_spent() { SMALL } else { BUFFER_SIZE }
+    }
+
+    /// The budget is spent: a connection may keep [`SMALL`] bytes and no more.
+    pub fn is_spent(&self) -> bool {
+        self.kept.get() >= self.budget
     }
 
     /// Where small messages go, as long as it takes any.
@@ -71,16 +86,17 @@ impl Pool {
     }
 
     /// Turns of the worker's tasks.
-    pub fn turns(&self) -> &Turns {
+    pub fn turns(&self) -> &Rc<Turns> {
         &self.turns
     }
 
-    pub(super) fn spill(&self, bytes: usize) {
-        self.spilled.set(self.spilled.get() + bytes);
+    /// Counts bytes that a connection keeps from now on.
+    pub(super) fn keep(&self, bytes: usize) {
+        self.kept.set(self.kept.get() + bytes);
     }
 
-    pub(super) fn unspill(&self, bytes: usize) {
-        self.spilled.set(self.spilled.get() - bytes);
+    pub(super) fn release(&self, bytes: usize) {
+        self.kept.set(self.kept.get() - bytes);
     }
 
     /// An empty pipe, or none when there are enough already or the kernel has no decent one to
@@ -97,6 +113,42 @@ impl Pool {
             None => return None,
         };
         Some(PipeLease { pipe: Some(pipe), pool: Rc::clone(self) })
+    }
+}
+
+/// What one connection keeps outside its flows, counted in the worker's budget.
+pub struct Charge {
+    pool: Rc<Pool>,
+    bytes: usize,
+}
+
+impl Charge {
+    /// Nothing yet.
+    pub fn new(pool: &Rc<Pool>) -> Charge {
+        Charge { pool: Rc::clone(pool), bytes: 0 }
+    }
+
+    /// The connection keeps so many bytes now, in place of those before.
+    pub fn set(&mut self, bytes: usize) {
+        self.pool.release(self.bytes);
+        self.pool.keep(bytes);
+        self.bytes = bytes;
+    }
+
+    /// As [`Charge::set`], unless that is more than the budget allows; returns whether it is
+    /// allowed. What was kept before stays counted where it is not.
+    pub fn try_set(&mut self, bytes: usize) -> bool {
+        let allowed = bytes <= SMALL.max(self.bytes) || !self.pool.is_spent();
+        if allowed {
+            self.set(bytes);
+        }
+        allowed
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.pool.release(self.bytes);
     }
 }
 
@@ -134,5 +186,32 @@ impl Drop for PipeLease {
         } else {
             self.pool.open.set(self.pool.open.get() - 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_budget(budget: usize, test: impl FnOnce(Rc<Pool>)) {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async { test(Pool::new(4, budget, None, Turns::start().unwrap())) });
+    }
+
+    #[test]
+    fn all_connections_share_one_budget() {
+        with_budget(10_000, |pool| {
+            let (mut first, mut second) = (Charge::new(&pool), Charge::new(&pool));
+            assert!(first.try_set(9_999) && second.try_set(8_000), "it is not spent before");
+            assert!(pool.is_spent());
+            assert_eq!(pool.read_size(), SMALL);
+            assert!(!first.try_set(10_000), "more than it keeps, and more than a little");
+            assert!(first.try_set(5_000), "less than it keeps");
+            assert!(Charge::new(&pool).try_set(SMALL) && !Charge::new(&pool).try_set(SMALL + 1));
+            drop(second);
+            assert!(!pool.is_spent() && first.try_set(10_000));
+            drop(first);
+            assert_eq!((pool.kept.get(), pool.read_size()), (0, BUFFER_SIZE));
+        });
     }
 }

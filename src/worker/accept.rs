@@ -20,6 +20,8 @@ use crate::sys::{self, Address, Errno, Stream};
 /// Under a steady load, where one wake-up finds several anyway, 1, 8 and 32 cost the same (0.97 to
 /// 1.03 of the CPU for a connection, paired medians of 9 rounds).
 const IN_FLIGHT: usize = 8;
+/// Accepts in a row over epoll.
+const BATCH: u32 = 64;
 /// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would
 /// only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -109,7 +111,11 @@ impl Acceptor {
     /// Takes what is in the accept queue, which closing would drop, and ends the tasks.
     pub(super) fn stop(&self) {
         let _ = self.socket.socket.set_nonblocking(true);
-        while let Ok((fd, address)) = sys::accept_now(&self.socket.socket) {
+        // Clients that connect meanwhile must not keep the worker here: a full queue is enough. It
+        // has one more than the backlog (listen(2)).
+        let backlog = self.context.config.listeners[self.socket.listener].backlog;
+        for _ in 0..=backlog {
+            let Ok((fd, address)) = sys::accept_now(&self.socket.socket) else { break };
             self.take(fd, address);
         }
         // Ends the accepts in flight. The socket of a Unix path is shared by all workers, which
@@ -139,14 +145,19 @@ impl Acceptor {
                 self.failed(&error).await;
                 continue;
             }
-            let mut accepted = false;
+            let mut accepted = 0;
             loop {
+                if accepted == BATCH {
+                    // Those that were accepted, and all others, have their turn before the rest.
+                    self.context.pool.turns().give_way().await;
+                    break;
+                }
                 match sys::accept_now(&self.socket.socket) {
                     Ok((fd, address)) => {
-                        accepted = true;
+                        accepted += 1;
                         self.take(fd, address);
                     }
-                    Err(Errno::AGAIN) if accepted => break,
+                    Err(Errno::AGAIN) if accepted > 0 => break,
                     // Another worker was faster; or it has stopped the socket already, which is
                     // then ready for good and has nobody to accept.
                     Err(Errno::AGAIN) => {

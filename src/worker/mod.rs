@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::front::{self, Context, Gate};
 use crate::observe::access_log::Recorder;
-use crate::relay::Pool;
+use crate::relay::{BUDGET, Pool};
 use crate::sys::{Address, Outbox, Turns};
 use crate::timers::TICK;
 use accept::Acceptor;
@@ -27,6 +27,9 @@ pub use driver::Running;
 
 /// How long connections that were ended by force get to write their records.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a client that was accepted before a drain, and has sent nothing yet, gets to send
+/// something.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// What the control plane tells a worker.
 #[derive(Clone, Debug)]
@@ -113,7 +116,7 @@ async fn serve(setup: Setup, running: Running) {
             return;
         }
     };
-    let pool = Pool::new(max_pipes, outbox, turns);
+    let pool = Pool::new(max_pipes, BUDGET, outbox, turns);
     let load = Arc::clone(balance.load());
     let context = Rc::new(Context::new(config, recorder, index, pool, load));
     for command in setup.commands.try_iter() {
@@ -138,8 +141,8 @@ async fn serve(setup: Setup, running: Running) {
     let _ = setup.started.send(Ok(running));
     drop(setup.started);
 
-    let mut stop = None;
-    while stop.is_none_or(|stop: Instant| stop.elapsed() < LAST_WORDS) {
+    let (mut draining, mut stop): (Option<Instant>, Option<Instant>) = (None, None);
+    while stop.is_none_or(|stop| stop.elapsed() < LAST_WORDS) {
         monoio::time::sleep(TICK).await;
         context.timers.tick();
         udp.iter().for_each(|udp| udp.tick());
@@ -153,9 +156,12 @@ async fn serve(setup: Setup, running: Running) {
             }
             obey(&context, &acceptors, command);
         }
-        if context.draining.get() {
+        if context.draining.get() && draining.is_none() {
+            draining = Some(Instant::now());
+        }
+        if let Some(begun) = draining {
             // Again at each tick: one may have been handed over by a worker that had not heard yet.
-            context.timers.end_idle();
+            context.timers.drain(begun.elapsed() >= GRACE);
         }
         if stop.is_some() {
             // Again at each tick: a connection may just have gone on to its next stage.
@@ -179,7 +185,6 @@ fn obey(context: &Rc<Context>, acceptors: &[Rc<Acceptor>], command: Command) {
             if !context.draining.replace(true) {
                 acceptors.iter().for_each(|acceptor| acceptor.stop());
             }
-            context.timers.end_idle();
         }
     }
 }

@@ -100,14 +100,14 @@ impl Disguise {
 
         // 3. The client is killed in the middle of a download.
         let other = Socks::start(front, self.plugin);
-        let _download = other.begins_download(&web, 100 * MIB);
+        let _download = other.begins_download(&web);
         drop(other);
         self.tunnels(&gate, 55);
         wait_for("its sockets are closed", SHORT, || (gate.sockets() <= sockets).then_some(()));
 
         // 4. The server is, in the middle of a download and of an upload.
-        let mut download = socks.begins_download(&web, 100 * MIB);
-        let mut upload = socks.begins_upload(&web, 100 * MIB);
+        let mut download = socks.begins_download(&web);
+        let mut upload = socks.begins_upload(&web);
         drop(server);
         assert!(!download.ends_well(LONG), "a download without a server has ended well");
         assert!(!upload.ends_well(LONG), "an upload without a server has ended well");

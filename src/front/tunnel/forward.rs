@@ -7,6 +7,7 @@
 //! the route; without it nothing beyond the announced body is read from the client before the
 //! upstream has agreed.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
@@ -20,14 +21,17 @@ use crate::front::linger::linger;
 use crate::observe::access_log::End;
 use crate::proto::http::answer::{Connection, closing_head, reason};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, parse_response};
-use crate::relay::{self, Broken, Flow, Pool, Side};
+use crate::relay::{self, Broken, Charge, Flow, Pool, SMALL, Side};
 use crate::sys::{Errno, Stream};
-use crate::timers::{Expiry, Fired, Watch};
+use crate::timers::{Fired, OnDrain, Watch};
 
 /// Bytes of an upstream's head, interim answers before it included.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 /// Bytes of the client that wait for the 101. Beyond it they wait in the socket.
 const MAX_HELD: usize = 64 * 1024;
+/// Bytes of an ordinary answer that are read at a time, and so the most that a client keeps waiting
+/// here by not reading.
+const PASSED: usize = 16 * 1024;
 /// Interim answers (RFC 9110 section 15.2) before the real one.
 const MAX_INTERIM: usize = 16;
 
@@ -41,32 +45,26 @@ pub(super) async fn serve(
     let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
 
     // 1. An upstream. The attempts have their own limits.
-    watch.set_idle(false);
-    watch.restart(timeouts.idle, Expiry::Both);
+    watch.on_drain(OnDrain::Wait);
+    watch.renew(timeouts.idle);
     let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
     };
     let upstream = &lease.stream;
-    let late = match watch.fired() {
-        Fired::No => None,
-        Fired::Drained => Some(End::Drain),
-        _ => Some(End::Idle),
-    };
 
     // 2. The head and the payload that may go with it, in one write.
     let (mut up, mut held) = upgrade.split(pool, early_data);
     watch.set_upstream(Some(&lease.stream));
     watch.keep_alive(conn.keepalive());
-    watch.restart(timeouts.idle, Expiry::Upstream);
+    watch.restart(timeouts.idle);
     let mut down = Flow::new(pool, Vec::new());
-    if let Some(end) = late {
-        return upgrade.record(conn, &lease, &up, &down, None, end);
-    }
 
     // 3. The upstream's answer, while early data goes on.
-    let sending = send_early(&mut up, &mut held, (&*conn.client, upstream), pool, watch);
-    let answer = match Box::pin(until_answered(sending, read_answer(upstream, pool))).await {
+    let refused = Cell::new(false);
+    let sending = send_early(&mut up, &mut held, (&*conn.client, upstream), pool, watch, &refused);
+    let answer = read_answer(upstream, pool, watch);
+    let answer = match Box::pin(until_answered(sending, answer)).await {
         // Nobody is left to take the answer.
         Err(gone) => {
             let end = match gone {
@@ -75,19 +73,12 @@ pub(super) async fn serve(
             };
             return upgrade.record(conn, &lease, &up, &down, None, end);
         }
-        Ok(Err(_)) if watch.fired() == Fired::ClientReset => {
+        Ok(Err(NoAnswer::Fired(Fired::ClientReset))) => {
             let end = relay::break_off(&conn.client, upstream, Side::Client);
             return upgrade.record(conn, &lease, &up, &down, None, end);
         }
         Ok(Err(failure)) => {
-            let (status, end) = failure.judge(watch.fired());
-            upgrade.record(conn, &lease, &up, &down, Some(status), end);
-            drop(lease);
-            return fail(conn, watch, status).await;
-        }
-        // The answer came as the limit ran out, and the upstream was cut off.
-        Ok(Ok(_)) if watch.fired() != Fired::No => {
-            let (status, end) = NoAnswer::Closed.judge(watch.fired());
+            let (status, end) = failure.judge(refused.get());
             upgrade.record(conn, &lease, &up, &down, Some(status), end);
             drop(lease);
             return fail(conn, watch, status).await;
@@ -97,7 +88,7 @@ pub(super) async fn serve(
 
     // 4. Agreed: what was held back may go, and the relay takes over. Not agreed: an ordinary
     // answer.
-    watch.restart(timeouts.idle, Expiry::Both);
+    watch.renew(timeouts.idle);
     if answer.status == 101 {
         up.allow(u64::MAX);
         up.push(&held);
@@ -110,9 +101,10 @@ pub(super) async fn serve(
         watch.set_upstream(None);
         upgrade.record(conn, &lease, &up, &down, Some(101), end);
     } else {
-        let end = pass_answer(conn, upstream, &mut down, &answer, watch).await;
+        let status = answer.status;
+        let end = pass_answer(conn, upstream, &mut down, answer, watch, refused.get()).await;
         watch.set_upstream(None);
-        upgrade.record(conn, &lease, &up, &down, Some(answer.status), end);
+        upgrade.record(conn, &lease, &up, &down, Some(status), end);
         drop(lease);
         if end == End::Done {
             linger(conn, watch).await;
@@ -163,28 +155,40 @@ enum ClientGone {
 }
 
 /// Sends what the flow may send, and then holds back what comes and looks out for the client's
-/// leaving.
+/// leaving. `refused` says that the upstream takes no more: the failed write took the error from
+/// the socket, and what a read then finds looks like a clean end.
 async fn send_early(
     up: &mut Flow,
     held: &mut Vec<u8>,
     (client, upstream): (&Stream, &Rc<Stream>),
-    pool: &Pool,
+    pool: &Rc<Pool>,
     watch: &Watch,
+    refused: &Cell<bool>,
 ) -> ClientGone {
     match up.run(client, upstream, watch).await {
         Err(Broken::From(_)) => return ClientGone::Reset,
         // The upstream takes no more, but it may have answered before.
-        Err(Broken::To(_)) => return not_reading(watch).await,
+        Err(Broken::To(_)) => {
+            refused.set(true);
+            return not_reading(watch).await;
+        }
+        // Waiting for the answer fails, too, and has the last word.
+        Err(Broken::Fired(_)) => return std::future::pending().await,
         Ok(()) if up.ended() => {
             upstream.shutdown_write();
             return not_reading(watch).await;
         }
         Ok(()) => {}
     }
-    while held.len() < MAX_HELD {
-        client.readable().await;
+    let mut charge = Charge::new(pool);
+    // More than the budget allows waits in the socket.
+    while held.len() < MAX_HELD && charge.try_set(held.len() + SMALL) {
+        if watch.readable(client).await.is_err() {
+            return std::future::pending().await;
+        }
         let mut buffer = pool.buffer();
-        match client.recv(&mut buffer[..MAX_HELD - held.len()]) {
+        let size = (MAX_HELD - held.len()).min(pool.read_size());
+        match client.recv(&mut buffer[..size]) {
             // It waits for a 101 that it will not use; nginx and Envoy give up here, too.
             Ok(0) => return ClientGone::Ended,
             Ok(read) => held.extend_from_slice(&buffer[..read]),
@@ -230,28 +234,39 @@ enum NoAnswer {
     Closed,
     Reset,
     Malformed,
+    /// Its head needs more memory than there is.
+    TooLarge,
+    Fired(Fired),
 }
 
 impl NoAnswer {
     /// Status for the client, and the record's word.
-    fn judge(self, fired: Fired) -> (u16, End) {
-        match (fired, self) {
-            (Fired::TimedOut, _) => (504, End::ResponseTimeout),
-            (Fired::Drained, _) => (503, End::Drain),
-            (_, NoAnswer::Closed) => (502, End::Upstream),
-            (_, NoAnswer::Reset) => (502, End::UpstreamReset),
-            (_, NoAnswer::Malformed) => (502, End::BadResponse),
+    fn judge(self, refused: bool) -> (u16, End) {
+        match self {
+            NoAnswer::Closed if !refused => (502, End::Upstream),
+            NoAnswer::Closed | NoAnswer::Reset => (502, End::UpstreamReset),
+            NoAnswer::Malformed => (502, End::BadResponse),
+            NoAnswer::TooLarge => (503, End::Overflow),
+            NoAnswer::Fired(Fired::TimedOut) => (504, End::ResponseTimeout),
+            NoAnswer::Fired(Fired::Drained) => (503, End::Drain),
+            NoAnswer::Fired(Fired::ClientReset) => (502, End::ClientReset),
+            NoAnswer::Fired(Fired::UpstreamReset) => (502, End::UpstreamReset),
         }
     }
 }
 
 /// Collects the upstream's head, past interim answers.
-async fn read_answer(upstream: &Stream, pool: &Pool) -> Result<Answer, NoAnswer> {
+async fn read_answer(
+    upstream: &Stream,
+    pool: &Rc<Pool>,
+    watch: &Watch,
+) -> Result<Answer, NoAnswer> {
     let mut bytes: Vec<u8> = Vec::new();
+    let mut charge = Charge::new(pool);
     let mut scan = HeadScan::default();
     let (mut interim, mut total) = (0, 0);
     loop {
-        upstream.readable().await;
+        let fired = watch.readable(upstream).await.err();
         {
             let mut buffer = pool.buffer();
             let room = MAX_RESPONSE_HEAD.saturating_sub(total);
@@ -262,9 +277,15 @@ async fn read_answer(upstream: &Stream, pool: &Pool) -> Result<Answer, NoAnswer>
                     total += read;
                     bytes.extend_from_slice(&buffer[..read]);
                 }
-                Err(Errno::AGAIN) => continue,
+                Err(Errno::AGAIN) => match fired {
+                    None => continue,
+                    Some(fired) => return Err(NoAnswer::Fired(fired)),
+                },
                 Err(_) => return Err(NoAnswer::Reset),
             }
+        }
+        if !charge.try_set(bytes.len()) {
+            return Err(NoAnswer::TooLarge);
         }
         loop {
             let (start, end) = match scan.advance(&bytes) {
@@ -286,16 +307,21 @@ async fn read_answer(upstream: &Stream, pool: &Pool) -> Result<Answer, NoAnswer>
             let (status, body) = (response.status, response.body);
             return Ok(Answer { status, body, bytes, head: end - start });
         }
+        if let Some(fired) = fired {
+            return Err(NoAnswer::Fired(fired));
+        }
     }
 }
 
 /// Passes an answer that is no 101 on as plain HTTP, up to its end and not a byte further.
+/// `refused` says that a write to the upstream has failed.
 async fn pass_answer(
     conn: &Accepted,
     upstream: &Stream,
     down: &mut Flow,
-    answer: &Answer,
+    answer: Answer,
     watch: &Watch,
+    refused: bool,
 ) -> End {
     let (head, rest) = answer.bytes.split_at(answer.head);
     down.push(&closing_head(head));
@@ -312,31 +338,30 @@ async fn pass_answer(
         BodyEnd::Malformed => Some(End::BadResponse),
     };
     let mut end = take(down, rest);
+    let until_close = matches!(answer.body, Body::UntilClose);
+    // It is in the flow by now, and counted there.
+    drop(answer.bytes);
     loop {
-        if down.flush(&conn.client, watch).await.is_err() {
-            return match watch.fired() {
-                Fired::TimedOut => End::Idle,
-                Fired::Drained => End::Drain,
-                Fired::UpstreamReset => End::UpstreamReset,
-                Fired::No | Fired::ClientReset => End::ClientReset,
-            };
+        match down.flush(&conn.client, watch).await {
+            Ok(()) => {}
+            Err(Broken::Fired(fired)) => return cut(fired),
+            Err(Broken::From(_) | Broken::To(_)) => return End::ClientReset,
         }
         if let Some(end) = end {
             return end;
         }
         {
             let _stall = watch.stall();
-            upstream.readable().await;
+            if let Err(fired) = watch.readable(upstream).await {
+                return cut(fired);
+            }
         }
-        let mut buffer = conn.context.pool.buffer();
-        end = match upstream.recv(&mut buffer) {
-            Ok(0) => Some(match (answer.body, watch.fired()) {
-                (_, Fired::TimedOut) => End::Idle,
-                (_, Fired::Drained) => End::Drain,
-                (_, Fired::ClientReset) => End::ClientReset,
-                (Body::UntilClose, _) => End::Done,
-                _ => End::Upstream,
-            }),
+        let pool = &conn.context.pool;
+        let mut buffer = pool.buffer();
+        end = match upstream.recv(&mut buffer[..pool.read_size().min(PASSED)]) {
+            Ok(0) if refused => Some(End::UpstreamReset),
+            Ok(0) if until_close => Some(End::Done),
+            Ok(0) => Some(End::Upstream),
             Ok(read) => {
                 watch.touch();
                 take(down, &buffer[..read])
@@ -344,6 +369,16 @@ async fn pass_answer(
             Err(Errno::AGAIN) => None,
             Err(_) => Some(End::UpstreamReset),
         };
+    }
+}
+
+/// What a limit that fires in the middle of an answer means for the record.
+fn cut(fired: Fired) -> End {
+    match fired {
+        Fired::TimedOut => End::Idle,
+        Fired::Drained => End::Drain,
+        Fired::ClientReset => End::ClientReset,
+        Fired::UpstreamReset => End::UpstreamReset,
     }
 }
 

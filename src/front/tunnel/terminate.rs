@@ -12,7 +12,8 @@ use crate::observe::access_log::End;
 use crate::proto::http::answer;
 use crate::proto::websocket::{Handshake, accept_value, early_data};
 use crate::relay::{Coding, Flow};
-use crate::timers::{Expiry, Watch};
+use crate::sys::Errno;
+use crate::timers::{OnDrain, Watch};
 
 /// How a handshake is answered.
 pub(super) struct Switch {
@@ -63,11 +64,22 @@ pub(super) async fn serve(
 ) {
     let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
 
-    // 1. The answer. What does not fit, or an error, is the relay's to meet again.
+    // 1. The answer. The relay sends what does not fit.
     let head = switch.head(&conn.context.date());
-    let sent = conn.client.send(&head).unwrap_or(0);
-    watch.set_idle(false);
-    watch.restart(timeouts.idle, Expiry::Both);
+    watch.on_drain(OnDrain::Wait);
+    watch.renew(timeouts.idle);
+    let sent = match conn.client.send(&head) {
+        Ok(sent) => sent,
+        Err(Errno::AGAIN) => 0,
+        // The call takes the error from the socket: the relay would read a clean end.
+        Err(_) => {
+            conn.client.reset_on_close();
+            return conn.record(upgrade.start, |record| {
+                upgrade.describe(conn, record);
+                record.end = End::ClientReset;
+            });
+        }
+    };
 
     // 2. An upstream. The client believes that there is one: it must not take none for a clean end.
     let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {

@@ -28,6 +28,11 @@ impl Flow {
         flow
     }
 
+    /// It changes its bytes.
+    pub fn is_coded(&self) -> bool {
+        self.coding.is_some()
+    }
+
     /// What came was not in the form that this flow takes off; it ended there.
     pub fn is_broken(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.is_broken())
@@ -116,17 +121,20 @@ impl Flow {
         let mut time = pin!(time);
         while self.has_last_word() {
             let done = poll_fn(|cx| {
+                if let Poll::Ready(fired) = watch.poll_fired(cx.waker()) {
+                    return Poll::Ready(Err(fired));
+                }
                 let Some(replies) = self.coding.as_ref().and_then(|coding| coding.last_word())
                 else {
-                    return Poll::Ready(true);
+                    return Poll::Ready(Ok(true));
                 };
                 match &*replies.borrow() {
-                    replies if replies.are_due() => Poll::Ready(false),
-                    replies if enough(replies) => Poll::Ready(true),
-                    _ => time.as_mut().poll(cx).map(|()| true),
+                    replies if replies.are_due() => Poll::Ready(Ok(false)),
+                    replies if enough(replies) => Poll::Ready(Ok(true)),
+                    _ => time.as_mut().poll(cx).map(|()| Ok(true)),
                 }
             })
-            .await;
+            .await?;
             if done {
                 break;
             }

@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use super::super::{End, run};
+use super::super::{BUDGET, End, run};
 use super::*;
 use crate::sys::{Outbox, Turns};
-use crate::timers::{Expiry, Timers};
+use crate::timers::Timers;
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -29,7 +29,7 @@ fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
             Ok(outbox) => outbox,
             Err(error) => return eprintln!("not tested without a ring: {error}"),
         };
-        test(Pool::new(4, outbox, Turns::start().unwrap())).await;
+        test(Pool::new(4, BUDGET, outbox, Turns::start().unwrap())).await;
     });
 }
 
@@ -37,7 +37,7 @@ fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
 fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
     with_pool(true, async |pool| {
         let ((client, mut client_peer), (upstream, upstream_peer)) = (connection(), connection());
-        let watch = Timers::new().watch(&client, LONG, Expiry::Both);
+        let watch = Timers::new(pool.turns()).watch(&client, LONG);
         watch.set_upstream(Some(&upstream));
         let (mut up, mut down) = (Flow::new(&pool, Vec::new()), Flow::new(&pool, Vec::new()));
         (up.mode, down.mode) = (Mode::Small, Mode::Small);
@@ -85,7 +85,7 @@ fn what_is_stuck_in_a_pipe_goes_on_with_the_baton() {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
         let (mut flow, watch) =
-            (Flow::new(&pool, Vec::new()), Timers::new().watch(&from, LONG, Expiry::Both));
+            (Flow::new(&pool, Vec::new()), Timers::new(pool.turns()).watch(&from, LONG));
         let mut pipe = pool.pipe().expect("a pipe");
         from.readable().await;
         from.ensure_nonblocking().unwrap();
@@ -107,7 +107,7 @@ fn bulk_that_may_not_be_spliced_is_copied_with_the_baton() {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
         let (mut flow, watch) =
-            (Flow::new(&pool, Vec::new()), Timers::new().watch(&from, LONG, Expiry::Both));
+            (Flow::new(&pool, Vec::new()), Timers::new(pool.turns()).watch(&from, LONG));
         flow.mode = Mode::Copy { streak: 1 };
         flow.allow(1000);
         let work = async move {

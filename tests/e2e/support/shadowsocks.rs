@@ -158,10 +158,10 @@ impl Socks {
 
     /// Begins a download of `count` bytes that lasts; returns in the middle of it.
     #[track_caller]
-    pub(crate) fn begins_download(&self, web: &Web, count: usize) -> Download {
+    pub(crate) fn begins_download(&self, web: &Web) -> Download {
         let file = NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
-        let url = web.url(&format!("/bytes/{count}"));
+        let url = web.url("/endless");
         let curl = Process::spawn(self.curl_command(&["--limit-rate", "10M", "-o", path, &url]));
         wait_for("the download begins", SHORT, || {
             (file.path().metadata().unwrap().len() > 0).then_some(())
@@ -171,9 +171,9 @@ impl Socks {
 
     /// Begins an upload that lasts; returns in the middle of it.
     #[track_caller]
-    pub(crate) fn begins_upload(&self, web: &Web, count: usize) -> Download {
-        let mut file = NamedTempFile::new().unwrap();
-        file.write_all(&bytes(1, count)).unwrap();
+    pub(crate) fn begins_upload(&self, web: &Web) -> Download {
+        let file = NamedTempFile::new().unwrap();
+        file.as_file().set_len(100 << 20).unwrap();
         let (before, data) = (web.received(), format!("@{}", file.path().display()));
         let arguments = ["--limit-rate", "10M", "--data-binary", &data, &web.url("/sum")];
         let curl = Process::spawn(self.curl_command(&arguments));

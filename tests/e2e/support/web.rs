@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{bytes, digest};
 
-/// `GET /bytes/N` answers with [`bytes`]`(N, N)`, `POST /sum` with the body's length and
+/// `GET /bytes/N` answers with [`bytes`]`(N, N)`, `GET /endless` with more bytes than any buffer on
+/// the way holds, `POST /sum` with the body's length and
 /// [`digest`]. One request per connection. Lives until the test process ends.
 pub(crate) struct Web {
     address: SocketAddr,
@@ -70,6 +71,12 @@ fn answer(stream: TcpStream, received: &AtomicUsize) -> std::io::Result<()> {
         received.fetch_add(part.len(), Ordering::Relaxed);
     }
 
+    if target == "/endless" {
+        write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 50)?;
+        loop {
+            out.write_all(&[b'x'; 64 * 1024])?;
+        }
+    }
     let (status, content) = match target.strip_prefix("/bytes/").map(str::parse::<usize>) {
         Some(Ok(count)) => ("200 OK", bytes(count as u64, count)),
         _ if target == "/sum" => ("200 OK", sum(&body).into_bytes()),

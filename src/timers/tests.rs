@@ -1,0 +1,164 @@
+//! Limits on streams of the test's own.
+
+use super::*;
+use std::cell::Cell;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Runs a worker's runtime, without a ring: the test must not depend on the memlock limit.
+fn with_timers(test: impl AsyncFnOnce(Rc<Timers>)) {
+    monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
+        .enable_timer()
+        .build()
+        .unwrap()
+        .block_on(async { test(Timers::new(&Turns::start().unwrap())).await });
+}
+
+fn stream() -> (Rc<Stream>, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Rc::new(Stream::from_fd(OwnedFd::from(ours)).unwrap()), theirs)
+}
+
+async fn tick_until(timers: &Timers, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !done() {
+        assert!(Instant::now() < deadline, "not within 10 s");
+        monoio::time::sleep(TICK).await;
+        timers.tick();
+    }
+}
+
+/// As much time passes as if the process had been stopped for so long, and then comes a tick.
+fn tick_after(timers: &Timers, stop: Duration) {
+    timers.ticked.set(timers.ticked.get().checked_sub(stop).unwrap());
+    timers.tick();
+}
+
+#[test]
+fn a_limit_is_never_early_and_can_be_renewed() {
+    with_timers(async |timers| {
+        let (client, _peer) = stream();
+        let watch = timers.watch(&client, Duration::from_millis(120));
+        for _ in 0..2 {
+            let begun = Instant::now();
+            assert_eq!(watch.fired(), None);
+            tick_until(&timers, || watch.fired() == Some(Fired::TimedOut)).await;
+            assert!(begun.elapsed() >= Duration::from_millis(120));
+            watch.renew(Duration::from_millis(120));
+        }
+    });
+}
+
+#[test]
+fn a_limit_is_not_early_where_a_tick_is_late() {
+    with_timers(async |timers| {
+        let (client, _peer) = stream();
+        // Nearly two ticks pass before the limit begins.
+        monoio::time::sleep(Duration::from_millis(90)).await;
+        let begun = Instant::now();
+        let watch = timers.watch(&client, Duration::from_millis(100));
+        while watch.fired().is_none() {
+            monoio::time::sleep(Duration::from_millis(1)).await;
+            timers.tick();
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn a_stop_of_the_process_takes_two_ticks_of_a_limit_and_no_more() {
+    with_timers(async |timers| {
+        let (client, _peer) = stream();
+        // Four ticks, with the two that are added.
+        let watch = timers.watch(&client, TICK * 2);
+        tick_after(&timers, HOUR);
+        assert_eq!((timers.now(), watch.fired()), (2, None));
+        tick_after(&timers, HOUR);
+        assert_eq!((timers.now(), watch.fired()), (4, Some(Fired::TimedOut)));
+        tick_after(&timers, TICK);
+        assert_eq!(timers.now(), 5, "a tick in time is one tick");
+    });
+}
+
+#[test]
+fn a_limit_that_has_fired_is_not_forgotten_when_another_one_starts() {
+    with_timers(async |timers| {
+        let (client, _peer) = stream();
+        let watch = timers.watch(&client, Duration::from_millis(50));
+        tick_until(&timers, || watch.fired().is_some()).await;
+        watch.restart(HOUR);
+        assert_eq!(watch.readable(&client).await, Err(Fired::TimedOut));
+        watch.renew(HOUR);
+        assert_eq!(watch.fired(), None);
+    });
+}
+
+#[test]
+fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
+    with_timers(async |timers| {
+        let (client, mut peer) = stream();
+        let watch = timers.watch(&client, Duration::from_millis(50));
+        let result = Rc::new(Cell::new(None));
+        let (waits, hears) = (Rc::clone(&client), Rc::clone(&result));
+        let waiting = monoio::spawn(async move {
+            hears.set(Some(watch.readable(&waits).await));
+            watch
+        });
+        tick_until(&timers, || result.get().is_some()).await;
+        assert_eq!(result.get(), Some(Err(Fired::TimedOut)));
+        let watch = waiting.await;
+        // Both ways still work.
+        peer.write_all(b"x").unwrap();
+        watch.renew(HOUR);
+        assert_eq!(watch.readable(&client).await, Ok(()));
+        assert_eq!((client.recv(&mut [0]), client.send(b"x")), (Ok(1), Ok(1)));
+    });
+}
+
+#[test]
+fn a_shorter_limit_is_not_kept_waiting_by_a_longer_one() {
+    with_timers(async |timers| {
+        let (client, _peer) = stream();
+        let watch = timers.watch(&client, HOUR);
+        watch.restart(Duration::from_millis(100));
+        tick_until(&timers, || watch.fired() == Some(Fired::TimedOut)).await;
+    });
+}
+
+#[test]
+fn what_is_dropped_leaves_the_others_in_their_places() {
+    with_timers(async |timers| {
+        let (client, _peer) = stream();
+        let watch = || timers.watch(&client, Duration::from_millis(100));
+        let mut watches: Vec<_> = (0..50).map(|_| Some(watch())).collect();
+        let stalls: Vec<_> = watches.iter().flatten().map(Watch::stall).collect();
+        drop(stalls);
+        for index in [0, 49, 7, 8, 25, 1] {
+            watches[index] = None;
+        }
+        let fired = || watches.iter().flatten().all(|watch| watch.fired().is_some());
+        tick_until(&timers, fired).await;
+    });
+}
+
+#[test]
+fn a_drain_ends_what_rests_then_what_has_said_nothing_and_a_stop_ends_everything() {
+    with_timers(async |timers| {
+        let ((rests, _a), (new, _b), (busy, _c)) = (stream(), stream(), stream());
+        let [rests, new, busy] = [&rests, &new, &busy].map(|client| timers.watch(client, HOUR));
+        rests.on_drain(OnDrain::Now);
+        new.on_drain(OnDrain::Grace);
+        let fired = || [&rests, &new, &busy].map(|watch| watch.fired().is_some());
+        timers.drain(false);
+        assert_eq!(fired(), [true, false, false]);
+        timers.drain(true);
+        assert_eq!(fired(), [true, true, false]);
+        timers.end_all();
+        assert_eq!(fired(), [true, true, true]);
+        assert_eq!(busy.fired(), Some(Fired::Drained));
+    });
+}
