@@ -102,6 +102,18 @@ fn unsafe_code_lives_in_sys_alone() {
     });
 }
 
+/// A wait by itself knows no limit, and over epoll it takes no turns: those of connections go
+/// through `timers::Watch`. UDP sessions have a table in place of a watch.
+#[test]
+fn waits_for_connections_have_a_limit() {
+    check(&sources(&["src/front", "src/relay", "src/cluster"]), |source, _, line| {
+        let waits = line.contains(".readable().await") || line.contains(".writable().await");
+        let excepted =
+            source.path.starts_with("src/front/udp") || source.path.ends_with("tests.rs");
+        (waits && !excepted).then(|| "a wait without a limit".to_owned())
+    });
+}
+
 #[test]
 fn imports_point_downward() {
     check(&sources(&["src"]), |source, _, line| {

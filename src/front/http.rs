@@ -147,7 +147,9 @@ impl<'c> Site<'c> {
         let mut filled = self.held.len();
         buffer[..filled].copy_from_slice(&self.held);
         if !self.resume {
-            match conn.client.recv(&mut buffer[filled..self.http.max_head + READ_AHEAD]) {
+            // Little where little may be kept of it.
+            let end = (filled + conn.context.pool.read_size()).min(self.http.max_head + READ_AHEAD);
+            match conn.client.recv(&mut buffer[filled..end]) {
                 Ok(0) => return self.ended(),
                 Ok(read) => filled += read,
                 Err(Errno::AGAIN) => return fired.map_or(Next::Read, |fired| self.cut(fired)),

@@ -119,10 +119,11 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
         }
         let fired = watch.readable(&conn.client).await.err();
         let mut buffer = conn.context.pool.buffer();
-        match conn.client.recv(&mut buffer[..READ]) {
+        match conn.client.recv(&mut buffer[..READ.min(conn.context.pool.read_size())]) {
             Ok(0) => return Err(Refused::from(End::Client)),
             Ok(read) => {
                 progress = hello.reader.advance(&buffer[..read]);
+                hello.bytes.reserve_exact(read);
                 hello.bytes.extend_from_slice(&buffer[..read]);
             }
             Err(Errno::AGAIN) => {}

@@ -5,7 +5,7 @@
 //! | end (FIN) | what was read before, then the end | the other direction, half-closed limit |
 //! | end, and the other had ended | the same | nothing: both are closed |
 //! | reset | a reset, never a clean end | nothing |
-//! | takes no more: a write to it fails | what it had sent, without a wait, then a reset | nothing |
+//! | a refusal: a write to it fails | what it had sent, then a reset; no wait | nothing |
 //! | nothing for too long, and nothing was in between | the end, from us | nothing |
 //! | nothing for too long, with bytes in between | a reset | nothing |
 //! | nothing for too long after the other had ended | a reset | nothing |

@@ -7,10 +7,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
-use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use rustix::process::Signal;
 
 use crate::support::{
-    Echo, HttpClient, LONG, Ringgate, SHORT, Setup, free_port, l4, require, stream_site, wait_for,
+    Echo, HttpClient, LONG, Ringgate, SHORT, Setup, allow_descriptors, free_port, l4, require,
+    stream_site, wait_for,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: live.example.test\r\n\r\n";
@@ -224,14 +225,6 @@ fn rests_at(config: &str, descriptors: usize, bytes: u64, open: impl Fn(&Ringgat
     assert!(each <= bytes, "{each} bytes for each");
     drop(clients);
     wait_for("all are closed", LONG, all_closed);
-}
-
-/// Raises this process's soft limit, where it is lower: the tests hold the other ends.
-fn allow_descriptors(count: u64) {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current.is_some_and(|current| current < count) {
-        setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum }).unwrap();
-    }
 }
 
 #[track_caller]

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    EVERY_WAY, Relayed, SHORT, bytes, expect_closed, expect_end, expect_reset, holds_for, reset,
+    EVERY_WAY, Relayed, bytes, expect_closed, expect_end, expect_reset, holds_for, jam, reset,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -143,15 +143,6 @@ fn a_reset_of_a_client_that_does_not_read_is_a_reset_upstream() {
         expect_reset(&mut upstream);
         assert_eq!(gate.record().end(), "client_reset");
     }
-}
-
-/// Writes until every buffer between the two ends is full.
-fn jam(stream: &mut (impl Write + std::os::fd::AsFd)) {
-    stream.write_all(&bytes(3, MIB)).unwrap();
-    let socket = socket2::SockRef::from(&*stream);
-    socket.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
-    while stream.write(&[0; 64 * 1024]).is_ok() {}
-    socket2::SockRef::from(&*stream).set_write_timeout(Some(SHORT)).unwrap();
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Echo, HttpClient, Named, Ringgate, SHORT, Socks, TlsSite, Upstream, Web, bytes, connect,
-    expect_closed, expect_silence, obfs_tls_server, require, run, send_slowly, ss_server,
+    Echo, HttpClient, Named, Ringgate, SHORT, Socks, TlsSite, Upstream, Web, bytes, client_hello,
+    connect, expect_closed, expect_silence, in_record, obfs_tls_server, require, run, send_slowly,
+    ss_server,
 };
 
 /// A tls listener `edge` with these rules, and clusters of one endpoint each.
@@ -23,31 +24,6 @@ fn edge(listener: &str, rules: &[(&str, &str)], clusters: &[(&str, SocketAddr)])
         text.push_str(&format!("[cluster.{name}]\nendpoints = [\"{address}\"]\n"));
     }
     text
-}
-
-fn vector16(content: &[u8]) -> Vec<u8> {
-    [&(content.len() as u16).to_be_bytes(), content].concat()
-}
-
-/// A ClientHello in one record, with so many more bytes in an extension nobody knows.
-fn client_hello(name: Option<&str>, protocols: &[&str], more: usize) -> Vec<u8> {
-    let mut extensions = [&[0xfa, 0xfa][..], &vector16(&vec![0; more])].concat();
-    if let Some(name) = name {
-        let entry = [&[0][..], &vector16(name.as_bytes())].concat();
-        extensions.extend([&[0, 0][..], &vector16(&vector16(&entry))].concat());
-    }
-    if !protocols.is_empty() {
-        let one = |name: &&str| [&[name.len() as u8], name.as_bytes()].concat();
-        let list = protocols.iter().map(one).collect::<Vec<_>>().concat();
-        extensions.extend([&[0, 16][..], &vector16(&vector16(&list))].concat());
-    }
-    let body = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0], &vector16(&extensions)].concat();
-    let length = (body.len() as u32).to_be_bytes();
-    in_record(&[&[1], &length[1..], &body].concat())
-}
-
-fn in_record(content: &[u8]) -> Vec<u8> {
-    [&[0x16, 3, 1][..], &vector16(content)].concat()
 }
 
 /// Who answers a connection that begins with these bytes.

@@ -181,6 +181,7 @@ async fn send_early(
         Ok(()) => {}
     }
     let mut charge = Charge::new(pool);
+    charge.set(held.len());
     // More than the budget allows waits in the socket.
     while held.len() < MAX_HELD && charge.try_set(held.len() + SMALL) {
         if watch.readable(client).await.is_err() {
@@ -191,7 +192,12 @@ async fn send_early(
         match client.recv(&mut buffer[..size]) {
             // It waits for a 101 that it will not use; nginx and Envoy give up here, too.
             Ok(0) => return ClientGone::Ended,
-            Ok(read) => held.extend_from_slice(&buffer[..read]),
+            Ok(read) => {
+                // What is kept is what is counted: no room for growth.
+                held.reserve_exact(read);
+                held.extend_from_slice(&buffer[..read]);
+                charge.set(held.len());
+            }
             Err(Errno::AGAIN) => {}
             Err(_) => return ClientGone::Reset,
         }
@@ -275,6 +281,7 @@ async fn read_answer(
                 Ok(0) => return Err(NoAnswer::Closed),
                 Ok(read) => {
                     total += read;
+                    bytes.reserve_exact(read);
                     bytes.extend_from_slice(&buffer[..read]);
                 }
                 Err(Errno::AGAIN) => match fired {

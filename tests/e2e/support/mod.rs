@@ -4,6 +4,7 @@
 //! also when it fails. Nothing here sleeps for a fixed time and hopes.
 
 mod bytes;
+mod hellos;
 mod http;
 mod netns;
 mod peers;
@@ -19,6 +20,7 @@ mod wait;
 mod web;
 
 pub(crate) use bytes::{bytes, digest, fill};
+pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
 pub(crate) use netns::inside_namespace;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
@@ -31,8 +33,8 @@ pub(crate) use shadowsocks::{
 };
 pub(crate) use site::{l4, site, stream_site};
 pub(crate) use sockets::{
-    connect, expect_closed, expect_end, expect_reset, expect_silence, read_until, reset,
-    send_slowly, with_deadlines,
+    allow_descriptors, connect, expect_closed, expect_end, expect_reset, expect_silence, jam,
+    read_until, reset, send_slowly, slow_reader, with_deadlines,
 };
 pub(crate) use tls_site::TlsSite;
 pub(crate) use wait::{LONG, SHORT, holds_for, wait_for, wait_listening};

@@ -4,8 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::SHORT;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::wait::let_it_be_read;
+use socket2::{Domain, Socket, Type};
+
+use super::{SHORT, bytes};
 
 /// Connects; reads and writes fail after [`SHORT`] instead of hanging the test.
 #[track_caller]
@@ -90,4 +94,30 @@ pub(crate) fn send_slowly(stream: &mut TcpStream, parts: &[&[u8]]) {
         }
         stream.write_all(part).unwrap();
     }
+}
+
+/// Writes until every buffer between the two ends is full.
+#[track_caller]
+pub(crate) fn jam(stream: &mut TcpStream) {
+    stream.write_all(&bytes(3, 1024 * 1024)).unwrap();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while stream.write(&[0; 64 * 1024]).is_ok() {}
+    stream.set_write_timeout(Some(SHORT)).unwrap();
+}
+
+/// Raises this process's soft limit, where it is lower: the tests hold the other ends.
+pub(crate) fn allow_descriptors(count: u64) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_some_and(|current| current < count) {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum }).unwrap();
+    }
+}
+
+/// A client whose kernel takes little before it reads: what is sent to it is under way for long.
+#[track_caller]
+pub(crate) fn slow_reader(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    with_deadlines(socket.into())
 }

@@ -1,0 +1,218 @@
+//! What many clients, or a greedy one, may take from the others: turns of the worker, and memory.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    HttpClient, LONG, Ringgate, SHORT, Setup, UPGRADE, Upstream, allow_descriptors, bytes,
+    free_port, read_until, require, slow_reader, stream_site, wait_for,
+};
+
+const MIB: usize = 1024 * 1024;
+const GET: &str = "GET /a HTTP/1.1\r\nHost: live.example.test\r\n\r\n";
+
+/// Serves over epoll with one worker while its calls are written down. Returns the longest row of
+/// calls with this name between two waits of the worker.
+#[track_caller]
+fn longest_row(config: String, call: &str, serve: impl FnOnce(&Ringgate)) -> usize {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("trace");
+    let mut strace = require("strace");
+    let calls = format!("trace=epoll_wait,epoll_pwait,epoll_pwait2,{call}");
+    strace.args(["-D", "-f", "-q", "-e", &calls, "-o"]).arg(&file);
+    let server = "workers = 1\ndriver = \"epoll\"".to_owned();
+    let mut gate = Setup { config, server, through: Some(strace), ..Setup::default() }.start();
+    serve(&gate);
+    let main = gate.pid().to_string();
+    gate.signal(Signal::KILL);
+    gate.wait_exit(SHORT);
+    let trace = whole_trace(&file, &main);
+    let named = |line: &str| line.contains(&format!(" {call}("));
+    let worker = trace.lines().find(|line| named(line)).expect("it calls that");
+    let worker = worker.split_inclusive(' ').next().unwrap();
+    let (mut row, mut longest) = (0, 0);
+    for line in trace.lines().filter(|line| line.starts_with(worker)) {
+        row = if named(line) { row + 1 } else { 0 };
+        longest = longest.max(row);
+    }
+    longest
+}
+
+#[track_caller]
+fn whole_trace(file: &Path, main: &str) -> String {
+    wait_for("the whole trace", SHORT, || {
+        let trace = std::fs::read_to_string(file).ok()?;
+        let ended = |line: &str| line.starts_with(main) && line.contains("+++ killed");
+        trace.lines().any(ended).then_some(trace)
+    })
+}
+
+#[test]
+fn over_epoll_the_body_of_a_refused_upgrade_takes_turns_with_others() {
+    let backend = Upstream::listen();
+    let row = longest_row(stream_site(backend.address(), ""), "recvfrom", |gate| {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(UPGRADE);
+        let mut upstream = backend.accept();
+        read_until(&mut upstream, b"\r\n\r\n");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let head = format!("HTTP/1.1 403 No\r\nContent-Length: {}\r\n\r\n", 64 * MIB);
+                upstream.write_all(head.as_bytes()).unwrap();
+                upstream.write_all(&vec![b'x'; 64 * MIB]).unwrap();
+                upstream
+            });
+            assert_eq!(client.response().body.len(), 64 * MIB);
+        });
+    });
+    // A wait is a turn; after 64 the others have theirs.
+    assert!(row <= 70, "{row} reads in a row");
+}
+
+#[test]
+fn over_epoll_many_new_connections_take_turns_with_others() {
+    let row = longest_row(stream_site(free_port().address(), ""), "accept4", |gate| {
+        let address = gate.address("web");
+        // Faster than a worker accepts whose calls are written down.
+        let clients: Vec<TcpStream> =
+            (0..1000).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut client = HttpClient::connect(address);
+        client.send(GET);
+        assert_eq!(client.response().status, 301);
+        drop(clients);
+    });
+    assert!(row <= 65, "{row} accepts in a row");
+}
+
+/// What a worker may keep, in KiB.
+const BUDGET: u64 = 64 * 1024;
+
+/// Starts one worker, and returns it with the memory that it has before there is a client.
+fn start(config: String) -> (Ringgate, u64) {
+    allow_descriptors(15_000);
+    let gate = Setup { config, server: "workers = 1".to_owned(), ..Setup::default() }.start();
+    redirected(&gate);
+    let memory = gate.anonymous_kib();
+    (gate, memory)
+}
+
+#[track_caller]
+fn redirected(gate: &Ringgate) {
+    let mut client = HttpClient::connect(gate.address("web"));
+    client.send(GET);
+    assert_eq!(client.response().status, 301);
+}
+
+#[test]
+fn half_heads_take_no_more_than_the_budget() {
+    const CLIENTS: usize = 6000;
+    let (gate, before) = start(stream_site(free_port().address(), ""));
+    let half = format!("{}X: {}", &GET[..GET.len() - 2], "x".repeat(15_000));
+    let mut clients: Vec<HttpClient> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = HttpClient::connect(gate.address("web"));
+            client.send(&half);
+            client
+        })
+        .collect();
+    // What does not fit is refused, and the refusal says why.
+    let overflows = gate.records_where(1, |record| record.end() == "overflow");
+    assert_eq!(overflows[0].number("status"), 503);
+    assert_eq!(clients.last_mut().unwrap().response().status, 503);
+    let memory = gate.anonymous_kib() - before;
+    assert!(memory < BUDGET + CLIENTS as u64 * 3, "{memory} KiB");
+    // A request that arrives whole, or a short one in pieces, needs no more than there is.
+    redirected(&gate);
+    let mut client = HttpClient::connect(gate.address("web"));
+    crate::support::send_slowly(
+        &mut client.stream,
+        &[&GET.as_bytes()[..20], &GET.as_bytes()[20..]],
+    );
+    assert_eq!(client.response().status, 301);
+    // What the others give back can be used again.
+    drop(clients);
+    wait_for("half a head has room again", LONG, || {
+        let mut client = HttpClient::connect(gate.address("web"));
+        crate::support::send_slowly(&mut client.stream, &[half.as_bytes(), b"\r\n\r\n"]);
+        (client.response().status == 301).then_some(())
+    });
+}
+
+#[test]
+fn clients_that_do_not_read_a_refusal_take_little_each() {
+    const CLIENTS: usize = 1000;
+    let backend = Upstream::listen();
+    let (gate, before) = start(stream_site(backend.address(), ""));
+    let body = vec![b'x'; MIB];
+    let head = format!("HTTP/1.1 403 No\r\nContent-Length: {}\r\n\r\n", body.len() * 100);
+    let mut ends = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(UPGRADE);
+        let mut upstream = backend.accept();
+        read_until(&mut upstream, b"\r\n\r\n");
+        upstream.write_all(head.as_bytes()).unwrap();
+        upstream.set_nonblocking(true).unwrap();
+        ends.push((client, upstream));
+    }
+    for _ in 0..3 {
+        for (_, upstream) in &mut ends {
+            while upstream.write(&body).is_ok() {}
+        }
+    }
+    let memory = gate.anonymous_kib() - before;
+    assert!(memory < CLIENTS as u64 * 26, "{memory} KiB for {CLIENTS} clients");
+}
+
+#[test]
+fn early_bytes_take_no_more_than_the_budget_and_none_are_lost() {
+    const CLIENTS: usize = 1500;
+    let backend = Upstream::listen();
+    let (gate, before) = start(stream_site(backend.address(), ""));
+    let payload = bytes(5, 64 * 1024);
+    let mut ends = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(UPGRADE);
+        client.send(&payload);
+        let mut upstream = backend.accept();
+        read_until(&mut upstream, b"\r\n\r\n");
+        ends.push((client, upstream));
+    }
+    let memory = gate.anonymous_kib() - before;
+    assert!(memory < BUDGET + CLIENTS as u64 * 10, "{memory} KiB for {CLIENTS} clients");
+    for index in [0, CLIENTS - 1] {
+        let upstream = &mut ends[index].1;
+        upstream.write_all(crate::support::SWITCHING.as_bytes()).unwrap();
+        let mut received = vec![0; payload.len()];
+        upstream.read_exact(&mut received).unwrap();
+        assert!(received == payload, "the bytes are not what was sent");
+    }
+}
+
+#[test]
+fn responses_that_are_not_read_take_no_more_than_the_budget() {
+    const CLIENTS: usize = 1800;
+    let page = "x".repeat(3000);
+    let route =
+        format!("[[listener.host.route]]\npath = \"/page\"\nrespond = {{ body = \"{page}\" }}\n");
+    let site = stream_site(free_port().address(), "");
+    let at = site.find("[[listener.host.route]]").unwrap();
+    let (gate, before) = start(format!("{}{route}{}", &site[..at], &site[at..]));
+    let requests = GET.replacen("/a", "/page", 1).repeat(200);
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = slow_reader(gate.address("web"));
+            client.write_all(requests.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    // Its turn comes after theirs.
+    redirected(&gate);
+    let memory = gate.anonymous_kib() - before;
+    assert!(memory < BUDGET + CLIENTS as u64 * 10, "{memory} KiB for {CLIENTS} clients");
+    drop(clients);
+}
