@@ -1,4 +1,4 @@
-//! Time that a stopped process does not see, and clients that are just arriving when a drain begins.
+//! Time that a stopped process does not see, and clients that just arrive when a drain begins.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
