@@ -166,7 +166,10 @@ impl<'c> Site<'c> {
         answers.clear();
         let (used, next) = self.answer_all(&buffer[..filled], now, &mut answers);
         if !self.charge.try_set(filled - used) {
-            self.reject(OVERFLOW, now, &mut answers);
+            // Behind the head of a large body, which is sent from where it is, nothing can be said.
+            if self.unsent.body.is_none() {
+                self.reject(OVERFLOW, now, &mut answers);
+            }
             self.unsent.begin(&conn.client, &answers);
             return Next::Linger;
         }
