@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::{Redirect, Respond, Route};
-use crate::proto::http::answer::{self, Connection};
+use crate::proto::http::answer::{self, Connection, Content};
 use crate::proto::http::{Request, Version};
 use crate::route;
 
@@ -21,7 +21,8 @@ pub(super) fn redirect(
     out: &mut Vec<u8>,
 ) -> u16 {
     if redirect.host.is_none() && request.host.is_empty() {
-        plain(400, "a redirect needs a Host\n", date, connection, out);
+        let content = Content::for_method(request.method);
+        plain(400, "a redirect needs a Host\n", content, date, connection, out);
         return 400;
     }
     answer::begin(out, redirect.status, date);
@@ -46,11 +47,14 @@ pub(super) fn respond(
         answer::finish(out, None, connection);
         return None;
     }
+    if respond.status == 405 {
+        answer::allow(out, false);
+    }
     out.extend_from_slice(b"content-type: ");
     out.extend_from_slice(respond.content_type.as_bytes());
     out.extend_from_slice(b"\r\n");
     answer::finish(out, Some(respond.body.len()), connection);
-    if request.method == "HEAD" {
+    if Content::for_method(request.method) == Content::Announced {
         return None;
     }
     if respond.body.len() > SMALL_BODY {
@@ -67,10 +71,7 @@ pub(super) fn not_found(
     connection: Connection,
     out: &mut Vec<u8>,
 ) -> u16 {
-    plain(404, "Not Found\n", date, connection, out);
-    if request.method == "HEAD" {
-        out.truncate(out.len() - "Not Found\n".len());
-    }
+    plain(404, "Not Found\n", Content::for_method(request.method), date, connection, out);
     404
 }
 
@@ -78,14 +79,20 @@ pub(super) fn not_found(
 pub(super) fn plain(
     status: u16,
     body: &str,
+    content: Content,
     date: &[u8],
     connection: Connection,
     out: &mut Vec<u8>,
 ) {
     answer::begin(out, status, date);
+    if status == 405 {
+        answer::allow(out, true);
+    }
     out.extend_from_slice(b"content-type: text/plain; charset=utf-8\r\n");
     answer::finish(out, Some(body.len()), connection);
-    out.extend_from_slice(body.as_bytes());
+    if content == Content::Sent {
+        out.extend_from_slice(body.as_bytes());
+    }
 }
 
 /// How records name a version.

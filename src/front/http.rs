@@ -16,7 +16,7 @@ use super::tunnel::{self, Upgrade};
 use super::unsent::{Sent, Unsent};
 use crate::config::{Action, Http, Protocol, Tls};
 use crate::observe::access_log::End;
-use crate::proto::http::answer::Connection;
+use crate::proto::http::answer::{Connection, Content};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::proto::tls::HANDSHAKE;
 use crate::relay::{Charge, SMALL};
@@ -230,7 +230,7 @@ impl<'c> Site<'c> {
                 Ok(Some(head)) => head,
                 Ok(None) => return (used, Next::Read),
                 Err(reject) => {
-                    self.reject(reject, now, out);
+                    self.reject(reject, Content::for_rejected(&bytes[used..]), now, out);
                     return (bytes.len(), Next::Linger);
                 }
             };
@@ -272,7 +272,7 @@ impl<'c> Site<'c> {
         let request = match parse_request(head, self.http.max_headers) {
             Ok(request) => request,
             Err(reject) => {
-                self.reject(reject, now, out);
+                self.reject(reject, Content::for_rejected(head), now, out);
                 return Next::Linger;
             }
         };
@@ -327,10 +327,11 @@ impl<'c> Site<'c> {
     }
 
     /// Answers a head that is no request.
-    fn reject(&mut self, reject: Reject, now: Moment, out: &mut Vec<u8>) {
+    fn reject(&mut self, reject: Reject, content: Content, now: Moment, out: &mut Vec<u8>) {
         let before = out.len();
         let body = format!("{}\n", reject.reason);
-        answer::plain(reject.status, &body, &self.conn.context.date(), Connection::Close, out);
+        let date = self.conn.context.date();
+        answer::plain(reject.status, &body, content, &date, Connection::Close, out);
         self.conn.record(self.begun.take().unwrap_or(now), |record| {
             record.protocol = answer::protocol(Version::Http11);
             record.status = Some(reject.status);
@@ -349,7 +350,8 @@ impl<'c> Site<'c> {
             Fired::TimedOut if !self.held.is_empty() => {
                 let mut answers = self.conn.context.answers.borrow_mut();
                 answers.clear();
-                self.reject(TIMEOUT, Moment::now(), &mut answers);
+                let content = Content::for_rejected(&self.held);
+                self.reject(TIMEOUT, content, Moment::now(), &mut answers);
                 self.unsent.begin(&self.conn.client, &answers);
                 Next::Linger
             }

@@ -200,7 +200,7 @@ fn what_is_not_quite_an_upgrade_falls_through_to_the_site() {
         UPGRADE.replacen(from, to, 1)
     };
     site.redirects("POST", with("GET ", "POST "), to);
-    site.redirects("HEAD is no GET", with("GET ", "OPTIONS "), to);
+    site.redirects("OPTIONS", with("GET ", "OPTIONS "), to);
     site.redirects("another protocol", with("websocket", "h2c"), to);
     site.redirects("a longer protocol", with("websocket", "websocket2"), to);
     site.redirects("no Upgrade", with("Upgrade: websocket\r\n", ""), to);

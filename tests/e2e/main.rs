@@ -18,6 +18,7 @@ mod dns;
 mod endings;
 mod fairness;
 mod http_flow;
+mod http_head;
 mod http_routes;
 mod http_strict;
 mod life;

@@ -19,7 +19,7 @@ use crate::front::answer::plain;
 use crate::front::context::{Accepted, describe_failure};
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
-use crate::proto::http::answer::{Connection, closing_head, reason};
+use crate::proto::http::answer::{Connection, Content, closing_head, reason};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, parse_response};
 use crate::relay::{self, Broken, Charge, Flow, Pool, SMALL, Side};
 use crate::sys::{Errno, Stream};
@@ -390,11 +390,11 @@ fn cut(fired: Fired) -> End {
 }
 
 /// Answers instead of the upstream, and closes: what the client sends behind an upgrade is no
-/// request.
+/// request. An upgrade is a GET, so the answer has content.
 async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
     let mut out = Vec::new();
     let body = format!("{}\n", reason(status));
-    plain(status, &body, &conn.context.date(), Connection::Close, &mut out);
+    plain(status, &body, Content::Sent, &conn.context.date(), Connection::Close, &mut out);
     // It fits an empty send buffer; a client that filled it with unread answers has no use for one
     // more.
     let _ = conn.client.send(&out);

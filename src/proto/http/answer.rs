@@ -47,6 +47,51 @@ pub enum Connection {
     Close,
 }
 
+/// Whether the content of an answer is sent behind its head (RFC 9110 section 9.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// It is sent.
+    Sent,
+    /// Only its length is announced: to HEAD. The client reads the next byte as the next answer.
+    Announced,
+}
+
+impl Content {
+    /// For the answer to a request with this method.
+    pub fn for_method(method: &str) -> Content {
+        if method == "HEAD" { Content::Announced } else { Content::Sent }
+    }
+
+    /// For the answer to bytes that are no request, or none so far: they count as HEAD when they
+    /// begin with that method.
+    pub fn for_rejected(bytes: &[u8]) -> Content {
+        let is_line_end = |&byte: &u8| matches!(byte, b'\r' | b'\n');
+        let start = bytes.iter().position(|byte| !is_line_end(byte)).unwrap_or(bytes.len());
+        let method = bytes[start..].strip_prefix(b"HEAD");
+        let is_head = method.is_some_and(|rest| rest.first().is_none_or(|&byte| !is_token(byte)));
+        if is_head { Content::Announced } else { Content::Sent }
+    }
+}
+
+/// A character of a token (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The value of `Allow` for the methods that redirects and canned responses answer.
+const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Appends `Allow`, which a 405 must have (RFC 9110 section 15.5.6). With `any` the site answers
+/// other methods than that of the request; without it, it answers none for this target, which is
+/// an empty list (section 10.2.1).
+pub fn allow(out: &mut Vec<u8>, any: bool) {
+    out.extend_from_slice(b"allow: ");
+    if any {
+        out.extend_from_slice(ALLOWED);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends an answer's head up to, and without, the fields that `finish` adds. `date` is an
 /// IMF-fixdate.
 pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
@@ -97,6 +142,7 @@ pub fn closing_head(head: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn an_answer_is_a_head() {
@@ -106,6 +152,47 @@ mod tests {
         let expected = "HTTP/1.1 301 Moved Permanently\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
                         content-length: 0\r\nconnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_begins_with_head_gets_no_content() {
+        for bytes in [
+            &b"HEAD / HTTP/1.1\r\n\r\n"[..],
+            b"HEAD /",
+            b"HEAD ",
+            b"HEAD",
+            b"HEAD\t/ HTTP/1.1",
+            b"HEAD\r\n",
+            b"\r\nHEAD / HTTP/1.1",
+            b"\nHEAD / HTTP/1.1",
+        ] {
+            assert_eq!(Content::for_rejected(bytes), Content::Announced, "{bytes:?}");
+        }
+        for bytes in [
+            &b""[..],
+            b"\r\n",
+            b"HEA",
+            b"HEADER / HTTP/1.1",
+            b"HEAD-IT / HTTP/1.1",
+            b"head / HTTP/1.1",
+            b" HEAD / HTTP/1.1",
+            b"GET /HEAD HTTP/1.1",
+        ] {
+            assert_eq!(Content::for_rejected(bytes), Content::Sent, "{bytes:?}");
+        }
+        assert_eq!(Content::for_method("HEAD"), Content::Announced);
+        assert_eq!(Content::for_method("GET"), Content::Sent);
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_that_parses_gets_the_same_from_both(
+            start in "(\r\n)?", method in "HEAD|HEAD[A-Z]|[A-Z]{1,5}", rest in "[ /a]{0,9}",
+        ) {
+            let bytes = format!("{start}{method} {rest}");
+            let expected = Content::for_method(&method);
+            prop_assert_eq!(Content::for_rejected(bytes.as_bytes()), expected);
+        }
     }
 
     #[test]
