@@ -31,4 +31,5 @@ mod terminate;
 mod tls;
 mod udp;
 mod upgrade;
+mod upgrade_names;
 mod upgrade_refused;

@@ -194,22 +194,6 @@ fn payload_glued_to_the_101_arrives() {
 }
 
 #[test]
-fn the_shortest_101_is_enough() {
-    let (gate, upstream) = start("");
-    for head in ["HTTP/1.1 101\r\n\r\n", "HTTP/1.1 101 \r\n\r\n", "HTTP/1.1 101 X\r\nA:b\r\n\r\n"] {
-        let mut client = connect(gate.address("web"));
-        client.write_all(UPGRADE.as_bytes()).unwrap();
-        let mut behind = upstream.accept();
-        read_until(&mut behind, b"\r\n\r\n");
-        behind.write_all(head.as_bytes()).unwrap();
-        let received = one_read(&mut client);
-        assert_eq!(String::from_utf8_lossy(&received), head);
-        client.write_all(b"through").unwrap();
-        assert_eq!(read_until(&mut behind, b"through"), b"through");
-    }
-}
-
-#[test]
 fn every_spelling_of_an_upgrade_is_one() {
     let (gate, upstream) = start("");
     let with = |from: &str, to: &str| {

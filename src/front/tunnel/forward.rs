@@ -63,7 +63,7 @@ pub(super) async fn serve(
     // 3. The upstream's answer, while early data goes on.
     let refused = Cell::new(false);
     let sending = send_early(&mut up, &mut held, (&*conn.client, upstream), pool, watch, &refused);
-    let answer = read_answer(upstream, pool, watch);
+    let answer = read_answer(upstream, pool, watch, early_data);
     let answer = match Box::pin(until_answered(sending, answer)).await {
         // Nobody is left to take the answer.
         Err(gone) => {
@@ -261,11 +261,13 @@ impl NoAnswer {
     }
 }
 
-/// Collects the upstream's head, past interim answers.
+/// Collects the upstream's head, past interim answers. With `bare`, which is for obfs-servers, a
+/// 101 may be without `Upgrade`.
 async fn read_answer(
     upstream: &Stream,
     pool: &Rc<Pool>,
     watch: &Watch,
+    bare: bool,
 ) -> Result<Answer, NoAnswer> {
     let mut bytes: Vec<u8> = Vec::new();
     let mut charge = Charge::new(pool);
@@ -309,6 +311,10 @@ async fn read_answer(
                 bytes.drain(..end);
                 scan = HeadScan::default();
                 continue;
+            }
+            // Any other protocol could carry requests past every route.
+            if response.status == 101 && !response.switches_to_websocket(bare) {
+                return Err(NoAnswer::Malformed);
             }
             bytes.drain(..start);
             let (status, body) = (response.status, response.body);

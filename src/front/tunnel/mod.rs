@@ -13,7 +13,7 @@ use super::context::{Accepted, Moment, describe_relay};
 use crate::cluster::Lease;
 use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::{End, Record};
-use crate::proto::http::{Body, Request, Version};
+use crate::proto::http::{Body, Request, Version, write_websocket_alone};
 use crate::relay::Flow;
 use crate::timers::Watch;
 use terminate::Switch;
@@ -35,7 +35,7 @@ pub(super) struct Upgrade<'c> {
 }
 
 impl<'c> Upgrade<'c> {
-    /// `rest` begins with the head.
+    /// `rest` begins with the head, and `head` is that alone.
     pub(super) fn new(
         route: &'c Route,
         tunnel: &'c Tunnel,
@@ -47,11 +47,20 @@ impl<'c> Upgrade<'c> {
         let body = if let Body::Length(length) = request.body { length } else { 0 };
         let terminates = matches!(tunnel.kind, TunnelKind::Terminate(_));
         let handshake = request.handshake.as_ref().filter(|_| terminates);
+        // What is forwarded offers the upstream no other protocol.
+        let (mut bytes, mut head_length) = (Vec::with_capacity(rest.len()), head.len());
+        if request.names_websocket_alone {
+            bytes.extend_from_slice(rest);
+        } else {
+            write_websocket_alone(head, &mut bytes);
+            head_length = bytes.len();
+            bytes.extend_from_slice(&rest[head.len()..]);
+        }
         Upgrade {
             route,
             tunnel,
-            bytes: rest.to_vec(),
-            head: head.len(),
+            bytes,
+            head: head_length,
             body,
             switch: handshake.map(Switch::new),
             host: request.host.to_owned(),

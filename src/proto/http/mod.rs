@@ -9,11 +9,13 @@ mod body;
 mod request;
 mod response;
 mod scan;
+mod upgrade;
 
 pub use body::{Body, BodyEnd};
 pub use request::{Reject, Request, Version, parse_request};
 pub use response::{Response, parse_response};
 pub use scan::{HeadScan, Scan};
+pub use upgrade::{UpgradeList, write_websocket_alone};
 
 /// Fields that a head may have at most; the configuration's limit is lower or equal.
 pub const MAX_HEADERS: usize = 256;

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Body, MAX_HEADERS};
+use super::{Body, MAX_HEADERS, UpgradeList};
 use crate::proto::websocket::{Handshake, Keys};
 
 /// A request that is to be answered; it borrows from its head.
@@ -23,9 +23,12 @@ pub struct Request<'a> {
     pub host: &'a str,
     /// The port of the authority, digits only.
     pub port: Option<&'a str>,
-    /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade: websocket`, `Connection` with the token
-    /// `upgrade`.
+    /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade` with the value `websocket`, `Connection` with
+    /// the token `upgrade`.
     pub upgrade: bool,
+    /// `Upgrade` is one line that has this value alone. Another head is not to be forwarded as it
+    /// is: see [`super::write_websocket_alone`].
+    pub names_websocket_alone: bool,
     /// What kind of upgrade it is, where it is one that can be answered here.
     pub handshake: Option<Handshake<'a>>,
     /// What follows the head.
@@ -95,7 +98,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     let fields = Fields::collect(parsed.headers)?;
     let target = Target::parse(target)?;
     let (host, port) = authority(&target, &fields, version)?;
-    let websocket = fields.upgrade_websocket && fields.connection_upgrade;
+    let websocket = fields.upgrade.has_websocket() && fields.connection_upgrade;
     let upgrade = websocket && method == "GET" && version == Version::Http11;
     if websocket && fields.chunked {
         return Err(bad("Transfer-Encoding on an upgrade"));
@@ -104,7 +107,9 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         return Err(bad("Transfer-Encoding in HTTP/1.0"));
     }
     let has_body = fields.content_length.is_some_and(|length| length > 0);
-    let handshake = if upgrade && !fields.expects_continue {
+    let names_websocket_alone = fields.upgrade.is_websocket_alone();
+    // What is answered here is exactly what the clients of these handshakes send.
+    let handshake = if upgrade && names_websocket_alone && !fields.expects_continue {
         Handshake::of(&fields.websocket, has_body)
     } else {
         None
@@ -118,6 +123,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         host,
         port,
         upgrade,
+        names_websocket_alone,
         handshake,
         body: if fields.chunked {
             Body::CHUNKED
@@ -146,7 +152,7 @@ struct Fields<'a> {
     host: Option<&'a [u8]>,
     content_length: Option<u64>,
     chunked: bool,
-    upgrade_websocket: bool,
+    upgrade: UpgradeList,
     connection_upgrade: bool,
     websocket: Keys<'a>,
     close: bool,
@@ -184,9 +190,7 @@ impl<'a> Fields<'a> {
                 }
                 self.chunked = true;
             }
-            7 if name.eq_ignore_ascii_case("upgrade") => {
-                self.upgrade_websocket |= value.eq_ignore_ascii_case(b"websocket");
-            }
+            7 if name.eq_ignore_ascii_case("upgrade") => self.upgrade.add(value),
             10 if name.eq_ignore_ascii_case("connection") => {
                 for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
                     self.connection_upgrade |= token.eq_ignore_ascii_case(b"upgrade");
@@ -347,6 +351,8 @@ mod tests {
         assert!(upgrade(get, "Upgrade: websocket\r\nConnection: Upgrade\r\n"));
         assert!(upgrade(get, "upgrade: WebSocket\r\nconnection: keep-alive, UPGRADE\r\n"));
         assert!(upgrade(get, "Connection: close\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"));
+        assert!(upgrade(get, "Connection: upgrade\r\nUpgrade: h2c, websocket\r\n"));
+        assert!(upgrade(get, "Upgrade: h2c\r\nUpgrade: websocket\r\nConnection: upgrade\r\n"));
         assert!(!upgrade(get, "Upgrade: websocket\r\n"));
         assert!(!upgrade(get, "Upgrade: websocket\r\nConnection: upgraded\r\n"));
         assert!(!upgrade(get, "Upgrade: h2c\r\nConnection: Upgrade\r\n"));

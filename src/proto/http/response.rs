@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::request::plain_number;
-use super::{Body, MAX_HEADERS};
+use super::{Body, MAX_HEADERS, UpgradeList};
 
 /// What an upstream answered; the head itself stays with the caller.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +12,16 @@ pub struct Response {
     pub status: u16,
     /// How a body that follows ends. For the answer to a GET.
     pub body: Body,
+    upgrade: UpgradeList,
+}
+
+impl Response {
+    /// Whether it switches to WebSocket: a 101 that names this protocol and no other. A `bare` 101,
+    /// one without `Upgrade`, counts where that is expected: some servers of simple-obfs send it.
+    pub fn switches_to_websocket(&self, bare: bool) -> bool {
+        let named = self.upgrade.is_websocket() || bare && self.upgrade.is_missing();
+        self.status == 101 && named
+    }
 }
 
 /// Parses a complete head. None: it is malformed, or its framing is ambiguous.
@@ -26,6 +36,7 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
     let status = parsed.code?;
     let mut length = None;
     let mut chunked = false;
+    let mut upgrade = UpgradeList::default();
     for header in parsed.headers.iter() {
         if header.name.eq_ignore_ascii_case("content-length") {
             if length.replace(plain_number(header.value)?).is_some() {
@@ -39,6 +50,8 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
             if !chunked {
                 return None;
             }
+        } else if header.name.eq_ignore_ascii_case("upgrade") {
+            upgrade.add(header.value);
         }
     }
     let body = match (status, chunked, length) {
@@ -48,7 +61,7 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
         (_, false, Some(length)) => Body::Length(length),
         (_, false, None) => Body::UntilClose,
     };
-    Some(Response { status, body })
+    Some(Response { status, body, upgrade })
 }
 
 #[cfg(test)]
@@ -72,6 +85,23 @@ mod tests {
         );
         assert_eq!(parse("HTTP/1.0 200 OK\r\n\r\n"), Some((200, Body::UntilClose)));
         assert_eq!(parse("HTTP/1.1 304 Not\r\nContent-Length: 7\r\n\r\n"), Some((304, Body::NONE)));
+    }
+
+    #[test]
+    fn a_101_switches_to_websocket_alone() {
+        let switches = |fields: &str, bare| {
+            let head = format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n");
+            parse_response(head.as_bytes()).is_some_and(|it| it.switches_to_websocket(bare))
+        };
+        for bare in [false, true] {
+            assert!(switches("upgrade: WebSocket\r\n", bare));
+            assert!(!switches("Upgrade: h2c\r\n", bare));
+            assert!(!switches("Upgrade: websocket\r\nUpgrade: h2c\r\n", bare));
+            assert!(!switches("Upgrade:\r\n", bare));
+            assert_eq!(switches("Server: x\r\n", bare), bare);
+        }
+        let ok = parse_response(b"HTTP/1.1 200 OK\r\nUpgrade: websocket\r\n\r\n").unwrap();
+        assert!(!ok.switches_to_websocket(true));
     }
 
     #[test]
