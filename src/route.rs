@@ -4,12 +4,15 @@ use crate::config::{
     Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsRule,
     TunnelKind,
 };
-use crate::proto::http::Request;
+use crate::proto::http::{Request, has_dot_segment};
 use crate::proto::tls::ClientHello;
 use crate::proto::websocket::Handshake;
 
 /// The route for a request: the best matching host's first route that takes the path, and the
 /// upgrade where the route asks for one.
+///
+/// Paths are compared as sent. A prefix does not hand a path with dot segments to a cluster: a
+/// server that resolves them could serve a path outside of the prefix.
 pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
     let host = find_host(&http.hosts, request.host)?;
     host.routes.iter().find(|route| {
@@ -17,7 +20,7 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
             PathMatch::Exact(path) => request.path == path,
             PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
         };
-        path && takes(&route.action, request)
+        path && takes(&route.action, request) && !may_leave(route, request.path)
     })
 }
 
@@ -31,6 +34,15 @@ fn takes(action: &Action, request: &Request<'_>) -> bool {
         (TunnelKind::Terminate(accept), Some(Handshake::WebSocket { .. })) => accept.websocket,
         (TunnelKind::Terminate(_), None) => false,
     }
+}
+
+/// Whether a route hands the path on to a server that may find another one in it. An exact path is
+/// what the operator wrote, dots included.
+fn may_leave(route: &Route, path: &str) -> bool {
+    let (PathMatch::Prefix(_), Action::Tunnel(tunnel)) = (&route.path, &route.action) else {
+        return false;
+    };
+    matches!(tunnel.kind, TunnelKind::Forward { .. }) && has_dot_segment(path)
 }
 
 /// The rule for a TLS connection: of those that take its protocols, and its disguise where they

@@ -247,7 +247,8 @@ pub struct Route {
     pub action: Action,
 }
 
-/// `path` or `prefix` of a route, compared as sent, without the query. Starts with `/`.
+/// `path` or `prefix` of a route, compared as sent, without the query. Starts with `/`. A prefix of
+/// a forwarding tunnel takes no path with dot segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// The whole path.

@@ -15,6 +15,7 @@ mod costs;
 mod cuts;
 mod disguises;
 mod dns;
+mod dot_segments;
 mod endings;
 mod fairness;
 mod http_flow;

@@ -10,6 +10,7 @@ use super::super::{
     address,
 };
 use super::Check;
+use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
     /// `timeouts` are those of the listener, for tunnels.
@@ -114,6 +115,14 @@ impl Check<'_> {
         }
         if let Some(prefix) = &route.prefix.value {
             self.url_path("prefix", prefix);
+            let forwards =
+                route.cluster.is_given() && route.tunnel.as_ref() != Some(&TunnelWord::Terminate);
+            if forwards && has_dot_segment(&format!("{}x", prefix.value)) {
+                let what = format!("no request can match the prefix {}", quoted(&prefix.value));
+                let note = "a prefix hands no path with the segment `.` or `..` to a cluster, \
+                            which could resolve it to a path outside: take these segments out";
+                self.report.error(prefix.span, what, note);
+            }
         }
         match (&route.path.value, &route.prefix.value) {
             (Some(path), _) => Some(PathMatch::Exact(path.value.clone())),
@@ -305,10 +314,12 @@ impl Matcher {
 
     /// Whether nothing is left for `later`.
     fn takes_all_of(&self, later: &Matcher) -> bool {
+        // A prefix that forwards upgrades leaves paths with dot segments to others.
+        let skips = |path: &str| self.kinds == Kinds::Upgrades && has_dot_segment(path);
         self.kinds.take_all_of(later.kinds)
             && match (&self.path, &later.path) {
                 (PathMatch::Prefix(prefix), PathMatch::Exact(path) | PathMatch::Prefix(path)) => {
-                    path.starts_with(prefix)
+                    path.starts_with(prefix) && !skips(path)
                 }
                 (PathMatch::Exact(path), PathMatch::Exact(later)) => path == later,
                 (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,

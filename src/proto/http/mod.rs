@@ -6,12 +6,14 @@
 
 pub mod answer;
 mod body;
+mod path;
 mod request;
 mod response;
 mod scan;
 mod upgrade;
 
 pub use body::{Body, BodyEnd};
+pub use path::has_dot_segment;
 pub use request::{Reject, Request, Version, parse_request};
 pub use response::{Response, parse_response};
 pub use scan::{HeadScan, Scan};
