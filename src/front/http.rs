@@ -168,7 +168,8 @@ impl<'c> Site<'c> {
         if !self.charge.try_set(filled - used) {
             // Behind the head of a large body, which is sent from where it is, nothing can be said.
             if self.unsent.body.is_none() {
-                self.reject(OVERFLOW, now, &mut answers);
+                let content = Content::for_rejected(&buffer[used..filled]);
+                self.reject(OVERFLOW, content, now, &mut answers);
             }
             self.unsent.begin(&conn.client, &answers);
             return Next::Linger;

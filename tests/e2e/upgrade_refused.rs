@@ -6,9 +6,9 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    Blackhole, HttpClient, Ringgate, SHORT, SWITCHING, UPGRADE, Upstream, bytes, expect_closed,
-    expect_end, expect_reset, expect_silence, free_port, read_until, reset, send_slowly, site,
-    stream_site,
+    Blackhole, HttpClient, Ringgate, SHORT, SWITCHING, Setup, UPGRADE, Upstream, bytes,
+    expect_closed, expect_end, expect_reset, expect_silence, free_port, read_until, reset,
+    send_slowly, site, stream_site,
 };
 
 /// A site, its upstream, and a client whose upgrade the upstream has read.
@@ -152,6 +152,72 @@ fn a_response_head_that_makes_no_sense_is_502() {
         client.expect_end();
         let record = gate.record();
         assert_eq!((record.number("status"), record.end()), (502, "bad_response"), "{name}");
+    }
+}
+
+#[test]
+fn an_upstream_that_cannot_begin_an_answer_is_502_at_once() {
+    const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let words: [&[u8]; 20] = [
+        b"S",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"220 mail.example ESMTP\r\n",
+        b"{}",
+        b"\0",
+        b"\0\0\x12\x04\0\0\0\0\0",
+        b"\x15\x03\x01\0\x02\x02\x0a",
+        b"http/1.1 101 X",
+        b"HTTP/2",
+        b"HTTP/1.x",
+        b"HTTP/1.2",
+        b"HTTP/1.1\t",
+        b"HTTP/1.1  101",
+        b"HTTP/1.1 x",
+        b"HTTP/1.1 99 ",
+        b"HTTP/1.1 1010",
+        b"HTTP/1.1 101\t",
+        b" HTTP/1.1 101 X",
+        b"\rX",
+        b"\r\n\r\nSSH-2.0-OpenSSH_9.2\r\n",
+    ];
+    for driver in ["io_uring", "epoll"] {
+        let backend = Upstream::listen();
+        let config = stream_site(backend.address(), "early_data = true");
+        let server = format!("driver = \"{driver}\"");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        let mut served = 0;
+        for word in words {
+            let behind_interim = [INTERIM, word].concat();
+            let (first, last) = word.split_at(word.len() - 1);
+            let cases =
+                [vec![word], vec![first, last], vec![&behind_interim[..]], vec![INTERIM, word]];
+            for parts in cases {
+                let shown = word.escape_ascii();
+                let mut client = HttpClient::connect(gate.address("web"));
+                client.send([UPGRADE.as_bytes(), b"payload"].concat());
+                let mut upstream = backend.accept();
+                assert_eq!(read_until(&mut upstream, b"payload").len(), UPGRADE.len() + 7);
+                // It says no more, and it does not end either.
+                send_slowly(&mut upstream, &parts);
+                let response = client.response();
+                assert_eq!(response.status, 502, "{driver}, {shown}");
+                client.expect_end();
+                served += 1;
+                let record = gate.records(served).pop().unwrap();
+                assert_eq!(record.end(), "bad_response", "{driver}, {shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_lines_before_an_answer_are_skipped() {
+    let answer = ["\r\n\r\n", SWITCHING].concat();
+    for cut in 1..24 {
+        let Asked { gate: _gate, mut client, mut upstream } = ask("");
+        let (first, second) = answer.as_bytes().split_at(cut);
+        send_slowly(&mut upstream, &[first, second]);
+        assert_eq!(client.response().head, SWITCHING, "cut at {cut}");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::front::context::{Accepted, describe_failure};
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
 use crate::proto::http::answer::{Connection, Content, closing_head, reason};
-use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, parse_response};
+use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, may_begin_response, parse_response};
 use crate::relay::{self, Broken, Charge, Flow, Pool, SMALL, Side};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, OnDrain, Watch};
@@ -298,7 +298,9 @@ async fn read_answer(
         }
         loop {
             let (start, end) = match scan.advance(&bytes) {
-                Scan::Incomplete => break,
+                Scan::Incomplete if may_begin_response(&bytes[scan.start()..]) => break,
+                // Not HTTP/1: the rest need not be waited for.
+                Scan::Incomplete => return Err(NoAnswer::Malformed),
                 Scan::BareLineFeed => return Err(NoAnswer::Malformed),
                 Scan::Complete { start, end } => (start, end),
             };

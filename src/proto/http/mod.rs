@@ -15,7 +15,7 @@ mod upgrade;
 pub use body::{Body, BodyEnd};
 pub use path::has_dot_segment;
 pub use request::{Reject, Request, Version, parse_request};
-pub use response::{Response, parse_response};
+pub use response::{Response, may_begin_response, parse_response};
 pub use scan::{HeadScan, Scan};
 pub use upgrade::{UpgradeList, write_websocket_alone};
 

@@ -24,6 +24,19 @@ impl Response {
     }
 }
 
+/// Whether a head may begin with these bytes, which follow any empty lines before it. An upstream
+/// that speaks another protocol is found out by its first bytes, and need not end a line.
+pub fn may_begin_response(bytes: &[u8]) -> bool {
+    // One more empty line may be about to come.
+    bytes == b"\r" || bytes.iter().zip(STATUS_LINE).all(|(byte, allowed)| allowed.contains(byte))
+}
+
+/// What may stand at each place of a status line, up to the end of the status (RFC 9112 section 4).
+const STATUS_LINE: [&[u8]; 13] = {
+    const DIGIT: &[u8] = b"0123456789";
+    [b"H", b"T", b"T", b"P", b"/", b"1", b".", b"01", b" ", b"123456789", DIGIT, DIGIT, b" \r"]
+};
+
 /// Parses a complete head. None: it is malformed, or its framing is ambiguous.
 pub fn parse_response(head: &[u8]) -> Option<Response> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
@@ -33,7 +46,7 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
     if status != httparse::Status::Complete(head.len()) {
         return None;
     }
-    let status = parsed.code?;
+    let status = parsed.code.filter(|status| *status >= 100)?;
     let mut length = None;
     let mut chunked = false;
     let mut upgrade = UpgradeList::default();
@@ -67,6 +80,7 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(head: &str) -> Option<(u16, Body)> {
         parse_response(head.as_bytes()).map(|response| (response.status, response.body))
@@ -112,8 +126,59 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
             "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 020 OK\r\n\r\n",
         ] {
             assert_eq!(parse(head), None, "{head}");
+        }
+    }
+
+    #[test]
+    fn another_protocol_shows_in_its_first_bytes() {
+        for bytes in [
+            &b""[..],
+            b"\r",
+            b"H",
+            b"HTTP/1.",
+            b"HTTP/1.0 ",
+            b"HTTP/1.1 1",
+            b"HTTP/1.1 101",
+            b"HTTP/1.1 101\r",
+            b"HTTP/1.1 101 Switching\r\nanything",
+        ] {
+            assert!(may_begin_response(bytes), "{}", bytes.escape_ascii());
+        }
+        for bytes in [
+            &b"SSH-2.0-x"[..],
+            b"\0",
+            b"\x15\x03\x01",
+            b"\n",
+            b"\rH",
+            b" HTTP/1.1",
+            b"h",
+            b"HTTP/2",
+            b"HTTP/1.2",
+            b"HTTP/1.1\r",
+            b"HTTP/1.1  ",
+            b"HTTP/1.1 0",
+            b"HTTP/1.1 20 ",
+            b"HTTP/1.1 2000",
+            b"HTTP/1.1 200\t",
+        ] {
+            assert!(!may_begin_response(bytes), "{}", bytes.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_start_of_a_good_head_may_begin_one(
+            line in "HTTP/1\\.[01] [0-9]{2,4}( [ -~]{0,20})?", fields in "(A: [a-z]{0,9}\r\n){0,3}",
+        ) {
+            let head = format!("{line}\r\n{fields}\r\n");
+            if parse_response(head.as_bytes()).is_some() {
+                for end in 0..=head.len() {
+                    prop_assert!(may_begin_response(&head.as_bytes()[..end]), "{}", &head[..end]);
+                }
+            }
         }
     }
 }

@@ -52,6 +52,11 @@ impl HeadScan {
         self.seen = bytes.len();
         Scan::Incomplete
     }
+
+    /// Where the head begins among the bytes searched so far: behind the empty lines before it.
+    pub fn start(&self) -> usize {
+        self.leading
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +79,15 @@ mod tests {
     fn empty_lines_before_it_are_not_part_of_it() {
         assert_eq!(scan(b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"), complete(4, 22));
         assert_eq!(scan(b"\r\n\r\n"), Scan::Incomplete);
+    }
+
+    #[test]
+    fn the_start_is_known_before_the_end() {
+        for (bytes, start) in [(&b""[..], 0), (b"\r", 0), (b"\r\n\r", 2), (b"\r\nGET /\r\nA", 2)] {
+            let mut search = HeadScan::default();
+            assert_eq!(search.advance(bytes), Scan::Incomplete);
+            assert_eq!(search.start(), start, "{bytes:?}");
+        }
     }
 
     #[test]

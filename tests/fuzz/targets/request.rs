@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgate::proto::http::{HeadScan, Scan, parse_request};
+use ringgate::proto::http::{
+    HeadScan, Scan, has_dot_segment, parse_request, write_websocket_alone,
+};
 use ringgate::proto::websocket::{Handshake, early_data};
 
 fn scan(bytes: &[u8], piece: usize) -> Scan {
@@ -23,8 +25,17 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(found, scan(bytes, bytes.len()));
     let Scan::Complete { start, end } = found else { return };
     let Ok(request) = parse_request(&bytes[start..end], 100) else { return };
+    has_dot_segment(request.path);
+    if request.upgrade {
+        // What is forwarded is the same request for an upgrade to websocket alone.
+        let mut forwarded = Vec::new();
+        write_websocket_alone(&bytes[start..end], &mut forwarded);
+        let again = parse_request(&forwarded, 100).expect("still a request");
+        assert!(again.upgrade && again.names_websocket_alone);
+        assert_eq!((again.target, again.body), (request.target, request.body));
+    }
     if let Some(handshake) = request.handshake {
-        assert!(request.upgrade);
+        assert!(request.upgrade && request.names_websocket_alone);
         if let Handshake::WebSocket { early_data: Some(text), .. } = handshake {
             assert!(early_data(text).is_some());
         }
