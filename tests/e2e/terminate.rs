@@ -6,8 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{
-    Echo, HttpClient, Named, Ringgate, SHORT, UPGRADE, Upstream, bytes, connect, expect_closed,
-    expect_end, expect_silence, free_port, read_until, run, send_slowly, stream_site, wait_for,
+    Echo, HttpClient, Named, Ringgate, SHORT, Setup, UPGRADE, Upstream, bytes, connect,
+    expect_closed, expect_end, expect_silence, free_port, read_until, run, send_slowly,
+    stream_site, wait_for,
 };
 
 const TERMINATE: &str = "tunnel = \"terminate\"";
@@ -200,16 +201,61 @@ fn an_upstream_that_breaks_during_an_upload_is_a_reset_and_nothing_is_left() {
     }
 }
 
+/// A WebSocket handshake with these lines behind its own.
+fn websocket_with(fields: &str) -> String {
+    UPGRADE.replacen("\r\n\r\n", &format!("\r\n{fields}\r\n"), 1)
+}
+
 #[test]
 fn early_data_in_the_protocol_field_comes_first_and_is_sent_back() {
-    let (gate, upstream) = start("");
-    let mut client = HttpClient::connect(gate.address("web"));
-    let field = "Sec-WebSocket-Protocol: _-hlbGxv\r\n\r\n";
-    client.send(UPGRADE.replacen("\r\n\r\n", &format!("\r\n{field}"), 1));
-    assert_eq!(client.response().field("sec-websocket-protocol"), Some("_-hlbGxv"));
-    client.send(frame(0x82, b" and more"));
-    let received = read_until(&mut upstream.accept(), b"more");
-    assert_eq!(received, b"\xff\xe8ello and more");
+    // 34 bytes, the least that a Shadowsocks client begins with, and more.
+    for (field, length) in [
+        ("_-hlbGxvIGVsbG8gZWxsbyBlbGxvIGVsbG8gZWxsbyBlbA", 34),
+        ("_-hlbGxvIGVsbG8gZWxsbyBlbGxvIGVsbG8gZWxsbyBlbGxvIQ==", 37),
+    ] {
+        let (gate, upstream) = start("");
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(websocket_with(&format!("Sec-WebSocket-Protocol: {field}\r\n")));
+        assert_eq!(client.response().field("sec-websocket-protocol"), Some(field));
+        client.send(frame(0x82, b" and more"));
+        let received = read_until(&mut upstream.accept(), b"more");
+        assert!(received.starts_with(b"\xff\xe8ello ello "), "{}", received.escape_ascii());
+        assert_eq!(received.len(), length + b" and more".len());
+    }
+}
+
+#[test]
+fn a_real_subprotocol_is_no_payload_and_none_is_agreed_on() {
+    let names = [
+        "chat",
+        "mqtt",
+        "ocpp1.6",
+        "graphql-ws",
+        "binary",
+        "aGk=",
+        "chat, superchat",
+        "v1-stomp\r\nSec-WebSocket-Protocol: chat",
+        "",
+        // 33 bytes: one less than a Shadowsocks client begins with.
+        "YWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFhYWFh",
+    ];
+    for driver in ["io_uring", "epoll"] {
+        let upstream = Upstream::listen();
+        let config = stream_site(upstream.address(), TERMINATE);
+        let server = format!("driver = \"{driver}\"");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        for name in names {
+            let mut client = HttpClient::connect(gate.address("web"));
+            client.send(websocket_with(&format!("Sec-WebSocket-Protocol: {name}\r\n")));
+            let response = client.response();
+            assert_eq!(response.status, 101, "{name}");
+            // RFC 6455 section 4.2.2: a server that takes none of them sends no such field.
+            assert_eq!(response.field("sec-websocket-protocol"), None, "{name}");
+            client.send(frame(0x82, b"payload"));
+            let received = read_until(&mut upstream.accept(), b"payload");
+            assert_eq!(received, b"payload", "{driver}, {name}");
+        }
+    }
 }
 
 #[test]

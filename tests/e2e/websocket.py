@@ -67,6 +67,14 @@ async def text_is_refused(url):
             raise AssertionError("text is not refused")
 
 
+async def no_subprotocol_is_agreed_on(url):
+    for names in [["chat"], ["mqtt"], ["chat", "superchat"]]:
+        async with websockets.connect(url, subprotocols=names) as tunnel:
+            assert tunnel.subprotocol is None, tunnel.subprotocol
+            await tunnel.send(b"payload")
+            await expect_echo(tunnel, b"payload")
+
+
 async def the_end_of_the_upstream_is_a_close(url):
     async with websockets.connect(url) as tunnel:
         await expect_echo(tunnel, b"name")
@@ -84,6 +92,7 @@ async def main():
     await pings_between_fragments(echo)
     await closes(echo)
     await text_is_refused(echo)
+    await no_subprotocol_is_agreed_on(echo)
     await the_end_of_the_upstream_is_a_close(name)
 
 

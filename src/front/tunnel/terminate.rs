@@ -19,7 +19,8 @@ use crate::timers::{OnDrain, Watch};
 pub(super) struct Switch {
     /// `Sec-WebSocket-Accept`
     accept: String,
-    /// `Sec-WebSocket-Protocol`, which has payload in it and is sent back.
+    /// `Sec-WebSocket-Protocol`, which has payload in it and is sent back. Subprotocols are not:
+    /// none is agreed on, and then the answer has no such field (RFC 6455 section 4.2.2).
     early_data: Option<String>,
     /// What follows comes in frames.
     framed: bool,

@@ -88,13 +88,18 @@ fn is_key(key: &str, engines: &[GeneralPurpose]) -> bool {
         && engines.iter().any(|engine| engine.decode(key).is_ok_and(|key| key.len() == 16))
 }
 
+/// The shortest start of a Shadowsocks stream: a salt of 16 bytes, a length of 2, and the tag of 16
+/// that authenticates it. A client sends at least as much as one packet.
+const MIN_EARLY_DATA: usize = 34;
+
 /// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, mostly without
-/// padding. None: there is none in it.
+/// padding. None: there is none in it. The names of real protocols (`chat`, `mqtt`) are valid
+/// base64, too, but of less than a client of Shadowsocks begins with.
 pub fn early_data(protocol: &str) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     const ENGINE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
-    ENGINE.decode(protocol).ok().filter(|data| !data.is_empty())
+    ENGINE.decode(protocol).ok().filter(|data| data.len() >= MIN_EARLY_DATA)
 }
 
 /// What `Sec-WebSocket-Accept` says to a key.
@@ -108,6 +113,8 @@ pub fn accept_value(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
 
     /// The example of RFC 6455 section 1.3.
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -160,12 +167,37 @@ mod tests {
     #[test]
     fn early_data_is_told_from_a_list_of_protocols() {
         let of = |protocol: &'static str| Handshake::of(&keys(KEY, "13", protocol), false);
-        assert_eq!(of("_-hlbGxv"), websocket(Some("_-hlbGxv")));
-        assert_eq!(early_data("_-hlbGxv").as_deref(), Some(&b"\xff\xe8ello"[..]));
-        assert_eq!(early_data("aGk").as_deref(), Some(&b"hi"[..]));
-        assert_eq!(early_data("aGk=").as_deref(), Some(&b"hi"[..]));
-        assert_eq!(of("chat, superchat"), websocket(None));
+        let payload = b"\xff\xe8ello ello ello ello ello ello el";
+        let encoded = "_-hlbGxvIGVsbG8gZWxsbyBlbGxvIGVsbG8gZWxsbyBlbA";
+        assert_eq!(payload.len(), MIN_EARLY_DATA);
+        assert_eq!(early_data(encoded).as_deref(), Some(&payload[..]));
+        assert_eq!(early_data(&format!("{encoded}==")).as_deref(), Some(&payload[..]));
+        assert_eq!(of(encoded), websocket(Some(encoded)));
+        for name in ["chat", "mqtt", "graphql-ws", "aGk=", "", "chat, superchat", "ocpp1.6"] {
+            assert_eq!(of(name), websocket(None), "{name}");
+        }
         let again = Keys { protocol: Field::Again, ..keys(KEY, "13", "") };
         assert_eq!(Handshake::of(&again, false), websocket(None));
+    }
+
+    proptest! {
+        #[test]
+        fn every_payload_that_is_long_enough_is_early_data(
+            payload in proptest::collection::vec(any::<u8>(), 0..80), padded in any::<bool>(),
+        ) {
+            let engine = if padded { URL_SAFE } else { URL_SAFE_NO_PAD };
+            let encoded = engine.encode(&payload);
+            let expected = (payload.len() >= MIN_EARLY_DATA).then_some(payload);
+            prop_assert_eq!(early_data(&encoded), expected);
+        }
+
+        #[test]
+        fn a_protocol_in_any_bytes_is_judged(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let keys = Keys { protocol: Field::Once(&bytes), ..keys(KEY, "13", "") };
+            let text = std::str::from_utf8(&bytes).ok().filter(|text| early_data(text).is_some());
+            prop_assert_eq!(Handshake::of(&keys, false), websocket(text));
+        }
     }
 }
