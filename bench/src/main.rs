@@ -8,6 +8,7 @@
 
 mod floor;
 mod load;
+mod ports;
 mod sink;
 mod suite;
 mod usage;

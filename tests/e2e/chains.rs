@@ -1,5 +1,8 @@
 //! What all this is for: a browser's bytes through real Shadowsocks clients, ringgate, and real
 //! servers.
+//!
+//! ss-local and ss-server look for a free port for their plugin and let it go before the plugin
+//! binds it. Tests with a plugin have a network of their own, where no other test takes it.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -7,8 +10,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::support::{
-    Echo, HttpClient, Ringgate, Socks, Web, bytes, connect, l4, obfs_server, read_until, site,
-    ss_server, stream_site,
+    Echo, HttpClient, Ringgate, Socks, Web, bytes, connect, inside_namespace, l4, obfs_server,
+    read_until, site, ss_server, stream_site,
 };
 
 pub(crate) const MIB: usize = 1024 * 1024;
@@ -31,6 +34,9 @@ fn plain_shadowsocks_through_l4_is_spliced_and_byte_exact() {
 
 #[test]
 fn v2ray_plugin_through_stream_while_the_site_answers() {
+    if !inside_namespace("chains::v2ray_plugin_through_stream_while_the_site_answers") {
+        return;
+    }
     let server = ss_server(Some("server;path=/stream;mux=0"));
     let gate = Ringgate::start(&stream_site(server.address(), ""));
     let options = "path=/stream;host=live.example.test;mux=0";
@@ -43,6 +49,9 @@ fn v2ray_plugin_through_stream_while_the_site_answers() {
 
 #[test]
 fn simple_obfs_through_a_stock_server_needs_early_data() {
+    if !inside_namespace("chains::simple_obfs_through_a_stock_server_needs_early_data") {
+        return;
+    }
     let shadowsocks = ss_server(None);
     let server = obfs_server(shadowsocks.address(), &[]);
     // Debian's obfs-local asks for the path / whatever it is told.
@@ -58,6 +67,11 @@ fn simple_obfs_through_a_stock_server_needs_early_data() {
 
 #[test]
 fn simple_obfs_through_a_reverse_proxy_server_works_without_early_data() {
+    if !inside_namespace(
+        "chains::simple_obfs_through_a_reverse_proxy_server_works_without_early_data",
+    ) {
+        return;
+    }
     let shadowsocks = ss_server(None);
     let server = obfs_server(shadowsocks.address(), &["--reverse_proxy"]);
     let route = "path = \"/\"\nearly_data = false";

@@ -121,7 +121,6 @@ fn outputs_that_cannot_be_written_do_not_crash_it() {
     // Its end is all there is to wait for: nothing that it says can be read.
     let port = free_port();
     std::fs::write(&path, config.replace("127.0.0.1:0", &port.address().to_string())).unwrap();
-    drop(port);
     let mut command = ringgate_command(&["run", "-c", path.to_str().unwrap()]);
     let mut child = command.stderr(full()).stdout(full()).spawn().unwrap();
     let address = std::fs::read_to_string(&path).unwrap();

@@ -25,6 +25,7 @@ mod http_strict;
 mod life;
 mod limits;
 mod listeners;
+mod ports;
 mod readme;
 mod relay;
 mod stops;

@@ -8,8 +8,8 @@ use rustix::process::Signal;
 
 use crate::support::{
     Echo, HttpClient, Named, Ringgate, SHORT, Socks, TlsSite, Upstream, Web, bytes, client_hello,
-    connect, expect_closed, expect_silence, in_record, obfs_tls_server, require, run, send_slowly,
-    ss_server,
+    connect, expect_closed, expect_silence, in_record, inside_namespace, obfs_tls_server, require,
+    run, send_slowly, ss_server,
 };
 
 /// A tls listener `edge` with these rules, and clusters of one endpoint each.
@@ -272,6 +272,9 @@ fn a_real_hello_for_the_name_of_a_disguise_goes_to_the_site() {
 
 #[test]
 fn a_stock_obfs_server_is_reached_by_name() {
+    if !inside_namespace("tls::a_stock_obfs_server_is_reached_by_name") {
+        return;
+    }
     let shadowsocks = ss_server(None);
     let server = obfs_tls_server(shadowsocks.address());
     let rules = [("names = [\"cdn.test\"]", "obfs")];

@@ -1,7 +1,6 @@
 //! Datagrams: each client a session with one endpoint, answers from where they were asked, ends.
 //!
-//! Where a test reserves a port, or takes thousands, it has a network of its own: reserving is for
-//! TCP, and the same number of UDP may be anybody's.
+//! Where a test takes thousands of ports, it has a network of its own.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -185,9 +184,6 @@ fn the_one_that_was_silent_for_the_longest_makes_room() {
 
 #[test]
 fn a_server_that_is_away_costs_what_was_sent_to_it_and_no_more() {
-    if !inside_namespace("udp::a_server_that_is_away_costs_what_was_sent_to_it_and_no_more") {
-        return;
-    }
     let port = free_port();
     let gate = start_alone("", &[port.address()]);
     let client = client(gate.address("dns"));
@@ -204,9 +200,6 @@ fn a_server_that_is_away_costs_what_was_sent_to_it_and_no_more() {
 
 #[test]
 fn an_endpoint_that_refuses_is_left_for_the_next() {
-    if !inside_namespace("udp::an_endpoint_that_refuses_is_left_for_the_next") {
-        return;
-    }
     let (echo, nobody) = (UdpEcho::start(""), free_port());
     let gate = start_alone("", &[nobody.address(), echo.address()]);
     for _ in 0..4 {
@@ -244,9 +237,6 @@ fn a_port_in_use_is_an_error_also_for_udp() {
 
 #[test]
 fn tcp_and_udp_share_a_port_number() {
-    if !inside_namespace("udp::tcp_and_udp_share_a_port_number") {
-        return;
-    }
     let echo = UdpEcho::start("");
     let port = free_port();
     let udp = config(&port.address().to_string(), "", &[echo.address()]);
@@ -272,14 +262,7 @@ fn shadowsocks_over_udp_goes_through() {
         let client = client(tunnel.address());
         for (seed, length) in [(1, 300), (2, 1350), (3, 1)] {
             let sent = bytes(seed, length);
-            // ss-tunnel listens a moment after it says so.
-            let answer = wait_for("an answer through the tunnel", SHORT, || {
-                client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-                client.send(&sent).unwrap();
-                let mut answer = vec![0; 2000];
-                client.recv(&mut answer).ok().map(|length| answer[..length].to_vec())
-            });
-            assert!(answer == sent, "{length} bytes");
+            assert!(ask(&client, &sent) == sent, "{length} bytes");
         }
     }
     // ss-tunnel makes a session of each of its own clients.

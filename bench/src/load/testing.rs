@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::dial::{Target, head_end};
 use super::source::Send;
+use crate::ports;
 use crate::sink::{self, Manner};
 
 pub(crate) fn target(connect: SocketAddr, path: Option<&str>) -> Target {
@@ -34,10 +35,9 @@ pub(crate) fn sink(upgrade: bool) -> Target {
     target
 }
 
-/// An address where nobody listens: only connected to is a port that is bound not free.
+/// An address where nobody listens.
 pub(crate) fn nobody() -> Target {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    target(listener.local_addr().unwrap(), None)
+    target(([127, 0, 0, 1], ports::lend().unwrap()).into(), None)
 }
 
 /// A server that gives every request the same answer.

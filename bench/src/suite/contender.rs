@@ -3,12 +3,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::process::{Launch, Process, version};
 use super::results::Contender;
 use super::servers;
+use crate::ports::lend;
 use crate::while_doing;
 
 const NGINX_CONF: &str = include_str!("../../peers/nginx.conf");
@@ -64,14 +65,10 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Ports that nobody listens on at present.
+    /// Ports that no other program is given.
     pub(super) fn choose() -> io::Result<Self> {
-        // All are held at once, so that the kernel gives different ones.
-        let bind = |_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let held: Vec<TcpListener> = (0..5).map(bind).collect::<io::Result<_>>()?;
-        let port = |n: usize| Ok::<u16, io::Error>(held[n].local_addr()?.port());
-        let (bulk, small, stream, web) = (port(0)?, port(1)?, port(2)?, port(3)?);
-        Ok(Self { bulk, small, stream, web, udp: port(4)? })
+        let (bulk, small, stream, web) = (lend()?, lend()?, lend()?, lend()?);
+        Ok(Self { bulk, small, stream, web, udp: lend()? })
     }
 }
 

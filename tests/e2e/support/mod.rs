@@ -24,7 +24,7 @@ pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
 pub(crate) use netns::inside_namespace;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
-pub(crate) use ports::{Blackhole, ReservedPort, free_port};
+pub(crate) use ports::{Blackhole, LentPort, free_port};
 pub(crate) use process::{Process, require, run};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE};
 pub(crate) use ringgate::{Ringgate, Setup, ringgate_command};
@@ -37,5 +37,5 @@ pub(crate) use sockets::{
     read_until, reset, send_slowly, slow_reader, with_deadlines,
 };
 pub(crate) use tls_site::TlsSite;
-pub(crate) use wait::{LONG, SHORT, holds_for, wait_for, wait_listening};
+pub(crate) use wait::{LONG, SHORT, holds_for, wait_bound_udp, wait_for, wait_listening};
 pub(crate) use web::Web;

@@ -1,5 +1,5 @@
 //! A private network and mount namespace for tests that need port 53, `/etc/hosts`,
-//! `/etc/resolv.conf`, or UDP ports that nobody else takes.
+//! `/etc/resolv.conf`, thousands of ports, or ports that a program finds in an unsafe way.
 
 use std::process::Command;
 

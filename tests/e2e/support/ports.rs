@@ -1,36 +1,69 @@
-//! Ports from the kernel that stay ours, and endpoints that do not answer.
+//! Ports for other programs, lent so that no one else can get them, and endpoints that do not
+//! answer.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{self as unix, UnixDatagram};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-/// A port of 127.0.0.1 that nobody else is given while this lives.
+/// A port for a program that cannot say which port the kernel gave it.
 ///
-/// The socket is bound but does not listen: a child that sets SO_REUSEADDR can listen there, the
-/// kernel gives the port to nobody who asks for any port, and until somebody listens connecting to
-/// it is refused.
-pub(crate) struct ReservedPort {
-    address: SocketAddr,
-    _socket: Socket,
+/// It lies outside the range from which the kernel gives ports to sockets that ask for any, so that
+/// nothing but its owner binds it, for TCP or UDP, before, while and after the owner does. Until
+/// then connecting to it is refused.
+#[derive(Clone, Copy)]
+pub(crate) struct LentPort {
+    number: u16,
 }
 
-/// Reserves a port for a child that cannot say which port it got.
-pub(crate) fn free_port() -> ReservedPort {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    ReservedPort { address, _socket: socket }
+/// Lends a port that this test process gets only once, and that no other test process of this
+/// machine gets while this one runs.
+#[track_caller]
+pub(crate) fn free_port() -> LentPort {
+    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let mut bounds = range.split_ascii_whitespace().map(|bound| bound.parse::<u16>().unwrap());
+    let (first, last) = (bounds.next().unwrap(), bounds.next().unwrap());
+    for number in (last..=u16::MAX).skip(1).chain(1024..first) {
+        // An abstract Unix socket is a lock of this network namespace, as the port is, and the
+        // kernel unlocks it when the process ends, in whichever way.
+        let name = format!("ringgate-port-{number}");
+        let name = unix::SocketAddr::from_abstract_name(name).unwrap();
+        let Ok(lock) = UnixDatagram::bind_addr(&name) else { continue };
+        if is_unused(number) {
+            // Never unlocked: a test may go on using the address behind the end of this value.
+            std::mem::forget(lock);
+            return LentPort { number };
+        }
+    }
+    panic!(
+        "the tests need ports outside the kernel's own range, which is {first} to {last}: \
+         sysctl net.ipv4.ip_local_port_range=\"32768 60999\" is the default"
+    )
 }
 
-impl ReservedPort {
-    pub(crate) fn number(&self) -> u16 {
-        self.address.port()
+/// Whether no socket has the port, for TCP or UDP, over IPv4 or IPv6.
+fn is_unused(port: u16) -> bool {
+    let taken = |result: io::Result<()>| {
+        // Any other error is about a machine without IPv6.
+        result.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()].iter().all(|any| {
+        !taken(TcpListener::bind((*any, port)).map(drop))
+            && !taken(UdpSocket::bind((*any, port)).map(drop))
+    })
+}
+
+impl LentPort {
+    pub(crate) fn number(self) -> u16 {
+        self.number
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+    pub(crate) fn address(self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.number).into()
     }
 }
 

@@ -9,14 +9,15 @@ use tempfile::NamedTempFile;
 
 use super::web::sum;
 use super::{
-    Process, ReservedPort, SHORT, Web, bytes, free_port, require, run, wait_for, wait_listening,
+    LentPort, Process, SHORT, Web, bytes, free_port, require, run, wait_bound_udp, wait_for,
+    wait_listening,
 };
 
 const SECRET: [&str; 4] = ["-k", "not a secret", "-m", "chacha20-ietf-poly1305"];
 
 /// A server of a chain; ends with its guard.
 pub(crate) struct Server {
-    port: ReservedPort,
+    port: LentPort,
     _process: Process,
 }
 
@@ -42,13 +43,16 @@ fn start_ss_server(plugin: Option<&str>, more: &[&str]) -> Server {
     }
     let process = Process::spawn(command);
     wait_listening(port.number());
+    // With a plugin, the port is the plugin's, and this line is the server's behind it.
     process.line_with("listening at", SHORT);
     Server { port, _process: process }
 }
 
 /// `ss-server` that serves UDP, too.
 pub(crate) fn ss_server_with_udp() -> Server {
-    start_ss_server(None, &["-u"])
+    let server = start_ss_server(None, &["-u"]);
+    wait_bound_udp(server.port.number());
+    server
 }
 
 /// `ss-tunnel` for UDP: what is sent to it goes through the server to `to`.
@@ -58,7 +62,9 @@ pub(crate) fn ss_tunnel(server: SocketAddr, to: SocketAddr) -> Server {
     command.args(["-U", "-s", &server.ip().to_string(), "-p", &server.port().to_string()]);
     command.args(["-b", "127.0.0.1", "-l", &port.number().to_string(), "-L", &to.to_string()]);
     command.args(["-t", "600"]).args(SECRET);
-    Server { port, _process: Process::spawn(command) }
+    let process = Process::spawn(command);
+    wait_bound_udp(port.number());
+    Server { port, _process: process }
 }
 
 /// A stand-alone `obfs-server` in http mode in front of `upstream`, with these further arguments.
@@ -97,7 +103,7 @@ impl Download {
 
 /// `ss-local`: the SOCKS port that a browser would use.
 pub(crate) struct Socks {
-    port: ReservedPort,
+    port: LentPort,
     _process: Process,
 }
 
@@ -115,6 +121,12 @@ impl Socks {
         }
         let process = Process::spawn(command);
         wait_listening(port.number());
+        // ss-local listens before its plugin does; what comes in between is cut.
+        match plugin {
+            Some(("ss-v2ray-plugin", _)) => drop(process.line_with(" started", SHORT)),
+            Some(_) => drop(process.line_with("[simple-obfs] INFO: listening at", SHORT)),
+            None => {}
+        }
         Socks { port, _process: process }
     }
 

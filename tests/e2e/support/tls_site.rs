@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{Process, ReservedPort, free_port, require, run, wait_listening};
+use super::{LentPort, Process, free_port, require, run, wait_listening};
 
 /// A running nginx; ends with its guard.
 pub(crate) struct TlsSite {
-    port: ReservedPort,
+    port: LentPort,
     dir: TempDir,
     _process: Process,
 }

@@ -46,16 +46,25 @@ pub(super) fn let_it_be_read() {
 /// Waits until a TCP socket of this network namespace listens on `port`, without connecting to it.
 #[track_caller]
 pub(crate) fn wait_listening(port: u16) {
-    wait_for(&format!("port {port} listens"), SHORT, || listens(port).then_some(()));
+    // proc(5): state 0A is LISTEN.
+    let listens = || has_socket(&["tcp", "tcp6"], port, |state| state == "0A").then_some(());
+    wait_for(&format!("port {port} listens"), SHORT, listens);
 }
 
-fn listens(port: u16) -> bool {
-    ["/proc/net/tcp", "/proc/net/tcp6"].iter().any(|table| {
-        let table = std::fs::read_to_string(table).unwrap_or_default();
+/// Waits until a UDP socket of this network namespace has `port`, without sending to it.
+#[track_caller]
+pub(crate) fn wait_bound_udp(port: u16) {
+    let bound = || has_socket(&["udp", "udp6"], port, |_| true).then_some(());
+    wait_for(&format!("port {port} takes datagrams"), SHORT, bound);
+}
+
+fn has_socket(tables: &[&str], port: u16, is_state: impl Fn(&str) -> bool) -> bool {
+    tables.iter().any(|table| {
+        let table = std::fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
         table.lines().skip(1).any(|line| {
             let fields: Vec<&str> = line.split_ascii_whitespace().take(4).collect();
-            // proc(5): local address as hex IP:PORT, state 0A is LISTEN.
-            fields.get(3) == Some(&"0A") && fields[1].ends_with(&format!(":{port:04X}"))
+            // proc(5): the second field is the local address as hex IP:PORT, the fourth the state.
+            fields.len() == 4 && fields[1].ends_with(&format!(":{port:04X}")) && is_state(fields[3])
         })
     })
 }
