@@ -87,6 +87,10 @@ fn obfs_server_in(mode: &str, upstream: SocketAddr, more: &[&str]) -> Server {
     Server { port, _process: process }
 }
 
+/// Bytes a second of what is under way: it lasts longer than what a test does meanwhile, and what is
+/// in the buffers on the way is read soon.
+const RATE: &str = "8M";
+
 /// A download or an upload under way; it ends with its guard.
 pub(crate) struct Download {
     curl: Process,
@@ -168,13 +172,13 @@ impl Socks {
         assert_eq!(String::from_utf8_lossy(&answer), sum(&body), "what the server saw");
     }
 
-    /// Begins a download of `count` bytes that lasts; returns in the middle of it.
+    /// Begins a download that lasts; returns in the middle of it.
     #[track_caller]
     pub(crate) fn begins_download(&self, web: &Web) -> Download {
         let file = NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         let url = web.url("/endless");
-        let curl = Process::spawn(self.curl_command(&["--limit-rate", "10M", "-o", path, &url]));
+        let curl = Process::spawn(self.curl_command(&["--limit-rate", RATE, "-o", path, &url]));
         wait_for("the download begins", SHORT, || {
             (file.path().metadata().unwrap().len() > 0).then_some(())
         });
@@ -184,10 +188,11 @@ impl Socks {
     /// Begins an upload that lasts; returns in the middle of it.
     #[track_caller]
     pub(crate) fn begins_upload(&self, web: &Web) -> Download {
+        // Nothing compares its bytes, and making them takes longer than the upload is to last.
         let file = NamedTempFile::new().unwrap();
         file.as_file().set_len(100 << 20).unwrap();
         let (before, data) = (web.received(), format!("@{}", file.path().display()));
-        let arguments = ["--limit-rate", "10M", "--data-binary", &data, &web.url("/sum")];
+        let arguments = ["--limit-rate", RATE, "--data-binary", &data, &web.url("/sum")];
         let curl = Process::spawn(self.curl_command(&arguments));
         wait_for("the upload begins", SHORT, || (web.received() > before).then_some(()));
         Download { curl, _file: file }

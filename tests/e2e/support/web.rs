@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{bytes, digest};
+use super::{digest, fill};
 
 /// `GET /bytes/N` answers with [`bytes`]`(N, N)`, `GET /endless` with more bytes than any buffer on
 /// the way holds, `POST /sum` with the body's length and
@@ -71,22 +71,32 @@ fn answer(stream: TcpStream, received: &AtomicUsize) -> std::io::Result<()> {
         received.fetch_add(part.len(), Ordering::Relaxed);
     }
 
+    let head = |status: &str, length: u64| {
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
+    };
     if target == "/endless" {
-        write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1_u64 << 50)?;
+        out.write_all(head("200 OK", 1 << 50).as_bytes())?;
         loop {
             out.write_all(&[b'x'; 64 * 1024])?;
         }
     }
-    let (status, content) = match target.strip_prefix("/bytes/").map(str::parse::<usize>) {
-        Some(Ok(count)) => ("200 OK", bytes(count as u64, count)),
-        _ if target == "/sum" => ("200 OK", sum(&body).into_bytes()),
-        _ => ("404 Not Found", Vec::new()),
+    let Some(Ok(count)) = target.strip_prefix("/bytes/").map(str::parse::<usize>) else {
+        let (status, content) = if target == "/sum" {
+            ("200 OK", sum(&body))
+        } else {
+            ("404 Not Found", String::new())
+        };
+        return out.write_all((head(status, content.len() as u64) + &content).as_bytes());
     };
-    let length = content.len();
-    let head =
-        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
-    out.write_all(head.as_bytes())?;
-    out.write_all(&content)
+    out.write_all(head("200 OK", count as u64).as_bytes())?;
+    // In parts, so that it begins at once.
+    let mut part = vec![0; 64 * 1024];
+    for offset in (0..count).step_by(part.len()) {
+        let length = part.len().min(count - offset);
+        fill(count as u64, offset, &mut part[..length]);
+        out.write_all(&part[..length])?;
+    }
+    Ok(())
 }
 
 /// What `POST /sum` answers for this body.
