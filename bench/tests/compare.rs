@@ -12,7 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// `compare` with programs that say nothing of their versions, and with only the floor to measure.
 fn compare(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringgate-bench"));
+    // A shell that starts the tests in the background makes them ignore SIGINT (bash(1), "SIGNALS"),
+    // and what is ignored is inherited.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_ringgate-bench")]);
     command.arg("compare").args(arguments);
     for program in ["--ringgate", "--nginx", "--haproxy", "--v2ray-plugin"] {
         command.args([program, "/bin/true"]);
