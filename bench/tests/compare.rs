@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// `compare` with programs that say nothing of their versions, and with only the floor to measure.
 fn compare(arguments: &[&str]) -> Command {
-    // A shell that starts the tests in the background makes them ignore SIGINT (bash(1), "SIGNALS"),
-    // and what is ignored is inherited.
+    // A shell that starts the tests in the background makes them ignore SIGINT (bash(1)), and what
+    // is ignored is inherited.
     let mut command = Command::new("env");
     command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_ringgate-bench")]);
     command.arg("compare").args(arguments);

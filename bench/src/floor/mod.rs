@@ -325,7 +325,7 @@ mod tests {
     fn small_messages_and_short_connections_pass() {
         for copy in [false, true] {
             let target = start(copy);
-            let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+            let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
             let load = echo::Load { connections: 8, size: 300, seconds, warmup };
             assert!(echo::run(&target, &load).unwrap().units > 10);
             let kind = churn::Kind::Echo { size: 300 };

@@ -262,7 +262,7 @@ mod tests {
     use crate::load::testing;
 
     fn load(direction: Direction, bytes: Option<u64>, send: Send) -> Load {
-        let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+        let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
         Load { direction, connections: 4, seconds, warmup, bytes, send, copy: false }
     }
 

@@ -274,7 +274,7 @@ mod tests {
     use crate::load::testing;
 
     fn load(kind: Kind) -> Load {
-        let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+        let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
         Load { connections: 8, kind, seconds, warmup }
     }
 

@@ -208,7 +208,7 @@ mod tests {
         let stop = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let server = scope.spawn(|| serve(socket, &stop));
-            let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+            let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
             for burst in [1, 16] {
                 let load = Load { clients: 4, size: 300, burst, seconds, warmup };
                 let outcome = run(&testing::target(address, None), &load).unwrap();

@@ -51,7 +51,7 @@ mod tests {
     fn messages_come_back_and_take_their_time() {
         for upgrade in [false, true] {
             let target = testing::sink(upgrade);
-            let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+            let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
             let load = Load { connections: 8, size: 100, seconds, warmup };
             let outcome = run(&target, &load).unwrap();
             assert!(outcome.units > 10 && outcome.seconds >= 0.1);

@@ -40,7 +40,7 @@ mod tests {
     use crate::load::testing;
 
     fn load() -> Load {
-        let (seconds, warmup) = (Duration::from_millis(100), Duration::from_millis(20));
+        let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
         Load { connections: 4, seconds, warmup }
     }
 
