@@ -13,6 +13,7 @@
 //!
 //! control ── Command::{Endpoints, Drain, Stop} ──▶ every worker
 //! workers ── batches of records (bounded) ──▶ the access log's writer
+//! workers ── endpoints that fail, counted (bounded) ──▶ diagnostics
 //! ```
 //!
 //! An L4 connection goes from `front::tcp` straight to [`relay`]. An HTTP connection is read by

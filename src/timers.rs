@@ -66,6 +66,8 @@ pub struct Timers {
     /// Ticks so far. Wraps after 6.8 years; comparisons are relative.
     now: Cell<u32>,
     turns: Rc<Turns>,
+    /// Set by [`Timers::end_all`].
+    all_ended: Cell<bool>,
     state: RefCell<State>,
 }
 
@@ -109,6 +111,7 @@ impl Timers {
             ticked: Cell::new(Instant::now()),
             now: Cell::new(0),
             turns: Rc::clone(turns),
+            all_ended: Cell::new(false),
             state: RefCell::new(State { entries: Slab::new(), wheel, stalled: Vec::new() }),
         })
     }
@@ -187,7 +190,13 @@ impl Timers {
 
     /// Ends everything.
     pub fn end_all(&self) {
+        self.all_ended.set(true);
         self.end(|_| true);
+    }
+
+    /// Whether [`Timers::end_all`] was called. For waits that have no stream.
+    pub fn all_ended(&self) -> bool {
+        self.all_ended.get()
     }
 
     fn end(&self, which: impl Fn(&Entry) -> bool) {

@@ -3,9 +3,13 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Cluster;
-use crate::sys::{Address, Connect, Errno, Stream};
-use crate::timers::{Fired, Timers};
+use super::{Cluster, Reason, Tried};
+use crate::sys::{Address, Connect, ConnectError, Stream, UnixConnect};
+use crate::timers::{Fired, TICK, Timers};
+
+/// The first pause before the retry of a connect to a Unix socket with a full accept queue. Pauses
+/// double up to one tick, so that a thousand waiting connections cost 20,000 calls a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// An upstream connection and where it leads. It is used once and closed with its client.
 pub struct Lease {
@@ -15,6 +19,8 @@ pub struct Lease {
     pub endpoint: Rc<Address>,
     /// How long connecting took, failed attempts included.
     pub connect: Duration,
+    /// The attempts it took.
+    pub tried: Tried,
 }
 
 /// Why there is no connection. With several attempts: why the last one failed.
@@ -23,13 +29,26 @@ pub enum ConnectFailure {
     /// The cluster has no endpoint.
     NoEndpoint,
     /// The endpoint did not answer within `connect_timeout`.
-    TimedOut(Rc<Address>),
+    TimedOut(Tried),
     /// The endpoint refused, or cannot be reached.
-    Failed(Rc<Address>),
+    Failed(Tried),
     /// This process has no descriptor or port left.
-    Local(Rc<Address>),
+    Local(Tried),
     /// The worker is ending.
-    Drained,
+    Drained(Tried),
+}
+
+impl ConnectFailure {
+    /// What was tried.
+    pub fn tried(&self) -> Option<&Tried> {
+        match self {
+            ConnectFailure::NoEndpoint => None,
+            ConnectFailure::TimedOut(tried)
+            | ConnectFailure::Failed(tried)
+            | ConnectFailure::Local(tried)
+            | ConnectFailure::Drained(tried) => Some(tried),
+        }
+    }
 }
 
 impl Cluster {
@@ -44,32 +63,46 @@ impl Cluster {
         nodelay: bool,
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
-        let mut failure = ConnectFailure::NoEndpoint;
-        for endpoint in self.candidates() {
+        let (mut candidates, mut last) = (self.candidates(), None);
+        // Bounded: each pass uses up an attempt, or an unreachable endpoint for good.
+        while let Some(endpoint) = candidates.next() {
             match attempt(&endpoint, timers, self.connect_timeout).await {
                 Ok(stream) => {
                     if nodelay {
                         stream.set_nodelay();
                     }
-                    return Ok(Lease { stream, endpoint, connect: began.elapsed() });
+                    let tried = candidates.connected();
+                    return Ok(Lease { stream, endpoint, connect: began.elapsed(), tried });
                 }
-                Err(Attempt::Drained) => return Err(ConnectFailure::Drained),
-                Err(Attempt::TimedOut) => failure = ConnectFailure::TimedOut(endpoint),
-                Err(Attempt::Failed(errno)) if is_local(errno) => {
-                    failure = ConnectFailure::Local(endpoint);
+                Err(Attempt::Drained) => {
+                    return Err(ConnectFailure::Drained(candidates.given_up()));
                 }
-                Err(Attempt::Failed(_)) => failure = ConnectFailure::Failed(endpoint),
+                Err(Attempt::Failed(reason)) => {
+                    candidates.failed(endpoint, reason);
+                    last = Some(reason);
+                }
             }
         }
-        Err(failure)
+        let tried = candidates.given_up();
+        Err(match last {
+            None => ConnectFailure::NoEndpoint,
+            Some(Reason::TimedOut | Reason::BacklogFull) => ConnectFailure::TimedOut(tried),
+            Some(Reason::System(ConnectError::Local(_))) => ConnectFailure::Local(tried),
+            Some(Reason::System(_)) => ConnectFailure::Failed(tried),
+        })
     }
 }
 
 /// How one attempt failed.
 enum Attempt {
-    TimedOut,
     Drained,
-    Failed(Errno),
+    Failed(Reason),
+}
+
+impl<R: Into<Reason>> From<R> for Attempt {
+    fn from(reason: R) -> Self {
+        Attempt::Failed(reason.into())
+    }
 }
 
 async fn attempt(
@@ -77,28 +110,60 @@ async fn attempt(
     timers: &Rc<Timers>,
     limit: Duration,
 ) -> Result<Rc<Stream>, Attempt> {
-    let stream = match Stream::connect(endpoint) {
-        Ok(Connect::Done(stream)) => return Ok(Rc::new(stream)),
-        Ok(Connect::Pending(stream)) => Rc::new(stream),
-        Err(error) => {
-            return Err(Attempt::Failed(Errno::from_io_error(&error).unwrap_or(Errno::IO)));
-        }
+    let stream = match Stream::connect(endpoint)? {
+        Connect::Done(stream) => Rc::new(stream),
+        Connect::Pending(stream) => completed(stream, timers, limit).await?,
+        Connect::BacklogFull(waiting) => admitted(waiting, timers, limit).await?,
     };
+    if stream.is_own_peer(endpoint) {
+        // A reset skips TIME_WAIT, so that a server can bind the port at once.
+        stream.reset_on_close();
+        return Err(ConnectError::OwnPeer.into());
+    }
+    Ok(stream)
+}
+
+/// Waits for the result of a connect that is in progress.
+async fn completed(
+    stream: Stream,
+    timers: &Rc<Timers>,
+    limit: Duration,
+) -> Result<Rc<Stream>, Attempt> {
+    let stream = Rc::new(stream);
     let watch = timers.watch(&stream, limit);
     match watch.writable(&stream).await {
-        Err(Fired::TimedOut) => Err(Attempt::TimedOut),
+        Err(Fired::TimedOut) => Err(Attempt::Failed(Reason::TimedOut)),
         Err(Fired::Drained) => Err(Attempt::Drained),
         // A reset shows as the connect's result.
         Ok(()) | Err(Fired::ClientReset | Fired::UpstreamReset) => {
-            stream.connect_result().map_err(Attempt::Failed)?;
+            stream.connect_result()?;
             Ok(Rc::clone(&stream))
         }
     }
 }
 
-fn is_local(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL
-    )
+/// Waits until a Unix socket's accept queue has room. For TCP the kernel does that by sending the
+/// SYN again; for a Unix socket there is no event to wait for, so the connect is retried.
+async fn admitted(
+    mut waiting: UnixConnect,
+    timers: &Rc<Timers>,
+    limit: Duration,
+) -> Result<Rc<Stream>, Attempt> {
+    let (began, mut pause) = (Instant::now(), FIRST_PAUSE);
+    loop {
+        let left = limit.saturating_sub(began.elapsed());
+        if left.is_zero() {
+            return Err(Attempt::Failed(Reason::BacklogFull));
+        }
+        // A runtime timer costs an allocation, which is acceptable on this rare path.
+        monoio::time::sleep(pause.min(left)).await;
+        if timers.all_ended() {
+            return Err(Attempt::Drained);
+        }
+        pause = (2 * pause).min(TICK);
+        match waiting.again()? {
+            Connect::BacklogFull(full) => waiting = full,
+            Connect::Done(stream) | Connect::Pending(stream) => return Ok(Rc::new(stream)),
+        }
+    }
 }

@@ -1,24 +1,34 @@
 //! Clusters as one worker sees them: the endpoints there are at present, whose turn it is, and
-//! connections to them. Where endpoints come from is the control plane's affair; it sends them.
+//! connections to them. The control plane finds the endpoints and sends them; workers report the
+//! ones that fail back to it.
 
+mod candidates;
 mod connect;
+mod failures;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+pub use candidates::{Candidates, Tried};
 pub use connect::{ConnectFailure, Lease};
+pub use failures::{Reason, Report};
 
 use crate::config;
 use crate::sys::Address;
+use failures::Failures;
 
 /// One cluster of one worker.
 pub struct Cluster {
     endpoints: RefCell<Rc<[Rc<Address>]>>,
-    /// Round robin: the position whose turn it is.
+    /// Round robin of first attempts: the position whose turn it is.
     turn: Cell<usize>,
+    /// Round robin of attempts that follow a failed one.
+    retry_turn: Cell<usize>,
     connect_timeout: Duration,
     connect_attempts: usize,
+    failures: Failures,
 }
 
 impl Cluster {
@@ -28,8 +38,10 @@ impl Cluster {
         Cluster {
             endpoints: RefCell::new(Rc::from([])),
             turn: Cell::new(first_turn),
+            retry_turn: Cell::new(first_turn),
             connect_timeout: config.connect_timeout,
             connect_attempts: config.connect_attempts,
+            failures: Failures::default(),
         }
     }
 
@@ -38,62 +50,19 @@ impl Cluster {
         *self.endpoints.borrow_mut() = addresses.iter().cloned().map(Rc::new).collect();
     }
 
-    /// The endpoint whose turn it is, for those who do not connect. None: there is none.
-    pub fn pick(&self) -> Option<Rc<Address>> {
-        self.candidates().next()
+    /// The endpoints to try for one connection or session.
+    pub fn candidates(&self) -> Candidates<'_> {
+        Candidates::new(self)
     }
 
-    /// The endpoints to try for one connection, in order: round robin, each another one while there
-    /// are others.
-    fn candidates(&self) -> impl Iterator<Item = Rc<Address>> + use<> {
-        let endpoints = Rc::clone(&self.endpoints.borrow());
-        let first = self.turn.get();
-        self.turn.set(first.wrapping_add(1));
-        let attempts = if endpoints.is_empty() { 0 } else { self.connect_attempts };
-        (0..attempts).map(move |n| Rc::clone(&endpoints[first.wrapping_add(n) % endpoints.len()]))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Discovery;
-
-    fn cluster(connect_attempts: usize, ports: &[u16]) -> Cluster {
-        let cluster = Cluster::new(
-            &config::Cluster {
-                name: "c".into(),
-                discovery: Discovery::Static(Vec::new()),
-                connect_timeout: Duration::from_secs(1),
-                connect_attempts,
-            },
-            0,
-        );
-        let address = |&port| Address::Ip(([127, 0, 0, 1], port).into());
-        cluster.set_endpoints(&ports.iter().map(address).collect::<Vec<_>>());
-        cluster
+    /// Counts a failure of an endpoint that was connected to (a UDP socket always can be).
+    pub fn failed(&self, endpoint: &Rc<Address>, reason: Reason) {
+        self.failures.note(endpoint, reason);
     }
 
-    fn ports(cluster: &Cluster) -> Vec<u16> {
-        let port = |address: Rc<Address>| match &*address {
-            Address::Ip(ip) => ip.port(),
-            Address::Unix(_) => 0,
-        };
-        cluster.candidates().map(port).collect()
-    }
-
-    #[test]
-    fn endpoints_take_turns_and_attempts_go_to_others() {
-        let cluster = cluster(2, &[1, 2, 3]);
-        assert_eq!(ports(&cluster), [1, 2]);
-        assert_eq!(ports(&cluster), [2, 3]);
-        assert_eq!(ports(&cluster), [3, 1]);
-        assert_eq!(ports(&cluster), [1, 2]);
-    }
-
-    #[test]
-    fn one_endpoint_is_tried_again_and_none_gives_nothing() {
-        assert_eq!(ports(&cluster(3, &[7])), [7, 7, 7]);
-        assert_eq!(ports(&cluster(3, &[])), [0; 0]);
+    /// Reports the failures since the last call; `cluster` is the position in the configuration.
+    /// Called once a tick; never blocks.
+    pub fn report_failures(&self, cluster: usize, reports: &SyncSender<Report>) {
+        self.failures.report(cluster, reports);
     }
 }

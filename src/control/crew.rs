@@ -8,6 +8,7 @@ use core_affinity::CoreId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::bind::Bound;
+use super::endpoints::Failures;
 use crate::config::{Config, Workers};
 use crate::error::Error;
 use crate::observe::access_log::Writer;
@@ -91,6 +92,7 @@ impl Crew {
         config: &Arc<Config>,
         bound: &mut Bound,
         writer: &Writer,
+        failures: &Failures,
         file_limit: u64,
     ) -> Result<Running, Error> {
         // Half of the descriptors for pipes at most, two for each.
@@ -107,6 +109,7 @@ impl Crew {
                 datagrams: bound.take_datagrams(index),
                 workers: self.len(),
                 recorder: writer.recorder(),
+                failures: failures.reports(),
                 max_pipes,
                 balance,
                 inbox,

@@ -5,6 +5,7 @@
 mod bind;
 mod crew;
 mod dns;
+mod endpoints;
 mod logging;
 mod signals;
 
@@ -19,6 +20,7 @@ use crate::observe::access_log::{Target, Writer};
 use crate::sys;
 use crate::worker::Command;
 use crew::Crew;
+use endpoints::Failures;
 use signals::Signals;
 
 /// The start waits for the first DNS answers no longer than this.
@@ -48,6 +50,8 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     let writer = Writer::start(config.access_logs.iter().map(|log| target(&log.path)).collect())
         .map_err(|error| Error::start("cannot open the access log", error, LOG_ADVICE))?;
 
+    let failures = Failures::start(&config)?;
+
     // 2. Endpoints. Workers find these commands when they start.
     let (mut crew, seats) = Crew::new(places);
     let mut answers = dns::start(&config, &crew);
@@ -63,7 +67,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     }
 
     // 3. Workers.
-    let running = crew.start(seats, &config, &mut bound, &writer, file_limit).await?;
+    let running = crew.start(seats, &config, &mut bound, &writer, &failures, file_limit).await?;
     bound.announce(&config);
     tracing::info!(
         "ready workers={} driver={} ring_size={} file_limit={file_limit}",
@@ -79,6 +83,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     crew.tell(&Command::Drain);
     bound.remove_paths();
     drain(drain_timeout, &mut crew, &mut signals, &writer).await;
+    failures.finish();
     writer.close();
     tracing::info!("ended");
     Ok(())

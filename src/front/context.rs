@@ -5,11 +5,12 @@ use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
-use crate::cluster::{Cluster, ConnectFailure, Lease};
+use crate::cluster::{Cluster, ConnectFailure, Lease, Report, Tried};
 use crate::config::{ClusterId, Config, Listener, RelayTimeouts};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
 use crate::relay::{self, Flow, Pool};
@@ -92,6 +93,8 @@ impl Context {
             route: None,
             cluster: None,
             endpoint: None,
+            attempts: None,
+            failed_endpoints: &[],
             duration: start.instant.elapsed(),
             connect: None,
             bytes_up: 0,
@@ -110,6 +113,13 @@ impl Context {
     pub fn flush_records(&self) {
         if let Some(recorder) = &mut *self.recorder.borrow_mut() {
             recorder.flush();
+        }
+    }
+
+    /// Reports failed attempts to the control plane. Called once a tick; never blocks.
+    pub fn report_failures(&self, reports: &SyncSender<Report>) {
+        for (index, cluster) in self.clusters.iter().enumerate() {
+            cluster.report_failures(index, reports);
         }
     }
 
@@ -325,15 +335,24 @@ impl Drop for Accepted {
 
 /// What a record says of a connect that failed.
 pub(super) fn describe_failure<'a>(failure: &'a ConnectFailure, record: &mut Record<'a>) {
-    let (end, endpoint) = match failure {
-        ConnectFailure::NoEndpoint => (End::NoEndpoint, None),
-        ConnectFailure::TimedOut(endpoint) => (End::ConnectTimeout, Some(endpoint)),
-        ConnectFailure::Failed(endpoint) => (End::ConnectFailed, Some(endpoint)),
-        ConnectFailure::Local(endpoint) => (End::Local, Some(endpoint)),
-        ConnectFailure::Drained => (End::Drain, None),
+    record.end = match failure {
+        ConnectFailure::NoEndpoint => End::NoEndpoint,
+        ConnectFailure::TimedOut(_) => End::ConnectTimeout,
+        ConnectFailure::Failed(_) => End::ConnectFailed,
+        ConnectFailure::Local(_) => End::Local,
+        ConnectFailure::Drained(_) => End::Drain,
     };
-    record.end = end;
-    record.endpoint = endpoint.map(|endpoint| &**endpoint);
+    record.attempts = Some(0);
+    if let Some(tried) = failure.tried() {
+        describe_tried(tried, record);
+        record.endpoint = tried.last.as_deref();
+    }
+}
+
+/// Sets the fields of a record about connect attempts.
+pub(super) fn describe_tried<'a>(tried: &'a Tried, record: &mut Record<'a>) {
+    record.attempts = Some(tried.attempts);
+    record.failed_endpoints = &tried.failed;
 }
 
 /// What a record says of a relay.
@@ -343,6 +362,7 @@ pub(super) fn describe_relay<'a>(
     down: &Flow,
     record: &mut Record<'a>,
 ) {
+    describe_tried(&lease.tried, record);
     record.endpoint = Some(&lease.endpoint);
     record.connect = Some(lease.connect);
     record.bytes_up = up.bytes();

@@ -9,23 +9,27 @@
 #![allow(unsafe_code)] // denied everywhere else
 
 mod address;
+mod connect;
 mod limits;
 mod listen;
 mod options;
 mod outbox;
 mod pipe;
+mod ports;
 mod random;
 mod stream;
 mod turns;
 mod udp;
 
 pub use address::Address;
+pub use connect::{Connect, ConnectError, UnixConnect};
 pub use limits::{file_limit, raise_file_limit};
 pub use listen::{Listen, accept_now, listen, stop_listening};
 pub use outbox::{Outbox, Queued, SLOT, Unsent};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
+pub use ports::refresh_local_ports;
 pub use random::random_bytes;
-pub use stream::{Connect, Keepalive, Stream};
+pub use stream::{Keepalive, Stream};
 pub use turns::Turns;
 pub use udp::{Batch, MAX_PAYLOAD, MAX_SEGMENTS, Offload, Received, UdpSocket, bind_udp};
 

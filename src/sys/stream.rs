@@ -6,16 +6,15 @@
 
 use std::cell::Cell;
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use monoio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
-use rustix::net::{SocketAddrUnix, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
 
-use super::{Address, Errno};
+use super::Errno;
 
 /// A connected (or connecting) TCP or Unix stream socket that belongs to one worker.
 pub struct Stream {
@@ -26,14 +25,6 @@ pub struct Stream {
     polls: Cell<u32>,
     /// O_NONBLOCK is set. splice(2) needs it; recv and send carry their own flag.
     nonblocking: Cell<bool>,
-}
-
-/// How a connect began.
-pub enum Connect {
-    /// It is under way: wait until the stream is writable, then ask [`Stream::connect_result`].
-    Pending(Stream),
-    /// It is done (Unix sockets, and most of the time loopback).
-    Done(Stream),
 }
 
 /// TCP keepalive as [`Stream::set_keepalive`] sets it (tcp(7)).
@@ -69,29 +60,14 @@ impl Stream {
         unsafe { OwnedFd::from_raw_fd(inner.into_raw_fd()) }
     }
 
-    /// Starts a non-blocking connect.
+    /// Takes over a stream socket with O_NONBLOCK set.
     ///
     /// # Errors
-    /// As connect(2) and socket(2) say: descriptors exhausted, network unreachable, a full Unix
-    /// backlog.
-    pub fn connect(address: &Address) -> io::Result<Connect> {
-        let (fd, done) = match address {
-            Address::Ip(ip @ SocketAddr::V4(_)) => start_connect(AddressFamily::INET, ip)?,
-            Address::Ip(ip @ SocketAddr::V6(_)) => start_connect(AddressFamily::INET6, ip)?,
-            Address::Unix(path) => start_connect(AddressFamily::UNIX, &SocketAddrUnix::new(path)?)?,
-        };
-        let done = done || matches!(address, Address::Ip(ip) if is_there_already(&fd, ip)?);
+    /// As [`Stream::from_fd`].
+    pub(super) fn from_nonblocking(fd: OwnedFd) -> io::Result<Self> {
         let stream = Stream::from_fd(fd)?;
         stream.nonblocking.set(true);
-        Ok(if done { Connect::Done(stream) } else { Connect::Pending(stream) })
-    }
-
-    /// The result of a connect once the socket is writable.
-    ///
-    /// # Errors
-    /// SO_ERROR (socket(7)): refused, unreachable, timed out.
-    pub fn connect_result(&self) -> Result<(), Errno> {
-        sockopt::socket_error(self.as_fd())?
+        Ok(stream)
     }
 
     /// Waits until a read would not block: data, the end of the stream or an error. May be dropped
@@ -234,34 +210,6 @@ impl<'a> InFlight<'a> {
 
     fn completed(self) {
         self.polls.set(self.polls.get() - 1);
-    }
-}
-
-/// A socket on its way to the address; true when it is already there.
-fn start_connect(
-    family: AddressFamily,
-    address: &impl net::addr::SocketAddrArg,
-) -> Result<(OwnedFd, bool), Errno> {
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let fd = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    match retry(|| net::connect(&fd, address)) {
-        Ok(()) => Ok((fd, true)),
-        Err(Errno::INPROGRESS) => Ok((fd, false)),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Asks once more for a connect within this machine: its handshake is over when the first call
-/// returns, which cannot know that yet (inet_stream_connect, Linux). That saves a wait and a call
-/// for the result.
-fn is_there_already(fd: &OwnedFd, address: &SocketAddr) -> Result<bool, Errno> {
-    if !address.ip().is_loopback() {
-        return Ok(false);
-    }
-    match retry(|| net::connect(fd, address)) {
-        Ok(()) | Err(Errno::ISCONN) => Ok(true),
-        Err(Errno::ALREADY | Errno::INPROGRESS) => Ok(false),
-        Err(errno) => Err(errno),
     }
 }
 

@@ -9,8 +9,9 @@ use std::rc::Rc;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
+use super::connect::is_bound_to;
 use super::options::set_int;
-use super::{Errno, Stream};
+use super::{ConnectError, Errno, Stream};
 
 /// Room for one datagram, or for the several that the kernel has put together.
 const ROOM: usize = 64 * 1024;
@@ -107,14 +108,20 @@ impl UdpSocket {
     /// A socket of its own for one session. The kernel chooses address and port.
     ///
     /// # Errors
-    /// As socket(2) and connect(2): descriptors exhausted, network unreachable.
-    pub fn connected(to: SocketAddr, offload: &Rc<Offload>) -> io::Result<UdpSocket> {
-        let socket = socket_for(to)?;
-        net::connect(&socket, &to)?;
+    /// Those of socket(2) and connect(2). A socket that is connected to itself is an error: it
+    /// would receive its own datagrams.
+    pub fn connected(to: SocketAddr, offload: &Rc<Offload>) -> Result<UdpSocket, ConnectError> {
+        let errno = |error: &io::Error| Errno::from_io_error(error).unwrap_or(Errno::IO);
+        let socket = socket_for(to).map_err(|error| ConnectError::at_once(errno(&error)))?;
+        net::connect(&socket, &to).map_err(ConnectError::at_once)?;
+        if is_bound_to(&socket, to) {
+            return Err(ConnectError::OwnPeer);
+        }
         // Where the kernel cannot put datagrams together, they come one by one.
         let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
-        let offload = Rc::clone(offload);
-        Ok(UdpSocket { stream: Stream::from_fd(socket.into())?, offload })
+        let stream = Stream::from_fd(socket.into());
+        let stream = stream.map_err(|error| ConnectError::Local(errno(&error)))?;
+        Ok(UdpSocket { stream, offload: Rc::clone(offload) })
     }
 
     /// Waits until datagrams are there, or the socket was ended. May be dropped at any time.

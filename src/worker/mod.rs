@@ -9,11 +9,12 @@ mod driver;
 use std::net::{TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 
+use crate::cluster::Report;
 use crate::config::Config;
 use crate::error::Error;
 use crate::front::{self, Context, Gate};
@@ -75,6 +76,8 @@ pub struct Setup {
     pub workers: usize,
     /// Where its records go.
     pub recorder: Recorder,
+    /// Where it reports endpoints that fail.
+    pub failures: SyncSender<Report>,
     /// Pipes it may have open at once.
     pub max_pipes: usize,
     /// Its part in the balance over all workers.
@@ -105,7 +108,7 @@ pub fn run(setup: Setup) {
 
 /// The life of a worker inside its runtime.
 async fn serve(setup: Setup, running: Running) {
-    let Setup { index, config, recorder, max_pipes, balance, .. } = setup;
+    let Setup { index, config, recorder, failures, max_pipes, balance, .. } = setup;
     // Where the worker's own ring had to be smaller, what may be locked is for such rings.
     let outbox = if running.has_full_ring() { Outbox::start().ok() } else { None };
     let turns = match Turns::start() {
@@ -148,6 +151,7 @@ async fn serve(setup: Setup, running: Running) {
         udp.iter().for_each(|udp| udp.tick());
         context.update_date();
         context.flush_records();
+        context.report_failures(&failures);
         // A connection that was accepted as the word to drain came still has its task to start.
         let drained = context.draining.get() && context.load.open() == 0;
         for command in setup.commands.try_iter() {
@@ -173,6 +177,7 @@ async fn serve(setup: Setup, running: Running) {
     }
     udp.iter().for_each(|udp| udp.end_all());
     context.flush_records();
+    context.report_failures(&failures);
     drop(context.recorder.take());
 }
 

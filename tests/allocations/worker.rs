@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,7 @@ impl Worker {
             datagrams: Vec::new(),
             workers: 1,
             recorder: writer.recorder(),
+            failures: sync_channel(1).0,
             max_pipes: 64,
             balance,
             inbox,

@@ -4,14 +4,14 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::support::{
-    Echo, HttpClient, LONG, Ringgate, SHORT, Setup, allow_descriptors, free_port, l4, require,
-    stream_site, wait_for,
+    Echo, HttpClient, LONG, Ringgate, SHORT, Setup, allow_descriptors, free_port, inside_namespace,
+    l4, require, stream_site, wait_for, with_local_ports,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: live.example.test\r\n\r\n";
@@ -121,10 +121,9 @@ impl Cost {
     }
 }
 
-#[test]
-fn an_l4_connection_costs_known_system_calls() {
-    let echo = Echo::start();
-    let mut cost = Cost::of_100(&l4(echo.address(), "", ""), |gate, times| {
+/// The cost of connections that are relayed to an endpoint, with one message each.
+fn l4_cost(echo: &Echo) -> Cost {
+    Cost::of_100(&l4(echo.address(), "", ""), |gate, times| {
         (0..times).for_each(|_| {
             let mut client = gate.connect("ingress");
             echoes(&mut client, 100);
@@ -132,11 +131,30 @@ fn an_l4_connection_costs_known_system_calls() {
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
         });
         gate.records(times);
-    });
+    })
+}
+
+#[test]
+fn an_endpoint_outside_the_range_of_local_ports_costs_no_look_at_the_own_address() {
+    if !inside_namespace(
+        "costs::an_endpoint_outside_the_range_of_local_ports_costs_no_look_at_the_own_address",
+    ) {
+        return;
+    }
+    with_local_ports(40_000, 60_000);
+    let echo = Echo::on(TcpListener::bind("127.0.0.1:30000").unwrap());
+    assert_eq!(l4_cost(&echo).calls.get("getsockname"), None);
+}
+
+#[test]
+fn an_l4_connection_costs_known_system_calls() {
+    let echo = Echo::start();
+    let mut cost = l4_cost(&echo);
     let mut each = vec![
         ("socket", 1),
-        ("connect", 2),    // on loopback the second one hears that it is connected
-        ("setsockopt", 1), // TCP_NODELAY; the keepalive only for what lasts
+        ("connect", 2),     // on loopback the second one hears that it is connected
+        ("getsockname", 1), // the endpoint's port may be given to the socket itself
+        ("setsockopt", 1),  // TCP_NODELAY; the keepalive only for what lasts
         ("sendto", 2),
         ("shutdown", 1), // behind the second end both are closed
         ("close", 2),

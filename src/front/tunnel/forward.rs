@@ -135,7 +135,7 @@ impl Upgrade<'_> {
     /// Answers for a cluster that cannot be reached.
     async fn refuse(&self, conn: &Accepted, watch: &Watch, failure: &ConnectFailure) {
         let status = match failure {
-            ConnectFailure::NoEndpoint | ConnectFailure::Drained => 503,
+            ConnectFailure::NoEndpoint | ConnectFailure::Drained(_) => 503,
             ConnectFailure::TimedOut(_) => 504,
             ConnectFailure::Failed(_) | ConnectFailure::Local(_) => 502,
         };

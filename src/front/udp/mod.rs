@@ -14,10 +14,11 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
 
-use super::context::{Context, Moment};
+use super::context::{Context, Moment, describe_tried};
+use crate::cluster::Tried;
 use crate::config::{ClusterId, Protocol};
 use crate::observe::access_log::{End, Record, Relay};
-use crate::sys::{Address, Batch, Errno, Offload, UdpSocket};
+use crate::sys::{Address, Batch, ConnectError, Errno, Offload, UdpSocket};
 use crate::timers::ticks;
 use runs::send_joined;
 use table::Table;
@@ -61,6 +62,7 @@ struct Session {
     upstream: UdpSocket,
     to: SocketAddr,
     endpoint: Rc<Address>,
+    tried: RefCell<Tried>,
     start: Moment,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
@@ -187,10 +189,11 @@ impl Udp {
         let start = Moment::now();
         let session = match self.connect(key, start) {
             Ok(session) => Rc::new(session),
-            Err((end, endpoint)) => {
+            Err((end, tried)) => {
                 let client = Address::Ip(key.client);
                 self.record(&client, start, |record| {
-                    record.endpoint = endpoint.as_deref();
+                    describe_tried(&tried, record);
+                    record.endpoint = tried.last.as_deref();
                     record.end = end;
                 });
                 return None;
@@ -204,34 +207,44 @@ impl Udp {
         Some(session)
     }
 
-    fn connect(&self, key: &Key, start: Moment) -> Result<Session, (End, Option<Rc<Address>>)> {
-        let endpoint = self.context.clusters[self.cluster.0].pick();
-        let endpoint = endpoint.ok_or((End::NoEndpoint, None))?;
-        // The configuration has refused paths.
-        let Address::Ip(to) = *endpoint else { return Err((End::ConnectFailed, Some(endpoint))) };
-        let upstream = match UdpSocket::connected(to, &self.room.offload) {
-            Ok(upstream) => upstream,
+    /// Opens a session with the endpoint whose turn it is. If connecting fails, the next one is
+    /// tried at once, so that the session's first datagram is not lost.
+    fn connect(&self, key: &Key, start: Moment) -> Result<Session, (End, Tried)> {
+        let mut candidates = self.context.clusters[self.cluster.0].candidates();
+        let mut end = End::NoEndpoint;
+        while let Some(endpoint) = candidates.next() {
+            // The configuration has refused paths.
+            let Address::Ip(to) = *endpoint else { break };
+            let error = match UdpSocket::connected(to, &self.room.offload) {
+                Ok(upstream) => {
+                    return Ok(Session {
+                        key: *key,
+                        client: Address::Ip(key.client),
+                        upstream,
+                        to,
+                        endpoint,
+                        tried: RefCell::new(candidates.connected()),
+                        start,
+                        bytes_up: Cell::new(0),
+                        bytes_down: Cell::new(0),
+                        ended: Cell::new(false),
+                    });
+                }
+                Err(error) => error,
+            };
+            candidates.failed(endpoint, error.into());
+            end = End::ConnectFailed;
             // As with too many sessions the oldest makes room, for the next datagram.
-            Err(error) if is_exhausted(&error) => {
+            if matches!(error, ConnectError::Local(_)) {
                 if !self.made_room.replace(true) {
                     let oldest = self.table.borrow_mut().take_oldest();
                     oldest.iter().for_each(|oldest| self.end(oldest, End::Evicted));
                 }
-                return Err((End::Local, Some(endpoint)));
+                end = End::Local;
+                break;
             }
-            Err(_) => return Err((End::ConnectFailed, Some(endpoint))),
-        };
-        Ok(Session {
-            key: *key,
-            client: Address::Ip(key.client),
-            upstream,
-            to,
-            endpoint,
-            start,
-            bytes_up: Cell::new(0),
-            bytes_down: Cell::new(0),
-            ended: Cell::new(false),
-        })
+        }
+        Err((end, candidates.given_up()))
     }
 
     /// Takes what comes back for one client.
@@ -248,6 +261,7 @@ impl Udp {
                 // Nobody is there, and never was: the client's next datagram goes elsewhere.
                 Err(Errno::CONNREFUSED) if session.bytes_down.get() == 0 => {
                     self.table.borrow_mut().remove(&session.key);
+                    self.refused(&session, Errno::CONNREFUSED);
                     return self.end(&session, End::ConnectFailed);
                 }
                 Err(_) => {}
@@ -270,11 +284,20 @@ impl Udp {
         });
     }
 
+    /// Counts the failure of a session's endpoint.
+    fn refused(&self, session: &Session, errno: Errno) {
+        let reason = ConnectError::Refused(errno).into();
+        self.context.clusters[self.cluster.0].failed(&session.endpoint, reason);
+        session.tried.borrow_mut().failed.push(Rc::clone(&session.endpoint));
+    }
+
     /// Ends a session that is in the table no more.
     fn end(&self, session: &Session, end: End) {
         session.ended.set(true);
         session.upstream.end();
+        let tried = session.tried.borrow();
         self.record(&session.client, session.start, |record| {
+            describe_tried(&tried, record);
             record.endpoint = Some(&session.endpoint);
             (record.bytes_up, record.bytes_down) =
                 (session.bytes_up.get(), session.bytes_down.get());
@@ -301,14 +324,6 @@ impl Udp {
 fn can_answer_from(local: &IpAddr) -> bool {
     let broadcast = matches!(local, IpAddr::V4(v4) if v4.is_broadcast());
     !local.is_multicast() && !broadcast
-}
-
-/// No descriptor is left, or none of the ports that the kernel chooses from: every session takes
-/// one (`net.ipv4.ip_local_port_range`, 28,232 by default).
-fn is_exhausted(error: &io::Error) -> bool {
-    let errno = Errno::from_io_error(error);
-    let ports = matches!(errno, Some(Errno::AGAIN | Errno::ADDRINUSE | Errno::ADDRNOTAVAIL));
-    ports || matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
 /// Counts what was sent; of a last datagram that was shorter and lost too much is taken off.

@@ -27,10 +27,12 @@ pub(super) enum Field {
     BytesDown,
     Relay,
     End,
+    Attempts,
+    FailedEndpoints,
 }
 
 /// Every field with its name, in the order of the documentation.
-const FIELDS: [(&str, Field); 17] = [
+const FIELDS: [(&str, Field); 19] = [
     ("start", Field::Start),
     ("listener", Field::Listener),
     ("protocol", Field::Protocol),
@@ -48,6 +50,8 @@ const FIELDS: [(&str, Field); 17] = [
     ("bytes_down", Field::BytesDown),
     ("relay", Field::Relay),
     ("end", Field::End),
+    ("attempts", Field::Attempts),
+    ("failed_endpoints", Field::FailedEndpoints),
 ];
 
 /// The name of every field.
@@ -88,6 +92,11 @@ impl Field {
             Field::BytesDown => Value::Number(record.bytes_down),
             Field::Relay => Value::Word(record.relay.as_str()),
             Field::End => Value::Word(record.end.as_str()),
+            Field::Attempts => match record.attempts {
+                Some(attempts) => Value::Number(attempts.into()),
+                None => Value::Missing,
+            },
+            Field::FailedEndpoints => Value::Addresses(record.failed_endpoints),
         }
     }
 }

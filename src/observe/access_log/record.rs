@@ -3,6 +3,7 @@
 //! Borrowed from whoever knows it, so that telling it allocates nothing; the lines it becomes are
 //! `format`'s business.
 
+use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use crate::sys::Address;
@@ -32,6 +33,10 @@ pub struct Record<'a> {
     pub cluster: Option<&'a str>,
     /// The endpoint that was chosen, whether or not it could be reached.
     pub endpoint: Option<&'a Address>,
+    /// Connect attempts made; none: the record has no connect.
+    pub attempts: Option<u32>,
+    /// The endpoints that failed, without repetitions.
+    pub failed_endpoints: &'a [Rc<Address>],
     /// From `start` to the end.
     pub duration: Duration,
     /// How long connecting to the upstream took, all attempts together; none: it was not tried.

@@ -41,6 +41,8 @@ fn note(recorder: &mut Recorder, sink: usize, listener: &str, number: u64) {
         route: None,
         cluster: None,
         endpoint: None,
+        attempts: None,
+        failed_endpoints: &[],
         duration: Duration::ZERO,
         connect: None,
         bytes_up: number,

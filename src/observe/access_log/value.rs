@@ -7,6 +7,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::sys::Address;
@@ -23,6 +24,8 @@ pub(super) enum Value<'a> {
     Text(&'a str),
     /// An address, whose path may be hostile too.
     Address(&'a Address),
+    /// Any number of them.
+    Addresses(&'a [Rc<Address>]),
     /// A count, a status or milliseconds.
     Number(u64),
 }
@@ -37,14 +40,9 @@ impl Value<'_> {
             Value::Time(time) => clock.write(*time, out),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
             Value::Text(text) => escape_text(text.as_bytes(), out),
-            Value::Address(Address::Ip(address)) => write_ip(address, out),
-            Value::Address(Address::Unix(path)) => {
-                out.extend_from_slice(b"unix:");
-                // An unnamed socket has an empty path, which is not the `-` of a missing value.
-                if !path.as_os_str().is_empty() {
-                    escape_text(path.as_os_str().as_bytes(), out);
-                }
-            }
+            Value::Address(address) => address_as_text(address, out),
+            Value::Addresses([]) => out.push(b'-'),
+            Value::Addresses(addresses) => addresses_as_text(addresses, out),
             Value::Number(number) => write_number(*number, out),
         }
     }
@@ -58,20 +56,77 @@ impl Value<'_> {
         if let Value::Number(number) = self {
             return write_number(*number, out);
         }
+        if let Value::Addresses(addresses) = self {
+            return addresses_as_json(addresses, out);
+        }
         out.push(b'"');
         match self {
-            Value::Missing | Value::Number(_) => {}
+            Value::Missing | Value::Number(_) | Value::Addresses(_) => {}
             Value::Time(time) => clock.write(*time, out),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
             Value::Text(text) => escape_json(text, out),
-            Value::Address(Address::Ip(address)) => write_ip(address, out),
-            Value::Address(Address::Unix(path)) => {
-                out.extend_from_slice(b"unix:");
-                escape_json(&path.to_string_lossy(), out);
-            }
+            Value::Address(address) => address_as_json(address, out),
         }
         out.push(b'"');
     }
+}
+
+/// The most addresses of a list that are written; `...` stands for the rest. It bounds the length
+/// of a line for a name with many addresses.
+const MOST_ADDRESSES: usize = 16;
+
+#[inline(always)]
+fn address_as_text(address: &Address, out: &mut Vec<u8>) {
+    match address {
+        Address::Ip(address) => write_ip(address, out),
+        Address::Unix(path) => {
+            out.extend_from_slice(b"unix:");
+            // An unnamed socket has an empty path, which is not the `-` of a missing value.
+            if !path.as_os_str().is_empty() {
+                escape_text(path.as_os_str().as_bytes(), out);
+            }
+        }
+    }
+}
+
+/// The content of a JSON string.
+#[inline(always)]
+fn address_as_json(address: &Address, out: &mut Vec<u8>) {
+    match address {
+        Address::Ip(address) => write_ip(address, out),
+        Address::Unix(path) => {
+            out.extend_from_slice(b"unix:");
+            escape_json(&path.to_string_lossy(), out);
+        }
+    }
+}
+
+/// `10.0.0.1:80,10.0.0.2:80`
+#[cold]
+fn addresses_as_text(addresses: &[Rc<Address>], out: &mut Vec<u8>) {
+    for (position, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        address_as_text(address, out);
+    }
+    if addresses.len() > MOST_ADDRESSES {
+        out.extend_from_slice(b",...");
+    }
+}
+
+/// A list of strings, also an empty one.
+fn addresses_as_json(addresses: &[Rc<Address>], out: &mut Vec<u8>) {
+    out.push(b'[');
+    for (position, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
+        out.extend_from_slice(if position > 0 { &b",\""[..] } else { b"\"" });
+        address_as_json(address, out);
+        out.push(b'"');
+    }
+    if addresses.len() > MOST_ADDRESSES {
+        out.extend_from_slice(b",\"...\"");
+    }
+    out.push(b']');
 }
 
 /// Writes times as RFC 3339 in UTC with milliseconds, and remembers the last second's text: under

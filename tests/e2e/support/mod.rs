@@ -22,7 +22,7 @@ mod web;
 pub(crate) use bytes::{bytes, digest, fill};
 pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
-pub(crate) use netns::inside_namespace;
+pub(crate) use netns::{inside_namespace, with_local_ports};
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
 pub(crate) use ports::{Blackhole, LentPort, free_port};
 pub(crate) use process::{Process, require, run};

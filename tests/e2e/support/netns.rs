@@ -40,3 +40,16 @@ fn bring_loopback_up() {
     let output = run(command.args(["link", "set", "lo", "up"]));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+/// Lets the kernel choose local ports from this range only, in the namespace of the test.
+#[track_caller]
+pub(crate) fn with_local_ports(low: u16, high: u16) {
+    let range = "/proc/sys/net/ipv4/ip_local_port_range";
+    std::fs::write(range, format!("{low} {high}")).unwrap();
+}
+
+/// Takes the IPv6 addresses from every interface of the namespace of the test.
+#[track_caller]
+pub(crate) fn without_ipv6() {
+    std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
+}

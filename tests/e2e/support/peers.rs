@@ -16,7 +16,12 @@ pub(crate) struct Echo {
 
 impl Echo {
     pub(crate) fn start() -> Self {
-        let address = serve(|mut stream| {
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// On a socket that is already bound.
+    pub(crate) fn on(listener: TcpListener) -> Self {
+        let address = serve_on(listener, |mut stream| {
             let mut buffer = vec![0; 64 * 1024];
             loop {
                 match stream.read(&mut buffer) {
@@ -96,10 +101,6 @@ impl Named {
     pub(crate) fn served(&self) -> usize {
         self.served.load(Ordering::Relaxed)
     }
-}
-
-fn serve(each: impl Fn(TcpStream) + Send + Clone + 'static) -> SocketAddr {
-    serve_on(TcpListener::bind("127.0.0.1:0").unwrap(), each)
 }
 
 fn serve_on(

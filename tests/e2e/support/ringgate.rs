@@ -134,6 +134,21 @@ impl Ringgate {
         self.process.line_with(part, SHORT)
     }
 
+    /// Every line so far.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.process.lines()
+    }
+
+    /// CPU time of all its threads so far, to 10 ms.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid().as_raw_nonzero()));
+        let stat = stat.unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        // proc(5): utime and stime are fields 14 and 15, in hundredths of a second (USER_HZ).
+        let ticks = fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
+        Duration::from_millis(10 * ticks.sum::<u64>())
+    }
+
     /// Memory of its own (heap and stacks, not the binary), in KiB.
     pub(crate) fn anonymous_kib(&self) -> u64 {
         let status = format!("/proc/{}/status", self.pid().as_raw_nonzero());
@@ -214,6 +229,13 @@ impl Record {
     pub(crate) fn number(&self, field: &str) -> u64 {
         let value = &self.0[field];
         value.as_u64().unwrap_or_else(|| panic!("{field} is {value} in {self:?}"))
+    }
+
+    /// A field that is a list of texts.
+    #[track_caller]
+    pub(crate) fn list(&self, field: &str) -> Vec<&str> {
+        let list = self.0[field].as_array().unwrap_or_else(|| panic!("no {field} in {self:?}"));
+        list.iter().filter_map(Value::as_str).collect()
     }
 
     /// Who closed or what failed.

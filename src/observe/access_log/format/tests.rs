@@ -1,0 +1,285 @@
+//! The three kinds of formats, on records that peers have filled.
+
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+use crate::observe::access_log::record::{End, Relay};
+use crate::sys::Address;
+
+fn line(format: &Format, record: &Record) -> String {
+    let mut out = b"before\n".to_vec();
+    format.write(record, &mut Clock::default(), &mut out);
+    let out = String::from_utf8(out).unwrap();
+    out.strip_prefix("before\n").unwrap().to_owned()
+}
+
+fn address(text: &str) -> Address {
+    Address::Ip(text.parse().unwrap())
+}
+
+fn request<'a>(client: &'a Address, endpoint: &'a Address) -> Record<'a> {
+    Record {
+        start: UNIX_EPOCH + Duration::from_millis(1_767_323_045_678),
+        listener: "web",
+        protocol: "HTTP/1.1",
+        client,
+        method: Some("GET"),
+        host: Some("live.example.com"),
+        path: Some("/stream?id=1"),
+        status: Some(101),
+        route: Some("/stream"),
+        cluster: Some("shadowsocks"),
+        endpoint: Some(endpoint),
+        attempts: Some(1),
+        failed_endpoints: &[],
+        duration: Duration::from_micros(61_234_999),
+        connect: Some(Duration::from_micros(900)),
+        bytes_up: 1024,
+        bytes_down: 1_048_576,
+        relay: Relay::Splice,
+        end: End::Client,
+    }
+}
+
+fn connection(client: &Address) -> Record<'_> {
+    Record {
+        protocol: "tcp",
+        method: None,
+        host: None,
+        path: None,
+        status: None,
+        route: None,
+        cluster: None,
+        endpoint: None,
+        attempts: None,
+        connect: None,
+        relay: Relay::None,
+        end: End::NoEndpoint,
+        ..request(client, client)
+    }
+}
+
+#[test]
+fn text_has_every_field_in_the_documented_order() {
+    let (client, endpoint) = (address("192.0.2.7:51000"), address("[2001:db8::1]:8388"));
+    assert_eq!(
+        line(&Format::text(), &request(&client, &endpoint)),
+        "[2026-01-02T03:04:05.678Z] \"GET /stream?id=1 HTTP/1.1\" 101 client \
+         1024 1048576 61234 0 \"192.0.2.7:51000\" \"live.example.com\" \
+         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 -\n"
+    );
+    assert_eq!(
+        line(&Format::text(), &connection(&client)),
+        "[2026-01-02T03:04:05.678Z] \"- - tcp\" - no_endpoint 1024 1048576 61234 - \
+         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - -\n"
+    );
+}
+
+#[test]
+fn json_has_every_field_by_its_documented_name_and_order() {
+    let (client, endpoint) = (address("192.0.2.7:51000"), address("[2001:db8::1]:8388"));
+    assert_eq!(
+        line(&Format::json(), &request(&client, &endpoint)),
+        concat!(
+            r#"{"start":"2026-01-02T03:04:05.678Z","listener":"web","protocol":"HTTP/1.1","#,
+            r#""client":"192.0.2.7:51000","method":"GET","host":"live.example.com","#,
+            r#""path":"/stream?id=1","status":101,"route":"/stream","cluster":"shadowsocks","#,
+            r#""endpoint":"[2001:db8::1]:8388","duration_ms":61234,"connect_ms":0,"#,
+            r#""bytes_up":1024,"bytes_down":1048576,"relay":"splice","end":"client","#,
+            r#""attempts":1,"failed_endpoints":[]}"#,
+            "\n"
+        )
+    );
+    assert_eq!(
+        line(&Format::json(), &connection(&client)),
+        concat!(
+            r#"{"start":"2026-01-02T03:04:05.678Z","listener":"web","protocol":"tcp","#,
+            r#""client":"192.0.2.7:51000","method":null,"host":null,"path":null,"#,
+            r#""status":null,"route":null,"cluster":null,"endpoint":null,"duration_ms":61234,"#,
+            r#""connect_ms":null,"bytes_up":1024,"bytes_down":1048576,"relay":"none","#,
+            r#""end":"no_endpoint","attempts":null,"failed_endpoints":[]}"#,
+            "\n"
+        )
+    );
+}
+
+#[test]
+fn failed_endpoints_are_a_list_of_16_at_most() {
+    let client = address("192.0.2.7:51000");
+    let failed: Vec<_> =
+        (1..=17).map(|port| Rc::new(address(&format!("10.0.0.1:{port}")))).collect();
+    let template = Format::template("%{failed_endpoints}").unwrap();
+    let both = |count: usize| {
+        let record = Record { failed_endpoints: &failed[..count], ..connection(&client) };
+        let json: serde_json::Value =
+            serde_json::from_str(&line(&Format::json(), &record)).unwrap();
+        (line(&template, &record), json["failed_endpoints"].clone())
+    };
+    assert_eq!(both(0), ("-\n".to_owned(), json!([])));
+    let two = "10.0.0.1:1,10.0.0.1:2\n".to_owned();
+    assert_eq!(both(2), (two, json!(["10.0.0.1:1", "10.0.0.1:2"])));
+    assert!(both(16).0.ends_with(",10.0.0.1:16\n"));
+    assert!(both(17).0.ends_with(",10.0.0.1:16,...\n"));
+    assert_eq!(both(17).1.as_array().map(Vec::len), Some(17));
+    assert_eq!(both(17).1[16], "...");
+}
+
+#[test]
+fn a_template_writes_what_it_says() {
+    let client = address("192.0.2.7:51000");
+    let template = Format::template("100%% %{end}%{relay}\tfür %{client}").unwrap();
+    let written = line(&template, &connection(&client));
+    assert_eq!(written, "100% no_endpointnone\tfür 192.0.2.7:51000\n");
+}
+
+#[test]
+fn every_field_can_stand_in_a_template() {
+    let client = address("192.0.2.7:51000");
+    let record = request(&client, &client);
+    let parsed: serde_json::Value = serde_json::from_str(&line(&Format::json(), &record)).unwrap();
+    for name in names() {
+        let template = Format::template(&format!("%{{{name}}}")).unwrap();
+        let value = &parsed[name];
+        let expected = match value {
+            serde_json::Value::Array(list) if list.is_empty() => "-".to_owned(),
+            value => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        };
+        assert_eq!(line(&template, &record), format!("{expected}\n"), "{name}");
+    }
+}
+
+#[test]
+fn a_bad_template_is_refused_with_its_place_and_advice() {
+    let check = |template: &str, offset: usize, advice: &str| {
+        let error = Format::template(template).unwrap_err();
+        assert_eq!(error.offset, offset, "{template}");
+        assert!(error.to_string().contains(advice), "{template}: {error}");
+    };
+    check("ä %{hots}", 3, "unknown field %{hots}; did you mean %{host}? The fields are start, ");
+    check("%{Duration}", 0, "did you mean %{duration_ms}?");
+    check("%{end} %{xyzzy}", 7, "unknown field %{xyzzy}; the fields are start, listener, ");
+    check("%{}", 0, "unknown field %{};");
+    check("%{end} %{host", 7, "without its closing brace");
+    check("%{host \"%{path}\"", 0, "without its closing brace");
+    check("%% %START_TIME%", 3, "write %% for a percent sign");
+    check("%{end} 5%", 8, "write %% for a percent sign");
+    check("%{end}\n", 6, "a record is one line");
+    check("%{end}\u{1b}", 6, "control characters");
+    check("josn", 0, "\"text\" and \"json\"");
+    check("", 0, "\"text\" and \"json\"");
+}
+
+#[test]
+fn a_template_can_say_what_text_says() {
+    let template = "[%{start}] \"%{method} %{path} %{protocol}\" %{status} %{end} %{bytes_up} \
+        %{bytes_down} %{duration_ms} %{connect_ms} \"%{client}\" \"%{host}\" \"%{endpoint}\" \
+        %{listener} %{route} %{cluster} %{relay} %{attempts} %{failed_endpoints}";
+    let template = Format::template(template).unwrap();
+    let client = address("192.0.2.7:51000");
+    for record in [request(&client, &client), connection(&client)] {
+        assert_eq!(line(&template, &record), line(&Format::text(), &record));
+    }
+}
+
+/// Strings a hostile peer would send, and any other.
+fn hostile() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        Just("\n".to_owned()),
+        Just("\r\n[2026-01-02T03:04:05.678Z] \"GET / HTTP/1.1\" 200".to_owned()),
+        Just("\" 200 done \"".to_owned()),
+        Just("\",\"status\":200,\"".to_owned()),
+        Just("\\".to_owned()),
+        Just("-".to_owned()),
+        Just("\u{2028}\u{85}\u{1b}[2K".to_owned()),
+        any::<char>().prop_map(String::from),
+        "[ -~]{1,12}",
+    ];
+    proptest::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
+}
+
+/// What the escapes of text stand for; none for `-`.
+fn unescape(word: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut parts = word.split("\\x");
+    bytes.extend_from_slice(parts.next().unwrap().as_bytes());
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    (word != "-").then(|| String::from_utf8(bytes).unwrap())
+}
+
+proptest! {
+    #[test]
+    fn peers_cannot_split_or_forge_a_line(
+        words in proptest::array::uniform5(proptest::option::of(hostile())),
+        listener in hostile(),
+        unix in proptest::option::of("[^\0]{0,20}"),
+        status in proptest::option::of(any::<u16>()),
+        times in any::<(Duration, Option<Duration>)>(),
+        bytes in any::<(u64, u64)>(),
+    ) {
+        let client = address("192.0.2.7:51000");
+        let endpoint = unix.map(|path| Address::Unix(path.into()));
+        let failed: Vec<_> = endpoint.iter().cloned().map(Rc::new).collect();
+        let failed_texts: Vec<_> = failed.iter().map(|address| address.to_string()).collect();
+        let [method, host, path, route, cluster] = words.each_ref().map(Option::as_deref);
+        let record = Record {
+            listener: &listener, method, host, path, route, cluster, status,
+            endpoint: endpoint.as_ref(), failed_endpoints: &failed,
+            duration: times.0, connect: times.1,
+            bytes_up: bytes.0, bytes_down: bytes.1, ..connection(&client)
+        };
+        let endpoint = endpoint.as_ref().map(Address::to_string);
+        let millis =
+            |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+
+        let json = line(&Format::json(), &record);
+        let text = line(&Format::text(), &record);
+        for line in [&json, &text] {
+            prop_assert!(line.bytes().rev().skip(1).all(|byte| (b' '..=b'~').contains(&byte)));
+            prop_assert!(line.ends_with('\n'));
+        }
+
+        let parsed: serde_json::Value = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(parsed, json!({
+            "start": "2026-01-02T03:04:05.678Z", "listener": listener, "protocol": "tcp",
+            "client": client.to_string(), "method": method, "host": host, "path": path,
+            "status": status, "route": route, "cluster": cluster, "endpoint": endpoint,
+            "duration_ms": millis(times.0), "connect_ms": times.1.map(millis),
+            "bytes_up": bytes.0, "bytes_down": bytes.1, "relay": "none", "end": "no_endpoint",
+            "attempts": null, "failed_endpoints": failed_texts,
+        }));
+
+        // Quotes stand where the format puts them and nowhere else, so they can be left out
+        // here.
+        prop_assert_eq!(text.matches('"').count(), 8);
+        let bare = text.trim_end().replace('"', "");
+        let words: Vec<Option<String>> = bare.split(' ').map(unescape).collect();
+        prop_assert_eq!(words.len(), 19);
+        let sent = [(1, method), (2, path), (11, host), (13, Some(&*listener)), (14, route),
+            (15, cluster), (12, endpoint.as_deref()), (18, endpoint.as_deref())];
+        for (position, value) in sent {
+            // Empty is written as missing.
+            let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
+            prop_assert_eq!(&words[position], &value);
+        }
+    }
+
+    #[test]
+    fn no_template_panics_and_a_good_one_writes_one_line(template in "[%{}a-z_ \\PC\n]{0,30}") {
+        let client = address("192.0.2.7:51000");
+        match Format::template(&template) {
+            Ok(format) => {
+                let line = line(&format, &connection(&client));
+                prop_assert_eq!(line.matches('\n').count(), 1);
+                prop_assert!(line.ends_with('\n'));
+            }
+            Err(error) => prop_assert!(template.is_char_boundary(error.offset)),
+        }
+    }
+}
