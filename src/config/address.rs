@@ -273,6 +273,8 @@ mod tests {
         );
         let name = DnsName { host: String::from("node.internal."), port: 31509 };
         assert_eq!(dns_endpoint("Node.Internal.:31509"), Ok(name));
+        let name = DnsName { host: String::from("my_app_1.example"), port: 80 };
+        assert_eq!(dns_endpoint("My_App_1.example:80"), Ok(name));
         let address = DnsName { host: String::from("::1"), port: 80 };
         assert_eq!(dns_endpoint("[::1]:80"), Ok(address));
         for text in [

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Report, Span, advice, quoted};
 use super::table::{At, Field, Table, out_of_range, whole_number};
-use super::{Driver, Scheme, Workers};
+use super::{DnsFamily, Driver, Scheme, Workers};
 
 /// The whole file.
 pub(super) struct File {
@@ -165,6 +165,7 @@ pub(super) struct Cluster {
     pub(super) discovery: Field<DiscoveryWord>,
     pub(super) endpoints: Field<Vec<At<String>>>,
     pub(super) dns_refresh: Field<Duration>,
+    pub(super) dns_family: Field<DnsFamily>,
     pub(super) connect_timeout: Field<Duration>,
     pub(super) connect_attempts: Field<u64>,
 }
@@ -441,6 +442,8 @@ impl Cluster {
     fn read(mut table: Table<'_>) -> Cluster {
         let discoveries =
             [("static", DiscoveryWord::Static), ("strict_dns", DiscoveryWord::StrictDns)];
+        let families =
+            [("auto", DnsFamily::Auto), ("ipv4", DnsFamily::Ipv4), ("ipv6", DnsFamily::Ipv6)];
         let balances = [("round_robin", ())];
         // There is one balance so far: naming it changes nothing, naming another is an error.
         table.word("balance", &balances, &["least_connections", "random", "maglev"]);
@@ -453,6 +456,7 @@ impl Cluster {
                 "where connections go: endpoints = [\"127.0.0.1:8388\"]",
             ),
             dns_refresh: table.duration("dns_refresh"),
+            dns_family: table.word("dns_family", &families, &[]),
             connect_timeout: table.duration("connect_timeout"),
             connect_attempts: table.integer(
                 "connect_attempts",

@@ -374,7 +374,20 @@ pub enum Discovery {
         names: Vec<DnsName>,
         /// Between look-ups when the answer's TTL is 0 or unknown. Default 5 s.
         refresh: Duration,
+        /// Which addresses of the names are endpoints. Default [`DnsFamily::Auto`].
+        family: DnsFamily,
     },
+}
+
+/// `cluster.dns_family`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsFamily {
+    /// Both families. Addresses that this machine has no route to use up no attempt.
+    Auto,
+    /// A records only.
+    Ipv4,
+    /// AAAA records only.
+    Ipv6,
 }
 
 /// `name:port` of a strict_dns cluster.

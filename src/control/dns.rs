@@ -11,6 +11,8 @@
 //! delays nor loses another.
 
 mod lookup;
+mod names;
+mod system;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -21,17 +23,22 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use self::lookup::{Family, Found, look_up};
+use self::names::{Names, Outcome, State};
 use super::crew::Crew;
-use crate::config::{Config, Discovery, DnsName};
+use crate::config::{Config, Discovery, DnsFamily, DnsName};
 use crate::sys::Address;
 use crate::worker::Command;
 
 /// How long a name without addresses is not believed.
 const EMPTY_HOLD: Duration = Duration::from_secs(30);
+/// The delay between a change of a name's state and its log line. Changes of other names, and of
+/// the other family, that come meanwhile share the line: they mostly have the same cause.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// Tells when every name of every cluster was looked up once.
 pub(super) struct Answers {
-    clusters: Vec<watch::Receiver<bool>>,
+    /// For each cluster the names without a first answer.
+    clusters: Vec<watch::Receiver<Vec<String>>>,
 }
 
 impl Answers {
@@ -39,8 +46,17 @@ impl Answers {
     pub(super) async fn first(&mut self) {
         for cluster in &mut self.clusters {
             // An error means that the task has ended, which it does with the process.
-            let _ = cluster.wait_for(|done| *done).await;
+            let _ = cluster.wait_for(Vec::is_empty).await;
         }
+    }
+
+    /// The names without a first answer, separated by commas.
+    pub(super) fn missing(&self) -> String {
+        let missing = self.clusters.iter().flat_map(|cluster| cluster.borrow().clone());
+        let mut missing: Vec<String> = missing.collect();
+        missing.sort();
+        missing.dedup();
+        missing.join(", ")
     }
 }
 
@@ -53,31 +69,57 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Answers {
                 let addresses = addresses.as_slice().into();
                 crew.tell(&Command::Endpoints { cluster: index, addresses });
             }
-            Discovery::StrictDns { names, refresh } => {
-                let (first, done) = watch::channel(false);
-                clusters.push(done);
+            Discovery::StrictDns { names, refresh, family } => {
+                let hosts = followed(names, *family);
+                let states = Names::new(hosts.iter().cloned());
+                let (unanswered, first) = watch::channel(states.unanswered());
+                clusters.push(first);
                 let cluster = Cluster {
                     index,
                     name: cluster.name.clone(),
                     names: names.clone(),
+                    states,
                     known: HashMap::new(),
                     sent: Vec::new(),
                     workers: crew.commands(),
                 };
-                tokio::spawn(cluster.follow(*refresh, first));
+                tokio::spawn(cluster.follow(hosts, *refresh, unanswered));
             }
         }
     }
     Answers { clusters }
 }
 
+/// Each host once, since several ports of one name need one look-up, with the families to look up.
+/// A literal address is used in any case: `dns_family` is about names.
+fn followed(names: &[DnsName], family: DnsFamily) -> Vec<(String, Vec<Family>)> {
+    let mut hosts: Vec<&str> = names.iter().map(|name| name.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let families = |host: &str| match (host.parse::<IpAddr>(), family) {
+        (Ok(ip), _) => vec![Family::of(ip)],
+        (Err(_), DnsFamily::Auto) => vec![Family::V4, Family::V6],
+        (Err(_), DnsFamily::Ipv4) => vec![Family::V4],
+        (Err(_), DnsFamily::Ipv6) => vec![Family::V6],
+    };
+    hosts.into_iter().map(|host| (host.to_owned(), families(host))).collect()
+}
+
 type Key = (String, Family);
+
+/// A follower's result: the addresses to use from now on, and the outcome of the look-up.
+struct News {
+    key: Key,
+    addresses: Vec<IpAddr>,
+    outcome: Outcome,
+}
 
 /// One cluster: the addresses of its names, and what the workers were told.
 struct Cluster {
     index: usize,
     name: String,
     names: Vec<DnsName>,
+    states: Names,
     known: HashMap<Key, Vec<IpAddr>>,
     sent: Vec<SocketAddr>,
     workers: Vec<Sender<Command>>,
@@ -85,38 +127,64 @@ struct Cluster {
 
 impl Cluster {
     /// Takes in what the followers of its names find.
-    async fn follow(mut self, refresh: Duration, first: watch::Sender<bool>) {
+    async fn follow(
+        mut self,
+        hosts: Vec<(String, Vec<Family>)>,
+        refresh: Duration,
+        unanswered: watch::Sender<Vec<String>>,
+    ) {
         let (found, mut news) = mpsc::unbounded_channel();
-        let mut hosts: Vec<String> = self.names.iter().map(|name| name.host.clone()).collect();
-        hosts.sort();
-        // Several ports of one name need one look-up.
-        hosts.dedup();
-        let expected = hosts.len() * Family::BOTH.len();
-        for (host, family) in
-            hosts.iter().flat_map(|host| Family::BOTH.map(|family| (host, family)))
-        {
-            let follower = Follower {
-                cluster: self.name.clone(),
-                key: (host.clone(), family),
-                refresh,
-                addresses: Vec::new(),
-                empty_since: None,
-                failing: false,
-            };
-            tokio::spawn(follower.follow(found.clone()));
+        for (host, families) in hosts {
+            for family in families {
+                let follower = Follower::new((host.clone(), family), refresh);
+                tokio::spawn(follower.follow(found.clone()));
+            }
         }
-        while let Some((key, addresses)) = news.recv().await {
-            self.known.insert(key, addresses);
-            // IPv4 and IPv6 mostly come together: the first that is there need not wait.
-            self.tell();
-            first.send_replace(self.known.len() == expected);
+        let mut announce = None;
+        loop {
+            let settled = async {
+                match announce {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // This task holds a sender itself, so the channel is never closed.
+                Some(News { key, addresses, outcome }) = news.recv() => {
+                    if self.states.learn(&key.0, key.1, outcome) && announce.is_none() {
+                        announce = Some(tokio::time::Instant::now() + SETTLE);
+                    }
+                    self.known.insert(key, addresses);
+                    // IPv4 and IPv6 mostly come together: the first that is there need not wait.
+                    self.tell();
+                    unanswered.send_replace(self.states.unanswered());
+                }
+                () = settled => {
+                    announce = None;
+                    self.announce();
+                }
+            }
+        }
+    }
+
+    /// Logs the names whose state has changed.
+    fn announce(&mut self) {
+        let cluster = &self.name;
+        for change in self.states.changes() {
+            let (names, error) = (change.names, change.error);
+            match change.state {
+                State::Resolved => tracing::info!(%cluster, names, "names are resolved"),
+                State::NoSuchName => tracing::warn!(%cluster, names, "names do not exist in DNS"),
+                State::NoAddress => tracing::warn!(%cluster, names, "names have no address"),
+                State::Failing => tracing::warn!(%cluster, names, error, "cannot look up names"),
+            }
         }
     }
 
     fn tell(&mut self) {
         let mut endpoints = Vec::new();
         for name in &self.names {
-            for family in Family::BOTH {
+            for family in [Family::V4, Family::V6] {
                 let known = self.known.get(&(name.host.clone(), family));
                 let with_port = |ip: &IpAddr| SocketAddr::new(*ip, name.port);
                 endpoints.extend(known.into_iter().flatten().map(with_port));
@@ -129,10 +197,11 @@ impl Cluster {
             return;
         }
         let list = endpoints.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        let (cluster, count) = (&self.name, endpoints.len());
         if endpoints.is_empty() {
-            tracing::warn!("cluster {} has no endpoint any more", self.name);
+            tracing::warn!(%cluster, "the cluster has no endpoint any more");
         } else {
-            tracing::info!("cluster {} has {} endpoints: {list}", self.name, endpoints.len());
+            tracing::info!(%cluster, count, endpoints = list, "the cluster has endpoints");
         }
         let addresses: Arc<[Address]> = endpoints.iter().copied().map(Address::Ip).collect();
         self.sent = endpoints;
@@ -146,25 +215,29 @@ impl Cluster {
 
 /// Follows one name in one family.
 struct Follower {
-    cluster: String,
     key: Key,
     refresh: Duration,
     /// The last good answer.
     addresses: Vec<IpAddr>,
     /// Since when all look-ups have said that there are none.
     empty_since: Option<Instant>,
-    failing: bool,
 }
 
 impl Follower {
-    async fn follow(mut self, found: mpsc::UnboundedSender<(Key, Vec<IpAddr>)>) {
+    fn new(key: Key, refresh: Duration) -> Follower {
+        Follower { key, refresh, addresses: Vec::new(), empty_since: None }
+    }
+
+    async fn follow(mut self, found: mpsc::UnboundedSender<News>) {
         let mut told = None;
         loop {
-            let answer = look_up(&self.key.0, self.key.1).await;
-            let wait = self.learn(answer);
-            if told.as_ref() != Some(&self.addresses) {
-                told = Some(self.addresses.clone());
-                if found.send((self.key.clone(), self.addresses.clone())).is_err() {
+            let (outcome, wait) = self.learn(look_up(&self.key.0, self.key.1).await);
+            let news = (outcome, self.addresses.clone());
+            if told.as_ref() != Some(&news) {
+                told = Some(news.clone());
+                let (outcome, addresses) = news;
+                let news = News { key: self.key.clone(), addresses, outcome };
+                if found.send(news).is_err() {
                     return;
                 }
             }
@@ -172,35 +245,29 @@ impl Follower {
         }
     }
 
-    /// Takes one answer in; returns how long it lasts.
-    fn learn(&mut self, found: Found) -> Duration {
-        if let Found::Failed(error) = found {
-            if !std::mem::replace(&mut self.failing, true) {
-                let (cluster, (host, family), kept) =
-                    (&self.cluster, &self.key, self.addresses.len());
-                tracing::warn!(
-                    "cluster {cluster}: cannot look up {host} ({family}): {error}; keeping {kept} \
-                     addresses"
-                );
-            }
-            // Nobody knows: what was said before is not confirmed.
-            self.empty_since = None;
-            return self.refresh;
-        }
-        self.failing = false;
+    /// Processes one answer; returns its outcome, and the time until the next look-up.
+    fn learn(&mut self, found: Found) -> (Outcome, Duration) {
         match found {
             Found::Addresses(addresses, ttl) => {
                 self.empty_since = None;
                 self.addresses = addresses;
-                ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(self.refresh)
+                let ttl = ttl.filter(|ttl| !ttl.is_zero());
+                (Outcome::Found, ttl.unwrap_or(self.refresh))
             }
-            Found::Empty | Found::Failed(_) => {
+            Found::Empty(absence) => {
                 let since = *self.empty_since.get_or_insert_with(Instant::now);
                 let left = EMPTY_HOLD.saturating_sub(since.elapsed());
                 if left.is_zero() {
                     self.addresses = Vec::new();
                 }
-                if self.addresses.is_empty() { self.refresh } else { left.min(self.refresh) }
+                let held = !self.addresses.is_empty();
+                let wait = if held { left.min(self.refresh) } else { self.refresh };
+                (Outcome::Empty(absence), wait)
+            }
+            Found::Failed(error) => {
+                // The earlier denial is not confirmed.
+                self.empty_since = None;
+                (Outcome::Failed(error), self.refresh)
             }
         }
     }
@@ -208,17 +275,11 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
+    use super::lookup::Absence;
     use super::*;
 
     fn follower() -> Follower {
-        Follower {
-            cluster: "c".into(),
-            key: ("node.test".into(), Family::V4),
-            refresh: Duration::from_secs(5),
-            addresses: Vec::new(),
-            empty_since: None,
-            failing: false,
-        }
+        Follower::new(("node.test".into(), Family::V4), Duration::from_secs(5))
     }
 
     fn one() -> Vec<IpAddr> {
@@ -227,7 +288,7 @@ mod tests {
 
     #[test]
     fn the_time_to_live_rules_unless_it_is_unknown_or_0() {
-        let seconds = |ttl| follower().learn(Found::Addresses(one(), ttl)).as_secs();
+        let seconds = |ttl| follower().learn(Found::Addresses(one(), ttl)).1.as_secs();
         assert_eq!(seconds(Some(Duration::from_secs(300))), 300);
         assert_eq!(seconds(Some(Duration::ZERO)), 5);
         assert_eq!(seconds(None), 5);
@@ -239,10 +300,10 @@ mod tests {
         follower.learn(Found::Addresses(one(), None));
         follower.learn(Found::Failed("no answer".into()));
         assert_eq!(follower.addresses, one());
-        follower.learn(Found::Empty);
+        follower.learn(Found::Empty(Absence::NoSuchName));
         assert_eq!(follower.addresses, one());
         follower.empty_since = Instant::now().checked_sub(EMPTY_HOLD);
-        follower.learn(Found::Empty);
+        follower.learn(Found::Empty(Absence::NoSuchName));
         assert!(follower.addresses.is_empty());
     }
 
@@ -252,7 +313,27 @@ mod tests {
         follower.learn(Found::Addresses(one(), None));
         follower.empty_since = Instant::now().checked_sub(EMPTY_HOLD);
         follower.learn(Found::Failed("no answer".into()));
-        follower.learn(Found::Empty);
+        follower.learn(Found::Empty(Absence::NoSuchName));
         assert_eq!(follower.addresses, one());
+    }
+
+    #[test]
+    fn a_name_is_looked_up_in_the_families_that_are_wanted_and_an_address_in_its_own() {
+        let name = |host: &str, port| DnsName { host: host.to_owned(), port };
+        let names =
+            [name("b", 1), name("a", 1), name("b", 2), name("::1", 1), name("127.0.0.1", 1)];
+        let expected = |families: &[Family]| {
+            [
+                ("127.0.0.1", &[Family::V4][..]),
+                ("::1", &[Family::V6]),
+                ("a", families),
+                ("b", families),
+            ]
+            .map(|(host, families)| (host.to_owned(), families.to_vec()))
+        };
+        let both = [Family::V4, Family::V6];
+        assert_eq!(followed(&names, DnsFamily::Auto), expected(&both));
+        assert_eq!(followed(&names, DnsFamily::Ipv4), expected(&both[..1]));
+        assert_eq!(followed(&names, DnsFamily::Ipv6), expected(&both[1..]));
     }
 }

@@ -58,7 +58,8 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     tokio::select! {
         () = answers.first() => {}
         () = tokio::time::sleep(FIRST_ANSWERS) => {
-            tracing::warn!("some names are not resolved yet: starting without their endpoints");
+            let names = answers.missing();
+            tracing::warn!(names, "no answer from DNS yet: starting without these names");
         }
         signal = signals.ending(&writer) => {
             tracing::info!("{signal} before the start was complete");

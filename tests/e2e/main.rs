@@ -26,6 +26,7 @@ mod http_strict;
 mod life;
 mod limits;
 mod listeners;
+mod names;
 mod ports;
 mod readme;
 mod relay;

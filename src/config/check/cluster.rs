@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::file::{self, DiscoveryWord};
 use super::super::report::{Fault, Span, quoted};
 use super::super::table::{At, Field};
-use super::super::{Cluster, Discovery, address};
+use super::super::{Cluster, Discovery, DnsFamily, address};
 use super::Check;
 
 impl Check<'_> {
@@ -17,17 +17,16 @@ impl Check<'_> {
             Some(DiscoveryWord::StrictDns) => {
                 let names = self.endpoints(&typed.endpoints, address::dns_endpoint);
                 let refresh = typed.dns_refresh.or(Duration::from_secs(5));
-                names.map(|names| Discovery::StrictDns { names, refresh })
+                let family = typed.dns_family.or(DnsFamily::Auto);
+                names.map(|names| Discovery::StrictDns { names, refresh, family })
             }
             // One that is no good has been reported: endpoints of which kind it meant is not known.
             None if typed.discovery.is_given() => None,
             None | Some(DiscoveryWord::Static) => {
-                self.misplaced(
-                    "dns_refresh",
-                    &typed.dns_refresh,
-                    "has no meaning in a static cluster, which looks no names up",
-                    "take it out, or add discovery = \"strict_dns\"",
-                );
+                let because = "has no meaning in a static cluster, which looks no names up";
+                let note = "take it out, or add discovery = \"strict_dns\"";
+                self.misplaced("dns_refresh", &typed.dns_refresh, because, note);
+                self.misplaced("dns_family", &typed.dns_family, because, note);
                 self.endpoints(&typed.endpoints, address::static_endpoint).map(Discovery::Static)
             }
         };

@@ -1,0 +1,174 @@
+//! The state of each name of a cluster, and the changes that are to be logged: one line when a
+//! state changes, not one for each look-up.
+
+use std::collections::BTreeMap;
+
+use super::lookup::{Absence, Family};
+
+/// The outcome of a look-up in one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Found,
+    Empty(Absence),
+    Failed(String),
+}
+
+/// The state of a name, over both families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    Resolved,
+    NoSuchName,
+    NoAddress,
+    /// The look-up fails in at least one family.
+    Failing,
+}
+
+/// Names that have changed to the same state.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) state: State,
+    /// Comma-separated.
+    pub(super) names: String,
+    /// Why look-ups fail; empty in every other state.
+    pub(super) error: String,
+}
+
+/// The names of one cluster.
+pub(super) struct Names {
+    names: BTreeMap<String, Name>,
+}
+
+struct Name {
+    families: Vec<Family>,
+    outcomes: BTreeMap<Family, Outcome>,
+    /// `Resolved` at first: a name that is resolved from the start is not logged.
+    logged: State,
+}
+
+impl Names {
+    /// Names with the families that each is looked up in; without outcomes yet.
+    pub(super) fn new(names: impl IntoIterator<Item = (String, Vec<Family>)>) -> Names {
+        let name = |(name, families)| {
+            (name, Name { families, outcomes: BTreeMap::new(), logged: State::Resolved })
+        };
+        Names { names: names.into_iter().map(name).collect() }
+    }
+
+    /// Stores an outcome; returns whether the name's state differs from the logged one.
+    pub(super) fn learn(&mut self, name: &str, family: Family, outcome: Outcome) -> bool {
+        let Some(name) = self.names.get_mut(name) else { return false };
+        name.outcomes.insert(family, outcome);
+        name.state().is_some_and(|state| state != name.logged)
+    }
+
+    /// The names without a first outcome in at least one family.
+    pub(super) fn unanswered(&self) -> Vec<String> {
+        let unanswered = self.names.iter().filter(|(_, name)| name.state().is_none());
+        unanswered.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The changes since the last call.
+    pub(super) fn changes(&mut self) -> Vec<Change> {
+        let mut changes = BTreeMap::<State, Change>::new();
+        for (text, name) in &mut self.names {
+            let Some(state) = name.state().filter(|state| *state != name.logged) else { continue };
+            name.logged = state;
+            let new = || Change { state, names: text.clone(), error: name.error() };
+            changes
+                .entry(state)
+                .and_modify(|change| change.names = format!("{}, {text}", change.names))
+                .or_insert_with(new);
+        }
+        changes.into_values().collect()
+    }
+}
+
+impl Name {
+    /// None until there is an outcome in each family.
+    fn state(&self) -> Option<State> {
+        if self.outcomes.len() < self.families.len() {
+            return None;
+        }
+        let any = |wanted: fn(&Outcome) -> bool| self.outcomes.values().any(wanted);
+        Some(if any(|outcome| matches!(outcome, Outcome::Failed(_))) {
+            State::Failing
+        } else if any(|outcome| *outcome == Outcome::Found) {
+            State::Resolved
+        } else if any(|outcome| *outcome == Outcome::Empty(Absence::NoAddress)) {
+            State::NoAddress
+        } else {
+            State::NoSuchName
+        })
+    }
+
+    /// `IPv4 and IPv6: no answer`, or `IPv6: no answer`.
+    fn error(&self) -> String {
+        let mut by_error = BTreeMap::<&str, Vec<String>>::new();
+        for (family, outcome) in &self.outcomes {
+            if let Outcome::Failed(error) = outcome {
+                by_error.entry(error).or_default().push(family.to_string());
+            }
+        }
+        let one =
+            |(error, families): (&str, Vec<String>)| format!("{}: {error}", families.join(" and "));
+        by_error.into_iter().map(one).collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Names {
+        let both = vec![Family::V4, Family::V6];
+        Names::new(names.iter().map(|name| ((*name).to_owned(), both.clone())))
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed("no answer".to_owned())
+    }
+
+    fn change(state: State, names: &str, error: &str) -> Change {
+        Change { state, names: names.to_owned(), error: error.to_owned() }
+    }
+
+    #[test]
+    fn a_name_that_is_resolved_from_the_start_is_not_logged() {
+        let mut names = names(&["a"]);
+        assert_eq!(names.unanswered(), ["a"]);
+        assert!(!names.learn("a", Family::V4, Outcome::Found));
+        assert_eq!(names.unanswered(), ["a"]);
+        assert!(!names.learn("a", Family::V6, Outcome::Empty(Absence::NoAddress)));
+        assert_eq!(names.unanswered(), [""; 0]);
+        assert_eq!(names.changes(), []);
+    }
+
+    #[test]
+    fn a_name_that_is_not_there_is_logged_once_and_so_is_its_recovery() {
+        let mut names = names(&["a", "b"]);
+        for family in [Family::V4, Family::V6] {
+            names.learn("a", family, Outcome::Empty(Absence::NoSuchName));
+            names.learn("b", family, Outcome::Empty(Absence::NoAddress));
+        }
+        let expected = [change(State::NoSuchName, "a", ""), change(State::NoAddress, "b", "")];
+        assert_eq!(names.changes(), expected);
+        assert_eq!(names.changes(), []);
+        assert!(names.learn("a", Family::V4, Outcome::Found));
+        assert_eq!(names.changes(), [change(State::Resolved, "a", "")]);
+    }
+
+    #[test]
+    fn names_that_cannot_be_looked_up_share_a_line() {
+        let mut names = names(&["a", "b", "c"]);
+        for family in [Family::V4, Family::V6] {
+            names.learn("a", family, failed());
+            names.learn("b", family, Outcome::Found);
+            names.learn("c", family, failed());
+        }
+        let expected = change(State::Failing, "a, c", "IPv4 and IPv6: no answer");
+        assert_eq!(names.changes(), [expected]);
+        names.learn("b", Family::V6, failed());
+        assert_eq!(names.changes(), [change(State::Failing, "b", "IPv6: no answer")]);
+        assert!(!names.learn("b", Family::V4, failed()), "it is failing already");
+    }
+}
