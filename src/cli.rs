@@ -20,11 +20,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT.
+    /// Serve until SIGTERM, SIGINT or SIGQUIT.
     ///
-    /// SIGTERM or SIGINT: accept nothing new and let what runs end within server.drain_timeout;
-    /// again: end at once. SIGUSR1: reopen log files. Exit codes: 0 ended as asked, 1 failed, 64
-    /// bad configuration.
+    /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let what runs end within
+    /// server.drain_timeout; again: end at once. SIGUSR1: reopen log files. Other signals, SIGHUP
+    /// and SIGUSR2 among them: a line in the diagnostics, nothing else. Exit codes: 0 ended as
+    /// asked, 1 failed, 64 bad configuration.
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///

@@ -1,9 +1,13 @@
-//! Signals of the process (signal(7)): SIGTERM and SIGINT end it, SIGUSR1 reopens logs, SIGHUP,
-//! which by default would end it, does nothing yet.
+//! Signals of the process (signal(7)): SIGTERM, SIGINT and SIGQUIT end it, SIGUSR1 reopens logs.
+//! Other signals that an operator may send, and that end a process by default, are logged and
+//! change nothing: a wrong signal must not cost every connection.
+//!
+//! SIGKILL and SIGSTOP cannot be handled. The signals of a fault (SIGSEGV, SIGABRT, …) and SIGXCPU,
+//! which enforces a limit on purpose, keep their default. SIGPIPE is ignored by the Rust runtime.
 
 use std::io;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind, signal};
 
 use crate::observe::access_log::Writer;
 
@@ -11,29 +15,35 @@ use crate::observe::access_log::Writer;
 enum Signal {
     /// Close log files and open them again by name.
     Reopen,
-    /// Take the configuration in anew.
-    Reload,
     /// End; the signal's name.
     End(&'static str),
 }
 
 /// The signals that are listened for.
 pub(super) struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    reopen: tokio::signal::unix::Signal,
-    reload: tokio::signal::unix::Signal,
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+    quit: unix::Signal,
+    reopen: unix::Signal,
 }
 
 impl Signals {
-    /// From now on these signals do what they are meant to, and nothing else.
+    /// Installs the handlers. On the runtime.
     pub(super) fn listen() -> io::Result<Self> {
-        Ok(Signals {
+        let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             reopen: signal(SignalKind::user_defined1())?,
-            reload: signal(SignalKind::hangup())?,
-        })
+        };
+        // The handler stays installed without a receiver. With a handler, a write beyond
+        // RLIMIT_FSIZE fails with EFBIG instead of ending the process, and the log loses records.
+        drop(signal(SignalKind::from_raw(libc::SIGXFSZ))?);
+        for (number, name) in unused() {
+            let received = signal(SignalKind::from_raw(number))?;
+            tokio::spawn(log_each(received, name));
+        }
+        Ok(signals)
     }
 
     /// The next signal.
@@ -41,22 +51,50 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
             _ = self.interrupt.recv() => Signal::End("SIGINT"),
+            _ = self.quit.recv() => Signal::End("SIGQUIT"),
             _ = self.reopen.recv() => Signal::Reopen,
-            _ = self.reload.recv() => Signal::Reload,
         }
     }
 
-    /// The name of the next signal that asks for the end. The others do their work meanwhile.
+    /// Waits for a signal that asks for the end, and gives its name; handles the others meanwhile.
     pub(super) async fn ending(&mut self, writer: &Writer) -> &'static str {
         loop {
             match self.next().await {
                 Signal::End(name) => return name,
                 Signal::Reopen => writer.reopen(),
-                Signal::Reload => tracing::warn!(
-                    "SIGHUP: nothing changed; restart to use a new configuration (SIGUSR1 reopens \
-                     log files)"
-                ),
             }
         }
+    }
+}
+
+/// Signals that end a process by default and have no use here, and their names.
+fn unused() -> Vec<(libc::c_int, String)> {
+    let named = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGPWR, "SIGPWR"),
+        (libc::SIGSTKFLT, "SIGSTKFLT"),
+    ];
+    let named = named.map(|(number, name)| (number, name.to_owned()));
+    let first = libc::SIGRTMIN();
+    let real_time = (first..=libc::SIGRTMAX()).map(|number| match number - first {
+        0 => (number, "SIGRTMIN".to_owned()),
+        offset => (number, format!("SIGRTMIN+{offset}")),
+    });
+    named.into_iter().chain(real_time).collect()
+}
+
+/// Logs a signal each time that it arrives.
+async fn log_each(mut received: unix::Signal, signal: String) {
+    while received.recv().await.is_some() {
+        tracing::warn!(
+            %signal,
+            "the signal changes nothing: SIGTERM drains and ends, SIGUSR1 reopens log files; a new \
+             configuration takes a restart"
+        );
     }
 }

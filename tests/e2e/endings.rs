@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::{
-    HttpClient, Ringgate, SHORT, Setup, UPGRADE, Upstream, free_port, l4, ringgate_command, run,
-    site, stream_site, wait_for,
+    HttpClient, Ringgate, SHORT, Setup, UPGRADE, Upstream, free_port, l4, require,
+    ringgate_command, run, site, stream_site, wait_for,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -96,13 +96,26 @@ fn a_unix_listener_leaves_a_file_that_is_no_socket_alone() {
 }
 
 #[test]
-fn sighup_changes_nothing() {
-    let mut gate = Ringgate::start(&stream_site(free_port().address(), ""));
-    gate.signal(Signal::HUP);
-    gate.line_with("SIGHUP");
-    gate.connect("web");
-    gate.signal(Signal::TERM);
-    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+fn signals_without_a_meaning_are_answered_and_change_nothing() {
+    let named = ["HUP", "USR2", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT"];
+    let named = named.map(|name| (name.to_owned(), format!("SIG{name}")));
+    // The first real-time signal that glibc leaves to programs, and the last one (signal(7)).
+    let real_time = [("34", "SIGRTMIN"), ("35", "SIGRTMIN+1"), ("64", "SIGRTMIN+30")];
+    let real_time = real_time.map(|(number, name)| (number.to_owned(), name.to_owned()));
+    for driver in BOTH {
+        let mut gate = start(stream_site(free_port().address(), ""), driver);
+        let mut client = HttpClient::connect(gate.address("web"));
+        for (signal, name) in named.iter().chain(&real_time) {
+            let kill = format!("kill -{signal} {}", gate.pid().as_raw_nonzero());
+            let sent = run(require("bash").args(["-c", &kill]));
+            assert!(sent.status.success(), "{kill}: {}", String::from_utf8_lossy(&sent.stderr));
+            gate.line_with(&format!("signal={name}"));
+        }
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response().status, 301);
+        gate.signal(Signal::TERM);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    }
 }
 
 #[test]

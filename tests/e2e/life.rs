@@ -84,7 +84,12 @@ fn what_does_not_end_in_time_is_cut_when_draining() {
 
 #[test]
 fn a_second_signal_ends_at_once() {
-    for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::INT)] {
+    for (first, second) in [
+        (Signal::TERM, Signal::TERM),
+        (Signal::INT, Signal::INT),
+        (Signal::QUIT, Signal::QUIT),
+        (Signal::QUIT, Signal::TERM),
+    ] {
         let echo = Echo::start();
         let mut gate = Ringgate::start(&l4(echo.address(), "", ""));
         let mut client = gate.connect("ingress");
@@ -96,7 +101,7 @@ fn a_second_signal_ends_at_once() {
         });
         let start = Instant::now();
         gate.signal(second);
-        gate.wait_exit(SHORT);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
         expect_closed(&mut client);
     }
@@ -141,7 +146,7 @@ fn nor_does_one_that_was_slow_to_read_the_last_answer() {
 
 #[test]
 fn without_connections_it_ends_at_once() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut gate = Ringgate::start(&stream_site(free_port().address(), ""));
         let start = Instant::now();
         gate.signal(signal);
