@@ -5,15 +5,27 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
 use crate::front::Gate;
 use crate::sys::{self, Address, Keepalive, Listen};
 use crate::worker::Socket;
+
+/// How long an address in use is retried. The kernel tears the rings of a killed process down in
+/// the background, and they hold its sockets for some milliseconds more; a process that begins to
+/// drain closes its listening sockets within a tick of its workers.
+const IN_USE_FOR: Duration = Duration::from_secs(2);
+/// The pause between tries: at first this, ...
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+/// ... doubled each time up to this: a try at a Unix path in use connects to its owner.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// All sockets, by worker.
 pub(super) struct Bound {
@@ -24,31 +36,61 @@ pub(super) struct Bound {
     paths: Vec<PathBuf>,
 }
 
-/// Binds every address of every listener for so many workers.
+/// Binds every address of every listener for so many workers. Addresses in use are retried for two
+/// seconds.
 ///
 /// # Errors
 /// The first address that is refused, with advice.
-pub(super) fn bind(config: &Config, workers: usize) -> Result<Bound, Error> {
+pub(super) async fn bind(config: &Config, workers: usize) -> Result<Bound, Error> {
     let mut bound = Bound {
         workers: (0..workers).map(|_| Vec::new()).collect(),
         datagrams: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
         paths: Vec::new(),
     };
+    let until = Instant::now() + IN_USE_FOR;
     for (index, listener) in config.listeners.iter().enumerate() {
         let gate = listener.max_connections.map(|limit| Arc::new(Gate::new(limit)));
         for address in &listener.addresses {
-            bound.add(index, listener, address, gate.as_ref()).map_err(|error| {
-                let what = format!("cannot listen on {address} (listener {})", listener.name);
-                Error::start(what, &error, advice(address, &error))
-            })?;
+            bound.add_until(index, listener, address, gate.as_ref(), until).await.map_err(
+                |error| {
+                    let what = format!("cannot listen on {address} (listener {})", listener.name);
+                    Error::start(what, &error, advice(address, &error))
+                },
+            )?;
         }
     }
     Ok(bound)
 }
 
 impl Bound {
-    fn add(
+    /// Adds an address; retries while it is in use.
+    async fn add_until(
+        &mut self,
+        index: usize,
+        listener: &Listener,
+        address: &Address,
+        gate: Option<&Arc<Gate>>,
+        until: Instant,
+    ) -> io::Result<()> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let result = self.add(index, listener, address, gate).await;
+            let in_use =
+                result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+            if !in_use || Instant::now() >= until {
+                return result;
+            }
+            if pause == FIRST_PAUSE {
+                tracing::info!(listener = %listener.name, %address, "address in use: retrying");
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Adds an address; nothing of it where that fails.
+    async fn add(
         &mut self,
         listener: usize,
         config: &Listener,
@@ -61,7 +103,7 @@ impl Bound {
         let sockets = match address {
             Address::Ip(ip) => bind_ip(*ip, config, self.workers.len())?,
             Address::Unix(path) => {
-                let first = bind_path(path, config)?;
+                let first = bind_path(path, config).await?;
                 self.paths.push(path.clone());
                 let mut sockets = Vec::new();
                 for _ in 1..self.workers.len() {
@@ -87,9 +129,13 @@ impl Bound {
         // As with TCP: a socket without SO_REUSEPORT finds out whether anybody is there.
         drop(sys::bind_udp(ip, false)?);
         let mut shown = ip;
-        for worker in &mut self.datagrams {
+        let mut sockets = Vec::with_capacity(self.datagrams.len());
+        for _ in &self.datagrams {
             let socket = sys::bind_udp(shown, true)?;
             shown = socket.local_addr()?;
+            sockets.push(socket);
+        }
+        for (worker, socket) in self.datagrams.iter_mut().zip(sockets) {
             worker.push((listener, socket));
         }
         self.addresses.push((listener, Address::Ip(shown)));
@@ -116,10 +162,7 @@ impl Bound {
                 Protocol::Tls(_) => "tls",
                 Protocol::Udp(_) => "udp",
             };
-            tracing::info!(
-                "listening name={} protocol={protocol} address={address}",
-                listener.name
-            );
+            tracing::info!(name = %listener.name, %protocol, %address, "listening");
         }
     }
 
@@ -151,7 +194,7 @@ fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<
     Ok(sockets)
 }
 
-fn bind_path(path: &PathBuf, config: &Listener) -> io::Result<TcpListener> {
+async fn bind_path(path: &PathBuf, config: &Listener) -> io::Result<TcpListener> {
     let address = Address::Unix(path.clone());
     match sys::listen(&address, options(config, false)) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -160,6 +203,7 @@ fn bind_path(path: &PathBuf, config: &Listener) -> io::Result<TcpListener> {
             let abandoned = fs::symlink_metadata(path)
                 .is_ok_and(|found| found.file_type().is_socket())
                 && UnixStream::connect(path)
+                    .await
                     .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
             if !abandoned {
                 return Err(error);

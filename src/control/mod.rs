@@ -46,7 +46,10 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     let places = crew::places(&config.server.workers)?;
-    let mut bound = bind::bind(&config, places.len())?;
+    let mut bound = tokio::select! {
+        bound = bind::bind(&config, places.len()) => bound?,
+        signal = signals.ending(None) => return ended_early(signal),
+    };
     let writer = Writer::start(config.access_logs.iter().map(|log| target(&log.path)).collect())
         .map_err(|error| Error::start("cannot open the access log", error, LOG_ADVICE))?;
 
@@ -61,10 +64,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
             let names = answers.missing();
             tracing::warn!(names, "no answer from DNS yet: starting without these names");
         }
-        signal = signals.ending(&writer) => {
-            tracing::info!("{signal} before the start was complete");
-            return Ok(());
-        }
+        signal = signals.ending(Some(&writer)) => return ended_early(signal),
     }
 
     // 3. Workers.
@@ -78,7 +78,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     );
 
     // 4. The end.
-    let signal = signals.ending(&writer).await;
+    let signal = signals.ending(Some(&writer)).await;
     let drain_timeout = config.server.drain_timeout;
     tracing::info!("{signal}: no new connections; what runs may go on for {drain_timeout:?}");
     crew.tell(&Command::Drain);
@@ -87,6 +87,11 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     failures.finish();
     writer.close();
     tracing::info!("ended");
+    Ok(())
+}
+
+fn ended_early(signal: &str) -> Result<(), Error> {
+    tracing::info!(%signal, "ended before the start was complete");
     Ok(())
 }
 
@@ -99,7 +104,7 @@ async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: 
         () = tokio::time::sleep(limit) => {
             tracing::warn!("drain_timeout is over: ending the connections that are left");
         }
-        signal = signals.ending(writer) => tracing::warn!("{signal} again: ending at once"),
+        signal = signals.ending(Some(writer)) => tracing::warn!("{signal} again: ending at once"),
     }
     crew.tell(&Command::Stop);
     let _ = tokio::time::timeout(LAST_WORDS, crew.ended()).await;

@@ -57,11 +57,12 @@ impl Signals {
     }
 
     /// Waits for a signal that asks for the end, and gives its name; handles the others meanwhile.
-    pub(super) async fn ending(&mut self, writer: &Writer) -> &'static str {
+    /// Without a writer there are no log files to reopen yet.
+    pub(super) async fn ending(&mut self, writer: Option<&Writer>) -> &'static str {
         loop {
             match self.next().await {
                 Signal::End(name) => return name,
-                Signal::Reopen => writer.reopen(),
+                Signal::Reopen => writer.into_iter().for_each(Writer::reopen),
             }
         }
     }

@@ -17,7 +17,7 @@ use core_affinity::CoreId;
 use crate::cluster::Report;
 use crate::config::Config;
 use crate::error::Error;
-use crate::front::{self, Context, Gate};
+use crate::front::{self, Context, Gate, Udp};
 use crate::observe::access_log::Recorder;
 use crate::relay::{BUDGET, Pool};
 use crate::sys::{Address, Outbox, Turns};
@@ -42,7 +42,7 @@ pub enum Command {
         /// All of them.
         addresses: Arc<[Address]>,
     },
-    /// Accept nothing new, end what is idle, return when the rest has ended.
+    /// Accept nothing new, end what is idle and all UDP sessions, return when the rest has ended.
     Drain,
     /// End everything and return.
     Stop,
@@ -123,9 +123,10 @@ async fn serve(setup: Setup, running: Running) {
     let load = Arc::clone(balance.load());
     let context = Rc::new(Context::new(config, recorder, index, pool, load));
     for command in setup.commands.try_iter() {
-        obey(&context, &[], command);
+        obey(&context, &mut Vec::new(), &mut Vec::new(), command);
     }
-    let acceptors = match accept::start(&context, balance, setup.inbox, setup.sockets, running) {
+    let mut acceptors = match accept::start(&context, balance, setup.inbox, setup.sockets, running)
+    {
         Ok(acceptors) => acceptors,
         Err(error) => {
             let error = Error::start("cannot use a listening socket", error, "");
@@ -133,7 +134,7 @@ async fn serve(setup: Setup, running: Running) {
             return;
         }
     };
-    let udp = match front::start_udp(&context, setup.datagrams, setup.workers) {
+    let mut udp = match front::start_udp(&context, setup.datagrams, setup.workers) {
         Ok(udp) => udp,
         Err(error) => {
             let error = Error::start("cannot use a UDP socket", error, "");
@@ -158,7 +159,7 @@ async fn serve(setup: Setup, running: Running) {
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
             }
-            obey(&context, &acceptors, command);
+            obey(&context, &mut acceptors, &mut udp, command);
         }
         if context.draining.get() && draining.is_none() {
             draining = Some(Instant::now());
@@ -175,20 +176,28 @@ async fn serve(setup: Setup, running: Running) {
             break;
         }
     }
-    udp.iter().for_each(|udp| udp.end_all());
     context.flush_records();
     context.report_failures(&failures);
     drop(context.recorder.take());
 }
 
-fn obey(context: &Rc<Context>, acceptors: &[Rc<Acceptor>], command: Command) {
+fn obey(
+    context: &Rc<Context>,
+    acceptors: &mut Vec<Rc<Acceptor>>,
+    udp: &mut Vec<Rc<Udp>>,
+    command: Command,
+) {
     match command {
         Command::Endpoints { cluster, addresses } => {
             context.clusters[cluster].set_endpoints(&addresses);
         }
         Command::Drain | Command::Stop => {
             if !context.draining.replace(true) {
-                acceptors.iter().for_each(|acceptor| acceptor.stop());
+                // The last task of each closes its sockets. So another process can bind the
+                // addresses while this one drains, and the ring, which the kernel tears down after
+                // the end of the process, holds none of them.
+                acceptors.drain(..).for_each(|acceptor| acceptor.stop());
+                udp.drain(..).for_each(|udp| udp.end_all());
             }
         }
     }

@@ -30,6 +30,7 @@ mod names;
 mod ports;
 mod readme;
 mod relay;
+mod restart;
 mod self_connect;
 mod stops;
 mod support;

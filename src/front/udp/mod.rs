@@ -33,6 +33,8 @@ pub struct Udp {
     idle: u32,
     sockets: Vec<UdpSocket>,
     table: RefCell<Table<Key, Session>>,
+    /// Set when the worker drains: the tasks of the sockets then return.
+    ended: Cell<bool>,
     /// One has made room already for those who came together: its descriptor is free a turn later.
     made_room: Cell<bool>,
     room: Rc<Room>,
@@ -114,6 +116,7 @@ impl Udp {
             idle: ticks(udp.idle_timeout),
             table: RefCell::new(Table::new(udp.max_sessions.div_ceil(workers))),
             sockets,
+            ended: Cell::new(false),
             made_room: Cell::new(false),
             room: Rc::clone(room),
         });
@@ -134,8 +137,11 @@ impl Udp {
         }
     }
 
-    /// Ends all sessions: the worker is ending.
+    /// Ends all sessions and closes the sockets: the worker drains. Nothing says when a session is
+    /// over, and as long as a socket were bound, another process could not take over its clients.
     pub fn end_all(&self) {
+        self.ended.set(true);
+        self.sockets.iter().for_each(UdpSocket::end);
         loop {
             let oldest = self.table.borrow_mut().take_oldest();
             let Some(session) = oldest else { return };
@@ -148,6 +154,9 @@ impl Udp {
         let turns = self.context.pool.turns();
         loop {
             self.sockets[index].readable().await;
+            if self.ended.get() {
+                return;
+            }
             // An error is about a datagram that was sent (ICMP), and is over with that.
             let received = self.sockets[index].receive(&mut self.room.batch.borrow_mut());
             if received.is_ok() {
