@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config};
 use crate::control;
 use crate::error::Error;
+use crate::observe::diagnostics::Diagnostics;
 
 /// An io_uring, thread-per-core edge proxy that puts Shadowsocks behind a real website.
 #[derive(Debug, Parser)]
@@ -52,32 +53,46 @@ struct Run {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
-        Command::Run(run) => serve(run.config.as_deref()),
+        Command::Run(run) => match start(run.config.as_deref()) {
+            Ok((config, diagnostics)) => return serve(config, &diagnostics),
+            Err(error) => Err(error),
+        },
         Command::Check { files } => check(&files),
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // A full disk or a closed pipe must not turn an error into a crash.
-            let _ = writeln!(std::io::stderr(), "{error}");
-            error.exit_code()
-        }
-    }
+    end(result, std::io::stderr())
 }
 
-fn serve(file: Option<&Path>) -> Result<(), Error> {
+/// Writes the error, if there is one, and gives the exit code.
+fn end(result: Result<(), Error>, mut stderr: impl Write) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    let text = control::for_stderr(&format!("{error}\n"));
+    // A full disk or a closed pipe must not turn an error into a crash.
+    let _ = stderr.write_all(text.as_bytes());
+    error.exit_code()
+}
+
+fn start(file: Option<&Path>) -> Result<(Config, Diagnostics), Error> {
     let config = match file {
         Some(file) => load(file)?,
         None => config::parse("the built-in example", config::DEFAULT, Path::new("."))
             .map_err(|errors| Error::Configuration(errors.to_string()))?,
     };
-    control::init_logging(&config.log)?;
+    let diagnostics = control::start_diagnostics(&config.log)?;
     if file.is_none() {
         tracing::info!(
             "no --config: serving the built-in example (--print-default-config shows it)"
         );
     }
-    control::run(config)
+    Ok((config, diagnostics))
+}
+
+fn serve(config: Config, diagnostics: &Diagnostics) -> ExitCode {
+    let result = control::run(config);
+    // From here on signals do not end the process by themselves. An error therefore goes into the
+    // queue: a direct write to a stderr that takes nothing more would last for ever.
+    let code = end(result, &**diagnostics.queue());
+    diagnostics.flush();
+    code
 }
 
 fn check(files: &[PathBuf]) -> Result<(), Error> {

@@ -152,6 +152,20 @@ fn protocols_know_no_sockets() {
 }
 
 #[test]
+fn diagnostics_have_fields_and_no_values_in_their_messages() {
+    for source in sources(&["src"]) {
+        for level in ["trace", "debug", "info", "warn", "error"] {
+            for call in source.text.split(&format!("tracing::{level}!(")).skip(1) {
+                let call = call.split(");").next().unwrap_or_default();
+                // Every second part stands in quotes.
+                let formats = call.split('"').skip(1).step_by(2).any(|text| text.contains('{'));
+                assert!(!formats, "{}: {call}", source.path.display());
+            }
+        }
+    }
+}
+
+#[test]
 fn every_module_says_what_it_is() {
     for source in sources(&["src", "tests", "bench/src"]) {
         assert!(source.text.starts_with("//!"), "{} has no //! comment", source.path.display());

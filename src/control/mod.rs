@@ -7,12 +7,14 @@ mod crew;
 mod dns;
 mod endpoints;
 mod logging;
+mod paint;
 mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use logging::init as init_logging;
+pub use logging::init as start_diagnostics;
+pub use paint::for_stderr;
 
 use crate::config::{Config, LogPath};
 use crate::error::Error;
@@ -71,16 +73,20 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     let running = crew.start(seats, &config, &mut bound, &writer, &failures, file_limit).await?;
     bound.announce(&config);
     tracing::info!(
-        "ready workers={} driver={} ring_size={} file_limit={file_limit}",
-        crew.len(),
-        running.driver_name(),
-        running.ring_size
+        workers = crew.len(),
+        driver = %running.driver_name(),
+        ring_size = running.ring_size,
+        file_limit,
+        "ready"
     );
 
     // 4. The end.
     let signal = signals.ending(Some(&writer)).await;
     let drain_timeout = config.server.drain_timeout;
-    tracing::info!("{signal}: no new connections; what runs may go on for {drain_timeout:?}");
+    tracing::info!(
+        %signal, ?drain_timeout,
+        "no new connections; what runs may go on until drain_timeout"
+    );
     crew.tell(&Command::Drain);
     bound.remove_paths();
     drain(drain_timeout, &mut crew, &mut signals, &writer).await;
@@ -104,7 +110,9 @@ async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: 
         () = tokio::time::sleep(limit) => {
             tracing::warn!("drain_timeout is over: ending the connections that are left");
         }
-        signal = signals.ending(Some(writer)) => tracing::warn!("{signal} again: ending at once"),
+        signal = signals.ending(Some(writer)) => {
+            tracing::warn!(%signal, "a second signal: ending at once");
+        }
     }
     crew.tell(&Command::Stop);
     let _ = tokio::time::timeout(LAST_WORDS, crew.ended()).await;

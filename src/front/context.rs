@@ -13,6 +13,7 @@ use httpdate::HttpDate;
 use crate::cluster::{Cluster, ConnectFailure, Lease, Report, Tried};
 use crate::config::{ClusterId, Config, Listener, RelayTimeouts};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
+use crate::observe::diagnostics::Throttle;
 use crate::relay::{self, Flow, Pool};
 use crate::sys::{Address, Keepalive, Stream};
 use crate::timers::{Fired, Timers, Watch};
@@ -36,6 +37,8 @@ pub struct Context {
     pub load: Arc<Load>,
     /// No new work: connections are to end.
     pub draining: Cell<bool>,
+    /// Of messages about accepted connections that cannot be used.
+    pub unusable: Throttle,
     date: Cell<[u8; 29]>,
 }
 
@@ -59,6 +62,7 @@ impl Context {
             answers: RefCell::new(Vec::new()),
             load,
             draining: Cell::new(false),
+            unusable: Throttle::default(),
             date: Cell::new([b' '; 29]),
         };
         context.update_date();

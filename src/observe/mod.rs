@@ -1,5 +1,8 @@
-//! What the data plane tells about itself: one record per connection, request and tunnel. Workers
-//! format records into their own batches; a thread of the control plane writes the batches. Knows
-//! nothing of the configuration's shape and nothing of sockets.
+//! What ringgate tells about itself: one access record per connection, request and tunnel, and
+//! diagnostics. Workers format both; threads of their own write them, so that a log that takes
+//! nothing more stops neither a worker nor the control plane. Knows nothing of the configuration's
+//! shape and nothing of sockets.
 
 pub mod access_log;
+pub mod diagnostics;
+mod outlet;

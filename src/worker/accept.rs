@@ -1,12 +1,11 @@
 //! Accepting: several accepts in flight for each socket, every connection a task of its own, on
 //! this worker or on one that has clearly fewer.
 
-use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use monoio::net::TcpListener;
 
@@ -14,6 +13,7 @@ use super::balance::{Balance, Handed, Inbox};
 use super::{Running, Socket};
 use crate::config::Driver;
 use crate::front::{self, Accepted, Context, Gate, Place};
+use crate::observe::diagnostics::Throttle;
 use crate::sys::{self, Address, Errno, Stream};
 
 /// Accepts in flight on one socket of the ring: so many connections arrive with one system call.
@@ -27,8 +27,6 @@ const BATCH: u32 = 64;
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// The pause after a wake-up that brought nobody.
 const AFTER_NOTHING: Duration = Duration::from_millis(1);
-/// Failures are reported this often.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 /// A listening socket and the tasks that accept from it.
 pub(super) struct Acceptor {
@@ -36,7 +34,7 @@ pub(super) struct Acceptor {
     balance: Rc<Balance>,
     socket: Socket,
     runtime: TcpListener,
-    reported: Cell<Option<Instant>>,
+    failures: Throttle,
 }
 
 /// Begins to accept, and to serve what other workers hand over.
@@ -76,7 +74,12 @@ fn serve(
                 front::spawn(conn);
             }
         }
-        Err(error) => tracing::warn!("an accepted connection could not be used: {error}"),
+        Err(error) => {
+            if let Some(more) = context.unusable.pass() {
+                let listener = &context.config.listeners[listener].name;
+                tracing::warn!(%listener, %error, more, "an accepted connection cannot be used");
+            }
+        }
     }
 }
 
@@ -93,8 +96,8 @@ impl Acceptor {
         socket.socket.set_nonblocking(!in_ring)?;
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
         let (context, balance) = (Rc::clone(context), Rc::clone(balance));
-        let reported = Cell::new(None);
-        let acceptor = Rc::new(Acceptor { context, balance, socket, runtime, reported });
+        let failures = Throttle::default();
+        let acceptor = Rc::new(Acceptor { context, balance, socket, runtime, failures });
         for _ in 0..if in_ring { IN_FLIGHT } else { 1 } {
             let acceptor = Rc::clone(&acceptor);
             monoio::spawn(async move {
@@ -204,12 +207,12 @@ impl Acceptor {
         if error.raw_os_error() == Some(libc::ECONNABORTED) {
             return;
         }
-        if self.reported.get().is_none_or(|last| last.elapsed() >= REPORT_EVERY) {
-            self.reported.set(Some(Instant::now()));
-            let name = &self.context.config.listeners[self.socket.listener].name;
+        if let Some(more) = self.failures.pass() {
+            let listener = &self.context.config.listeners[self.socket.listener].name;
             tracing::warn!(
-                "listener {name} cannot accept ({error}); connections wait. Out of descriptors? \
-                 Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+                %listener, %error, more,
+                "cannot accept; connections wait. Out of descriptors? Raise the limit of open \
+                 files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
             );
         }
         monoio::time::sleep(BACK_OFF).await;

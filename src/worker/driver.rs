@@ -59,9 +59,7 @@ pub(super) fn run<F: Future<Output = ()>>(
                 return Ok(());
             }
             Err(error) if driver == Driver::IoUring => return Err(refused(&error)),
-            Err(error) => {
-                tracing::warn!("no io_uring ({error}): using epoll, which costs more CPU")
-            }
+            Err(error) => tracing::warn!(%error, "no io_uring: using epoll, which costs more CPU"),
         }
     }
     let mut runtime = RuntimeBuilder::<LegacyDriver>::new()

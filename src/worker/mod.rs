@@ -96,7 +96,7 @@ pub fn run(setup: Setup) {
     if let Some(cpu) = setup.cpu
         && !core_affinity::set_for_current(cpu)
     {
-        tracing::warn!("worker {} could not be pinned to CPU {}", setup.index, cpu.id);
+        tracing::warn!(worker = setup.index, cpu = cpu.id, "a worker cannot be pinned to its CPU");
     }
     let driver = setup.config.server.driver;
     let started = setup.started.clone();

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
 use crate::support::{
     HttpClient, Ringgate, SHORT, Setup, UPGRADE, Upstream, free_port, l4, require,
@@ -116,6 +116,24 @@ fn signals_without_a_meaning_are_answered_and_change_nothing() {
         gate.signal(Signal::TERM);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
     }
+}
+
+#[test]
+fn a_log_that_has_reached_its_limit_costs_records_only() {
+    let gate = Ringgate::start(&stream_site(free_port().address(), ""));
+    let limit = Rlimit { current: Some(100), maximum: getrlimit(Resource::Fsize).maximum };
+    prlimit(Some(gate.pid()), Resource::Fsize, limit).unwrap();
+    let mut client = HttpClient::connect(gate.address("web"));
+    let mut ask = || {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.response().status, 301);
+    };
+    // A record that is written in part is not lost yet.
+    ask();
+    ask();
+    let line = gate.line_with("records lost in writing");
+    assert!(line.contains("File too large"), "{line}");
+    ask();
 }
 
 #[test]

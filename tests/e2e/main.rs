@@ -13,6 +13,7 @@ mod closing;
 mod cluster;
 mod costs;
 mod cuts;
+mod diagnostics;
 mod disguises;
 mod dns;
 mod dot_segments;

@@ -8,7 +8,6 @@
 
 mod field;
 mod format;
-mod outlet;
 mod record;
 mod recorder;
 #[cfg(test)]
@@ -16,8 +15,8 @@ mod tests;
 mod value;
 mod writer;
 
+pub use super::outlet::Target;
 pub use format::{Format, TemplateError};
-pub use outlet::Target;
 pub use record::{End, Record, Relay};
 pub use recorder::Recorder;
 pub use value::Clock;

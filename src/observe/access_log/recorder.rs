@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
+use super::super::outlet::{Batch, Counts, Message};
 use super::format::Format;
-use super::outlet::{Batch, Counts, Message};
 use super::record::Record;
 use super::value::Clock;
 

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_chan
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::outlet::{Counts, Message, Outlet, Target};
+use super::super::outlet::{Counts, Message, Outlet, Target};
 use super::recorder::{Lane, Recorder};
 
 /// Batches a file's queue holds, from all workers: 8 MiB of the usual size, 32 MiB at worst.
@@ -68,8 +68,7 @@ impl Writer {
             files.push(OpenFile { queue, counts, thread });
         }
         let (reporting, ended) = sync_channel(0);
-        let say = |news: &str| tracing::warn!("access log: {news}");
-        let reporter = Thread::spawn("access-log-news", move || report(watched, ended, say))?;
+        let reporter = Thread::spawn("access-log-news", move || report(watched, ended, News::say))?;
         Ok(Writer { files_by_sink: files_by_sink.into(), files, reporter, reporting })
     }
 
@@ -156,27 +155,40 @@ impl Watched {
     }
 
     /// What was lost since the last time.
-    fn news(&mut self) -> Vec<String> {
-        let name = &self.name;
-        let mut news = Vec::new();
+    fn news(&mut self) -> Vec<News> {
         let dropped = since(&self.counts.dropped, &mut self.dropped);
-        if dropped > 0 {
-            news.push(format!("{dropped} records dropped, the writer cannot keep up with {name}"));
-        }
         let lost = since(&self.counts.lost, &mut self.lost);
-        if lost > 0 {
-            let cause = io::Error::from_raw_os_error(self.counts.errno.load(Ordering::Relaxed));
-            news.push(format!("{lost} records lost, cannot write to {name}: {cause}"));
-        }
-        news
+        let errno = self.counts.errno.load(Ordering::Relaxed);
+        let news = |records, what, error| News { records, log: self.name.clone(), what, error };
+        let dropped = news(dropped, "access log: records dropped, the writer cannot keep up", None);
+        let error = Some(io::Error::from_raw_os_error(errno));
+        let lost = news(lost, "access log: records lost in writing", error);
+        [dropped, lost].into_iter().filter(|news| news.records > 0).collect()
     }
 
     /// What will be lost because the process ends.
-    fn last_news(&self) -> Option<String> {
-        let waiting = self.counts.waiting.load(Ordering::Relaxed);
-        let name = &self.name;
-        (waiting > 0)
-            .then(|| format!("{waiting} records lost, {name} took nothing more at the end"))
+    fn last_news(&self) -> Option<News> {
+        let records = self.counts.waiting.load(Ordering::Relaxed);
+        let what = "access log: records lost, it took nothing more at the end";
+        let news = News { records, log: self.name.clone(), what, error: None };
+        (records > 0).then_some(news)
+    }
+}
+
+/// Records that were lost.
+struct News {
+    records: u64,
+    /// The name of the log.
+    log: String,
+    what: &'static str,
+    error: Option<io::Error>,
+}
+
+impl News {
+    fn say(&self) {
+        let News { records, log, what, error } = self;
+        let error = error.as_ref().map(tracing::field::display);
+        tracing::warn!(message = what, records, %log, error);
     }
 }
 
@@ -186,11 +198,11 @@ fn since(count: &AtomicU64, told: &mut u64) -> u64 {
 }
 
 /// Says once a second what was lost, and at the end what remains to be said.
-fn report(mut watched: Vec<Watched>, ended: Receiver<Infallible>, say: impl Fn(&str)) {
+fn report(mut watched: Vec<Watched>, ended: Receiver<Infallible>, say: impl Fn(&News)) {
     loop {
         let last = ended.recv_timeout(REPORT_INTERVAL) == Err(RecvTimeoutError::Disconnected);
         for file in &mut watched {
-            file.news().iter().for_each(|news| say(news));
+            file.news().iter().for_each(&say);
         }
         if last {
             break;
@@ -215,21 +227,20 @@ mod tests {
         let (mut watched, counts) = watched();
         assert!(watched.news().is_empty());
         counts.dropped.store(7, Ordering::Relaxed);
-        let expected = "7 records dropped, the writer cannot keep up with /var/log/access.log";
-        assert_eq!(watched.news(), [expected]);
+        let [news] = &watched.news()[..] else { panic!("one kind of loss") };
+        assert_eq!((news.records, &*news.log), (7, "/var/log/access.log"));
+        assert!(news.what.contains("dropped") && news.error.is_none());
         assert!(watched.news().is_empty());
 
         counts.dropped.store(9, Ordering::Relaxed);
         counts.lost.store(3, Ordering::Relaxed);
         counts.errno.store(rustix::io::Errno::NOSPC.raw_os_error(), Ordering::Relaxed);
-        let news = watched.news();
-        assert!(news[0].starts_with("2 records dropped"), "{news:?}");
-        assert!(
-            news[1].starts_with("3 records lost, cannot write to /var/log/access.log: No space")
-        );
-        assert_eq!(watched.last_news(), None);
+        let [dropped, lost] = &watched.news()[..] else { panic!("two kinds of loss") };
+        assert_eq!((dropped.records, lost.records), (2, 3));
+        assert!(lost.error.as_ref().unwrap().to_string().starts_with("No space"));
+        assert!(watched.last_news().is_none());
         counts.waiting.store(4, Ordering::Relaxed);
-        assert!(watched.last_news().unwrap().starts_with("4 records lost"));
+        assert_eq!(watched.last_news().unwrap().records, 4);
     }
 
     #[test]
@@ -239,16 +250,18 @@ mod tests {
         let (said, hear) = channel();
         let (reporting, ended) = sync_channel(0);
         let reporter = thread::spawn(move || {
-            report(vec![watched], ended, |news| said.send(news.to_owned()).unwrap());
+            report(vec![watched], ended, |news| said.send((news.records, news.what)).unwrap());
         });
-        let deadline = Duration::from_secs(20);
-        assert!(hear.recv_timeout(deadline).unwrap().starts_with("7 records dropped, "));
+        let hear_next = || {
+            let (records, what) = hear.recv_timeout(Duration::from_secs(20)).unwrap();
+            (records, what.contains("dropped"))
+        };
+        assert_eq!(hear_next(), (7, true));
 
         counts.dropped.store(8, Ordering::Relaxed);
         counts.waiting.store(3, Ordering::Relaxed);
         drop(reporting);
-        assert!(hear.recv_timeout(deadline).unwrap().starts_with("1 records dropped, "));
-        assert!(hear.recv_timeout(deadline).unwrap().starts_with("3 records lost, "));
+        assert_eq!([hear_next(), hear_next()], [(1, true), (3, false)]);
         reporter.join().unwrap();
         assert!(hear.recv().is_err());
     }

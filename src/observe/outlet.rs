@@ -1,6 +1,6 @@
-//! One open file of the access log and the thread that writes to it.
+//! One open file of a log, and the thread of an access log that writes to it.
 //!
-//! A write may block for as long as the other end of a pipe likes; only this thread waits for it. A
+//! A write may block for as long as the other end of a pipe likes; only its own thread waits. A
 //! write may fail half-way through a line; the rest of that line is kept and goes first the next
 //! time, so that a disk with room again does not leave two records run together. Everything lost is
 //! counted in [`Counts`], which others read without asking this thread.
@@ -25,7 +25,8 @@ pub enum Target {
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file, appended to; [`Writer::reopen`](super::Writer::reopen) opens it again by its path.
+    /// A file, appended to; [`Writer::reopen`](super::access_log::Writer::reopen) opens it again by
+    /// its path.
     File(PathBuf),
 }
 
@@ -144,8 +145,9 @@ impl Outlet {
         self.finish_torn_line_or_lose_it();
     }
 
-    /// Writes whole lines, in one write(2) where the file takes them.
-    fn write(&mut self, lines: &[u8]) {
+    /// Writes whole lines, in one write(2) where the file takes them; what it does not take is
+    /// counted as lost.
+    pub(super) fn write(&mut self, lines: &[u8]) {
         if let Err(cause) = self.finish_torn_line() {
             return self.lose(lines, &cause);
         }
@@ -188,7 +190,7 @@ impl Outlet {
                 self.finish_torn_line_or_lose_it();
                 self.file = file;
             }
-            Err(cause) => tracing::warn!("{cause}; the file that was open stays in use"),
+            Err(error) => tracing::warn!(%error, "the file that was open stays in use"),
         }
     }
 }
