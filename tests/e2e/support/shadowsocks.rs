@@ -87,8 +87,8 @@ fn obfs_server_in(mode: &str, upstream: SocketAddr, more: &[&str]) -> Server {
     Server { port, _process: process }
 }
 
-/// Bytes a second of what is under way: it lasts longer than what a test does meanwhile, and what is
-/// in the buffers on the way is read soon.
+/// Bytes a second of what is under way: it lasts longer than what a test does meanwhile, and what
+/// is in the buffers on the way is read soon.
 const RATE: &str = "8M";
 
 /// A download or an upload under way; it ends with its guard.
