@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use self::load::{DEFAULT, load, parse};
 pub use self::report::Errors;
 use crate::observe::access_log::Format;
-use crate::sys::Address;
+use crate::sys::{Address, Needs};
 
 /// Everything one run of ringgate needs to know.
 #[derive(Debug)]
@@ -37,6 +37,28 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The clusters, in the order of their names; routes refer to them by position.
     pub clusters: Vec<Cluster>,
+}
+
+impl Config {
+    /// What so many workers need descriptors for.
+    pub fn needs(&self, workers: usize) -> Needs {
+        let mut needs =
+            Needs { workers, stream_sockets: 0, udp_sockets: 0, max_sessions: 0, names: 0 };
+        for listener in &self.listeners {
+            if let Protocol::Udp(udp) = &listener.protocol {
+                needs.udp_sockets += listener.addresses.len();
+                needs.max_sessions = needs.max_sessions.saturating_add(udp.max_sessions);
+            } else {
+                needs.stream_sockets += listener.addresses.len();
+            }
+        }
+        for cluster in &self.clusters {
+            if let Discovery::StrictDns { names, .. } = &cluster.discovery {
+                needs.names += names.len();
+            }
+        }
+        needs
+    }
 }
 
 /// A position in [`Config::clusters`].

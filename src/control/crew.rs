@@ -9,14 +9,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::bind::Bound;
 use super::endpoints::Failures;
+use super::rings;
+use super::watch::Watch;
 use crate::config::{Config, Workers};
 use crate::error::Error;
+use crate::front::Shortage;
 use crate::observe::access_log::Writer;
-use crate::worker::{self, Balance, Command, Running, Setup};
-
-/// Pipes that one worker may have open at most. Clients that do not read may fill them all, with 1
-/// MiB each.
-const MAX_PIPES: u64 = 512;
+use crate::sys::Shares;
+use crate::worker::{self, Balance, Command, Pulse, Running, Setup};
 
 /// All workers.
 pub(super) struct Crew {
@@ -24,6 +24,8 @@ pub(super) struct Crew {
     /// Closed when the last worker has ended.
     ended: UnboundedReceiver<()>,
     alive: Option<UnboundedSender<()>>,
+    pulses: Vec<Arc<Pulse>>,
+    shortage: Arc<Shortage>,
 }
 
 /// A worker that is not started yet.
@@ -69,7 +71,14 @@ impl Crew {
             senders.push(sender);
             seats.push(Seat { cpu, commands });
         }
-        (Crew { commands: senders, ended, alive: Some(alive) }, seats)
+        let crew = Crew {
+            pulses: senders.iter().map(|_| Arc::default()).collect(),
+            commands: senders,
+            ended,
+            alive: Some(alive),
+            shortage: Arc::default(),
+        };
+        (crew, seats)
     }
 
     /// How many there are.
@@ -93,14 +102,16 @@ impl Crew {
         bound: &mut Bound,
         writer: &Writer,
         failures: &Failures,
-        file_limit: u64,
+        shares: Shares,
     ) -> Result<Running, Error> {
-        // Half of the descriptors for pipes at most, two for each.
-        let max_pipes = (file_limit / 4 / self.len() as u64).min(MAX_PIPES) as usize;
         let (started, reports) = channel();
-        let balances = Balance::for_workers(self.len())
+        let (built, results) = channel();
+        let mut plans = Vec::new();
+        let balances = Balance::for_workers(self.len(), shares.connections)
             .map_err(|error| Error::start("cannot connect the workers", error, ""))?;
         for ((index, seat), (balance, inbox)) in seats.into_iter().enumerate().zip(balances) {
+            let (plan, own_plans) = channel();
+            plans.push(plan);
             let setup = Setup {
                 index,
                 cpu: seat.cpu,
@@ -110,10 +121,14 @@ impl Crew {
                 workers: self.len(),
                 recorder: writer.recorder(),
                 failures: failures.reports(),
-                max_pipes,
+                shares,
                 balance,
                 inbox,
+                shortage: Arc::clone(&self.shortage),
                 commands: seat.commands,
+                plans: own_plans,
+                built: built.clone(),
+                pulse: Arc::clone(&self.pulses[index]),
                 started: started.clone(),
             };
             let alive = self.alive.clone();
@@ -126,15 +141,28 @@ impl Crew {
                 .map_err(|error| Error::start("cannot start a thread", error, ""))?;
         }
         self.alive = None;
-        // Each reports once: how it runs, or why it does not.
-        let count = self.len();
-        let reports =
-            tokio::task::spawn_blocking(move || reports.iter().take(count).collect::<Vec<_>>());
-        let mut running = None;
-        for report in reports.await.unwrap_or_default() {
-            running = Some(report?);
-        }
-        running.ok_or_else(|| Error::start("cannot start the workers", "they ended early", ""))
+        drop((built, started));
+        let driver = config.server.driver;
+        let reports = tokio::task::spawn_blocking(move || {
+            rings::agree(driver, &plans, &results)?;
+            let count = plans.len();
+            drop(plans);
+            // Each reports once: how it runs, or why it does not.
+            reports.iter().take(count).collect::<Result<Vec<_>, _>>()
+        });
+        let ended_early = || Error::start("cannot start the workers", "they ended early", "");
+        let running = reports.await.map_err(|_| ended_early())??;
+        running.first().copied().ok_or_else(ended_early)
+    }
+
+    /// For looking after them while they run.
+    pub(super) fn watch(&self, running: Running) -> Watch {
+        Watch::new(self.pulses.clone(), running)
+    }
+
+    /// What they could not serve.
+    pub(super) fn shortage(&self) -> Arc<Shortage> {
+        Arc::clone(&self.shortage)
     }
 
     /// Tells every worker.

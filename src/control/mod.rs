@@ -8,7 +8,9 @@ mod dns;
 mod endpoints;
 mod logging;
 mod paint;
+mod rings;
 mod signals;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +20,9 @@ pub use paint::for_stderr;
 
 use crate::config::{Config, LogPath};
 use crate::error::Error;
+use crate::front::{Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
-use crate::sys;
+use crate::sys::{self, Shares};
 use crate::worker::Command;
 use crew::Crew;
 use endpoints::Failures;
@@ -70,7 +73,8 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     }
 
     // 3. Workers.
-    let running = crew.start(seats, &config, &mut bound, &writer, &failures, file_limit).await?;
+    let shares = Shares::of(file_limit, &config.needs(crew.len()));
+    let running = crew.start(seats, &config, &mut bound, &writer, &failures, shares).await?;
     bound.announce(&config);
     tracing::info!(
         workers = crew.len(),
@@ -81,7 +85,13 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     );
 
     // 4. The end.
-    let signal = signals.ending(Some(&writer)).await;
+    let (mut watch, shortage) = (crew.watch(running), crew.shortage());
+    let report = || report_shortage(&config, &shortage);
+    let failed = watch.until_one_fails(report);
+    let signal = tokio::select! {
+        signal = signals.ending(Some(&writer)) => signal,
+        error = failed => return Err(error),
+    };
     let drain_timeout = config.server.drain_timeout;
     tracing::info!(
         %signal, ?drain_timeout,
@@ -89,7 +99,10 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     );
     crew.tell(&Command::Drain);
     bound.remove_paths();
-    drain(drain_timeout, &mut crew, &mut signals, &writer).await;
+    tokio::select! {
+        () = drain(drain_timeout, &mut crew, &mut signals, &writer) => {}
+        error = watch.until_one_fails(report) => return Err(error),
+    }
     failures.finish();
     writer.close();
     tracing::info!("ended");
@@ -99,6 +112,25 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
 fn ended_early(signal: &str) -> Result<(), Error> {
     tracing::info!(%signal, "ended before the start was complete");
     Ok(())
+}
+
+/// Reports what the workers could not serve for want of descriptors.
+fn report_shortage(config: &Config, shortage: &Shortage) {
+    let Some(Report { waiting, reset, answered, refused }) = shortage.report() else { return };
+    let listener = refused.and_then(|(index, _)| config.listeners.get(index));
+    let listener = listener.map(|listener| &*listener.name);
+    let error = refused.map(|(_, errno)| tracing::field::display(errno));
+    tracing::warn!(
+        waiting,
+        reset,
+        answered,
+        listener,
+        error,
+        file_limit = sys::file_limit(),
+        "no descriptors are left: connections wait in the backlog (waiting), are reset because \
+         there is no socket to their upstream (reset), or get a 502 for the same reason \
+         (answered). Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+    );
 }
 
 const LOG_ADVICE: &str = "the directory must exist and this user must be allowed to write there";

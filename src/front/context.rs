@@ -10,6 +10,7 @@ use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
+use super::shortage::{Line, Shortage};
 use crate::cluster::{Cluster, ConnectFailure, Lease, Report, Tried};
 use crate::config::{ClusterId, Config, Listener, RelayTimeouts};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
@@ -39,6 +40,10 @@ pub struct Context {
     pub draining: Cell<bool>,
     /// Of messages about accepted connections that cannot be used.
     pub unusable: Throttle,
+    /// What could not be served.
+    pub shortage: Arc<Shortage>,
+    /// Accepts that wait until a connection ends.
+    pub line: Line,
     date: Cell<[u8; 29]>,
 }
 
@@ -50,6 +55,7 @@ impl Context {
         index: usize,
         pool: Rc<Pool>,
         load: Arc<Load>,
+        shortage: Arc<Shortage>,
     ) -> Context {
         let timers = Timers::new(pool.turns());
         let clusters = config.clusters.iter().map(|cluster| Cluster::new(cluster, index)).collect();
@@ -63,6 +69,8 @@ impl Context {
             load,
             draining: Cell::new(false),
             unusable: Throttle::default(),
+            shortage,
+            line: Line::default(),
             date: Cell::new([b' '; 29]),
         };
         context.update_date();
@@ -166,27 +174,48 @@ impl Gate {
 
 /// Counts a worker's connections, for all workers to see. On a cache line of its own: it changes
 /// with every connection.
-#[derive(Default)]
 #[repr(align(128))]
 pub struct Load {
     open: AtomicUsize,
+    /// Connections there may be at one time: the worker's share of the descriptors.
+    max: usize,
 }
 
 impl Load {
     /// Added when the worker has ended: more than there can be connections.
     const CLOSED: usize = usize::MAX / 2;
 
+    /// No connections, and as many as `max` at one time.
+    pub fn new(max: usize) -> Load {
+        Load { open: AtomicUsize::new(0), max }
+    }
+
     /// How many there are.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Counts one more, until the place is dropped. None: the worker has ended.
+    /// There are as many as there may be, or the worker has ended.
+    pub fn is_full(&self) -> bool {
+        self.open() >= self.max
+    }
+
+    /// Counts one more, until the place is dropped. None: there are as many as there may be, or the
+    /// worker has ended.
     pub fn take_place(self: &Arc<Load>) -> Option<Place> {
+        self.take(self.max)
+    }
+
+    /// As [`Load::take_place`], but more than there may be. None: the worker has ended.
+    pub fn force_place(self: &Arc<Load>) -> Option<Place> {
+        self.take(Self::CLOSED)
+    }
+
+    fn take(self: &Arc<Load>, max: usize) -> Option<Place> {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         // Dropped again where it is of no use.
         let place = Place { load: Arc::clone(self) };
-        (before < Self::CLOSED).then_some(place)
+        (before < max.min(Self::CLOSED)).then_some(place)
     }
 
     /// Ends the worker, unless it has connections; true: nobody can take a place any more.
@@ -288,6 +317,15 @@ impl Accepted {
         self.context.clusters[cluster.0].connect(&self.context.timers, nodelay).await
     }
 
+    /// Makes the close a reset, because there is no upstream: the client must not take that for an
+    /// empty answer.
+    pub(super) fn reset_for(&self, failure: &ConnectFailure) {
+        self.client.reset_on_close();
+        if let ConnectFailure::Local(_) = failure {
+            self.context.shortage.reset();
+        }
+    }
+
     /// Relays between the client and an upstream that was connected for it while the watch ran a
     /// limit; says why it ended.
     pub(super) async fn relay(
@@ -334,6 +372,8 @@ impl Drop for Accepted {
         if let Some(gate) = &self.gate {
             gate.leave();
         }
+        // Its place is free when the woken task runs.
+        self.context.line.call();
     }
 }
 

@@ -14,6 +14,7 @@ mod answer;
 mod context;
 mod http;
 mod linger;
+mod shortage;
 mod tcp;
 mod tls;
 mod tunnel;
@@ -21,6 +22,7 @@ mod udp;
 mod unsent;
 
 pub use context::{Accepted, Context, Gate, Load, Place};
+pub use shortage::{Line, Report, Shortage};
 pub use udp::{Udp, start_udp};
 
 use crate::config::Protocol;

@@ -15,8 +15,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let lease = match Box::pin(conn.connect(cluster)).await {
             Ok(lease) => lease,
             Err(failure) => {
-                // Not a clean end: the client must not take "nobody there" for an empty answer.
-                conn.client.reset_on_close();
+                conn.reset_for(&failure);
                 return conn.record(conn.start(), |record| {
                     record.cluster = Some(conn.cluster_name(cluster));
                     describe_failure(&failure, record);

@@ -49,7 +49,7 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
     let lease = match Box::pin(conn.connect(asked.rule.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
-            conn.client.reset_on_close();
+            conn.reset_for(&failure);
             return conn.record(conn.start(), |record| {
                 asked.describe(conn, record);
                 describe_failure(&failure, record);

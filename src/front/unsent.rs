@@ -134,7 +134,7 @@ mod tests {
     fn with_outbox(test: impl AsyncFnOnce(Rc<Outbox>)) {
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
         runtime.block_on(async {
-            match Outbox::start() {
+            match Outbox::new().map(Outbox::start) {
                 Ok(outbox) => test(outbox).await,
                 Err(error) => eprintln!("not tested without a ring: {error}"),
             }

@@ -4,7 +4,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::sockopt;
 use rustix::net::{
@@ -67,6 +67,28 @@ pub fn accept_now(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (fd, peer) = net::acceptfrom_with(listener, flags)?;
     Ok((fd, peer.map_or_else(unnamed, to_address)))
+}
+
+/// How many connections wait in the accept queue of a listening TCP socket; 0 for a Unix socket,
+/// which does not say.
+pub fn queued(listener: &impl AsFd) -> usize {
+    const LENGTH: usize = size_of::<libc::tcp_info>();
+    // SAFETY: all of its fields are numbers, for which zero bytes are a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = LENGTH as libc::socklen_t;
+    // SAFETY: the pointers and the length are those of `info` and `length`, which live until the
+    // call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    // Of a listening socket this field is the length of the queue (tcp_get_info of Linux).
+    if result == 0 { info.tcpi_unacked as usize } else { 0 }
 }
 
 /// Ends the accepts that wait on the socket, with EINVAL, and lets nobody connect any more

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // denied everywhere else
 
 mod address;
+mod clock;
 mod connect;
 mod limits;
 mod listen;
@@ -17,21 +18,27 @@ mod outbox;
 mod pipe;
 mod ports;
 mod random;
+mod ring;
 mod stream;
 mod turns;
 mod udp;
 
 pub use address::Address;
+pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect};
-pub use limits::{file_limit, raise_file_limit};
-pub use listen::{Listen, accept_now, listen, stop_listening};
+pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, raise_file_limit};
+pub use listen::{Listen, accept_now, listen, queued, stop_listening};
 pub use outbox::{Outbox, Queued, SLOT, Unsent};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;
 pub use random::random_bytes;
+pub use ring::{RingRefusal, memlock_limit, probe_ring, ring_bytes};
 pub use stream::{Keepalive, Stream};
 pub use turns::Turns;
-pub use udp::{Batch, MAX_PAYLOAD, MAX_SEGMENTS, Offload, Received, UdpSocket, bind_udp};
+pub use udp::{
+    Batch, MAX_PAYLOAD, MAX_SEGMENTS, Offload, Received, Refusal, UdpSocket, bind_udp,
+    is_unreachable,
+};
 
 /// The error of a system call: small, `Copy`, compared without formatting.
 pub type Errno = rustix::io::Errno;

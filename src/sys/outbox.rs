@@ -22,6 +22,7 @@ use std::task::{Poll, Waker};
 
 use io_uring::{IoUring, opcode, types};
 
+use super::ring::ring_bytes;
 use super::{Errno, Stream};
 
 /// The most that a message has.
@@ -83,17 +84,11 @@ pub struct Unsent {
 }
 
 impl Outbox {
-    /// Makes the ring, and starts the task that flushes once per turn. On the worker's thread.
+    /// Makes the ring. On the worker's thread, which alone may submit to it.
     ///
     /// # Errors
     /// As io_uring_setup(2): ENOMEM for the limit of locked memory, EINVAL before Linux 6.1.
-    pub fn start() -> io::Result<Rc<Outbox>> {
-        let outbox = Rc::new(Outbox::new()?);
-        monoio::spawn(flush_each_turn(Rc::downgrade(&outbox)));
-        Ok(outbox)
-    }
-
-    fn new() -> io::Result<Outbox> {
+    pub fn new() -> io::Result<Outbox> {
         let inner = Inner {
             ring: Some(make_ring()?),
             arena: vec![0; ARENA].into_boxed_slice(),
@@ -104,6 +99,19 @@ impl Outbox {
             flusher: None,
         };
         Ok(Outbox { inner: RefCell::new(inner) })
+    }
+
+    /// Starts the task that flushes once per turn. Inside the runtime.
+    pub fn start(self) -> Rc<Outbox> {
+        let outbox = Rc::new(self);
+        monoio::spawn(flush_each_turn(Rc::downgrade(&outbox)));
+        outbox
+    }
+
+    /// Bytes of its ring that count as locked.
+    pub fn bytes() -> u64 {
+        // The kernel's default is two completions for each entry.
+        ring_bytes(ENTRIES as u32, 2 * ENTRIES as u32)
     }
 
     /// Takes messages. When it does not, each flow sends for itself.

@@ -49,6 +49,16 @@ impl Offload {
     }
 }
 
+/// Datagrams that were not sent because the kernel had an error about an earlier one to return.
+pub struct Refusal<'b> {
+    /// The error.
+    pub errno: Errno,
+    /// The datagrams that were not tried, and the one that met the error before them.
+    pub rest: &'b [u8],
+    /// Datagrams before these that were not sent.
+    pub lost: usize,
+}
+
 /// Datagrams of one receive. One for a worker: it is 2 MiB.
 pub struct Batch {
     buffer: Box<[u8]>,
@@ -146,8 +156,8 @@ impl UdpSocket {
     /// Receives what is there, as far as it fits the batch; says how many receives that was.
     ///
     /// # Errors
-    /// `AGAIN` when nothing is there; what the network has told of earlier sends, for example
-    /// `CONNREFUSED`; else as recvmmsg(2).
+    /// `AGAIN` when nothing is there; what the network has told of earlier sends
+    /// ([`is_unreachable`]); else as recvmmsg(2).
     pub fn receive(&self, batch: &mut Batch) -> Result<usize, Errno> {
         let mut rooms = batch.buffer.chunks_exact_mut(ROOM);
         let mut rooms: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -158,37 +168,103 @@ impl UdpSocket {
         received.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
-    /// Sends datagrams of one length, the last of which may be shorter, from this address of ours.
-    /// By one call where the kernel and the way out allow it; what the socket has no room for is
-    /// lost, as everywhere on the way. Says how many datagrams were not sent.
+    /// Sends datagrams of one length, the last of which may be shorter, from this address of ours:
+    /// by one call where the kernel and the way out allow it. What the socket has no room for is
+    /// lost, as everywhere on the way. Returns how many datagrams were not sent.
+    ///
+    /// # Errors
+    /// What the network reported about an earlier datagram ([`is_unreachable`]). The kernel returns
+    /// that error once, from whichever call comes first, and does not send the datagram of that
+    /// call. [`Refusal`] begins with it.
+    pub fn try_send<'b>(
+        &self,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+        bytes: &'b [u8],
+        segment: usize,
+    ) -> Result<usize, Refusal<'b>> {
+        let send = |state: &UdpSocketState, contents, segment_size| {
+            let transmit =
+                Transmit { destination: to, ecn: None, contents, segment_size, src_ip: from };
+            let sent = state.try_send(UdpSockRef::from(&self.stream), &transmit);
+            sent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        };
+        let Offload { single, joined } = &*self.offload;
+        let count = bytes.len().div_ceil(segment.max(1)).max(1);
+        if count > 1
+            && count <= joined.max_gso_segments().min(MAX_SEGMENTS)
+            && segment <= MAX_SEGMENT
+        {
+            match send(joined, bytes, Some(segment)) {
+                Ok(()) => return Ok(0),
+                Err(Errno::AGAIN) => return Ok(count),
+                Err(errno) if is_unreachable(errno) => {
+                    return Err(Refusal { errno, rest: bytes, lost: 0 });
+                }
+                // The way out does not segment, or takes less at once.
+                Err(_) => {}
+            }
+        }
+        let mut lost = 0;
+        for index in 0..count {
+            let rest = &bytes[index * segment..];
+            match send(single, &rest[..segment.min(rest.len())], None) {
+                Ok(()) => {}
+                Err(errno) if is_unreachable(errno) => return Err(Refusal { errno, rest, lost }),
+                Err(_) => lost += 1,
+            }
+        }
+        Ok(lost)
+    }
+
+    /// As [`UdpSocket::try_send`], but a datagram that meets an error about an earlier one is sent
+    /// again, once. The second value is such an error, if there was one.
     pub fn send(
         &self,
         to: SocketAddr,
         from: Option<IpAddr>,
         bytes: &[u8],
         segment: usize,
-    ) -> usize {
-        let send = |state: &UdpSocketState, contents, segment_size| {
-            let transmit =
-                Transmit { destination: to, ecn: None, contents, segment_size, src_ip: from };
-            state.try_send(UdpSockRef::from(&self.stream), &transmit)
-        };
-        let Offload { single, joined } = &*self.offload;
-        let count = bytes.len().div_ceil(segment.max(1)).max(1);
-        if count == 1 {
-            return usize::from(send(single, bytes, None).is_err());
-        }
-        let most = joined.max_gso_segments().min(MAX_SEGMENTS);
-        if count <= most && segment <= MAX_SEGMENT {
-            match send(joined, bytes, Some(segment)) {
-                Ok(()) => return 0,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return count,
-                // The way out does not segment, or takes less at once.
-                Err(_) => {}
+    ) -> (usize, Option<Errno>) {
+        let (mut rest, mut lost, mut told) = (bytes, 0, None);
+        // The length of the rest whose first datagram has been tried already.
+        let mut tried = None;
+        loop {
+            match self.try_send(to, from, rest, segment) {
+                Ok(more) => return (lost + more, told),
+                Err(refusal) => {
+                    (lost, told) = (lost + refusal.lost, Some(refusal.errno));
+                    rest = refusal.rest;
+                    if tried == Some(rest.len()) {
+                        lost += 1;
+                        rest = &rest[segment.min(rest.len())..];
+                        if rest.is_empty() {
+                            return (lost, told);
+                        }
+                    } else {
+                        tried = Some(rest.len());
+                    }
+                }
             }
         }
-        bytes.chunks(segment).filter(|datagram| send(single, datagram, None).is_err()).count()
     }
+}
+
+/// Says that the network could not deliver a datagram: the fatal ones among the errors that the
+/// kernel makes of ICMP messages (icmp_err_convert and tab_unreach of Linux), or of a missing
+/// route.
+pub fn is_unreachable(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::CONNREFUSED
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::NONET
+            | Errno::NOPROTOOPT
+            | Errno::PROTO
+            | Errno::ACCESS
+    )
 }
 
 impl Batch {
@@ -291,10 +367,10 @@ mod tests {
             let address = SocketAddr::new([127, 0, 0, 1].into(), to.local_port().unwrap());
             let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
             let many: Vec<u8> = (0..10_000).map(|index| index as u8).collect();
-            assert_eq!(from.send(address, None, &many, 300), 0);
-            assert_eq!(from.send(address, None, b"", 0), 0);
-            assert_eq!(from.send(address, None, &[7; MAX_PAYLOAD], MAX_PAYLOAD), 0);
-            assert_eq!(from.send(address, None, b"last", 4), 0);
+            assert_eq!(from.send(address, None, &many, 300), (0, None));
+            assert_eq!(from.send(address, None, b"", 0), (0, None));
+            assert_eq!(from.send(address, None, &[7; MAX_PAYLOAD], MAX_PAYLOAD), (0, None));
+            assert_eq!(from.send(address, None, b"last", 4), (0, None));
             let received = datagrams(&to, 34 + 3).await;
             let expected: Vec<Vec<u8>> = many.chunks(300).map(<[u8]>::to_vec).collect();
             assert!(received[..34] == expected);
@@ -309,8 +385,82 @@ mod tests {
             let to = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
             let address = SocketAddr::new([127, 0, 0, 1].into(), to.local_port().unwrap());
             let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
-            assert_eq!(from.send(address, None, &[1; 100], 1), 0);
+            assert_eq!(from.send(address, None, &[1; 100], 1), (0, None));
             assert_eq!(datagrams(&to, 100).await.len(), 100);
+        });
+    }
+
+    /// A bound socket that takes datagrams from one other address alone, so that the kernel answers
+    /// all others with "port unreachable".
+    fn refusing() -> (StdSocket, SocketAddr) {
+        let socket = StdSocket::bind(local()).unwrap();
+        net::connect(&socket, &SocketAddr::from(([127, 0, 0, 1], 9))).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// From now on it takes datagrams from this sender.
+    fn open(socket: StdSocket, sender: &UdpSocket) -> UdpSocket {
+        let sender = SocketAddr::new([127, 0, 0, 1].into(), sender.local_port().unwrap());
+        net::connect(&socket, &sender).unwrap();
+        UdpSocket::bound(socket).unwrap()
+    }
+
+    #[test]
+    fn a_datagram_that_meets_the_error_of_an_earlier_one_is_given_back() {
+        run(async || {
+            let (_refusing, address) = refusing();
+            let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
+            assert!(matches!(from.try_send(address, None, b"refused", 7), Ok(0)));
+            let refusal = from.try_send(address, None, b"one two three", 4).err().unwrap();
+            assert_eq!((refusal.errno, refusal.lost), (Errno::CONNREFUSED, 0));
+            assert_eq!(refusal.rest, b"one two three");
+            // The kernel returns an error once.
+            assert!(matches!(from.receive(&mut Batch::new()), Err(Errno::AGAIN)));
+        });
+    }
+
+    #[test]
+    fn a_datagram_that_meets_the_error_of_an_earlier_one_is_sent_again() {
+        for (bytes, segment) in [(&b"once more"[..], 9), (b"three at a time", 5), (b"", 0)] {
+            run(async || {
+                let (socket, address) = refusing();
+                let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
+                assert_eq!(from.send(address, None, b"refused", 7), (0, None));
+                let to = open(socket, &from);
+                let sent = from.send(address, None, bytes, segment);
+                assert_eq!(sent, (0, Some(Errno::CONNREFUSED)));
+                let count = bytes.len().div_ceil(segment.max(1)).max(1);
+                assert_eq!(datagrams(&to, count).await.concat(), bytes);
+            });
+        }
+    }
+
+    #[test]
+    fn datagrams_to_a_socket_that_refuses_them_all_are_tried_twice_at_most() {
+        run(async || {
+            let (_refusing, address) = refusing();
+            // One by one: each that is sent leaves an error to the next.
+            let offload = Offload::new().unwrap();
+            let from = UdpSocket::connected(address, &offload).unwrap();
+            let many = [7; 100];
+            assert_eq!(from.send(address, None, &many, 1), (0, Some(Errno::CONNREFUSED)));
+        });
+    }
+
+    #[test]
+    fn a_socket_of_many_peers_has_no_errors_of_theirs() {
+        run(async || {
+            let listener = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
+            let (_refusing, gone) = refusing();
+            let there = StdSocket::bind(local()).unwrap();
+            let client = there.local_addr().unwrap();
+            for _ in 0..3 {
+                assert!(matches!(listener.try_send(gone, None, b"gone", 4), Ok(0)));
+                assert!(matches!(listener.try_send(client, None, b"there", 5), Ok(0)));
+                assert_eq!(there.recv(&mut [0; 10]).unwrap(), 5);
+            }
+            assert!(matches!(listener.receive(&mut Batch::new()), Err(Errno::AGAIN)));
         });
     }
 

@@ -1,11 +1,12 @@
 //! Accepting: several accepts in flight for each socket, every connection a task of its own, on
 //! this worker or on one that has clearly fewer.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monoio::net::TcpListener;
 
@@ -13,17 +14,12 @@ use super::balance::{Balance, Handed, Inbox};
 use super::{Running, Socket};
 use crate::config::Driver;
 use crate::front::{self, Accepted, Context, Gate, Place};
-use crate::observe::diagnostics::Throttle;
 use crate::sys::{self, Address, Errno, Stream};
 
-/// Accepts in flight on one socket of the ring: so many connections arrive with one system call.
-/// Under a steady load, where one wake-up finds several anyway, 1, 8 and 32 cost the same (0.97 to
-/// 1.03 of the CPU for a connection, paired medians of 9 rounds).
-const IN_FLIGHT: usize = 8;
 /// Accepts in a row over epoll.
 const BATCH: u32 = 64;
-/// The pause after a failed accept. Connections wait in the queue meanwhile; trying at once would
-/// only spin.
+/// The pause after a failed accept, and between two looks at whether another worker has room for a
+/// connection. Connections wait in the queue meanwhile; trying at once would only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// The pause after a wake-up that brought nobody.
 const AFTER_NOTHING: Duration = Duration::from_millis(1);
@@ -34,7 +30,18 @@ pub(super) struct Acceptor {
     balance: Rc<Balance>,
     socket: Socket,
     runtime: TcpListener,
-    failures: Throttle,
+    /// Connections that wait, as they are counted in [`Shortage`](crate::front::Shortage), ...
+    waiting: Cell<usize>,
+    /// ... and when that was found out.
+    looked: Cell<Option<Instant>>,
+    /// Accepted connections that wait for a place.
+    held: Cell<usize>,
+}
+
+/// Where a connection is served.
+enum Seat {
+    Here(Place),
+    Elsewhere(usize, Place),
 }
 
 /// Begins to accept, and to serve what other workers hand over.
@@ -47,6 +54,7 @@ pub(super) fn start(
     inbox: Inbox,
     sockets: Vec<Socket>,
     running: Running,
+    accepts: usize,
 ) -> io::Result<Vec<Rc<Acceptor>>> {
     let for_handed = Rc::clone(context);
     inbox.open(move |handed| {
@@ -55,7 +63,8 @@ pub(super) fn start(
     })?;
     let balance = Rc::new(balance);
     let ring = running.driver == Driver::IoUring;
-    let start = |socket| Acceptor::start(context, &balance, socket, ring);
+    let in_flight = if ring { accepts } else { 0 };
+    let start = |socket| Acceptor::start(context, &balance, socket, in_flight);
     sockets.into_iter().map(start).collect()
 }
 
@@ -88,17 +97,21 @@ impl Acceptor {
         context: &Rc<Context>,
         balance: &Rc<Balance>,
         socket: Socket,
-        ring: bool,
+        in_flight: usize,
     ) -> io::Result<Rc<Self>> {
         // The ring answers EAGAIN on a non-blocking socket instead of waiting; epoll needs one.
         // Workers share the socket of a Unix path, so another may be faster after the same wake-up.
-        let in_ring = ring && !socket.unix;
+        let in_ring = in_flight > 0 && !socket.unix;
         socket.socket.set_nonblocking(!in_ring)?;
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
         let (context, balance) = (Rc::clone(context), Rc::clone(balance));
-        let failures = Throttle::default();
-        let acceptor = Rc::new(Acceptor { context, balance, socket, runtime, failures });
-        for _ in 0..if in_ring { IN_FLIGHT } else { 1 } {
+        let (waiting, looked, held) = (Cell::new(0), Cell::new(None), Cell::new(0));
+        let acceptor = Acceptor { context, balance, socket, runtime, waiting, looked, held };
+        let acceptor = Rc::new(acceptor);
+        // Several in flight arrive with one system call. Under a steady load, where one wake-up
+        // finds several anyway, 1, 8 and 32 cost the same (0.97 to 1.03 of the CPU for a
+        // connection, paired medians of 9 rounds).
+        for _ in 0..if in_ring { in_flight } else { 1 } {
             let acceptor = Rc::clone(&acceptor);
             monoio::spawn(async move {
                 if in_ring {
@@ -118,6 +131,9 @@ impl Acceptor {
         // has one more than the backlog (listen(2)).
         let backlog = self.context.config.listeners[self.socket.listener].backlog;
         for _ in 0..=backlog {
+            if self.context.load.is_full() {
+                break;
+            }
             let Ok((fd, address)) = sys::accept_now(&self.socket.socket) else { break };
             self.take(fd, address);
         }
@@ -131,9 +147,16 @@ impl Acceptor {
             match self.runtime.accept().await {
                 Ok((stream, address)) => {
                     let (stream, address) = (Stream::accepted(stream), Address::Ip(address));
-                    match self.elsewhere() {
-                        Some((to, place)) => self.hand_over(to, place, stream.into_fd(), address),
-                        None => self.serve(Ok(stream), address),
+                    let at_once = if self.context.line.is_empty() { self.seat() } else { None };
+                    let seat = match at_once {
+                        Some(seat) => seat,
+                        None => self.seat_in_time().await,
+                    };
+                    match seat {
+                        Seat::Elsewhere(to, place) => {
+                            self.hand_over(to, place, stream.into_fd(), address);
+                        }
+                        Seat::Here(place) => self.serve(Ok(stream), address, place),
                     }
                 }
                 Err(_) if self.context.draining.get() => return,
@@ -155,6 +178,9 @@ impl Acceptor {
                     self.context.pool.turns().give_way().await;
                     break;
                 }
+                if !self.context.line.is_empty() || !self.has_room() {
+                    self.wait_for_room().await;
+                }
                 match sys::accept_now(&self.socket.socket) {
                     Ok((fd, address)) => {
                         accepted += 1;
@@ -174,29 +200,98 @@ impl Acceptor {
         }
     }
 
+    /// Serves a connection that was accepted where there was room.
     fn take(&self, fd: OwnedFd, address: Address) {
-        match self.elsewhere() {
-            Some((to, place)) => self.hand_over(to, place, fd, address),
-            None => self.serve(Stream::from_fd(fd), address),
+        match self.seat() {
+            Some(Seat::Elsewhere(to, place)) => self.hand_over(to, place, fd, address),
+            Some(Seat::Here(place)) => self.serve(Stream::from_fd(fd), address, place),
+            // The room has gone to a connection that was handed over meanwhile.
+            None => self.serve_in_any_case(fd, address),
         }
     }
 
-    /// Whoever is on the way to the end keeps what it has, and so do the others.
-    fn elsewhere(&self) -> Option<(usize, Place)> {
-        if self.context.draining.get() { None } else { self.balance.elsewhere() }
+    /// Where a connection can be served. None: all workers have as many as they may have.
+    ///
+    /// A worker that is about to end keeps its connections, and gives none to others.
+    fn seat(&self) -> Option<Seat> {
+        let to = |(to, place)| Seat::Elsewhere(to, place);
+        if self.context.draining.get() {
+            return self.context.load.take_place().map(Seat::Here);
+        }
+        let seat = self.balance.elsewhere().map(to);
+        let seat = seat.or_else(|| self.context.load.take_place().map(Seat::Here));
+        let seat = seat.or_else(|| self.balance.anywhere().map(to))?;
+        // One waits no more; how many do is found out at the next look.
+        self.set_waiting(self.waiting.get().saturating_sub(1));
+        Some(seat)
+    }
+
+    /// There may be a place for one more connection.
+    fn has_room(&self) -> bool {
+        !self.context.load.is_full() || !self.context.draining.get() && self.balance.has_room()
+    }
+
+    /// Waits for a place for an accepted connection.
+    async fn seat_in_time(&self) -> Seat {
+        self.held.set(self.held.get() + 1);
+        let seat = self.in_turn(|| self.seat()).await;
+        self.held.set(self.held.get() - 1);
+        seat
+    }
+
+    /// Waits until there may be a place for one more connection.
+    async fn wait_for_room(&self) {
+        self.in_turn(|| self.has_room().then_some(())).await;
+    }
+
+    /// Waits behind all accepts of this worker that do so already, until `find` finds something: a
+    /// connection of this worker has ended, or one of another worker's may have.
+    async fn in_turn<T>(&self, find: impl Fn() -> Option<T>) -> T {
+        let place = self.context.line.join();
+        loop {
+            if place.is_first()
+                && let Some(found) = find()
+            {
+                return found;
+            }
+            self.look_at_queue();
+            if self.waiting.get() > 0 {
+                self.context.shortage.full();
+            }
+            let _ = monoio::time::timeout(BACK_OFF, place.called()).await;
+        }
+    }
+
+    /// Counts the connections that wait, if that was not done just before.
+    fn look_at_queue(&self) {
+        if self.looked.get().is_none_or(|looked| looked.elapsed() >= BACK_OFF) {
+            self.looked.set(Some(Instant::now()));
+            self.set_waiting(sys::queued(&self.socket.socket) + self.held.get());
+        }
+    }
+
+    fn set_waiting(&self, now: usize) {
+        let before = self.waiting.replace(now);
+        if before != now {
+            self.context.shortage.waits(before, now);
+        }
     }
 
     fn hand_over(&self, to: usize, place: Place, fd: OwnedFd, address: Address) {
         let (listener, gate) = (self.socket.listener, self.socket.gate.clone());
         let handed = Handed { listener, gate, fd, address, place };
         if let Err(Handed { fd, address, .. }) = self.balance.hand_over(to, handed) {
-            self.serve(Stream::from_fd(fd), address);
+            self.serve_in_any_case(fd, address);
         }
     }
 
-    fn serve(&self, stream: io::Result<Stream>, address: Address) {
-        // None: the worker has ended, and nobody runs what would be served.
-        let Some(place) = self.context.load.take_place() else { return };
+    fn serve_in_any_case(&self, fd: OwnedFd, address: Address) {
+        // None: the worker has ended, and nothing runs what would be served.
+        let Some(place) = self.context.load.force_place() else { return };
+        self.serve(Stream::from_fd(fd), address, place);
+    }
+
+    fn serve(&self, stream: io::Result<Stream>, address: Address, place: Place) {
         let Socket { listener, gate, .. } = &self.socket;
         serve(&self.context, *listener, gate.as_ref(), stream, address, place);
     }
@@ -207,14 +302,8 @@ impl Acceptor {
         if error.raw_os_error() == Some(libc::ECONNABORTED) {
             return;
         }
-        if let Some(more) = self.failures.pass() {
-            let listener = &self.context.config.listeners[self.socket.listener].name;
-            tracing::warn!(
-                %listener, %error, more,
-                "cannot accept; connections wait. Out of descriptors? Raise the limit of open \
-                 files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
-            );
-        }
+        self.look_at_queue();
+        self.context.shortage.refused(self.socket.listener, error);
         monoio::time::sleep(BACK_OFF).await;
     }
 }

@@ -69,11 +69,11 @@ pub struct Inbox {
 }
 
 impl Balance {
-    /// A pair for each worker, in their order.
+    /// A pair for each worker, in their order. Each may have `max` connections at one time.
     ///
     /// # Errors
     /// EMFILE or ENFILE from socketpair(2).
-    pub fn for_workers(count: usize) -> io::Result<Vec<(Balance, Inbox)>> {
+    pub fn for_workers(count: usize, max: usize) -> io::Result<Vec<(Balance, Inbox)>> {
         let (mut desks, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let (bell, rope) = UnixStream::pair()?;
@@ -81,7 +81,8 @@ impl Balance {
             rope.set_nonblocking(true)?;
             let (sender, queue) = channel();
             let rung = AtomicBool::new(false);
-            desks.push(Desk { load: Arc::default(), queue: sender, bell: rope, rung });
+            let load = Arc::new(Load::new(max));
+            desks.push(Desk { load, queue: sender, bell: rope, rung });
             ends.push((queue, bell));
         }
         let desks: Arc<[Desk]> = desks.into();
@@ -113,6 +114,21 @@ impl Balance {
             return None;
         }
         Some((least, Load::take_place(&self.desks[least].load)?))
+    }
+
+    /// Another worker may have one more connection.
+    pub(super) fn has_room(&self) -> bool {
+        let others = self.desks.iter().enumerate().filter(|(index, _)| *index != self.index);
+        others.into_iter().any(|(_, desk)| !desk.load.is_full())
+    }
+
+    /// A place on any other worker that may have one more connection: this one has as many as it
+    /// may have.
+    pub(super) fn anywhere(&self) -> Option<(usize, Place)> {
+        let count = self.desks.len();
+        let others = (1..count).map(|step| (self.index + step) % count);
+        let mut with_room = others.filter(|&index| !self.desks[index].load.is_full());
+        with_room.find_map(|index| Some((index, Load::take_place(&self.desks[index].load)?)))
     }
 
     /// Hands a connection over.
@@ -158,10 +174,12 @@ impl Inbox {
 mod tests {
     use super::*;
 
+    const MAX: usize = 2000;
+
     /// Workers with so many connections each.
     fn workers(open: &[usize]) -> (Vec<Balance>, Vec<Place>) {
         let (all, _): (Vec<Balance>, Vec<Inbox>) =
-            Balance::for_workers(open.len()).unwrap().into_iter().unzip();
+            Balance::for_workers(open.len(), MAX).unwrap().into_iter().unzip();
         let mut places = Vec::new();
         for (worker, &open) in all.iter().zip(open) {
             places.extend((0..open).map(|_| Load::take_place(worker.load()).unwrap()));
@@ -208,6 +226,20 @@ mod tests {
         assert!(all[1].load().close(), "it has no connection");
         assert_eq!(goes_to(&all[0]), None);
         assert!(!all[0].load().close(), "it has ten");
+    }
+
+    #[test]
+    fn a_worker_with_as_many_as_it_may_have_gives_the_next_to_any_other() {
+        let (all, mut places) = workers(&[MAX, MAX - 1, MAX]);
+        assert!(all[0].load().is_full() && !all[1].load().is_full());
+        let found = all[0].anywhere().unwrap();
+        assert_eq!(found.0, 1);
+        assert!(all[0].anywhere().is_none());
+        assert!(Load::take_place(all[0].load()).is_none());
+        // A place that could not be had is not counted.
+        places.truncate(MAX - 1);
+        assert!(Load::take_place(all[0].load()).is_some());
+        assert!(Load::force_place(all[1].load()).is_some());
     }
 
     #[test]

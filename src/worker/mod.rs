@@ -5,7 +5,9 @@
 mod accept;
 mod balance;
 mod driver;
+mod pulse;
 
+use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,14 +19,15 @@ use core_affinity::CoreId;
 use crate::cluster::Report;
 use crate::config::Config;
 use crate::error::Error;
-use crate::front::{self, Context, Gate, Udp};
+use crate::front::{self, Context, Gate, Shortage, Udp};
 use crate::observe::access_log::Recorder;
 use crate::relay::{BUDGET, Pool};
-use crate::sys::{Address, Outbox, Turns};
+use crate::sys::{Address, Outbox, Shares, Turns};
 use crate::timers::TICK;
 use accept::Acceptor;
 pub use balance::{Balance, Inbox};
-pub use driver::Running;
+pub use driver::{Plan, Running, Trial, is_out_of_memory};
+pub use pulse::Pulse;
 
 /// How long connections that were ended by force get to write their records.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -78,14 +81,22 @@ pub struct Setup {
     pub recorder: Recorder,
     /// Where it reports endpoints that fail.
     pub failures: SyncSender<Report>,
-    /// Pipes it may have open at once.
-    pub max_pipes: usize,
+    /// Descriptors it may have open at once, and for what.
+    pub shares: Shares,
+    /// What all workers could not serve.
+    pub shortage: Arc<Shortage>,
     /// Its part in the balance over all workers.
     pub balance: Balance,
     /// What the others hand over to it.
     pub inbox: Inbox,
     /// From the control plane; endpoints known at the start come first.
     pub commands: Receiver<Command>,
+    /// What to build the runtime by, one after the other. It runs by the last one.
+    pub plans: Receiver<Trial>,
+    /// Told for each of them how that went.
+    pub built: Sender<io::Result<()>>,
+    /// Shows that the worker goes on.
+    pub pulse: Arc<Pulse>,
     /// Told once how the worker runs, or why it does not.
     pub started: Sender<Result<Running, Error>>,
 }
@@ -98,19 +109,19 @@ pub fn run(setup: Setup) {
     {
         tracing::warn!(worker = setup.index, cpu = cpu.id, "a worker cannot be pinned to its CPU");
     }
-    let driver = setup.config.server.driver;
-    let started = setup.started.clone();
-    if let Err(error) = driver::run(driver, |running| serve(setup, running)) {
-        // The receiver waits for exactly this message; when it is gone, so is the process.
-        let _ = started.send(Err(error));
+    let pulse = Arc::clone(&setup.pulse);
+    pulse.start();
+    // None: the control plane ends the process, as it was told why this has failed.
+    if let Some(runtime) = driver::build(&setup.plans, &setup.built) {
+        runtime.run(|running, outbox| serve(setup, running, outbox));
     }
+    pulse.end();
 }
 
 /// The life of a worker inside its runtime.
-async fn serve(setup: Setup, running: Running) {
-    let Setup { index, config, recorder, failures, max_pipes, balance, .. } = setup;
-    // Where the worker's own ring had to be smaller, what may be locked is for such rings.
-    let outbox = if running.has_full_ring() { Outbox::start().ok() } else { None };
+async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
+    let Setup { index, config, recorder, failures, shares, balance, .. } = setup;
+    let outbox = outbox.map(Outbox::start);
     let turns = match Turns::start() {
         Ok(turns) => turns,
         Err(error) => {
@@ -119,14 +130,16 @@ async fn serve(setup: Setup, running: Running) {
             return;
         }
     };
-    let pool = Pool::new(max_pipes, BUDGET, outbox, turns);
+    let pool = Pool::new(shares.pipes, BUDGET, outbox, turns);
     let load = Arc::clone(balance.load());
-    let context = Rc::new(Context::new(config, recorder, index, pool, load));
+    let shortage = setup.shortage;
+    let context = Rc::new(Context::new(config, recorder, index, pool, load, shortage));
     for command in setup.commands.try_iter() {
         obey(&context, &mut Vec::new(), &mut Vec::new(), command);
     }
-    let mut acceptors = match accept::start(&context, balance, setup.inbox, setup.sockets, running)
-    {
+    let (inbox, sockets) = (setup.inbox, setup.sockets);
+    let acceptors = accept::start(&context, balance, inbox, sockets, running, shares.accepts);
+    let mut acceptors = match acceptors {
         Ok(acceptors) => acceptors,
         Err(error) => {
             let error = Error::start("cannot use a listening socket", error, "");
@@ -134,7 +147,7 @@ async fn serve(setup: Setup, running: Running) {
             return;
         }
     };
-    let mut udp = match front::start_udp(&context, setup.datagrams, setup.workers) {
+    let mut udp = match front::start_udp(&context, setup.datagrams, setup.workers, &shares) {
         Ok(udp) => udp,
         Err(error) => {
             let error = Error::start("cannot use a UDP socket", error, "");
@@ -148,6 +161,7 @@ async fn serve(setup: Setup, running: Running) {
     let (mut draining, mut stop): (Option<Instant>, Option<Instant>) = (None, None);
     while stop.is_none_or(|stop| stop.elapsed() < LAST_WORDS) {
         monoio::time::sleep(TICK).await;
+        setup.pulse.beat();
         context.timers.tick();
         udp.iter().for_each(|udp| udp.tick());
         context.update_date();

@@ -12,12 +12,12 @@ mod counter;
 mod worker;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use worker::{Worker, l4, site};
+use worker::{Worker, l4, site, udp};
 
 /// Messages or requests of one measurement.
 const MANY: u64 = 5_000;
@@ -50,6 +50,28 @@ fn a_message_costs_no_allocation() {
         (0..100).for_each(|_| round_trip(&mut client));
         let counted = worker.count(|| (0..MANY).for_each(|_| round_trip(&mut client)));
         println!("{}: {counted} for {MANY} messages", driver.name);
+        assert!(counted.total <= counted.wheel_turns(), "{counted}");
+    }
+}
+
+#[test]
+fn a_datagram_costs_no_allocation() {
+    for driver in DRIVERS {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let worker = Worker::start(driver.name, &udp(server.local_addr().unwrap()));
+        thread::spawn(move || {
+            while let Ok((length, from)) = server.recv_from(&mut [0; 2 * MESSAGE]) {
+                server.send_to(&[7; 2 * MESSAGE][..length], from).unwrap();
+            }
+        });
+        let client = worker.datagrams();
+        let ask = || {
+            client.send(&[7; MESSAGE]).unwrap();
+            assert_eq!(client.recv(&mut [0; 2 * MESSAGE]).unwrap(), MESSAGE);
+        };
+        (0..100).for_each(|_| ask());
+        let counted = worker.count(|| (0..MANY).for_each(|_| ask()));
+        println!("{}: {counted} for {MANY} datagrams", driver.name);
         assert!(counted.total <= counted.wheel_turns(), "{counted}");
     }
 }

@@ -1,7 +1,7 @@
 //! A real worker on a thread of this process.
 
 use std::fmt;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +9,11 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ringgate::config::{self, Config, Discovery, LogPath};
+use ringgate::config::{self, Config, Discovery, LogPath, Protocol};
 use ringgate::observe::access_log::{Target, Writer};
-use ringgate::sys::{self, Address, Listen};
+use ringgate::sys::{self, Address, Listen, Shares};
 use ringgate::timers::TICK;
-use ringgate::worker::{self, Balance, Command, Setup, Socket};
+use ringgate::worker::{self, Balance, Command, Plan, Setup, Socket, Trial};
 
 use super::counter;
 
@@ -43,6 +43,11 @@ pub(crate) fn l4(upstream: SocketAddr, listener: &str) -> String {
     )
 }
 
+/// A listener that passes datagrams on to `upstream`.
+pub(crate) fn udp(upstream: SocketAddr) -> String {
+    l4(upstream, "").replace("\"tcp\"", "\"udp\"")
+}
+
 /// A listener that redirects everything.
 pub(crate) fn site(listener: &str) -> String {
     format!(
@@ -64,27 +69,47 @@ impl Worker {
             other => panic!("tests log to files, not to {other:?}"),
         });
         let writer = Writer::start(targets.collect()).unwrap();
-        let socket = listen(&config);
-        let address = socket.socket.local_addr().unwrap();
+        let (mut sockets, mut datagrams) = (Vec::new(), Vec::new());
+        let address = match (&config.listeners[0].protocol, &config.listeners[0].addresses[0]) {
+            (Protocol::Udp(_), Address::Ip(ip)) => {
+                let socket = sys::bind_udp(*ip, true).unwrap();
+                datagrams.push((0, socket));
+                datagrams[0].1.local_addr().unwrap()
+            }
+            _ => {
+                sockets.push(listen(&config));
+                sockets[0].socket.local_addr().unwrap()
+            }
+        };
         let (commands, received) = channel();
         for command in endpoints(&config) {
             commands.send(command).unwrap();
         }
         let (started, reports) = channel();
-        let (balance, inbox) = Balance::for_workers(1).unwrap().remove(0);
+        let (plan, plans) = channel();
+        let (built, results) = channel();
+        let first = if driver == "epoll" { Plan::Epoll } else { Plan::RINGS[0] };
+        plan.send(Trial { plan: first, patience: Duration::ZERO }).unwrap();
+        drop(plan);
+        let shares = Shares::of(1024, &config.needs(1));
+        let (balance, inbox) = Balance::for_workers(1, 1000).unwrap().remove(0);
         let setup = Setup {
             index: 0,
             cpu: None,
             config,
-            sockets: vec![socket],
-            datagrams: Vec::new(),
+            sockets,
+            datagrams,
             workers: 1,
             recorder: writer.recorder(),
             failures: sync_channel(1).0,
-            max_pipes: 64,
+            shares,
+            shortage: Arc::default(),
             balance,
             inbox,
             commands: received,
+            plans,
+            built,
+            pulse: Arc::default(),
             started,
         };
         let allocations: &'static AtomicU64 = Box::leak(Box::default());
@@ -92,9 +117,18 @@ impl Worker {
             counter::count_into(allocations);
             worker::run(setup);
         });
+        results.recv_timeout(LIMIT).unwrap().unwrap_or_else(|e| panic!("{e}"));
         let running = reports.recv_timeout(LIMIT).unwrap().unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(running.driver_name(), driver);
         Worker { address, allocations, commands, thread: Some(thread), writer: Some(writer) }
+    }
+
+    /// A socket that sends to its listener.
+    pub(crate) fn datagrams(&self) -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(self.address).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        socket
     }
 
     /// A connection to its listener.

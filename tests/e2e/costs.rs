@@ -58,7 +58,8 @@ impl Traced {
             let ended = |line: &str| line.starts_with(&main) && line.contains("+++ killed");
             trace.lines().any(ended).then_some(trace)
         });
-        let entering = trace.lines().find(|line| line.contains(" io_uring_enter("));
+        // The last one: at the start the control plane enters a ring of its own.
+        let entering = trace.lines().rfind(|line| line.contains(" io_uring_enter("));
         let worker = entering.and_then(|line| line.split_inclusive(' ').next());
         let worker = worker.expect("nobody enters a ring");
         let mut calls = Calls::new();

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    HttpClient, Named, Network, Ringgate, SHORT, Setup, UPGRADE, expect_closed, holds_for,
-    inside_namespace, l4, site, wait_for,
+    Echo, HttpClient, Named, Network, Ringgate, SHORT, Setup, UPGRADE, expect_closed, holds_for,
+    inside_namespace, l4, require, site, wait_for,
 };
 
 const PORT: u16 = 7000;
@@ -24,6 +24,10 @@ fn start(name: &str) -> Ringgate {
 
 /// [`start`] with more lines of the cluster.
 fn start_with(name: &str, cluster: &str) -> Ringgate {
+    setup(name, cluster).start()
+}
+
+fn setup(name: &str, cluster: &str) -> Setup {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
     let l4 = l4(nowhere, "", "");
     let (listener, _) = l4.split_once("[cluster.").unwrap();
@@ -32,14 +36,14 @@ fn start_with(name: &str, cluster: &str) -> Ringgate {
     let site = site(&endpoints, "", "path = \"/stream\"", &cluster);
     let config = format!("{}{site}", listener.replace("backend", "shadowsocks"));
     // Workers learn of changes one after the other; with one of them a change is seen or not.
-    Setup { config, server: "workers = 1".to_owned(), ..Setup::default() }.start()
+    Setup { config, server: "workers = 1".to_owned(), ..Setup::default() }
 }
 
 fn who_answers(gate: &Ringgate) -> String {
     let mut name = String::new();
     // A closed connection may be told by a reset, even before connect has returned; then nobody
     // answers.
-    if let Ok(mut client) = std::net::TcpStream::connect(gate.address("ingress")) {
+    if let Ok(mut client) = TcpStream::connect(gate.address("ingress")) {
         client.set_read_timeout(Some(SHORT)).unwrap();
         let _ = client.read_to_string(&mut name);
     }
@@ -135,6 +139,26 @@ fn a_changed_answer_is_picked_up() {
     for _ in 0..6 {
         assert_eq!(who_answers(&gate), "new", "the old address is gone");
     }
+}
+
+#[test]
+fn a_changed_answer_is_picked_up_while_connections_wait_for_descriptors() {
+    if !inside_namespace(
+        "dns::a_changed_answer_is_picked_up_while_connections_wait_for_descriptors",
+    ) {
+        return;
+    }
+    let network = Network::serving(&[("node.test", "127.0.0.2")]);
+    let (_old, _new) =
+        (Echo::on(TcpListener::bind("127.0.0.2:7000").unwrap()), named("127.0.0.3", "new"));
+    let mut few = require("prlimit");
+    few.arg("--nofile=128:128");
+    let gate = Setup { through: Some(few), ..setup("node.test", "") }.start();
+    let clients: Vec<TcpStream> = (0..100).map(|_| gate.connect("ingress")).collect();
+    gate.line_with("wait in the backlog");
+    network.names(&[("node.test", "127.0.0.3")]);
+    gate.line_with("endpoints=\"127.0.0.3:7000\"");
+    drop(clients);
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! Machines that give less: no io_uring, no root, little locked memory, few descriptors.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, geteuid, getrlimit, prlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use crate::support::{
-    Echo, HttpClient, Ringgate, SHORT, Setup, bytes, free_port, holds_for, l4, require, run,
-    stream_site, wait_for,
+    Echo, HttpClient, Ringgate, SHORT, Setup, as_ordinary_user, bytes, free_port, holds_for, l4,
+    require, run, stream_site, wait_for,
 };
 
 fn start(echo: &Echo, server: &str) -> Ringgate {
@@ -57,25 +56,11 @@ fn without_io_uring_it_serves_over_epoll() {
     echoes(&mut gate.connect("ingress"), 1, 300_000);
 }
 
-/// A shell that lowers a limit and becomes what it is told to without any right where this
-/// test has them all.
-fn with_little(limit: &str) -> Command {
-    let mut command = require("sh");
-    if geteuid().is_root() {
-        command = require("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-        command.args(["--inh-caps=-all", "--bounding-set=-all", "--"]);
-        command.arg(require("sh").get_program());
-    }
-    command.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]);
-    command
-}
-
 #[test]
 fn an_ordinary_user_with_64_kib_of_locked_memory_is_enough() {
     let echo = Echo::start();
     let config = l4(echo.address(), "", "");
-    let through = Some(with_little("ulimit -l 64"));
+    let through = Some(as_ordinary_user("ulimit -l 64"));
     let gate = Setup { config, through, ..Setup::default() }.start();
     let status = std::fs::read_to_string(format!("/proc/{}/status", gate.pid())).unwrap();
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
@@ -120,6 +105,70 @@ fn running_out_of_descriptors_passes() {
     };
     wait_for("it serves ten in a row", SHORT, || (0..10).all(|_| serves()).then_some(()));
     echoes(&mut gate.connect("ingress"), 2, 100_000);
+}
+
+/// What became of a connection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Served,
+    Reset,
+    Waits,
+}
+
+fn fate(client: &mut TcpStream) -> Fate {
+    match client.read(&mut [0]) {
+        Ok(1..) => Fate::Served,
+        Ok(0) => panic!("an orderly end"),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Fate::Waits,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Fate::Reset,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The number in a field of a diagnostic about descriptors.
+fn number_in(line: &str, field: &str) -> Option<usize> {
+    let (_, fields) = line.split_once("no descriptors are left")?;
+    let value = fields.split(' ').find_map(|part| part.strip_prefix(field)?.strip_prefix('='))?;
+    value.parse().ok()
+}
+
+#[test]
+fn without_descriptors_it_says_how_many_wait_and_how_many_were_reset() {
+    let echo = Echo::start();
+    for driver in ["io_uring", "epoll"] {
+        let gate = start(&echo, &format!("driver = \"{driver}\""));
+        // The share that connections have was made for more.
+        let few = Some(gate.descriptors() as u64 + 25);
+        let limit = Rlimit { current: few, maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(Some(gate.pid()), Resource::Nofile, limit).unwrap();
+        let mut clients: Vec<TcpStream> = (0..60).map(|_| gate.connect("ingress")).collect();
+        let mut fates = Vec::new();
+        for client in &mut clients {
+            // The kernel tells of a reset once: to the write, or to the read.
+            let is_reset = client.write_all(b"x").is_err();
+            fates.push(if is_reset { Fate::Reset } else { Fate::Waits });
+            client.set_nonblocking(true).unwrap();
+        }
+        let mut said = (0, 0);
+        wait_for("what it says is what became of them", SHORT, || {
+            for (client, fate) in clients.iter_mut().zip(&mut fates) {
+                if *fate == Fate::Waits {
+                    *fate = self::fate(client);
+                }
+            }
+            let count = |wanted| fates.iter().filter(|fate| **fate == wanted).count();
+            let lines = gate.lines();
+            let waits = |line: &String| number_in(line, "waiting");
+            let waiting = lines.iter().rev().find_map(waits)?;
+            let resets = |line: &String| number_in(line, "reset");
+            said = (waiting, lines.iter().filter_map(resets).sum());
+            (said == (count(Fate::Waits), count(Fate::Reset))).then_some(())
+        });
+        assert!(said.0 > 0 || said.1 > 0, "the limit does not bind");
+        assert!(fates.contains(&Fate::Served), "{fates:?}");
+        let records = gate.records_where(said.1, |record| record.end() == "local");
+        assert_eq!(records.len(), said.1);
+    }
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Ringgate, SHORT, Setup, UdpEcho, bytes, free_port, holds_for, inside_namespace,
-    ss_server_with_udp, ss_tunnel, wait_for,
+    LONG, RefusingUdp, Ringgate, SHORT, Setup, UdpEcho, bytes, free_port, holds_for,
+    inside_namespace, ss_server_with_udp, ss_tunnel, wait_for,
 };
 
 /// A udp listener `dns` on this address, with more lines of it, to these endpoints.
@@ -135,10 +135,10 @@ fn a_thousand_clients_at_once_and_then_silence() {
         }
     }
     assert_eq!(gate.sockets(), sockets + 1000);
+    wait_for("their sockets are closed", LONG, || (gate.sockets() == sockets).then_some(()));
     let records = gate.records(1000);
     assert!(records.iter().all(|record| record.end() == "idle"), "{records:?}");
     assert!(records.iter().all(|record| record.number("bytes_down") == 1650), "{records:?}");
-    wait_for("their sockets are closed", SHORT, || (gate.sockets() == sockets).then_some(()));
     // Whoever comes again is new.
     assert_eq!(ask(&clients[0], b"again"), b"again");
 }
@@ -212,6 +212,62 @@ fn an_endpoint_that_refuses_is_left_for_the_next() {
     }
     let ended = gate.records_where(1, |record| record.end() == "connect_failed");
     assert_eq!(ended[0].text("endpoint"), nobody.address().to_string());
+}
+
+#[test]
+fn datagrams_that_meet_the_refusal_of_earlier_ones_go_to_the_next_endpoint() {
+    for driver in ["io_uring", "epoll"] {
+        let (echo, refusing) = (UdpEcho::start(""), [RefusingUdp::new(), RefusingUdp::new()]);
+        let endpoints = [refusing[0].address(), refusing[1].address(), echo.address()];
+        let config = config("127.0.0.1:0", "", &endpoints);
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        let client = client(gate.address("dns"));
+        // All are there before the first is passed on. Longer ones do not share a call with those
+        // before them, and those of one length do.
+        let lengths = [1, 2, 3, 3, 3, 4, 5];
+        gate.frozen(|| {
+            for length in lengths {
+                client.send(&bytes(length as u64, length)).unwrap();
+            }
+        });
+        // The first goes to an endpoint that refuses it, and so does the second.
+        for length in &lengths[2..] {
+            let mut received = [0; 10];
+            assert_eq!(client.recv(&mut received).unwrap(), *length, "over {driver}");
+            assert!(received[..*length] == bytes(*length as u64, *length));
+        }
+        let records = gate.records(2);
+        for (record, refusing) in records.iter().zip(&refusing) {
+            assert_eq!(record.end(), "connect_failed");
+            assert_eq!(record.text("endpoint"), refusing.address().to_string());
+        }
+        assert_eq!((records[0].number("bytes_up"), records[1].number("bytes_up")), (1, 2));
+    }
+}
+
+#[test]
+fn an_endpoint_that_refuses_after_an_answer_keeps_its_session() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let gate = start_alone("", &[server.local_addr().unwrap()]);
+    let client = client(gate.address("dns"));
+    let mut buffer = [0; 10];
+    client.send(b"1").unwrap();
+    let (_, session) = server.recv_from(&mut buffer).unwrap();
+    server.send_to(b"2", session).unwrap();
+    client.recv(&mut buffer).unwrap();
+    // As a server that is started again: for a time its port refuses what it gets.
+    server.connect("127.0.0.1:9").unwrap();
+    for length in 1..10 {
+        client.send(&bytes(1, length)).unwrap();
+    }
+    server.connect(session).unwrap();
+    server.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    wait_for("the same session goes on", SHORT, || {
+        client.send(b"found").unwrap();
+        let (length, from) = server.recv_from(&mut buffer).ok()?;
+        (&buffer[..length] == b"found" && from == session).then_some(())
+    });
 }
 
 #[test]

@@ -139,6 +139,9 @@ impl Upgrade<'_> {
             ConnectFailure::TimedOut(_) => 504,
             ConnectFailure::Failed(_) | ConnectFailure::Local(_) => 502,
         };
+        if let ConnectFailure::Local(_) = failure {
+            conn.context.shortage.answered();
+        }
         conn.record(self.start, |record| {
             self.describe(conn, record);
             describe_failure(failure, record);

@@ -82,11 +82,11 @@ pub(super) async fn serve(
         }
     };
 
-    // 2. An upstream. The client believes that there is one: it must not take none for a clean end.
+    // 2. An upstream.
     let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
-            conn.client.reset_on_close();
+            conn.reset_for(&failure);
             return conn.record(upgrade.start, |record| {
                 upgrade.describe(conn, record);
                 describe_failure(&failure, record);

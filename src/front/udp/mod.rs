@@ -2,10 +2,16 @@
 //! back there goes to the client, from the address that it had sent to.
 //!
 //! A session is a client and the address of ours that it sends to. It lasts until it has been
-//! silent for the idle timeout, or until a listener has so many that the one that was silent for
-//! the longest has to make room. Which worker has it is the kernel's choice by the client's address
-//! (SO_REUSEPORT), and stays.
+//! silent for the idle timeout. A session that nothing came back to lasts [`UNANSWERED`] at most.
+//! Which worker has it is the kernel's choice by the client's address (SO_REUSEPORT), and stays.
+//!
+//! A listener has a share of the worker's descriptors for UDP ([`Shares::sessions`]). When its
+//! sessions have used it up, or are `max_sessions`, a new one takes the place of the one that was
+//! silent for the longest, of those that nothing came back to while there are any. The socket of a
+//! session that ended is closed when its task has noticed, so that a part of the share is for these
+//! sockets.
 
+mod rooms;
 mod runs;
 mod table;
 
@@ -13,15 +19,22 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::context::{Context, Moment, describe_tried};
 use crate::cluster::Tried;
 use crate::config::{ClusterId, Protocol};
 use crate::observe::access_log::{End, Record, Relay};
-use crate::sys::{Address, Batch, ConnectError, Errno, Offload, UdpSocket};
+use crate::sys::{Address, Batch, ConnectError, Errno, Offload, Shares, UdpSocket, is_unreachable};
 use crate::timers::ticks;
+use rooms::{Open, Sockets, rooms};
 use runs::send_joined;
-use table::Table;
+use table::{Idle, Table};
+
+/// A session that nothing came back to ends after this time without a datagram, or after the idle
+/// timeout where that is shorter. Services that answer do so within seconds; datagrams from forged
+/// addresses never have an answer.
+const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// A listener on one worker.
 pub struct Udp {
@@ -29,14 +42,16 @@ pub struct Udp {
     /// Position in the configuration.
     listener: usize,
     cluster: ClusterId,
-    /// Ticks of silence.
-    idle: u32,
+    idle: Idle,
     sockets: Vec<UdpSocket>,
     table: RefCell<Table<Key, Session>>,
     /// Set when the worker drains: the tasks of the sockets then return.
     ended: Cell<bool>,
-    /// One has made room already for those who came together: its descriptor is free a turn later.
-    made_room: Cell<bool>,
+    /// Sockets to endpoints, with those of sessions that have ended.
+    open: Sockets,
+    /// Sessions have ended since the last turn of the others: their descriptors are free after the
+    /// next one.
+    closing: Cell<bool>,
     room: Rc<Room>,
 }
 
@@ -68,10 +83,14 @@ struct Session {
     start: Moment,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
+    /// Something came back.
+    answered: Cell<bool>,
     ended: Cell<bool>,
+    _open: Open,
 }
 
-/// Begins to serve the UDP sockets of a worker, each given with the position of its listener.
+/// Begins to serve the UDP sockets of a worker, each given with the position of its listener. Their
+/// sessions get [`Shares::sessions`] descriptors together.
 ///
 /// # Errors
 /// The runtime or the kernel cannot use a socket.
@@ -79,6 +98,7 @@ pub fn start_udp(
     context: &Rc<Context>,
     sockets: Vec<(usize, StdSocket)>,
     workers: usize,
+    shares: &Shares,
 ) -> io::Result<Vec<Rc<Udp>>> {
     if sockets.is_empty() {
         return Ok(Vec::new());
@@ -96,8 +116,14 @@ pub fn start_udp(
             None => by_listener.push((listener, vec![socket])),
         }
     }
-    let start = |(listener, sockets)| Udp::start(context, listener, sockets, &room, workers);
-    Ok(by_listener.into_iter().filter_map(start).collect())
+    let max_sessions = |(listener, _): &(usize, Vec<UdpSocket>)| {
+        let Protocol::Udp(udp) = &context.config.listeners[*listener].protocol else { return 0 };
+        udp.max_sessions.div_ceil(workers)
+    };
+    let wanted: Vec<usize> = by_listener.iter().map(max_sessions).collect();
+    let rooms = rooms(shares.sessions, &wanted);
+    let start = |((listener, sockets), open)| Udp::start(context, listener, sockets, &room, open);
+    Ok(by_listener.into_iter().zip(rooms).filter_map(start).collect())
 }
 
 impl Udp {
@@ -106,18 +132,22 @@ impl Udp {
         listener: usize,
         sockets: Vec<UdpSocket>,
         room: &Rc<Room>,
-        workers: usize,
+        open: Sockets,
     ) -> Option<Rc<Udp>> {
         let Protocol::Udp(udp) = &context.config.listeners[listener].protocol else { return None };
         let listener = Rc::new(Udp {
             context: Rc::clone(context),
             listener,
             cluster: udp.cluster,
-            idle: ticks(udp.idle_timeout),
-            table: RefCell::new(Table::new(udp.max_sessions.div_ceil(workers))),
+            idle: Idle {
+                unanswered: ticks(udp.idle_timeout.min(UNANSWERED)),
+                answered: ticks(udp.idle_timeout),
+            },
+            table: RefCell::new(Table::new(open.max_sessions())),
             sockets,
             ended: Cell::new(false),
-            made_room: Cell::new(false),
+            open,
+            closing: Cell::new(false),
             room: Rc::clone(room),
         });
         for index in 0..listener.sockets.len() {
@@ -162,7 +192,7 @@ impl Udp {
             if received.is_ok() {
                 self.forward(index);
             }
-            if turns.take() {
+            if turns.take() || self.closing.replace(false) {
                 turns.give_way().await;
             }
         }
@@ -170,7 +200,6 @@ impl Udp {
 
     /// Passes on what was received from clients.
     fn forward(self: &Rc<Self>, index: usize) {
-        self.made_room.set(false);
         let batch = self.room.batch.borrow();
         // Nobody can be answered at port 0.
         let answerable = batch.iter().filter(|received| received.from.port() != 0);
@@ -180,10 +209,42 @@ impl Udp {
             (key, received.bytes, received.segment)
         });
         send_joined(items, &mut self.room.joined.borrow_mut(), |key, bytes, segment| {
-            let Some(session) = self.session(&key) else { return };
-            let lost = session.upstream.send(session.to, None, bytes, segment);
-            add(&session.bytes_up, bytes.len(), lost * segment);
+            self.pass_on(&key, bytes, segment);
         });
+    }
+
+    /// Passes datagrams of one client on. Where the endpoint has refused earlier ones, which a send
+    /// may be the first to report, and has never answered, what was not sent goes to the next.
+    fn pass_on(self: &Rc<Self>, key: &Key, bytes: &[u8], segment: usize) {
+        let Some(mut session) = self.session(key) else { return };
+        let mut rest = bytes;
+        if !session.answered.get() {
+            match session.upstream.try_send(session.to, None, bytes, segment) {
+                Ok(lost) => return add(&session.bytes_up, bytes.len(), lost * segment),
+                Err(refusal) => {
+                    let errno = refusal.errno;
+                    rest = refusal.rest;
+                    let tried = bytes.len() - rest.len();
+                    add(&session.bytes_up, tried, refusal.lost * segment);
+                    self.give_up(&session, errno);
+                    let Some(next) = self.session(key) else { return };
+                    session = next;
+                }
+            }
+        }
+        let (lost, told) = session.upstream.send(session.to, None, rest, segment);
+        add(&session.bytes_up, rest.len(), lost * segment);
+        if let Some(errno) = told.filter(|_| !session.answered.get()) {
+            self.give_up(&session, errno);
+        }
+    }
+
+    /// Ends a session whose endpoint cannot be reached and never answered: the client's next
+    /// datagram goes elsewhere.
+    fn give_up(&self, session: &Session, errno: Errno) {
+        self.table.borrow_mut().remove(&session.key);
+        self.refused(session, errno);
+        self.end(session, End::ConnectFailed);
     }
 
     /// The session of a client; a new one where there is none. None: there cannot be one.
@@ -208,18 +269,30 @@ impl Udp {
                 return None;
             }
         };
-        let evicted = self.table.borrow_mut().insert(*key, Rc::clone(&session), now);
-        if let Some(evicted) = evicted {
-            self.end(&evicted, End::Evicted);
+        let full = self.table.borrow().is_full();
+        if full {
+            self.make_room();
         }
+        self.table.borrow_mut().insert(*key, Rc::clone(&session), now);
         monoio::spawn(Rc::clone(self).answer(Rc::clone(&session)));
         Some(session)
+    }
+
+    /// Ends the session that can best be spared.
+    fn make_room(&self) {
+        let spared = self.table.borrow_mut().take_oldest();
+        if let Some(spared) = spared {
+            self.end(&spared, End::Evicted);
+        }
     }
 
     /// Opens a session with the endpoint whose turn it is. If connecting fails, the next one is
     /// tried at once, so that the session's first datagram is not lost.
     fn connect(&self, key: &Key, start: Moment) -> Result<Session, (End, Tried)> {
         let mut candidates = self.context.clusters[self.cluster.0].candidates();
+        // Taken up by the sockets of sessions that have just made room: datagrams of so many new
+        // clients at one time are lost.
+        let Some(open) = self.open.take() else { return Err((End::Local, candidates.given_up())) };
         let mut end = End::NoEndpoint;
         while let Some(endpoint) = candidates.next() {
             // The configuration has refused paths.
@@ -236,18 +309,19 @@ impl Udp {
                         start,
                         bytes_up: Cell::new(0),
                         bytes_down: Cell::new(0),
+                        answered: Cell::new(false),
                         ended: Cell::new(false),
+                        _open: open,
                     });
                 }
                 Err(error) => error,
             };
             candidates.failed(endpoint, error.into());
             end = End::ConnectFailed;
-            // As with too many sessions the oldest makes room, for the next datagram.
+            // As with too many sessions one makes room, for the next datagram.
             if matches!(error, ConnectError::Local(_)) {
-                if !self.made_room.replace(true) {
-                    let oldest = self.table.borrow_mut().take_oldest();
-                    oldest.iter().for_each(|oldest| self.end(oldest, End::Evicted));
+                if !self.closing.get() {
+                    self.make_room();
                 }
                 end = End::Local;
                 break;
@@ -267,11 +341,8 @@ impl Udp {
             let received = session.upstream.receive(&mut self.room.batch.borrow_mut());
             match received {
                 Ok(_) => self.pass_back(&session),
-                // Nobody is there, and never was: the client's next datagram goes elsewhere.
-                Err(Errno::CONNREFUSED) if session.bytes_down.get() == 0 => {
-                    self.table.borrow_mut().remove(&session.key);
-                    self.refused(&session, Errno::CONNREFUSED);
-                    return self.end(&session, End::ConnectFailed);
+                Err(errno) if is_unreachable(errno) && !session.answered.get() => {
+                    return self.give_up(&session, errno);
                 }
                 Err(_) => {}
             }
@@ -284,11 +355,13 @@ impl Udp {
     fn pass_back(&self, session: &Session) {
         let Key { client, socket, local } = session.key;
         let now = self.context.timers.now();
-        self.table.borrow_mut().touch(&session.key, now);
+        session.answered.set(true);
+        self.table.borrow_mut().answered(&session.key, now);
         let batch = self.room.batch.borrow();
         let items = batch.iter().map(|received| ((), received.bytes, received.segment));
         send_joined(items, &mut self.room.joined.borrow_mut(), |(), bytes, segment| {
-            let lost = self.sockets[socket].send(client, local, bytes, segment);
+            // A socket of many peers never reports an error of one of them.
+            let (lost, _) = self.sockets[socket].send(client, local, bytes, segment);
             add(&session.bytes_down, bytes.len(), lost * segment);
         });
     }
@@ -304,6 +377,7 @@ impl Udp {
     fn end(&self, session: &Session, end: End) {
         session.ended.set(true);
         session.upstream.end();
+        self.closing.set(true);
         let tried = session.tried.borrow();
         self.record(&session.client, session.start, |record| {
             describe_tried(&tried, record);

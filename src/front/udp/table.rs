@@ -1,4 +1,9 @@
 //! The sessions of a listener: found by client, ended from the one that was silent for the longest.
+//!
+//! There are two orders: of sessions that nothing came back to yet, and of the others. Where room
+//! is needed, those without an answer go first: a datagram from a forged address is never answered
+//! to its sender, so that a flood of such datagrams takes the place of its own sessions and not of
+//! those that are in use.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,22 +14,48 @@ use slab::Slab;
 /// No entry.
 const NONE: usize = usize::MAX;
 
-/// At most so many sessions, in the order in which they were last used.
+/// At most so many sessions, in two orders by their last use. Every operation takes the same time,
+/// however many there are.
 pub(super) struct Table<K, S> {
     by_key: HashMap<K, usize>,
     entries: Slab<Entry<K, S>>,
+    /// By [`Kind`].
+    orders: [Order; 2],
+    max: usize,
+}
+
+/// Whether something came back from the endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Unanswered = 0,
+    Answered = 1,
+}
+
+/// The order in which they make room.
+const KINDS: [Kind; 2] = [Kind::Unanswered, Kind::Answered];
+
+/// The ends of a list through the entries.
+#[derive(Clone, Copy)]
+struct Order {
     oldest: usize,
     newest: usize,
-    max: usize,
 }
 
 struct Entry<K, S> {
     key: K,
     session: Rc<S>,
+    kind: Kind,
     /// Tick of the last use.
     active: u32,
     older: usize,
     newer: usize,
+}
+
+/// Ticks of silence after which a session ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Idle {
+    pub(super) unanswered: u32,
+    pub(super) answered: u32,
 }
 
 impl<K: Copy + Eq + Hash, S> Table<K, S> {
@@ -33,43 +64,64 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         Table {
             by_key: HashMap::new(),
             entries: Slab::new(),
-            oldest: NONE,
-            newest: NONE,
+            orders: [Order { oldest: NONE, newest: NONE }; 2],
             max: max.max(1),
         }
+    }
+
+    /// As many as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.entries.len() >= self.max
     }
 
     /// Finds a session, and notes that it is used.
     pub(super) fn touch(&mut self, key: &K, now: u32) -> Option<&Rc<S>> {
         let at = *self.by_key.get(key)?;
-        self.entries[at].active = now;
-        if at != self.newest {
-            self.unlink(at);
-            self.link(at);
-        }
+        self.use_again(at, self.entries[at].kind, now);
         Some(&self.entries[at].session)
     }
 
-    /// Adds a session that is not there yet; gives the oldest back where there were as many as
-    /// there may be.
-    pub(super) fn insert(&mut self, key: K, session: Rc<S>, now: u32) -> Option<Rc<S>> {
-        let evicted = if self.entries.len() >= self.max { self.take_oldest() } else { None };
-        let at = self.entries.insert(Entry { key, session, active: now, older: NONE, newer: NONE });
-        self.by_key.insert(key, at);
-        self.link(at);
-        evicted
+    /// Notes that something came back to a session, which is a use as well.
+    pub(super) fn answered(&mut self, key: &K, now: u32) {
+        if let Some(&at) = self.by_key.get(key) {
+            self.use_again(at, Kind::Answered, now);
+        }
     }
 
-    /// Takes out the session that was silent for the longest.
+    /// Adds a session that is not there yet, and that nothing came back to. The caller has made
+    /// room for it.
+    pub(super) fn insert(&mut self, key: K, session: Rc<S>, now: u32) {
+        debug_assert!(!self.is_full(), "no room was made");
+        let kind = Kind::Unanswered;
+        let entry = Entry { key, session, kind, active: now, older: NONE, newer: NONE };
+        let at = self.entries.insert(entry);
+        self.by_key.insert(key, at);
+        self.link(at);
+    }
+
+    /// Takes out the session that is to make room: the one that was silent for the longest, of
+    /// those without an answer while there are any.
     pub(super) fn take_oldest(&mut self) -> Option<Rc<S>> {
-        let oldest = self.oldest;
-        (oldest != NONE).then(|| self.take(oldest))
+        let oldest = KINDS.map(|kind| self.orders[kind as usize].oldest);
+        oldest.into_iter().find(|&at| at != NONE).map(|at| self.take(at))
     }
 
     /// Takes out the session of a client.
     pub(super) fn remove(&mut self, key: &K) -> Option<Rc<S>> {
         let at = *self.by_key.get(key)?;
         Some(self.take(at))
+    }
+
+    /// Takes out one that was silent for as long as its kind may be.
+    pub(super) fn take_idle(&mut self, now: u32, idle: Idle) -> Option<Rc<S>> {
+        for (kind, limit) in KINDS.into_iter().zip([idle.unanswered, idle.answered]) {
+            let oldest = self.orders[kind as usize].oldest;
+            let is_over = |entry: &Entry<K, S>| now.wrapping_sub(entry.active) >= limit;
+            if self.entries.get(oldest).is_some_and(is_over) {
+                return Some(self.take(oldest));
+            }
+        }
+        None
     }
 
     fn take(&mut self, at: usize) -> Rc<S> {
@@ -79,33 +131,36 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         entry.session
     }
 
-    /// Takes out one that was silent for so many ticks.
-    pub(super) fn take_idle(&mut self, now: u32, limit: u32) -> Option<Rc<S>> {
-        let oldest = self.entries.get(self.oldest)?;
-        if now.wrapping_sub(oldest.active) < limit {
-            return None;
+    /// Makes an entry the newest of its kind from now on.
+    fn use_again(&mut self, at: usize, kind: Kind, now: u32) {
+        self.entries[at].active = now;
+        if at != self.orders[kind as usize].newest {
+            self.unlink(at);
+            self.entries[at].kind = kind;
+            self.link(at);
         }
-        self.take_oldest()
     }
 
-    /// Makes an entry that is in no order the newest.
+    /// Makes an entry that is in no order the newest of its own.
     fn link(&mut self, at: usize) {
-        let before = std::mem::replace(&mut self.newest, at);
+        let order = self.entries[at].kind as usize;
+        let before = std::mem::replace(&mut self.orders[order].newest, at);
         (self.entries[at].older, self.entries[at].newer) = (before, NONE);
         match before {
-            NONE => self.oldest = at,
+            NONE => self.orders[order].oldest = at,
             before => self.entries[before].newer = at,
         }
     }
 
     fn unlink(&mut self, at: usize) {
-        let Entry { older, newer, .. } = self.entries[at];
+        let Entry { older, newer, kind, .. } = self.entries[at];
+        let order = &mut self.orders[kind as usize];
         match older {
-            NONE => self.oldest = newer,
+            NONE => order.oldest = newer,
             older => self.entries[older].newer = newer,
         }
         match newer {
-            NONE => self.newest = older,
+            NONE => order.newest = older,
             newer => self.entries[newer].older = older,
         }
     }
@@ -116,60 +171,122 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const IDLE: Idle = Idle { unanswered: 4, answered: 6 };
+
     #[test]
     fn the_one_that_was_silent_for_the_longest_makes_room() {
         let mut table = Table::new(3);
         for name in ['a', 'b', 'c'] {
-            assert_eq!(table.insert(name, Rc::new(name), 0), None);
+            assert!(!table.is_full());
+            table.insert(name, Rc::new(name), 0);
         }
+        assert!(table.is_full());
         assert_eq!(table.touch(&'a', 1), Some(&Rc::new('a')));
-        assert_eq!(table.insert('d', Rc::new('d'), 2).as_deref(), Some(&'b'));
+        assert_eq!(table.take_oldest().as_deref(), Some(&'b'));
         assert!(table.touch(&'b', 2).is_none());
-        assert_eq!(table.take_idle(9, 10), None, "c is not silent for long enough");
-        assert_eq!(table.take_idle(10, 10).as_deref(), Some(&'c'));
-        assert_eq!(table.take_idle(10, 10), None);
+        table.insert('d', Rc::new('d'), 2);
+        assert_eq!(table.take_idle(3, IDLE), None, "c is not silent for long enough");
+        assert_eq!(table.take_idle(4, IDLE).as_deref(), Some(&'c'));
+        assert_eq!(table.take_idle(4, IDLE), None);
         assert_eq!(table.take_oldest().as_deref(), Some(&'a'));
         assert_eq!(table.take_oldest().as_deref(), Some(&'d'));
         assert_eq!(table.take_oldest(), None);
     }
 
+    #[test]
+    fn one_with_an_answer_stays_while_there_are_any_without() {
+        let mut table = Table::new(3);
+        for (now, name) in ['a', 'b', 'c'].into_iter().enumerate() {
+            table.insert(name, Rc::new(name), now as u32);
+        }
+        table.answered(&'a', 3);
+        table.answered(&'c', 3);
+        assert_eq!(table.take_oldest().as_deref(), Some(&'b'));
+        assert_eq!(table.take_idle(8, IDLE), None, "those with an answer stay for longer");
+        assert_eq!(table.take_oldest().as_deref(), Some(&'a'));
+        table.insert('d', Rc::new('d'), 4);
+        assert_eq!(table.take_idle(8, IDLE).as_deref(), Some(&'d'));
+        assert_eq!(table.take_idle(9, IDLE).as_deref(), Some(&'c'));
+    }
+
+    /// What the table has to be: a list by last use that is searched from end to end.
+    struct Model {
+        /// Key, whether it has an answer, tick of the last use.
+        list: Vec<(u8, bool, u32)>,
+        max: usize,
+    }
+
+    impl Model {
+        fn at(&self, key: u8) -> Option<usize> {
+            self.list.iter().position(|&(listed, ..)| listed == key)
+        }
+
+        fn touch(&mut self, key: u8, answered: bool, now: u32) -> bool {
+            let Some(at) = self.at(key) else { return false };
+            let (_, before, _) = self.list.remove(at);
+            self.list.push((key, before || answered, now));
+            true
+        }
+
+        fn take_first(&mut self, wanted: impl Fn(bool, u32) -> bool) -> Option<u8> {
+            let at =
+                self.list.iter().position(|&(_, answered, active)| wanted(answered, active))?;
+            Some(self.list.remove(at).0)
+        }
+
+        fn take_oldest(&mut self) -> Option<u8> {
+            self.take_first(|answered, _| !answered).or_else(|| self.take_first(|_, _| true))
+        }
+
+        fn take_idle(&mut self, now: u32) -> Option<u8> {
+            self.take_first(|answered, active| !answered && now - active >= IDLE.unanswered)
+                .or_else(|| self.take_first(|answered, at| answered && now - at >= IDLE.answered))
+        }
+    }
+
     proptest! {
-        /// Against a list that is searched from end to end.
         #[test]
         fn it_is_a_list_by_last_use(
-            max in 1usize..5,
-            steps in proptest::collection::vec((0u8..8, 0u8..10), 0..80),
+            max in 1usize..6,
+            steps in proptest::collection::vec((0u8..8, 0u8..12), 0..120),
         ) {
-            let (mut table, mut list) = (Table::new(max), Vec::new());
+            let (mut table, mut model) = (Table::new(max), Model { list: Vec::new(), max });
             for (now, (key, what)) in steps.into_iter().enumerate() {
                 let now = now as u32;
-                let at = list.iter().position(|&(listed, _)| listed == key);
-                if what == 0 {
-                    let expected = if list.is_empty() { None } else { Some(list.remove(0).0) };
-                    prop_assert_eq!(table.take_oldest().as_deref().copied(), expected);
-                    continue;
+                prop_assert_eq!(table.is_full(), model.list.len() == model.max);
+                match what {
+                    0 => {
+                        let taken = table.take_oldest();
+                        prop_assert_eq!(taken.as_deref().copied(), model.take_oldest());
+                    }
+                    1 => {
+                        let taken = table.take_idle(now, IDLE);
+                        prop_assert_eq!(taken.as_deref().copied(), model.take_idle(now));
+                    }
+                    2 => {
+                        let removed = table.remove(&key);
+                        let expected = model.at(key).map(|at| model.list.remove(at).0);
+                        prop_assert_eq!(removed.as_deref().copied(), expected);
+                    }
+                    3..6 => {
+                        table.answered(&key, now);
+                        model.touch(key, true, now);
+                    }
+                    _ => {
+                        let found = table.touch(&key, now).map(|session| **session);
+                        prop_assert_eq!(found.is_some(), model.touch(key, false, now));
+                        if found.is_some() {
+                            prop_assert_eq!(found, Some(key));
+                            continue;
+                        }
+                        if table.is_full() {
+                            let taken = table.take_oldest();
+                            prop_assert_eq!(taken.as_deref().copied(), model.take_oldest());
+                        }
+                        table.insert(key, Rc::new(key), now);
+                        model.list.push((key, false, now));
+                    }
                 }
-                if what == 2 {
-                    let expected = at.map(|at| list.remove(at).0);
-                    prop_assert_eq!(table.remove(&key).as_deref().copied(), expected);
-                    continue;
-                }
-                if what == 1 {
-                    let idle = list.first().is_some_and(|&(_, active)| now - active >= 6);
-                    let expected = idle.then(|| list.remove(0).0);
-                    prop_assert_eq!(table.take_idle(now, 6).as_deref().copied(), expected);
-                    continue;
-                }
-                let found = table.touch(&key, now).is_some();
-                prop_assert_eq!(found, at.is_some());
-                if let Some(at) = at {
-                    list.remove(at);
-                } else {
-                    let expected = (list.len() == max).then(|| list.remove(0).0);
-                    let evicted = table.insert(key, Rc::new(key), now);
-                    prop_assert_eq!(evicted.as_deref().copied(), expected);
-                }
-                list.push((key, now));
             }
         }
     }

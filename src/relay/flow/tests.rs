@@ -25,7 +25,7 @@ fn connection() -> (Rc<Stream>, TcpStream) {
 fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
     let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
     runtime.block_on(async {
-        let outbox = match outbox.then(Outbox::start).transpose() {
+        let outbox = match outbox.then(|| Outbox::new().map(Outbox::start)).transpose() {
             Ok(outbox) => outbox,
             Err(error) => return eprintln!("not tested without a ring: {error}"),
         };

@@ -13,6 +13,7 @@ mod ports;
 mod process;
 mod relayed;
 mod ringgate;
+mod seccomp;
 mod shadowsocks;
 mod site;
 mod sockets;
@@ -26,10 +27,11 @@ pub(crate) use http::{HttpClient, Response};
 pub(crate) use netns::{inside_namespace, with_local_ports, without_ipv6};
 pub(crate) use network::Network;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
-pub(crate) use ports::{Blackhole, LentPort, free_port};
-pub(crate) use process::{Process, require, run};
+pub(crate) use ports::{Blackhole, LentPort, RefusingUdp, free_port};
+pub(crate) use process::{Process, as_ordinary_user, require, run};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE};
 pub(crate) use ringgate::{Ringgate, Setup, ringgate_command};
+pub(crate) use seccomp::{IO_URING_ENTER, IO_URING_SETUP, refusing, refusing_from, refusing_where};
 pub(crate) use shadowsocks::{
     Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,
 };

@@ -92,3 +92,24 @@ impl Blackhole {
         self.address
     }
 }
+
+/// A UDP port that refuses what is sent to it, and stays ours.
+///
+/// Its socket is connected to another address, so that it takes datagrams from there alone: to all
+/// others the kernel answers "port unreachable", as where no socket is bound.
+pub(crate) struct RefusingUdp {
+    socket: UdpSocket,
+}
+
+impl RefusingUdp {
+    pub(crate) fn new() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        // Sends nothing, and port 9 (discard) sends nothing either.
+        socket.connect((Ipv4Addr::LOCALHOST, 9)).unwrap();
+        RefusingUdp { socket }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+}

@@ -146,3 +146,17 @@ pub(crate) fn require(program: &str) -> Command {
         None => panic!("this test needs {program}: apt-get install {package}"),
     }
 }
+
+/// A shell that lowers a limit and becomes what it is told to without any right where this
+/// test has them all.
+pub(crate) fn as_ordinary_user(limit: &str) -> Command {
+    let mut command = require("sh");
+    if rustix::process::geteuid().is_root() {
+        command = require("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args(["--inh-caps=-all", "--bounding-set=-all", "--"]);
+        command.arg(require("sh").get_program());
+    }
+    command.args(["-c", &format!("{limit} && exec \"$0\" \"$@\"")]);
+    command
+}

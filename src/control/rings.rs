@@ -1,0 +1,139 @@
+//! How the workers run: all by the same plan, which is the best that this machine has room for.
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use crate::config::Driver;
+use crate::error::Error;
+use crate::sys::{RingRefusal, memlock_limit, probe_ring};
+use crate::worker::{Plan, Trial, is_out_of_memory};
+
+/// How long rings are tried again that would fit, were it not for rings that were closed just now.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Has all workers build their runtimes by one plan. They run when `plans` are dropped.
+///
+/// # Errors
+/// The kernel refuses what the configuration insists on.
+pub(super) fn agree(
+    driver: Driver,
+    plans: &[Sender<Trial>],
+    built: &Receiver<io::Result<()>>,
+) -> Result<(), Error> {
+    if driver != Driver::Epoll {
+        match usable(driver).and_then(|()| rings(plans, built)) {
+            Ok(()) => return Ok(()),
+            Err(refusal) if driver == Driver::IoUring => {
+                let RingRefusal { call, error } = &refusal;
+                let what = format!("cannot use io_uring ({call})");
+                return Err(Error::start(what, error, advice(&refusal)));
+            }
+            Err(refusal) => {
+                let RingRefusal { call, error } = &refusal;
+                let advice = advice(&refusal);
+                tracing::warn!(
+                    %call, %error, advice,
+                    "no io_uring: epoll is used, which costs more CPU"
+                );
+            }
+        }
+    }
+    let trial = Trial { plan: Plan::Epoll, patience: Duration::ZERO };
+    all_build(trial, plans, built)
+        .map_err(|error| Error::start("cannot make an epoll instance", error, ""))
+}
+
+/// Finds out whether a ring can be made and entered.
+fn usable(driver: Driver) -> Result<(), RingRefusal> {
+    probe_ring()?;
+    // Asks the kernel which operations it has; MONOIO_FORCE_LEGACY_DRIVER=1 answers for it.
+    if driver == Driver::Auto && !monoio::utils::detect_uring() {
+        let error = io::ErrorKind::Unsupported.into();
+        return Err(RingRefusal { call: "io_uring_register", error });
+    }
+    Ok(())
+}
+
+/// Has all workers build the largest rings that fit together.
+fn rings(plans: &[Sender<Trial>], built: &Receiver<io::Result<()>>) -> Result<(), RingRefusal> {
+    let (limit, workers) = (memlock_limit(), plans.len() as u64);
+    let mut refused = None;
+    for plan in Plan::RINGS {
+        let needed = plan.locked_bytes().saturating_mul(workers);
+        // What does not fit may work all the same: for a user with CAP_IPC_LOCK, or where rings are
+        // not charged. When the first has shown that neither is so, there is no use in trying.
+        if needed > limit && refused.is_some() {
+            continue;
+        }
+        let patience = if needed > limit { Duration::ZERO } else { PATIENCE };
+        match all_build(Trial { plan, patience }, plans, built) {
+            Ok(()) => {
+                if refused.is_some() {
+                    announce(plan, limit, workers);
+                }
+                return Ok(());
+            }
+            Err(error) if is_out_of_memory(&error) => refused = Some(error),
+            Err(error) => return Err(RingRefusal { call: "io_uring_setup", error }),
+        }
+    }
+    let error = refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
+    Err(RingRefusal { call: "io_uring_setup", error })
+}
+
+fn announce(plan: Plan, limit: u64, workers: u64) {
+    let Plan::Ring { size, outbox } = plan else { return };
+    let needed = Plan::RINGS[0].locked_bytes().saturating_mul(workers).div_ceil(1024 * 1024);
+    tracing::warn!(
+        ring_size = size,
+        send_ring = outbox,
+        workers,
+        memlock_kib = limit / 1024,
+        enough_mib = needed,
+        "rings are smaller than they could be: larger ones of all workers do not fit the limit of \
+         locked memory. Raise it (LimitMEMLOCK= in a systemd unit, `ulimit -l`)"
+    );
+}
+
+/// Has all workers build by the same plan; gives the first error.
+fn all_build(
+    trial: Trial,
+    plans: &[Sender<Trial>],
+    built: &Receiver<io::Result<()>>,
+) -> io::Result<()> {
+    for worker in plans {
+        worker.send(trial).map_err(|_| io::Error::other("a worker has ended early"))?;
+    }
+    // Every worker is waited for: the next plan comes when what was built by this one is known.
+    let results: Vec<io::Result<()>> = built.iter().take(plans.len()).collect();
+    if results.len() < plans.len() {
+        return Err(io::Error::other("a worker has ended early"));
+    }
+    results.into_iter().collect()
+}
+
+/// Why io_uring may be refused, and what to do about it.
+fn advice(refusal: &RingRefusal) -> &'static str {
+    match (refusal.call, refusal.error.raw_os_error()) {
+        (_, Some(libc::ENOMEM)) => {
+            "the ring does not fit the limit of locked memory: raise it (LimitMEMLOCK=8M in a \
+             systemd unit, `ulimit -l`), or set server.driver = \"epoll\""
+        }
+        ("io_uring_enter", _) => {
+            "a seccomp filter (of the container or the service) allows io_uring_setup and refuses \
+             io_uring_enter: allow io_uring_setup, io_uring_enter and io_uring_register, or set \
+             server.driver = \"epoll\""
+        }
+        ("io_uring_setup", Some(libc::EPERM)) => {
+            "io_uring is switched off (sysctl kernel.io_uring_disabled, or a seccomp filter of the \
+             container): allow it, or set server.driver = \"epoll\""
+        }
+        ("io_uring_register", _) => {
+            "the kernel is older than Linux 5.11, a seccomp filter refuses io_uring_register, or \
+             MONOIO_FORCE_LEGACY_DRIVER is set; server.driver = \"epoll\" says the same without \
+             this message"
+        }
+        _ => "set server.driver = \"epoll\", or leave it at \"auto\"",
+    }
+}

@@ -1,0 +1,226 @@
+//! Connections that wait or fail because nothing is left for them: counted by the workers, reported
+//! by the control plane once a second; and the tasks that wait for a connection to end.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Poll, Waker};
+
+use crate::sys::Errno;
+
+/// What happened since the last report. Shared by all workers, which touch it only when something
+/// is short.
+#[derive(Debug, Default)]
+pub struct Shortage {
+    /// Connections that wait at present.
+    waiting: AtomicUsize,
+    /// Connections that found their worker with as many as it may have.
+    full: AtomicU64,
+    /// Accepts that failed; why the last one did, and on which listener.
+    refused: AtomicU64,
+    errno: AtomicI32,
+    listener: AtomicUsize,
+    /// Connections that got no socket to their upstream, and were reset.
+    reset: AtomicU64,
+    /// The same, answered 502.
+    answered: AtomicU64,
+}
+
+impl Shortage {
+    /// A connection is there, and the worker has as many as it may have.
+    pub fn full(&self) {
+        self.full.fetch_add(1, Relaxed);
+    }
+
+    /// An accept of a listener failed, which is given by its position in the configuration.
+    pub fn refused(&self, listener: usize, error: &io::Error) {
+        self.listener.store(listener, Relaxed);
+        self.errno.store(error.raw_os_error().unwrap_or_default(), Relaxed);
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// The number of connections that wait somewhere has changed.
+    pub fn waits(&self, before: usize, now: usize) {
+        self.waiting.fetch_add(now.wrapping_sub(before), Relaxed);
+    }
+
+    /// A connection got no socket to its upstream, and is reset.
+    pub(super) fn reset(&self) {
+        self.reset.fetch_add(1, Relaxed);
+    }
+
+    /// A connection got no socket to its upstream, and is answered.
+    pub(super) fn answered(&self) {
+        self.answered.fetch_add(1, Relaxed);
+    }
+
+    /// What there is to report since the last time.
+    pub fn report(&self) -> Option<Report> {
+        let take = |count: &AtomicU64| count.swap(0, Relaxed);
+        let (full, refused) = (take(&self.full), take(&self.refused));
+        let report = Report {
+            waiting: self.waiting.load(Relaxed),
+            reset: take(&self.reset),
+            answered: take(&self.answered),
+            refused: (refused > 0).then(|| {
+                let errno = Errno::from_raw_os_error(self.errno.load(Relaxed));
+                (self.listener.load(Relaxed), errno)
+            }),
+        };
+        let waits = full > 0 && report.waiting > 0;
+        let is_news = waits || refused > 0 || report.reset > 0 || report.answered > 0;
+        is_news.then_some(report)
+    }
+}
+
+/// What the workers could not serve since the last report.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Connections that wait in the backlog at present.
+    pub waiting: usize,
+    /// Connections that were reset, with no socket to their upstream.
+    pub reset: u64,
+    /// Upgrades that got a 502, with no socket to their upstream.
+    pub answered: u64,
+    /// The listener, by its position in the configuration, whose accept failed last, and why.
+    pub refused: Option<(usize, Errno)>,
+}
+
+/// The accepts of one worker that wait for a place, first come first served.
+#[derive(Default)]
+pub struct Line {
+    waiting: RefCell<VecDeque<(u64, Option<Waker>)>>,
+    last: Cell<u64>,
+}
+
+/// A position in the line; it is given up when this is dropped.
+pub struct InLine<'l> {
+    line: &'l Line,
+    number: u64,
+}
+
+impl Line {
+    /// No accept waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.borrow().is_empty()
+    }
+
+    /// Waits behind all others.
+    pub fn join(&self) -> InLine<'_> {
+        let number = self.last.get() + 1;
+        self.last.set(number);
+        self.waiting.borrow_mut().push_back((number, None));
+        InLine { line: self, number }
+    }
+
+    /// There may be a place for the first in the line.
+    pub(super) fn call(&self) {
+        if let Some((_, Some(waker))) = self.waiting.borrow().front() {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl InLine<'_> {
+    /// All that waited before are gone.
+    pub fn is_first(&self) -> bool {
+        self.line.waiting.borrow().front().is_some_and(|(number, _)| *number == self.number)
+    }
+
+    /// Waits until there may be a place for the first in the line, and this is the first. May be
+    /// dropped at any time.
+    pub async fn called(&self) {
+        let mut is_called = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut is_called, true) {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.line.waiting.borrow_mut();
+            let own = waiting.iter_mut().find(|(number, _)| *number == self.number);
+            if let Some((_, waker)) = own {
+                *waker = Some(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.line.waiting.borrow_mut().retain(|(number, _)| *number != self.number);
+        // There may be more than one place.
+        self.line.call();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::rc::Rc;
+
+    #[test]
+    fn what_waits_and_what_was_reset_is_reported_once() {
+        let shortage = Shortage::default();
+        assert_eq!(shortage.report(), None);
+        shortage.refused(1, &io::Error::from_raw_os_error(libc::EMFILE));
+        shortage.waits(0, 31);
+        (0..12).for_each(|_| shortage.reset());
+        shortage.answered();
+        let refused = Some((1, Errno::MFILE));
+        let expected = Report { waiting: 31, reset: 12, answered: 1, refused };
+        assert_eq!(shortage.report(), Some(expected));
+        assert_eq!(shortage.report(), None);
+    }
+
+    #[test]
+    fn what_waits_is_the_sum_of_what_is_known_last() {
+        let shortage = Shortage::default();
+        shortage.waits(0, 5);
+        shortage.waits(0, 3);
+        shortage.waits(5, 1);
+        shortage.full();
+        let expected = Report { waiting: 4, reset: 0, answered: 0, refused: None };
+        assert_eq!(shortage.report(), Some(expected));
+    }
+
+    #[test]
+    fn accepts_have_their_places_in_the_order_in_which_they_came() {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let line = Rc::new(Line::default());
+            let served = Rc::new(RefCell::new(String::new()));
+            let free = Rc::new(Cell::new(0));
+            let mut tasks = Vec::new();
+            let blocks = line.join();
+            for name in ['a', 'b', 'c', 'd'] {
+                let (line, served, free) = (Rc::clone(&line), Rc::clone(&served), Rc::clone(&free));
+                tasks.push(monoio::spawn(async move {
+                    let own = line.join();
+                    while !own.is_first() || free.get() == 0 {
+                        own.called().await;
+                    }
+                    free.set(free.get() - 1);
+                    served.borrow_mut().push(name);
+                }));
+            }
+            // All are in the line when this is the first: the runtime's queue has them in order.
+            monoio::spawn(async {}).await;
+            free.set(2);
+            drop(blocks);
+            for task in tasks.drain(..2) {
+                task.await;
+            }
+            assert_eq!(*served.borrow(), "ab");
+            free.set(2);
+            line.call();
+            for task in tasks {
+                task.await;
+            }
+            assert_eq!(*served.borrow(), "abcd");
+            assert!(line.is_empty());
+        });
+    }
+}
