@@ -30,8 +30,10 @@ enum Command {
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///
-    /// Looks at the files alone: not at ports, CPUs or log files of this machine. Exit codes: 0 all
-    /// are good, 64 one is not; what is wrong is listed.
+    /// Errors come from the files alone: not from ports, CPUs or log files of this machine.
+    /// Warnings are about what is allowed and probably not meant; they also look at this machine's
+    /// limit of open files and at its addresses. Exit codes: 0 all are good, 64 one is not; what is
+    /// wrong is listed.
     Check {
         /// TOML files.
         #[arg(required = true)]
@@ -78,6 +80,9 @@ fn start(file: Option<&Path>) -> Result<(Config, Diagnostics), Error> {
             .map_err(|errors| Error::Configuration(errors.to_string()))?,
     };
     let diagnostics = control::start_diagnostics(&config.log)?;
+    for (place, what, remedy) in config.warnings.each() {
+        tracing::warn!(%place, %remedy, "{what}");
+    }
     if file.is_none() {
         tracing::info!(
             "no --config: serving the built-in example (--print-default-config shows it)"
@@ -99,7 +104,13 @@ fn check(files: &[PathBuf]) -> Result<(), Error> {
     let mut report = String::new();
     for file in files {
         match load(file) {
-            Ok(_) => print(&format!("{}: ok\n", file.display()))?,
+            Ok(config) => {
+                if !config.warnings.is_empty() {
+                    let text = control::for_stderr(&format!("{}\n\n", config.warnings));
+                    let _ = std::io::stderr().write_all(text.as_bytes());
+                }
+                print(&format!("{}: ok\n", file.display()))?;
+            }
             Err(error) => report.push_str(&format!("{error}\n\n")),
         }
     }

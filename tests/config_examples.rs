@@ -2,7 +2,8 @@
 //!
 //! `tests/config/bad` holds one broken file per rule and beside each the text an operator sees.
 //! `RINGGATE_BLESS=1 cargo test --test config_examples` writes these texts anew: read the
-//! difference, each must say what is wrong and how to mend it.
+//! difference, each must say what is wrong and how to mend it. `tests/config/odd` is the same for
+//! files that are valid and get warnings.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,11 @@ fn every_example_is_valid() {
         if let Err(errors) = config::load(&path) {
             panic!("{errors}");
         }
+        // Those that are not about this machine.
+        let text = fs::read_to_string(&path).expect("it was read just now");
+        let base = path.parent().expect("a file has a directory");
+        let warnings = config::parse("example", &text, base).expect("it is valid").warnings;
+        assert!(warnings.is_empty(), "{}: {warnings}", path.display());
     }
 }
 
@@ -45,9 +51,12 @@ fn every_toml_block_of_the_readme_is_valid() {
     let Ok(readme) = fs::read_to_string(&path) else { return };
     for block in readme.split("```toml\n").skip(1) {
         let text = block.split("```").next().unwrap_or_default();
-        if let Err(errors) = config::parse("README.md", text, Path::new("")) {
-            panic!("{errors}\n\nin this block of README.md:\n\n{text}");
-        }
+        let said = match config::parse("README.md", text, Path::new("")) {
+            Ok(config) if config.warnings.is_empty() => continue,
+            Ok(config) => config.warnings.to_string(),
+            Err(errors) => errors.to_string(),
+        };
+        panic!("{said}\n\nin this block of README.md:\n\n{text}");
     }
 }
 
@@ -72,6 +81,26 @@ fn every_mistake_gets_the_message_it_should() {
         }
     }
     assert!(files.len() >= 35, "only {} cases are left", files.len());
+    assert!(different.is_empty(), "not what is expected in\n\n{}", different.join("\n"));
+}
+
+/// `tests/config/odd`: valid, and probably not meant.
+#[test]
+fn every_oddity_gets_the_warning_it_should() {
+    let bless = std::env::var_os("RINGGATE_BLESS").is_some();
+    let mut different = Vec::new();
+    for path in &toml_files("tests/config/odd") {
+        let name = path.file_name().expect("a file has a name").to_string_lossy();
+        let text = fs::read_to_string(path).expect("a case can be read");
+        let config = config::parse(&name, &text, Path::new("")).expect("it is valid");
+        let shown = format!("{}\n", config.warnings);
+        let beside = path.with_extension("txt");
+        if bless {
+            fs::write(&beside, &shown).expect("the expected text can be written");
+        } else if fs::read_to_string(&beside).unwrap_or_default() != shown {
+            different.push(format!("{}:\n{shown}", beside.display()));
+        }
+    }
     assert!(different.is_empty(), "not what is expected in\n\n{}", different.join("\n"));
 }
 

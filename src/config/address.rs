@@ -50,7 +50,29 @@ pub(super) fn listen(text: &str) -> Result<Vec<Address>, Fault> {
             ),
         })
     })?;
+    if let Some(note) = no_host(ip) {
+        return Err(not_one(note));
+    }
+    if let IpAddr::V6(mapped) = ip
+        && let Some(ip) = mapped.to_ipv4_mapped()
+    {
+        // Sockets for IPv6 are for IPv6 alone (ipv6(7), IPV6_V6ONLY).
+        return Err(not_one(format!("write it as the IPv4 address: \"{ip}:{}\"", ports.start())));
+    }
     Ok(ports.map(|port| Address::Ip(SocketAddr::new(ip, port))).collect())
+}
+
+/// Why no socket can have the address: it is one of a group, or needs an interface beside it.
+fn no_host(ip: IpAddr) -> Option<String> {
+    let note = match ip {
+        IpAddr::V4(ip) if ip.is_broadcast() => "that is every machine of a network, not one",
+        _ if ip.is_multicast() => "that is a multicast group, and not an address of a machine",
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+            "a link-local address means nothing without its interface, which cannot be named here"
+        }
+        _ => return None,
+    };
+    Some(String::from(note))
 }
 
 /// `80` or `12345-12399`.
@@ -112,6 +134,7 @@ pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
         return Err(not_one("the part behind the colon is a port, a number from 1 to 65535"));
     };
     if let Some(ip) = ip(host) {
+        no_host(ip).map_or(Ok(()), |note| Err(not_one(&note)))?;
         return Ok(DnsName { host: ip.to_string(), port });
     }
     if host.parse::<Ipv6Addr>().is_ok() {
@@ -256,6 +279,11 @@ mod tests {
             "1.2.3.4:80-80-80",
             "1.2.3.4:0-5",
             "1.2.3.4:1-1025",
+            "224.0.0.1:80",
+            "255.255.255.255:80",
+            "[ff02::1]:80",
+            "[fe80::1]:80",
+            "[::ffff:127.0.0.1]:80",
             "unix:",
             "unix:web.sock",
             "unix:/a\0b",
@@ -292,6 +320,8 @@ mod tests {
             "a..b:80",
             "[a]:80",
             ".:80",
+            "224.0.0.1:80",
+            "[fe80::1]:80",
         ] {
             assert!(dns_endpoint(text).is_err(), "{text:?}");
         }

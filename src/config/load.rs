@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::de::{DeTable, Error};
 
 use super::report::{Errors, Fault, Report, Span};
-use super::{Config, check, file};
+use super::{Config, Machine, check, file};
 
 /// The embedded example: what `ringgate run` without a file does, on the loopback interface only.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
@@ -15,7 +15,8 @@ pub const DEFAULT: &str = include_str!("../../config/default.toml");
 /// A configuration is read into memory; /dev/zero is none.
 const LARGEST_FILE: usize = 16 << 20;
 
-/// Reads and checks a file. Relative paths of `respond.file` start at its directory.
+/// Reads and checks a file. Relative paths of `respond.file` start at its directory. Errors come
+/// from the file alone; warnings also look at what this machine gives.
 ///
 /// # Errors
 /// Everything wrong with it, rendered; or why it cannot be read.
@@ -26,15 +27,24 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
         Ok(text) => text,
         Err(error) => return Err(not_utf8(&name, &error)),
     };
-    parse(&name, &text, path.parent().unwrap_or(Path::new("")))
+    parse_on(&Machine::this(), &name, &text, path.parent().unwrap_or(Path::new("")))
 }
 
-/// The same for text; `name` is shown as file name, `base` is where relative paths of
-/// `respond.file` start.
+/// The same for text, by which the machine is not looked at; `name` is shown as file name, `base`
+/// is where relative paths of `respond.file` start.
 ///
 /// # Errors
 /// Everything wrong with it, rendered.
 pub fn parse(name: &str, text: &str, base: &Path) -> Result<Config, Errors> {
+    parse_on(&Machine::UNKNOWN, name, text, base)
+}
+
+pub(super) fn parse_on(
+    machine: &Machine,
+    name: &str,
+    text: &str,
+    base: &Path,
+) -> Result<Config, Errors> {
     let report = Report::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -43,10 +53,13 @@ pub fn parse(name: &str, text: &str, base: &Path) -> Result<Config, Errors> {
         return Err(report.into_errors(name));
     }
     let file = file::File::read(&report, root.get_ref());
-    let config = check::config(&report, base, file);
+    let config = check::config(&report, base, machine, file);
     debug_assert!(config.is_some() || !report.is_empty(), "nothing is refused without a reason");
     match config {
-        Some(config) if report.is_empty() => Ok(config),
+        Some(mut config) if report.is_empty() => {
+            config.warnings = report.into_warnings(name);
+            Ok(config)
+        }
         _ => Err(report.into_errors(name)),
     }
 }

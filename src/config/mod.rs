@@ -11,6 +11,8 @@ mod check;
 mod excerpt;
 mod file;
 mod load;
+mod loops;
+mod machine;
 mod report;
 mod table;
 mod units;
@@ -20,7 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::load::{DEFAULT, load, parse};
-pub use self::report::Errors;
+use self::machine::Machine;
+pub use self::report::{Errors, Warnings};
 use crate::observe::access_log::Format;
 use crate::sys::{Address, Needs};
 
@@ -37,6 +40,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The clusters, in the order of their names; routes refer to them by position.
     pub clusters: Vec<Cluster>,
+    /// What is probably not meant.
+    pub warnings: Warnings,
 }
 
 impl Config {

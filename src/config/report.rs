@@ -1,7 +1,8 @@
 //! What is wrong with a configuration: collected while it is read, shown all at once.
 //!
 //! A [`Report`] takes problems in any order from `table`, `file` and `check`, each with the place
-//! it is about, and becomes the [`Errors`] an operator sees, in the order of the file. How a place
+//! it is about, and becomes the [`Errors`] an operator sees, in the order of the file. A file
+//! without errors may still have [`Warnings`]: what is allowed and probably not meant. How a place
 //! is drawn is `excerpt`'s business. Values of the file stand in messages only through [`quoted`].
 
 use std::cell::RefCell;
@@ -42,11 +43,12 @@ impl Fault {
 pub(super) struct Report<'a> {
     text: &'a str,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Report { text, problems: RefCell::default() }
+        Report { text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     /// Records a problem; see [`Fault`] for what the two texts say.
@@ -57,6 +59,12 @@ impl<'a> Report<'a> {
     /// The same for a fault that was found without its place.
     pub(super) fn fault(&self, span: Span, fault: Fault) {
         self.problems.borrow_mut().push(Problem { span: Some(span), fault });
+    }
+
+    /// Records what is allowed and probably not meant; the texts are those of [`Fault`].
+    pub(super) fn warning(&self, span: Span, what: impl Into<String>, note: impl Into<String>) {
+        let problem = Problem { span: Some(span), fault: Fault::new(what, note) };
+        self.warnings.borrow_mut().push(problem);
     }
 
     /// The number of the line a span starts on, for messages that speak of two places.
@@ -83,10 +91,12 @@ impl<'a> Report<'a> {
 
     /// Everything found, in the order of the file; `name` is what the file is called.
     pub(super) fn into_errors(self, name: &str) -> Errors {
-        let mut problems = self.problems.into_inner();
-        problems.sort_by_key(|problem| problem.span);
-        problems.dedup();
-        Errors { name: name.to_owned(), text: self.text.to_owned(), problems }
+        Errors(Findings::new("error", name, self.text, self.problems.into_inner()))
+    }
+
+    /// The warnings, in the order of the file.
+    pub(super) fn into_warnings(self, name: &str) -> Warnings {
+        Warnings(Findings::new("warning", name, self.text, self.warnings.into_inner()))
     }
 }
 
@@ -101,22 +111,55 @@ struct Problem {
 /// Everything wrong with one configuration. `Display` shows all of it, in the order of the file,
 /// each with its line, a caret under the culprit and advice; problems are separated by an empty
 /// line and the last line has no line feed.
-pub struct Errors {
-    name: String,
-    text: String,
-    problems: Vec<Problem>,
-}
+pub struct Errors(Findings);
 
 impl Errors {
     /// The one error that a file could not be read at all.
     pub(super) fn unreadable(name: &str, fault: Fault) -> Self {
-        let problems = vec![Problem { span: None, fault }];
-        Errors { name: name.to_owned(), text: String::new(), problems }
+        Errors(Findings::new("error", name, "", vec![Problem { span: None, fault }]))
     }
 
     /// How many there are; at least one.
     pub fn count(&self) -> usize {
-        self.problems.len()
+        self.0.problems.len()
+    }
+}
+
+/// What is probably not meant in a configuration that is valid. `Display` shows it as [`Errors`]
+/// are shown; it is empty when there is none.
+#[derive(Default)]
+pub struct Warnings(Findings);
+
+impl Warnings {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.problems.is_empty()
+    }
+
+    /// Each as it is logged: the place (`file:line:column`), what is odd, and how to mend it.
+    pub fn each(&self) -> impl Iterator<Item = (String, &str, String)> {
+        self.0.problems.iter().map(|problem| {
+            let place = match problem.span {
+                Some(span) => {
+                    let excerpt = Excerpt::new(&self.0.text, span);
+                    format!("{}:{}:{}", self.0.name, excerpt.line, excerpt.column)
+                }
+                None => self.0.name.clone(),
+            };
+            (place, problem.fault.what.as_str(), problem.fault.note.replace('\n', "; "))
+        })
+    }
+}
+
+impl fmt::Debug for Warnings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Warnings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -130,11 +173,35 @@ impl fmt::Debug for Errors {
 
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Problems of one kind in one file, in its order.
+#[derive(Default)]
+struct Findings {
+    kind: &'static str,
+    name: String,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Findings {
+    fn new(kind: &'static str, name: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| problem.span);
+        problems.dedup();
+        let text = if problems.is_empty() { "" } else { text };
+        Findings { kind, name: name.to_owned(), text: text.to_owned(), problems }
+    }
+}
+
+impl fmt::Display for Findings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
             }
-            write!(f, "error: {}", problem.fault.what)?;
+            write!(f, "{}: {}", self.kind, problem.fault.what)?;
             let mut gutter = 1;
             if let Some(span) = problem.span {
                 let excerpt = Excerpt::new(&self.text, span);
@@ -232,6 +299,21 @@ mod tests {
             "error: first\n --> edge.toml:1:1\n  |\n1 | a = 1\n  | ^\n  = mend it\n  = or not";
         let second = "error: second\n --> edge.toml:2:1\n  |\n2 | b = 2\n  | ^";
         assert_eq!(errors.to_string(), format!("{first}\n\n{second}"));
+    }
+
+    #[test]
+    fn warnings_are_shown_as_errors_are() {
+        let report = Report::new("a = 1\nb = 2\n");
+        report.warning(Span { start: 6, end: 7 }, "odd", "mend it\nor not");
+        assert!(report.is_empty());
+        let warnings = report.into_warnings("edge.toml");
+        let shown =
+            "warning: odd\n --> edge.toml:2:1\n  |\n2 | b = 2\n  | ^\n  = mend it\n  = or not";
+        assert_eq!(warnings.to_string(), shown);
+        let place = String::from("edge.toml:2:1");
+        let each: Vec<_> = warnings.each().collect();
+        assert_eq!(each, [(place, "odd", String::from("mend it; or not"))]);
+        assert!(Report::new("").into_warnings("edge.toml").is_empty());
     }
 
     #[test]

@@ -26,7 +26,7 @@ use self::lookup::{Family, Found, look_up};
 use self::names::{Names, Outcome, State};
 use super::crew::Crew;
 use crate::config::{Config, Discovery, DnsFamily, DnsName};
-use crate::sys::Address;
+use crate::sys::{self, Address};
 use crate::worker::Command;
 
 /// How long a name without addresses is not believed.
@@ -75,6 +75,7 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Answers {
                 let (unanswered, first) = watch::channel(states.unanswered());
                 clusters.push(first);
                 let cluster = Cluster {
+                    config: Arc::clone(config),
                     index,
                     name: cluster.name.clone(),
                     names: names.clone(),
@@ -116,6 +117,7 @@ struct News {
 
 /// One cluster: the addresses of its names, and what the workers were told.
 struct Cluster {
+    config: Arc<Config>,
     index: usize,
     name: String,
     names: Vec<DnsName>,
@@ -203,12 +205,26 @@ impl Cluster {
         } else {
             tracing::info!(%cluster, count, endpoints = list, "the cluster has endpoints");
         }
+        for endpoint in endpoints.iter().filter(|endpoint| !self.sent.contains(endpoint)) {
+            self.warn_of_loop(*endpoint);
+        }
         let addresses: Arc<[Address]> = endpoints.iter().copied().map(Address::Ip).collect();
         self.sent = endpoints;
         for worker in &self.workers {
             let addresses = Arc::clone(&addresses);
             // A worker that has ended needs no telling.
             let _ = worker.send(Command::Endpoints { cluster: self.index, addresses });
+        }
+    }
+
+    /// What a file cannot show: a name has got the address of a listener that leads back here.
+    fn warn_of_loop(&self, endpoint: SocketAddr) {
+        if let Some(listeners) = self.config.loop_through(self.index, endpoint, sys::is_local) {
+            tracing::warn!(
+                cluster = %self.name, %endpoint, listeners = listeners.join(" "),
+                "the endpoint leads back to its own cluster by way of these listeners, and each \
+                 connection would open another: let the name mean another server"
+            );
         }
     }
 }

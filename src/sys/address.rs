@@ -2,7 +2,7 @@
 //! `unix:/path`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 
 /// Where a stream socket listens or connects to.
@@ -12,6 +12,19 @@ pub enum Address {
     Ip(SocketAddr),
     /// The path of a Unix stream socket.
     Unix(PathBuf),
+}
+
+/// Whether an IP address is one of this machine's own, as its routes say. A socket is made for the
+/// question; nothing is sent.
+pub fn is_local(ip: IpAddr) -> bool {
+    let any =
+        if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
+        // Connecting chooses the source address, which for one of its own is the address itself.
+        socket.connect(SocketAddr::new(ip, 9))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == ip)
 }
 
 impl fmt::Display for Address {
@@ -26,5 +39,18 @@ impl fmt::Display for Address {
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         Address::Ip(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_knows_its_own_addresses() {
+        assert!(is_local(Ipv4Addr::LOCALHOST.into()));
+        // TEST-NET-1 of RFC 5737, and the documentation prefix of RFC 3849.
+        assert!(!is_local(IpAddr::from([192, 0, 2, 1])));
+        assert!(!is_local(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])));
     }
 }

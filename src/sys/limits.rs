@@ -112,6 +112,12 @@ pub fn raise_file_limit() -> u64 {
     file_limit()
 }
 
+/// The hard limit of open files, to which [`raise_file_limit`] goes; `u64::MAX` where there is
+/// none.
+pub fn hard_file_limit() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
 /// The soft limit of open files; `u64::MAX` where there is none.
 pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)

@@ -11,6 +11,7 @@ mod bulk;
 mod chains;
 mod closing;
 mod cluster;
+mod command;
 mod costs;
 mod cuts;
 mod diagnostics;

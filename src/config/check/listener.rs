@@ -1,6 +1,8 @@
 //! `[[listener]]`: names and addresses that are free, and the keys that go with the protocol.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::file::{self, ProtocolWord};
@@ -24,7 +26,7 @@ impl Check<'_> {
     ) -> Option<Vec<Listener>> {
         let mut names = HashMap::new();
         // TCP and UDP have ports of their own.
-        let (mut taken, mut taken_by_udp) = (HashMap::new(), HashMap::new());
+        let (mut taken, mut taken_by_udp) = (Taken::default(), Taken::default());
         let mut listeners = Vec::with_capacity(typed.len());
         for (typed, access_log) in typed.into_iter().zip(access_logs) {
             if let Some(name) = &typed.name.value {
@@ -94,12 +96,12 @@ impl Check<'_> {
         }
     }
 
-    /// Reads `listen`; an address may stand in the whole file once, unless the kernel chooses the
-    /// port.
+    /// Reads `listen`; an address may stand in the whole file once, also as a part of every address
+    /// of the machine, unless the kernel chooses the port.
     pub(super) fn addresses(
         &self,
         field: &Field<Vec<At<String>>>,
-        taken: &mut HashMap<Address, Span>,
+        taken: &mut Taken,
     ) -> Option<Vec<Address>> {
         let At { value: texts, span } = field.value.as_ref()?;
         if texts.is_empty() {
@@ -117,21 +119,34 @@ impl Check<'_> {
             };
             let mut first_taken = None;
             for address in &read {
-                let chosen = matches!(address, Address::Ip(ip) if ip.port() == 0);
-                let before = if chosen { None } else { taken.insert(address.clone(), text.span) };
+                let before = taken.take(address, text.span);
                 first_taken = first_taken.or(before.map(|before| (address, before)));
             }
-            if let Some((address, before)) = first_taken {
-                let what = format!("{address} is listened on already");
-                let note = format!(
-                    "line {} has it; what arrives would go to either, by chance",
-                    self.report.line(before)
-                );
-                self.report.error(text.span, what, note);
+            if let Some((address, (before, span))) = first_taken {
+                self.taken_already(text.span, address, &before, span);
             }
             addresses.extend(read);
         }
         Some(addresses)
+    }
+
+    fn taken_already(&self, span: Span, address: &Address, before: &Address, place: Span) {
+        const MEND: &str = "take one of them out, or choose another port";
+        let line = self.report.line(place);
+        let (what, note) = if address == before {
+            (format!("{address} is listened on already"), format!("line {line} has it: {MEND}"))
+        } else if is_every_address(before) {
+            (
+                format!("{address} is listened on already, as a part of {before}"),
+                format!("line {line} has {before}, every address of the machine: {MEND}"),
+            )
+        } else {
+            (
+                format!("{before} is listened on already, and is a part of {address}"),
+                format!("line {line} has it, and {address} is every address: {MEND}"),
+            )
+        };
+        self.report.error(span, what, note);
     }
 
     /// None: off.
@@ -228,4 +243,40 @@ impl Check<'_> {
             tls,
         })
     }
+}
+
+/// The addresses that are listened on so far, and where they stand.
+#[derive(Default)]
+pub(super) struct Taken {
+    /// By port.
+    ips: HashMap<u16, Vec<(SocketAddr, Span)>>,
+    paths: HashMap<PathBuf, Span>,
+}
+
+impl Taken {
+    /// Takes an address; gives an earlier one that has all or a part of it.
+    fn take(&mut self, address: &Address, span: Span) -> Option<(Address, Span)> {
+        let ip = match address {
+            // The kernel chooses one that is free.
+            Address::Ip(ip) if ip.port() == 0 => return None,
+            Address::Ip(ip) => ip,
+            Address::Unix(path) => {
+                let before = self.paths.insert(path.clone(), span)?;
+                return Some((address.clone(), before));
+            }
+        };
+        let same_port = self.ips.entry(ip.port()).or_default();
+        // `[::]` is for IPv6 alone.
+        let meets = |other: &SocketAddr| {
+            let every = other.ip().is_unspecified() || ip.ip().is_unspecified();
+            other == ip || every && other.is_ipv4() == ip.is_ipv4()
+        };
+        let before = same_port.iter().find(|(other, _)| meets(other)).copied();
+        same_port.push((*ip, span));
+        before.map(|(other, span)| (Address::Ip(other), span))
+    }
+}
+
+fn is_every_address(address: &Address) -> bool {
+    matches!(address, Address::Ip(ip) if ip.ip().is_unspecified())
 }

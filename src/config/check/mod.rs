@@ -13,20 +13,28 @@ mod respond;
 mod route;
 mod tls;
 mod udp;
+mod whole;
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::file::{self, File};
+use super::report::Warnings;
 use super::report::{Report, closest, quoted};
 use super::table::{At, Field};
-use super::{Cluster, ClusterId, Config, Driver, Log, Server, Workers};
+use super::{Cluster, ClusterId, Config, Driver, Log, Machine, Server, Workers};
 
 /// Turns the file into the configuration. None: the report says why.
-pub(super) fn config(report: &Report<'_>, base: &Path, file: File) -> Option<Config> {
+pub(super) fn config(
+    report: &Report<'_>,
+    base: &Path,
+    machine: &Machine,
+    file: File,
+) -> Option<Config> {
     let File { server, log, access_log, listeners, clusters } = file;
     let (names, clusters): (Vec<At<String>>, Vec<file::Cluster>) = clusters.into_iter().unzip();
     let with_paths: Vec<bool> = clusters.iter().map(has_paths).collect();
+    let places = whole::Places::new(&listeners, &names, &clusters);
     let check = Check { report, base, clusters: &names, with_paths: &with_paths };
 
     if listeners.is_empty() && report.is_empty() {
@@ -39,13 +47,18 @@ pub(super) fn config(report: &Report<'_>, base: &Path, file: File) -> Option<Con
     let clusters: Vec<Option<Cluster>> =
         names.iter().zip(clusters).map(|(name, cluster)| check.cluster(name, cluster)).collect();
 
-    Some(Config {
+    let config = Config {
         server: self::server(server),
         log: Log { level: log.level.or("info").to_owned(), json: log.json.or(false) },
         access_logs,
         listeners: listeners?,
         clusters: clusters.into_iter().collect::<Option<_>>()?,
-    })
+        warnings: Warnings::default(),
+    };
+    if report.is_empty() {
+        whole::whole(report, &config, &places, machine);
+    }
+    Some(config)
 }
 
 fn server(server: file::Server) -> Server {

@@ -1,13 +1,12 @@
 //! `protocol = "udp"`: what a listener without connections has, and has not.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use super::super::Udp;
 use super::super::file;
-use super::super::report::Span;
 use super::super::table::{At, Field};
 use super::Check;
+use super::listener::Taken;
 use crate::sys::Address;
 
 impl Check<'_> {
@@ -49,7 +48,7 @@ impl Check<'_> {
     pub(super) fn udp_addresses(
         &self,
         field: &Field<Vec<At<String>>>,
-        taken: &mut HashMap<Address, Span>,
+        taken: &mut Taken,
     ) -> Option<Vec<Address>> {
         let texts = field.value.as_ref().map_or(&[][..], |at| &at.value);
         for text in texts.iter().filter(|text| text.value.starts_with("unix:")) {

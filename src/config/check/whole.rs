@@ -1,0 +1,150 @@
+//! What only the whole of a valid file shows: loops, clusters that nothing uses, limits that cannot
+//! be reached on this machine.
+
+use super::super::loops::{Loop, Loops};
+use super::super::report::{Report, Span, quoted};
+use super::super::table::At;
+use super::super::{Config, Machine, Protocol, file};
+
+/// Where the values stand that these checks speak of.
+pub(super) struct Places {
+    /// Of each listener: `listen`, and `max_connections`.
+    listeners: Vec<(Span, Option<Span>)>,
+    /// Of each cluster: its name, and its endpoints.
+    clusters: Vec<(Span, Vec<At<String>>)>,
+}
+
+impl Places {
+    pub(super) fn new(
+        listeners: &[file::Listener],
+        names: &[At<String>],
+        clusters: &[file::Cluster],
+    ) -> Self {
+        let of_listener = |listener: &file::Listener| {
+            let listen = listener.listen.value.as_ref().map_or(listener.span, |at| at.span);
+            (listen, listener.max_connections.value.as_ref().map(|at| at.span))
+        };
+        let of_cluster = |(name, cluster): (&At<String>, &file::Cluster)| {
+            let endpoints = cluster.endpoints.as_ref().cloned().unwrap_or_default();
+            (name.span, endpoints)
+        };
+        Places {
+            listeners: listeners.iter().map(of_listener).collect(),
+            clusters: names.iter().zip(clusters).map(of_cluster).collect(),
+        }
+    }
+}
+
+/// Reports what is certain not to work, and warns of what is likely not to.
+pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machine: &Machine) {
+    for (cluster, position, found) in Loops::new(config, machine.is_local).all() {
+        a_loop(report, config, places, &places.clusters[cluster].1[position], &found);
+    }
+    for (index, cluster) in config.clusters.iter().enumerate() {
+        if !config.uses(index) {
+            let what = format!("nothing uses the cluster {}", quoted(&cluster.name));
+            let note = "name it in a listener, a route or a [[listener.tls]], or take it out";
+            report.warning(places.clusters[index].0, what, note);
+        }
+    }
+    for (listener, (_, place)) in config.listeners.iter().zip(&places.listeners) {
+        // A connection to a cluster has two ends; an http listener may answer by itself.
+        let each = if matches!(listener.protocol, Protocol::Http(_)) { 1 } else { 2 };
+        if let (Some(most), Some(place)) = (listener.max_connections, place)
+            && (most as u64).saturating_mul(each) > machine.file_limit
+        {
+            let limit = machine.file_limit;
+            let what = "`max_connections` is more than this machine lets a process have";
+            let note = format!(
+                "each connection takes {each} of the {limit} descriptors there may be: raise the \
+                 hard limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or write at most {}",
+                (limit / each).max(1)
+            );
+            report.warning(*place, what, note);
+        }
+    }
+}
+
+fn a_loop(
+    report: &Report<'_>,
+    config: &Config,
+    places: &Places,
+    endpoint: &At<String>,
+    found: &Loop,
+) {
+    let name = |index: &usize| quoted(&config.listeners[*index].name);
+    let line = report.line(places.listeners[found.listeners[0]].0);
+    let first = name(&found.listeners[0]);
+    let by_way = match &found.listeners[1..] {
+        [] => String::from("which uses this cluster"),
+        others => {
+            let others: Vec<String> = others.iter().map(name).collect();
+            format!("which leads back to this cluster by way of {}", others.join(", then "))
+        }
+    };
+    let endpoint_text = quoted(&endpoint.value);
+    let where_it_is = format!("listener {first} listens there (line {line}), {by_way}");
+    let mend = "name the server that is meant, or let the listener listen elsewhere";
+    if found.certain {
+        let what = format!("the endpoint {endpoint_text} leads back to its own cluster");
+        let note =
+            format!("{where_it_is}: each connection would open another, without end\n{mend}");
+        report.error(endpoint.span, what, note);
+    } else {
+        let what = format!("the endpoint {endpoint_text} probably leads back to its own cluster");
+        report.warning(endpoint.span, what, format!("{where_it_is}\n{mend}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::path::Path;
+
+    use super::super::super::Machine;
+    use super::super::super::load::parse_on;
+
+    const CONFIG: &str = r#"
+        [[listener]]
+        name = "edge"
+        listen = "0.0.0.0:443"
+        protocol = "tcp"
+        max_connections = 500
+        cluster = "a"
+        [[listener]]
+        name = "web"
+        listen = "192.0.2.1:80"
+        max_connections = 999
+        protocol = "http"
+        [[listener.host]]
+        route = [{ prefix = "/", respond = { body = "x" } }]
+        [cluster.a]
+        endpoints = ["192.0.2.1:443", "192.0.2.2:443", "[2001:db8::1]:443", "192.0.2.1:80"]
+    "#;
+
+    fn warnings(file_limit: u64, is_local: fn(IpAddr) -> bool) -> Vec<String> {
+        let machine = Machine { file_limit, is_local };
+        let config = parse_on(&machine, "edge.toml", CONFIG, Path::new("")).expect("valid");
+        config.warnings.each().map(|(place, what, _)| format!("{place} {what}")).collect()
+    }
+
+    #[test]
+    fn limits_beyond_the_descriptors_are_told() {
+        assert!(warnings(1000, |_| false).is_empty());
+        let what = "`max_connections` is more than this machine lets a process have";
+        assert_eq!(warnings(999, |_| false), [format!("edge.toml:6:27 {what}")]);
+        let both = [format!("edge.toml:6:27 {what}"), format!("edge.toml:11:27 {what}")];
+        assert_eq!(warnings(998, |_| false), both);
+        // Not a number to write.
+        assert_eq!(warnings(0, |_| false).len(), 2);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_probably_a_listener_of_every_address() {
+        let expected = "edge.toml:16:22 the endpoint `192.0.2.1:443` probably leads back to its \
+                        own cluster";
+        assert_eq!(warnings(1000, |ip| ip == IpAddr::from([192, 0, 2, 1])), [expected]);
+        // 0.0.0.0 is for IPv4 alone.
+        assert!(warnings(1000, |ip| ip.is_ipv6()).is_empty());
+    }
+}
