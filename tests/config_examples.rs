@@ -84,6 +84,75 @@ fn every_mistake_gets_the_message_it_should() {
     assert!(different.is_empty(), "not what is expected in\n\n{}", different.join("\n"));
 }
 
+/// Every table, with the place of more of its lines.
+const TABLES: [&str; 12] = [
+    "@",
+    "[server]\n@",
+    "[log]\n@",
+    "[access_log]\n@",
+    "[[listener]]\n@",
+    "[[listener]]\n[listener.access_log]\n@",
+    "[[listener]]\n[[listener.tls]]\n@",
+    "[[listener]]\n[[listener.host]]\n@",
+    "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n@",
+    "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n[listener.host.route.redirect]\n@",
+    "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n[listener.host.route.respond]\n@",
+    "[cluster.a]\n@",
+];
+
+/// What is wrong with a text, each error by itself.
+fn errors(text: &str) -> Vec<String> {
+    match config::parse("edge.toml", text, Path::new("")) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.to_string().split("\n\n").map(str::to_owned).collect(),
+    }
+}
+
+#[test]
+fn every_key_of_a_wrong_type_says_what_to_write() {
+    let values = [
+        "1",
+        "-1",
+        "1.5",
+        "true",
+        "\"\"",
+        "\"x\"",
+        "1979-05-27",
+        "07:32:00",
+        "[]",
+        "[1]",
+        "[[1]]",
+        "[\"x\", 1]",
+        "[{ a = 1 }]",
+        "{}",
+        "{ a = 1 }",
+        "99999999999999999999",
+        "nan",
+        "0x10",
+    ];
+    for table in TABLES {
+        // The note for a key that there is not lists all there are.
+        let unknown = errors(&table.replace('@', "qqqqqqqqqqqq = 1")).concat();
+        let known = unknown.split_once("= known here: ").expect("it lists them").1;
+        let known = known.split("error:").next().unwrap_or_default();
+        let keys: Vec<&str> = known.split([',', '\n', ' ']).filter(|key| !key.is_empty()).collect();
+        assert!(keys.len() >= 2, "{table}: {keys:?}");
+        for key in keys {
+            let mut refused = 0;
+            for value in values {
+                let errors = errors(&table.replace('@', &format!("{key} = {value}")));
+                for error in &errors {
+                    let remedy = error.lines().any(|line| line.trim_start().starts_with("= "));
+                    assert!(remedy, "{key} = {value} in {table}:\n{error}");
+                }
+                let about = format!("`{key}`");
+                refused += usize::from(errors.iter().any(|error| error.contains(&about)));
+            }
+            assert!(refused >= 8, "{key} in {table}: only {refused} values are refused");
+        }
+    }
+}
+
 /// `tests/config/odd`: valid, and probably not meant.
 #[test]
 fn every_oddity_gets_the_warning_it_should() {

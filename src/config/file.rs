@@ -417,7 +417,7 @@ impl Redirect {
             path: table.string("path"),
             prefix: table.string("prefix"),
             strip_query: table.boolean("strip_query"),
-            status: table.integer("status", 0..=u64::MAX, ""),
+            status: table.integer("status", 0..=u64::MAX, "the default is 301"),
             complete: true,
         };
         redirect.complete = table.finish(&[]);

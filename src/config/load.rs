@@ -1,18 +1,18 @@
 //! The way in: a file or a text becomes a [`Config`], or everything that is wrong with it.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use toml::de::{DeTable, Error};
 
+use super::input::{self, Accept, Unread};
 use super::report::{Errors, Fault, Report, Span};
 use super::{Config, Machine, check, file};
 
 /// The embedded example: what `ringgate run` without a file does, on the loopback interface only.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
 
-/// A configuration is read into memory; /dev/zero is none.
+/// A configuration is read into memory.
 const LARGEST_FILE: usize = 16 << 20;
 
 /// Reads and checks a file. Relative paths of `respond.file` start at its directory. Errors come
@@ -91,30 +91,33 @@ fn syntax(report: &Report<'_>, errors: Vec<Error>) {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    let limit = LARGEST_FILE as u64 + 1;
-    let read = File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-    let fault = |reason: &str, note: &str| {
-        Err(Fault::new(format!("cannot read the configuration {}: {reason}", path.display()), note))
-    };
-    match read {
-        Ok(_) if bytes.len() > LARGEST_FILE => fault("it is longer than 16 MiB", ""),
-        Ok(_) => Ok(bytes),
-        Err(error) => fault(
-            &error.to_string(),
-            match error.kind() {
-                ErrorKind::NotFound if path.is_relative() => {
-                    "relative paths start where ringgate was started"
-                }
-                ErrorKind::NotFound => "is it spelled right?",
-                ErrorKind::PermissionDenied => {
-                    "the user that runs ringgate must be allowed to read the file and to enter its \
-                     directories"
-                }
-                ErrorKind::IsADirectory => "name a file in it",
-                _ => "",
-            },
+    const SIZE: &str = "a configuration has at most 16 MiB: is this the right file?";
+    const KIND: &str = "name a file, or a pipe that ends, as `<(command)` of a shell is one";
+    let (reason, note) = match input::read(path, Accept::FilesAndPipes, LARGEST_FILE) {
+        Ok(bytes) => return Ok(bytes),
+        Err(Unread::TooLong) => (String::from("it is longer than 16 MiB"), SIZE),
+        Err(Unread::Kind(kind)) => (format!("it is {kind}"), KIND),
+        Err(Unread::Endless) => (
+            String::from("it is a pipe that has not ended within 5 s"),
+            "is what writes to it running, and does it close the pipe? Or name a file",
         ),
+        Err(Unread::Io(error)) => (error.to_string(), io_advice(path, error.kind())),
+    };
+    Err(Fault::new(format!("cannot read the configuration {}: {reason}", path.display()), note))
+}
+
+fn io_advice(path: &Path, kind: ErrorKind) -> &'static str {
+    match kind {
+        ErrorKind::NotFound if path.is_relative() => {
+            "relative paths start where ringgate was started"
+        }
+        ErrorKind::NotFound => "is it spelled right?",
+        ErrorKind::PermissionDenied => {
+            "the user that runs ringgate must be allowed to read the file and to enter its \
+             directories"
+        }
+        ErrorKind::IsADirectory => "name a file in it",
+        _ => "the system refuses it: can `cat` show the file to this user?",
     }
 }
 

@@ -81,7 +81,10 @@ impl<'a> Table<'a> {
         let report = self.report;
         self.read(key, |value| match value.get_ref() {
             DeValue::String(text) => Some(text.clone().into_owned()),
-            other => mistyped(report, key, "a string", value.span().into(), other),
+            other => {
+                let note = format!("write {key} = \"…\", in quotes");
+                mistyped(report, key, "a string", value.span().into(), other, note)
+            }
         })
     }
 
@@ -89,7 +92,10 @@ impl<'a> Table<'a> {
         let report = self.report;
         self.read(key, |value| match value.get_ref() {
             DeValue::Boolean(truth) => Some(*truth),
-            other => mistyped(report, key, "true or false", value.span().into(), other),
+            other => {
+                let note = format!("write {key} = true or {key} = false, without quotes");
+                mistyped(report, key, "true or false", value.span().into(), other, note)
+            }
         })
     }
 
@@ -104,7 +110,8 @@ impl<'a> Table<'a> {
         self.read(key, |value| {
             let span = value.span().into();
             if !matches!(value.get_ref(), DeValue::Integer(_)) {
-                return mistyped(report, key, "a whole number", span, value.get_ref());
+                let note = format!("write a number without quotes or fraction; {advice}");
+                return mistyped(report, key, "a whole number", span, value.get_ref(), note);
             }
             match whole_number(value.get_ref()).filter(|number| range.contains(number)) {
                 Some(number) => Some(number),
@@ -145,8 +152,8 @@ impl<'a> Table<'a> {
         self.read(key, |value| {
             let span = value.span().into();
             let DeValue::String(text) = value.get_ref() else {
-                let wanted = one_of(&known);
-                return mistyped(report, key, &wanted, span, value.get_ref());
+                let note = format!("write {key} = \"{}\", in quotes", known[0]);
+                return mistyped(report, key, &one_of(&known), span, value.get_ref(), note);
             };
             let found = words.iter().find(|(word, _)| word == text).map(|(_, meaning)| *meaning);
             if found.is_none() && later.contains(&text.as_ref()) {
@@ -170,7 +177,10 @@ impl<'a> Table<'a> {
                 Some(items.iter().filter_map(|item| read_element(report, key, item)).collect())
             }
             DeValue::String(_) if or_one => Some(Vec::from_iter(read_element(report, key, value))),
-            other => mistyped(report, key, wanted, value.span().into(), other),
+            other => {
+                let note = format!("write {key} = [\"…\", \"…\"]");
+                mistyped(report, key, wanted, value.span().into(), other, note)
+            }
         })
     }
 
@@ -193,7 +203,10 @@ impl<'a> Table<'a> {
                 );
                 None
             }
-            other => mistyped(report, key, "a table", value.span().into(), other),
+            other => {
+                let note = format!("write {place}");
+                mistyped(report, key, "a table", value.span().into(), other, note)
+            }
         })
     }
 
@@ -202,7 +215,10 @@ impl<'a> Table<'a> {
         let report = self.report;
         let element = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
             DeValue::Table(keys) => Some(Table::new(report, keys, place, item.span().into())),
-            other => mistyped(report, key, "a list of tables", item.span().into(), other),
+            other => {
+                let note = format!("write {place} above the keys of each");
+                mistyped(report, key, "a list of tables", item.span().into(), other, note)
+            }
         };
         let field = self.read(key, |value| match value.get_ref() {
             DeValue::Array(items) => Some(items.iter().filter_map(element).collect()),
@@ -288,13 +304,14 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Reports a value of the wrong type.
+/// Reports a value of the wrong type; the note shows the right form.
 fn mistyped<T>(
     report: &Report<'_>,
     key: &str,
     wanted: &str,
     span: Span,
     found: &DeValue<'_>,
+    note: String,
 ) -> Option<T> {
     let found = match found {
         DeValue::String(_) => "a string",
@@ -305,7 +322,7 @@ fn mistyped<T>(
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     };
-    report.error(span, format!("`{key}` must be {wanted}, not {found}"), "");
+    report.error(span, format!("`{key}` must be {wanted}, not {found}"), note);
     None
 }
 
@@ -336,7 +353,11 @@ fn read_duration(
     let unfit = match text.as_deref().map(units::duration) {
         Some(Ok(duration)) => return Some(Some(duration)),
         Some(Err(unfit)) => unfit,
-        None => return mistyped(report, key, "a duration such as \"5s\"", span, value.get_ref()),
+        None => {
+            let off = if may_be_off { ", or \"off\"" } else { "" };
+            let note = format!("write {key} = \"5s\"{off}; the units are ms, s, m, h and d");
+            return mistyped(report, key, "a duration", span, value.get_ref(), note);
+        }
     };
     let text = text.unwrap_or_default();
     let otherwise = if may_be_off { "write \"off\"" } else { "leave the key out for its default" };
@@ -387,7 +408,10 @@ fn read_size(
         Some(Ok(size)) if range.contains(&size) => return Some(size),
         Some(Ok(_)) => Unfit::TooMuch,
         Some(Err(unfit)) => unfit,
-        None => return mistyped(report, key, "a size such as \"16KiB\"", span, value.get_ref()),
+        None => {
+            let note = format!("write {key} = \"16KiB\"; the units are B, KiB, MiB and GiB");
+            return mistyped(report, key, "a size", span, value.get_ref(), note);
+        }
     };
     let text = text.unwrap_or_default();
     let (what, note) = match unfit {

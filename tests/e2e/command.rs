@@ -2,9 +2,10 @@
 //! what was written wrong.
 
 use std::fs;
+use std::path::Path;
 use std::process::Output;
 
-use crate::support::{Ringgate, free_port, l4, ringgate_command, run};
+use crate::support::{Process, Ringgate, SHORT, free_port, l4, require, ringgate_command, run};
 
 /// Runs `ringgate` with a configuration file to its end.
 fn ringgate_with(arguments: &[&str], config: &str) -> Output {
@@ -36,5 +37,70 @@ fn a_warning_is_shown_and_the_configuration_is_good() {
     for part in ["nothing uses the cluster `unused`", "`max_connections` is more than"] {
         let line = gate.line_with(part);
         assert!(line.contains("WARN") && line.contains("ringgate.toml:"), "{line}");
+    }
+}
+
+#[test]
+fn a_pipe_is_not_waited_for_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    assert!(run(require("mkfifo").arg(&fifo)).status.success());
+    let config = format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         [[listener.host]]\nroute = [{{ prefix = \"/\", respond = {{ file = {fifo:?} }} }}]\n"
+    );
+    std::thread::scope(|scope| {
+        for arguments in [["check"].as_slice(), &["run", "-c"]] {
+            let fifo = &fifo;
+            scope.spawn(move || {
+                let mut ringgate = Process::spawn({
+                    let mut command = ringgate_command(arguments);
+                    command.arg(fifo);
+                    command
+                });
+                ringgate.line_with("it is a pipe that has not ended within 5 s", SHORT);
+                ringgate.line_with("  = is what writes to it running", SHORT);
+                assert_eq!(ringgate.wait_exit(SHORT).code(), Some(64), "{arguments:?}");
+            });
+        }
+        // Nor is one that the configuration names.
+        let output = ringgate_with(&["check"], &config);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("cannot be read: it is a pipe"), "{said}");
+    });
+}
+
+#[test]
+fn a_pipe_that_ends_is_a_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    assert!(run(require("mkfifo").arg(&fifo)).status.success());
+    let writer = fifo.clone();
+    let config = l4(free_port().address(), "", "") + &"# more than a pipe holds\n".repeat(10_000);
+    std::thread::spawn(move || fs::write(writer, config).unwrap());
+    let output = run(ringgate_command(&["check"]).arg(&fifo));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn what_is_no_file_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let huge = dir.path().join("huge");
+    fs::File::create(&huge).unwrap().set_len(1 << 40).unwrap();
+    for (path, reason) in [
+        (Path::new("/dev/zero"), "it is a device\n"),
+        (Path::new("/dev/null"), "it is a device\n"),
+        (&socket, "it is a socket\n"),
+        (dir.path(), "Is a directory"),
+        (&huge, "it is longer than 16 MiB\n"),
+    ] {
+        for arguments in [["check"].as_slice(), &["run", "-c"]] {
+            let output = run(ringgate_command(arguments).arg(path));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(64), "{said}");
+            assert!(said.contains(reason) && said.contains("\n  = "), "{}: {said}", path.display());
+        }
     }
 }

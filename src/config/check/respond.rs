@@ -1,9 +1,8 @@
 //! `respond = { … }`: a status, a type, and a body read once.
 
-use std::fs::File;
-use std::io::Read;
 use std::sync::Arc;
 
+use super::super::input::{self, Accept, Unread};
 use super::super::report::quoted;
 use super::super::table::At;
 use super::super::{Respond, file};
@@ -60,9 +59,14 @@ impl Check<'_> {
         }
         let Some(At { value: path, span }) = &typed.file.value else { return Some(Arc::from([])) };
         let full = self.base.join(path);
-        match read(&full) {
+        match input::read(&full, Accept::Files, LARGEST_BODY) {
             Ok(body) => Some(Arc::from(body)),
-            Err(reason) => {
+            Err(unread) => {
+                let reason = match unread {
+                    Unread::Io(error) => error.to_string(),
+                    Unread::Kind(kind) => format!("it is {kind}"),
+                    Unread::TooLong | Unread::Endless => String::from("it is longer than 1 MiB"),
+                };
                 let what = format!("the file {} cannot be read: {reason}", quoted(path));
                 let note = if path.starts_with('/') {
                     String::from("it is read once, when the configuration is")
@@ -78,18 +82,3 @@ impl Check<'_> {
 
 const TOO_LARGE: &str =
     "answers are held in memory: a site with large files needs a server of files";
-
-fn read(path: &std::path::Path) -> Result<Vec<u8>, String> {
-    let reason = |error: std::io::Error| error.to_string();
-    // Opening a pipe would wait for its writer, so that it is asked first what the path is.
-    if !std::fs::metadata(path).map_err(reason)?.is_file() {
-        return Err(String::from("it is not a regular file"));
-    }
-    let mut body = Vec::new();
-    let limit = LARGEST_BODY as u64 + 1;
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut body)).map_err(reason)?;
-    if body.len() > LARGEST_BODY {
-        return Err(String::from("it is longer than 1 MiB"));
-    }
-    Ok(body)
-}

@@ -136,6 +136,7 @@ pub(crate) fn require(program: &str) -> Command {
         "unshare" | "setpriv" | "prlimit" | "mount" => "util-linux",
         "ip" => "iproute2",
         "sh" => "dash",
+        "mkfifo" => "coreutils",
         other => other,
     };
     let path = std::env::var("PATH").unwrap_or_default();
