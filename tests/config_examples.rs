@@ -84,6 +84,20 @@ fn every_mistake_gets_the_message_it_should() {
     assert!(different.is_empty(), "not what is expected in\n\n{}", different.join("\n"));
 }
 
+#[test]
+fn an_advised_template_is_a_good_one() {
+    let log = |format: &str| errors(&format!("[access_log]\nformat = \"{format}\"\n")).concat();
+    let advice = log("combined");
+    let (_, advised) = advice.split_once("names fields: \"").expect("it advises a template");
+    let advised = advised.split('"').next().expect("it is in quotes");
+    assert!(advised.starts_with("%{client}"), "{advised}");
+    let shown = log(advised);
+    assert!(!shown.contains("template"), "{shown}");
+    // As in printf(3), a letter behind a field would be a format. Here it would be printed.
+    let behind = advised.split('}').skip(1).filter_map(|rest| rest.chars().next());
+    assert!(behind.into_iter().all(|letter| !letter.is_alphanumeric()), "{advised}");
+}
+
 /// Every table, with the place of more of its lines.
 const TABLES: [&str; 12] = [
     "@",

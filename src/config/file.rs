@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::foreign;
 use super::report::{Report, Span, advice, quoted};
 use super::table::{At, Field, Table, out_of_range, whole_number};
 use super::{DnsFamily, Driver, Scheme, Workers};
@@ -297,7 +298,7 @@ impl Listener {
         ];
         let name = table.string("name");
         let listen = table.strings("listen", true);
-        let protocol = table.word("protocol", &protocols, &[]);
+        let protocol = table.word_with("protocol", &protocols, &[], foreign::protocol);
         let tls = table.tables("tls", "[[listener.tls]]");
         let mut listener = Listener {
             span: table.span,

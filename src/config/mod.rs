@@ -10,6 +10,7 @@ mod address;
 mod check;
 mod excerpt;
 mod file;
+mod foreign;
 mod input;
 mod load;
 mod loops;

@@ -147,6 +147,17 @@ impl<'a> Table<'a> {
         words: &[(&'static str, T)],
         later: &[&str],
     ) -> Field<T> {
+        self.word_with(key, words, later, |_| None)
+    }
+
+    /// The same, with advice of its own for words that other programs have.
+    pub(super) fn word_with<T: Copy>(
+        &mut self,
+        key: &'static str,
+        words: &[(&'static str, T)],
+        later: &[&str],
+        foreign: impl Fn(&str) -> Option<&'static str>,
+    ) -> Field<T> {
         let report = self.report;
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         self.read(key, |value| {
@@ -161,7 +172,8 @@ impl<'a> Table<'a> {
                 report.error(span, what, format!("write {}", one_of(&known)));
             } else if found.is_none() {
                 let what = format!("`{key}` cannot be {}", quoted(text));
-                report.error(span, what, advice(text, &known));
+                let foreign = foreign(&text.to_ascii_lowercase()).map(str::to_owned);
+                report.error(span, what, foreign.unwrap_or_else(|| advice(text, &known)));
             }
             found
         })

@@ -84,9 +84,7 @@ impl Check<'_> {
                 let note = if advice.starts_with("did") {
                     advice
                 } else {
-                    format!(
-                        "{advice}, or a template that names fields: \"%{{client}}s %{{path}}s\""
-                    )
+                    format!("{advice}, or a template that names fields: \"%{{client}} %{{path}}\"")
                 };
                 let what = format!("{} is not a format of records", quoted(word));
                 self.report.error(*span, what, note);
