@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config};
@@ -11,9 +12,17 @@ use crate::control;
 use crate::error::Error;
 use crate::observe::diagnostics::Diagnostics;
 
+/// Version, commit, and the drivers that every build has.
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (",
+    env!("RINGGATE_COMMIT"),
+    "; drivers io_uring and epoll)"
+);
+
 /// An io_uring, thread-per-core edge proxy that puts Shadowsocks behind a real website.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(version = VERSION, arg_required_else_help = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -49,6 +58,70 @@ struct Run {
     /// Print the configuration that is used without a file, and end.
     #[arg(long)]
     print_default_config: bool,
+}
+
+/// Reads the command line.
+///
+/// # Errors
+/// The exit code, after help or version were printed, or what is wrong and the right form.
+pub fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        // A closed pipe must not turn a message into a crash.
+        let arguments = std::env::args_os().skip(1);
+        let arguments: Vec<String> =
+            arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
+        match right_form(&error, &arguments) {
+            Some((what, form)) => {
+                let _ = writeln!(std::io::stderr(), "error: {what}\n  = write {form}");
+            }
+            None => drop(error.print()),
+        }
+        ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+    })
+}
+
+/// What is wrong and how it is written, where the configuration is named in a way that other
+/// programs or the other command have.
+fn right_form(error: &clap::Error, arguments: &[String]) -> Option<(String, String)> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let command = arguments.first().map_or("", String::as_str);
+    let file = named_file(arguments);
+    let (what, form) =
+        match (error.kind(), text(ContextKind::InvalidArg), text(ContextKind::InvalidSubcommand)) {
+            (ErrorKind::UnknownArgument, Some(file), _)
+                if command == "run" && !file.starts_with('-') =>
+            {
+                let what = "`ringgate run` takes one configuration, behind -c";
+                (what.to_owned(), format!("`ringgate run -c {file}`"))
+            }
+            (ErrorKind::UnknownArgument, Some("-c" | "--config"), _) if command == "check" => {
+                let what = "`ringgate check` takes its files without -c";
+                (what.to_owned(), format!("`ringgate check {file}`"))
+            }
+            (ErrorKind::UnknownArgument, Some("-c" | "--config" | "-t"), _)
+                if command.starts_with('-') =>
+            {
+                let what = "the command is missing";
+                (what.to_owned(), format!("`ringgate run -c {file}`, or `ringgate check {file}`"))
+            }
+            (ErrorKind::InvalidSubcommand, _, Some(file)) if file.contains(['/', '.']) => {
+                let what = format!("`{file}` is no command");
+                (what, format!("`ringgate run -c {file}`, or `ringgate check {file}`"))
+            }
+            _ => return None,
+        };
+    Some((what, form))
+}
+
+/// The configuration that the arguments name, behind -c or by itself.
+fn named_file(arguments: &[String]) -> &str {
+    let flag = |argument: &&String| ["-c", "--config"].contains(&argument.as_str());
+    let behind = arguments.iter().skip_while(|argument| !flag(argument)).nth(1);
+    let joined = arguments.iter().find_map(|argument| argument.strip_prefix("--config="));
+    behind.map(String::as_str).or(joined).unwrap_or("FILE")
 }
 
 /// Does what the command line asks for.

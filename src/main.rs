@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use ringgate::cli::{self, Cli};
+use ringgate::cli;
 
 fn main() -> ExitCode {
-    cli::run(Cli::parse())
+    match cli::parse() {
+        Ok(cli) => cli::run(cli),
+        Err(code) => code,
+    }
 }

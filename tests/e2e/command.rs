@@ -2,6 +2,7 @@
 //! what was written wrong.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Output;
 
@@ -102,5 +103,44 @@ fn what_is_no_file_is_refused_at_once() {
             assert_eq!(output.status.code(), Some(64), "{said}");
             assert!(said.contains(reason) && said.contains("\n  = "), "{}: {said}", path.display());
         }
+    }
+}
+
+#[test]
+fn a_file_named_in_another_way_is_answered_with_the_right_form() {
+    let run_or_check = "write `ringgate run -c edge.toml`, or `ringgate check edge.toml`";
+    for (arguments, form) in [
+        (&["run", "edge.toml"][..], "write `ringgate run -c edge.toml`\n"),
+        (&["check", "-c", "edge.toml"], "write `ringgate check edge.toml`\n"),
+        (&["check", "--config", "edge.toml"], "write `ringgate check edge.toml`\n"),
+        (&["check", "--config=edge.toml"], "write `ringgate check edge.toml`\n"),
+        (&["-c", "edge.toml"], run_or_check),
+        (&["-t", "-c", "edge.toml"], run_or_check),
+        (&["edge.toml"], run_or_check),
+        (&["run", "--foo"], "unexpected argument '--foo'"),
+        (&["chek", "edge.toml"], "'check'"),
+    ] {
+        let output = run(&mut ringgate_command(arguments));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("error: ") && said.contains(form), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    let odd = std::ffi::OsStr::from_bytes(b"\xff.toml");
+    assert_eq!(run(ringgate_command(&["run"]).arg(odd)).status.code(), Some(2));
+}
+
+#[test]
+fn the_version_says_commit_and_drivers() {
+    for flag in ["--version", "-V"] {
+        let output = run(&mut ringgate_command(&[flag]));
+        assert!(output.status.success());
+        let said = String::from_utf8(output.stdout).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        let expected = format!(
+            "ringgate {version} ({}; drivers io_uring and epoll)\n",
+            env!("RINGGATE_COMMIT")
+        );
+        assert_eq!(said, expected);
     }
 }

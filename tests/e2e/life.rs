@@ -264,11 +264,3 @@ fn checking_binds_and_creates_nothing() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!log.exists());
 }
-
-#[test]
-fn its_name_and_version() {
-    let output = run(&mut ringgate_command(&["--version"]));
-    assert!(output.status.success());
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(said.trim(), format!("ringgate {}", env!("CARGO_PKG_VERSION")));
-}
