@@ -70,13 +70,22 @@ fn packed(common: &Path, name: &str) -> Option<String> {
     line.split(' ').next().map(str::to_owned)
 }
 
-/// The files and directories that change when another commit is checked out. A missing one would
-/// make Cargo run this every time.
-fn watched(package: &Path) -> Vec<PathBuf> {
+/// The files and directories that change when another commit is checked out, and few others. A
+/// missing one would make Cargo run this every time.
+pub(crate) fn watched(package: &Path) -> Vec<PathBuf> {
     let mut watched = vec![package.join(".cargo_vcs_info.json")];
     if let Some(git) = git(package) {
-        // A new commit of a branch is a new file below refs/heads.
-        watched.extend([git.common.join("refs/heads"), git.common.join("packed-refs"), git.head]);
+        let head = fs::read_to_string(&git.head).unwrap_or_default();
+        let branch = head.strip_prefix("ref:").map(|name| git.common.join(name.trim()));
+        match branch {
+            Some(branch) if !branch.exists() => {
+                // It is packed; the next commit makes the file.
+                watched.push(git.common.join("packed-refs"));
+                watched.extend(branch.ancestors().find(|path| path.exists()).map(Path::to_owned));
+            }
+            branch => watched.extend(branch),
+        }
+        watched.push(git.head);
     }
     watched.retain(|path| path.exists());
     watched

@@ -52,6 +52,25 @@ fn a_checkout_says_its_commit() {
 }
 
 #[test]
+fn what_changes_with_a_commit_is_watched() {
+    let watched = |files: &[(&str, &str)]| -> Vec<String> {
+        let directory = directory(files);
+        let watched = script::watched(directory.path());
+        let below = |path: &Path| path.strip_prefix(directory.path()).expect("below").to_owned();
+        watched.iter().map(|path| below(path).display().to_string()).collect()
+    };
+    let branch = (".git/HEAD", "ref: refs/heads/main\n");
+    let (loose, packed) = ((".git/refs/heads/main", ID), (".git/packed-refs", ""));
+    assert_eq!(watched(&[branch, loose, packed]), [".git/refs/heads/main", ".git/HEAD"]);
+    let other = (".git/refs/heads/side", ID);
+    let expected = [".git/packed-refs", ".git/refs/heads", ".git/HEAD"];
+    assert_eq!(watched(&[branch, packed, other]), expected);
+    assert_eq!(watched(&[(".git/HEAD", ID), packed, other]), [".git/HEAD"]);
+    assert_eq!(watched(&[(".cargo_vcs_info.json", "{}")]), [".cargo_vcs_info.json"]);
+    assert_eq!(watched(&[("Cargo.toml", "")]), [""; 0]);
+}
+
+#[test]
 fn a_package_says_what_it_was_made_of() {
     let info =
         format!("{{\n  \"git\": {{\n    \"sha1\": \"{ID}\"\n  }},\n  \"path_in_vcs\": \"\"\n}}");

@@ -13,8 +13,8 @@ pub(super) fn protocol(word: &str) -> Option<&'static str> {
              upgrade = \"websocket\""
         }
         "h2" | "h2c" | "http2" | "http/2" | "grpc" => {
-            "an \"http\" listener has HTTP/1.1: \"tcp\" passes everything on as it is, and \"tls\" by \
-             its name, where alpn = [\"h2\"] makes a rule one for HTTP/2"
+            "an \"http\" listener has HTTP/1.1: \"tcp\" passes everything on as it is, and \"tls\" \
+             by its name, where alpn = [\"h2\"] makes a rule one for HTTP/2"
         }
         "http1" | "http1.1" | "http/1.1" => "write `http`, which is HTTP/1.1",
         "quic" | "h3" | "http3" | "http/3" | "dtls" => {
