@@ -4,7 +4,11 @@
 use super::super::loops::{Loop, Loops};
 use super::super::report::{Report, Span, quoted};
 use super::super::table::At;
-use super::super::{Config, Machine, Protocol, file};
+use super::super::{Config, Machine, file};
+
+/// Of a connection to a cluster: the client's and the upstream's. A request that is answered here
+/// takes one, but which clients ask for what is not known.
+const DESCRIPTORS: u64 = 2;
 
 /// Where the values stand that these checks speak of.
 pub(super) struct Places {
@@ -48,17 +52,15 @@ pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machi
         }
     }
     for (listener, (_, place)) in config.listeners.iter().zip(&places.listeners) {
-        // A connection to a cluster has two ends; an http listener may answer by itself.
-        let each = if matches!(listener.protocol, Protocol::Http(_)) { 1 } else { 2 };
         if let (Some(most), Some(place)) = (listener.max_connections, place)
-            && (most as u64).saturating_mul(each) > machine.file_limit
+            && (most as u64).saturating_mul(DESCRIPTORS) > machine.file_limit
         {
             let limit = machine.file_limit;
             let what = "`max_connections` is more than this machine lets a process have";
             let note = format!(
-                "each connection takes {each} of the {limit} descriptors there may be: raise the \
+                "each connection may take {DESCRIPTORS} of the {limit} descriptors there may be: raise the \
                  hard limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or write at most {}",
-                (limit / each).max(1)
+                (limit / DESCRIPTORS).max(1)
             );
             report.warning(*place, what, note);
         }
@@ -114,7 +116,7 @@ mod tests {
         [[listener]]
         name = "web"
         listen = "192.0.2.1:80"
-        max_connections = 999
+        max_connections = 499
         protocol = "http"
         [[listener.host]]
         route = [{ prefix = "/", respond = { body = "x" } }]
@@ -134,7 +136,7 @@ mod tests {
         let what = "`max_connections` is more than this machine lets a process have";
         assert_eq!(warnings(999, |_| false), [format!("edge.toml:6:27 {what}")]);
         let both = [format!("edge.toml:6:27 {what}"), format!("edge.toml:11:27 {what}")];
-        assert_eq!(warnings(998, |_| false), both);
+        assert_eq!(warnings(997, |_| false), both);
         // Not a number to write.
         assert_eq!(warnings(0, |_| false).len(), 2);
     }
