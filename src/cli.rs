@@ -72,7 +72,8 @@ pub fn parse() -> Result<Cli, ExitCode> {
             arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
         match right_form(&error, &arguments) {
             Some((what, form)) => {
-                let _ = writeln!(std::io::stderr(), "error: {what}\n  = write {form}");
+                let text = control::for_stderr(&format!("error: {what}\n  = write {form}\n"));
+                let _ = std::io::stderr().write_all(text.as_bytes());
             }
             None => drop(error.print()),
         }

@@ -92,8 +92,9 @@ fn small_messages_go_through_without_waiting_for_more() {
             client.read_exact(&mut received).unwrap();
             assert_eq!(received, message, "{way:?}: down, message {round}");
         }
-        // Nagle's algorithm would make it 40 ms a message.
-        assert!(start.elapsed() < Duration::from_secs(10), "{way:?}: {:?}", start.elapsed());
+        // Nagle's algorithm would make it 40 ms a message, and 160 s in all. On a busy machine each
+        // of the four threads on the way waits for its turn.
+        assert!(start.elapsed() < Duration::from_secs(60), "{way:?}: {:?}", start.elapsed());
     }
 }
 

@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::process::Stdio;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 
@@ -30,7 +29,7 @@ fn a_client_that_asks_and_does_not_read_is_let_go() {
             name = "web"
             listen = "127.0.0.1:0"
             protocol = "http"
-            keepalive_timeout = "300ms"
+            keepalive_timeout = "2s"
             [[listener.host]]
             [[listener.host.route]]
             prefix = "/"
@@ -61,7 +60,7 @@ fn a_client_that_keeps_its_connection_after_a_504_is_let_go() {
         assert_eq!(client.response().status, 504, "{driver}");
         wait_for("it is let go", SHORT, || (gate.descriptors() <= before).then_some(()));
         gate.signal(Signal::TERM);
-        assert_eq!(gate.wait_exit(Duration::from_secs(3)).code(), Some(0), "{driver}");
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0), "{driver}");
     }
 }
 

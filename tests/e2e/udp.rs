@@ -128,10 +128,18 @@ fn a_thousand_clients_at_once_and_then_silence() {
     let gate = start("idle_timeout = \"6s\"", &[echo.address()]);
     let sockets = gate.sockets();
     let clients: Vec<UdpSocket> = (0..1000).map(|_| client(gate.address("dns"))).collect();
-    for (index, client) in clients.iter().enumerate() {
+    // Several at a time, so that all have asked long before the first has been silent for too long.
+    for (group, clients) in clients.chunks(10).enumerate() {
+        let seed = |index: usize| (10 * group + index) as u64;
         for length in [300, 1350] {
-            let sent = bytes(index as u64, length);
-            assert!(ask(client, &sent) == sent, "client {index}");
+            for (index, client) in clients.iter().enumerate() {
+                client.send(&bytes(seed(index), length)).unwrap();
+            }
+            for (index, client) in clients.iter().enumerate() {
+                let mut answer = [0; 2000];
+                assert_eq!(client.recv(&mut answer).unwrap(), length);
+                assert!(answer[..length] == bytes(seed(index), length), "client {}", seed(index));
+            }
         }
     }
     assert_eq!(gate.sockets(), sockets + 1000);
@@ -147,23 +155,24 @@ fn a_thousand_clients_at_once_and_then_silence() {
 fn either_side_keeps_a_session_alive() {
     let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
     upstream.set_read_timeout(Some(SHORT)).unwrap();
-    let gate = start("idle_timeout = \"700ms\"", &[upstream.local_addr().unwrap()]);
+    // A machine that stands still for a moment does not reach this limit.
+    let gate = start("idle_timeout = \"4s\"", &[upstream.local_addr().unwrap()]);
     let client = client(gate.address("dns"));
     client.send(b"hello").unwrap();
     let mut buffer = [0; 100];
     let (_, from) = upstream.recv_from(&mut buffer).unwrap();
     // Only answers, for longer than the limit.
     let start = Instant::now();
-    while start.elapsed() < Duration::from_millis(1500) {
+    while start.elapsed() < Duration::from_secs(6) {
         upstream.send_to(b"tick", from).unwrap();
         assert_eq!(client.recv(&mut buffer).unwrap(), 4);
         holds_for("a pause", Duration::from_millis(100), || true);
     }
+    let start = Instant::now();
     client.send(b"still the same").unwrap();
     assert_eq!(upstream.recv_from(&mut buffer).unwrap().1, from);
-    let start = Instant::now();
     assert_eq!(gate.record().end(), "idle");
-    assert!(start.elapsed() >= Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_millis(3900), "{:?}", start.elapsed());
 }
 
 #[test]
