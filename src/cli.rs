@@ -155,7 +155,7 @@ fn start(file: Option<&Path>) -> Result<(Config, Diagnostics), Error> {
     };
     let diagnostics = control::start_diagnostics(&config.log)?;
     for (place, what, remedy) in config.warnings.each() {
-        tracing::warn!(%place, %remedy, "{what}");
+        tracing::warn!(%place, what, remedy, "the configuration is odd");
     }
     if file.is_none() {
         tracing::info!(

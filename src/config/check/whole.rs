@@ -58,8 +58,9 @@ pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machi
             let limit = machine.file_limit;
             let what = "`max_connections` is more than this machine lets a process have";
             let note = format!(
-                "each connection may take {DESCRIPTORS} of the {limit} descriptors there may be: raise \
-                 the hard limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or write at most {}",
+                "each connection may take {DESCRIPTORS} of the {limit} descriptors there may be: \
+                 raise the hard limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or write at \
+                 most {}",
                 (limit / DESCRIPTORS).max(1)
             );
             report.warning(*place, what, note);
