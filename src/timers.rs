@@ -4,12 +4,13 @@
 //! moves. The wheel visits an entry when its limit could have run out and puts it back when it has
 //! not. A limit that runs out wakes the connection's task, and the wait that the task is in fails
 //! with the reason: [`Watch::readable`] and [`Watch::writable`]. The sockets themselves are left as
-//! they are, so that the task decides what the peers see. Limits are kept to one tick: never early,
-//! at most 100 ms and a turn of the loop late.
+//! they are, so that the task decides what the peers see. Limits are never early, and at most 150
+//! ms late as long as a turn of the loop takes less than 100 ms.
 //!
 //! Time here is the worker's own: a tick that comes late moves it on by [`MAX_ADVANCE`] ticks and
 //! no more. After a stop of the process (SIGSTOP, a paused machine, a CPU quota) a connection has
-//! what was left of its limit before, and the bytes that arrived meanwhile are read first.
+//! what was left of its limit before; on a worker that is overloaded all limits last longer. A task
+//! whose wait fails still reads what has arrived.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -53,7 +54,7 @@ pub enum OnDrain {
     /// Lets it go on: a request, a relay.
     Wait,
     /// Ends it a second after the drain began: one that has sent nothing yet, whose first bytes may
-    /// be on their way, and one that is only read to its end.
+    /// be on their way.
     Grace,
     /// Ends it at once: one between two requests.
     Now,
@@ -360,6 +361,12 @@ impl Watch {
         }
     }
 
+    /// The limit that has fired starts anew: there was something to read as it did.
+    pub fn again(&self) {
+        let limit = self.entry(|entry| entry.limit);
+        self.renew(TICK * (limit - SLACK));
+    }
+
     /// Another limit, from now on, also after one that has fired: the caller has dealt with that.
     pub fn renew(&self, limit: Duration) {
         self.restart(limit);
@@ -449,10 +456,13 @@ impl Drop for Stall<'_> {
     }
 }
 
-/// Whole ticks that are at least as long as the limit: two more than it divides into, because the
-/// current tick has partly passed, and because the word of the next one may come late.
+/// Ticks that are added to a limit, because the current tick has partly passed, and because the
+/// next one may come late.
+const SLACK: u32 = 2;
+
+/// Whole ticks that are at least as long as the limit: [`SLACK`] more than it divides into.
 pub fn ticks(limit: Duration) -> u32 {
-    let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + 2;
+    let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + u128::from(SLACK);
     // Half the range keeps relative comparisons right; it is 3.4 years.
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }

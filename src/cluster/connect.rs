@@ -132,10 +132,11 @@ async fn completed(
     let stream = Rc::new(stream);
     let watch = timers.watch(&stream, limit);
     match watch.writable(&stream).await {
-        Err(Fired::TimedOut) => Err(Attempt::Failed(Reason::TimedOut)),
+        // The result may have arrived before the task had a turn.
+        Err(Fired::TimedOut) if !stream.can_write() => Err(Attempt::Failed(Reason::TimedOut)),
         Err(Fired::Drained) => Err(Attempt::Drained),
         // A reset shows as the connect's result.
-        Ok(()) | Err(Fired::ClientReset | Fired::UpstreamReset) => {
+        Ok(()) | Err(Fired::TimedOut | Fired::ClientReset | Fired::UpstreamReset) => {
             stream.connect_result()?;
             Ok(Rc::clone(&stream))
         }

@@ -17,7 +17,7 @@ use crate::observe::access_log::{End, Record, Recorder, Relay};
 use crate::observe::diagnostics::Throttle;
 use crate::relay::{self, Flow, Pool};
 use crate::sys::{Address, Keepalive, Stream};
-use crate::timers::{Fired, Timers, Watch};
+use crate::timers::{Timers, Watch};
 
 /// One worker's view of everything.
 pub struct Context {
@@ -338,20 +338,11 @@ impl Accepted {
     ) -> End {
         watch.set_upstream(Some(&lease.stream));
         watch.keep_alive(self.keepalive());
-        let end = match watch.fired() {
-            None => {
-                watch.restart(timeouts.idle);
-                let half_closed = timeouts.half_closed;
-                let (client, upstream) = (&self.client, &lease.stream);
-                let end = relay::run(client, upstream, up, down, watch, half_closed).await;
-                if end == End::Client && up.is_broken() { End::BadRequest } else { end }
-            }
-            // Not a clean end: neither side has said all.
-            Some(fired) => {
-                relay::cut_off(&self.client, &lease.stream);
-                if fired == Fired::Drained { End::Drain } else { End::Idle }
-            }
-        };
+        // What has fired until now was the limit of an earlier stage, which is over.
+        watch.renew(timeouts.idle);
+        let (client, upstream) = (&self.client, &lease.stream);
+        let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
+        let end = if end == End::Client && up.is_broken() { End::BadRequest } else { end };
         watch.set_upstream(None);
         end
     }

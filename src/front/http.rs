@@ -150,7 +150,7 @@ impl<'c> Site<'c> {
             // Little where little may be kept of it.
             let end = (filled + conn.context.pool.read_size()).min(self.http.max_head + READ_AHEAD);
             match conn.client.recv(&mut buffer[filled..end]) {
-                Ok(0) => return self.ended(),
+                Ok(0) => return self.gone(End::Client),
                 Ok(read) => filled += read,
                 Err(Errno::AGAIN) => return fired.map_or(Next::Read, |fired| self.cut(fired)),
                 Err(_) => return self.gone(End::ClientReset),
@@ -283,7 +283,13 @@ impl<'c> Site<'c> {
             && let Action::Tunnel(tunnel) = &route.action
         {
             return Next::Tunnel(Box::new(Upgrade::new(
-                route, tunnel, &request, head, rest, start,
+                route,
+                tunnel,
+                &request,
+                head,
+                rest,
+                start,
+                &self.conn.context.pool,
             )));
         }
 
@@ -356,17 +362,12 @@ impl<'c> Site<'c> {
                 self.unsent.begin(&self.conn.client, &answers);
                 Next::Linger
             }
-            // The request was answered; its body is still coming.
-            _ if !self.body.is_done() => Next::Linger,
+            Fired::ClientReset | Fired::UpstreamReset => self.gone(End::ClientReset),
+            // What was answered may still be on its way, and another request as well.
+            _ if !self.fresh && self.held.is_empty() => Next::Linger,
             Fired::TimedOut => Next::Gone,
             Fired::Drained => self.gone(End::Drain),
-            Fired::ClientReset | Fired::UpstreamReset => self.gone(End::ClientReset),
         }
-    }
-
-    /// The client has sent its last byte.
-    fn ended(&mut self) -> Next<'c> {
-        self.gone(End::Client)
     }
 
     /// The client is gone, perhaps in the middle of a request.
@@ -436,7 +437,8 @@ impl<'c> Site<'c> {
     async fn wait_to_write(&mut self) -> bool {
         self.watch.on_drain(OnDrain::Wait);
         self.limit = Limit::Other;
-        self.watch.restart(self.http.keepalive_timeout);
+        // A limit that fired before is dealt with: its request was complete in time.
+        self.watch.renew(self.http.keepalive_timeout);
         let result = self.watch.writable(&self.conn.client).await;
         if result.is_err() {
             self.conn.client.reset_on_close();

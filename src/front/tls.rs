@@ -44,8 +44,7 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         }
     };
 
-    // 2. An upstream. A hello that is complete is in time, even if its limit has fired just now.
-    watch.renew(tls.timeouts.idle);
+    // 2. An upstream. The attempts have their own limits.
     let lease = match Box::pin(conn.connect(asked.rule.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {

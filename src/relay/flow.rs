@@ -133,6 +133,11 @@ impl Flow {
         self.queued.is_some() || self.written < self.pending.len() || in_pipe
     }
 
+    /// The source has something to read, and nothing keeps the flow from reading it.
+    pub fn is_behind(&self, from: &Stream) -> bool {
+        !self.ended && !self.has_unsent() && from.has_input()
+    }
+
     /// Reads at most so many more bytes; [`Flow::run`] returns when they are written.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = bytes;

@@ -94,20 +94,31 @@ pub async fn run(
     // A failed write takes the error from the socket, so that nothing else reports it. The other
     // direction goes on with what that peer had sent, as long as it need not wait to write it.
     let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
-    let result = {
-        let up = pin!(async {
-            let result = up.run(client, upstream, watch).await;
-            if result.is_err() {
-                up.abandon();
-            }
-            judge(result, Side::Client)
-        });
-        let down = pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
-        let result = both(up, down, is_stuck).await;
+    let result = loop {
+        let result = {
+            let up = pin!(async {
+                let result = up.run(client, upstream, watch).await;
+                if matches!(result, Err(Broken::From(_) | Broken::To(_))) {
+                    up.abandon();
+                }
+                judge(result, Side::Client)
+            });
+            let down =
+                pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
+            both(up, down, is_stuck).await
+        };
         match (result, refused.get()) {
+            // The limit fired before the task had a turn to read what has arrived.
+            (Err(Stop::Fired(Fired::TimedOut)), None)
+                if up.is_behind(client) || down.is_behind(upstream) =>
+            {
+                watch.again();
+            }
             // The limit of what was left, or its end: that side had gone before.
-            (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => Err(Stop::Broke(side)),
-            (result, _) => result,
+            (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => {
+                break Err(Stop::Broke(side));
+            }
+            (result, _) => break result,
         }
     };
     // Of what one direction has queued while the other broke, only what was sent counts.

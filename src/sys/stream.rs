@@ -113,9 +113,32 @@ impl Stream {
 
     /// The peer has reset the connection. Unlike a read this takes nothing, also when bytes wait.
     pub fn is_reset(&self) -> bool {
-        let mut polled = [PollFd::new(self, PollFlags::empty())];
+        self.events(PollFlags::empty()).contains(PollFlags::ERR)
+    }
+
+    /// Which of these events there are now, and POLLERR and POLLHUP (poll(2)).
+    fn events(&self, wanted: PollFlags) -> PollFlags {
+        let mut polled = [PollFd::new(self, wanted)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
+        match poll(&mut polled, Some(&now)) {
+            Ok(_) => polled[0].revents(),
+            Err(_) => PollFlags::empty(),
+        }
+    }
+
+    /// A read would not wait: bytes, the end or an error are there.
+    pub fn has_input(&self) -> bool {
+        !self.events(PollFlags::IN).is_empty()
+    }
+
+    /// A write would not wait, or fail; a connect has its result.
+    pub fn can_write(&self) -> bool {
+        !self.events(PollFlags::OUT).is_empty()
+    }
+
+    /// The peer has ended its writing side or is gone, also when bytes of it wait to be read.
+    pub fn has_ended(&self) -> bool {
+        !self.events(PollFlags::RDHUP).is_empty()
     }
 
     /// Ends the writing side: the peer reads the end of the stream after what was sent.
@@ -136,7 +159,8 @@ impl Stream {
     }
 
     /// Makes the close that follows a reset: the peer must not take a broken stream for a finished
-    /// one.
+    /// one. A Unix stream has no reset (unix(7)): its peer reads an end, or ECONNRESET where bytes
+    /// of its own were not read.
     pub fn reset_on_close(&self) {
         let _ = sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }

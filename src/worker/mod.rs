@@ -23,7 +23,7 @@ use crate::front::{self, Context, Gate, Shortage, Udp};
 use crate::observe::access_log::Recorder;
 use crate::relay::{BUDGET, Pool};
 use crate::sys::{Address, Outbox, Shares, Turns};
-use crate::timers::TICK;
+use crate::timers::{TICK, ticks};
 use accept::Acceptor;
 pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial, is_out_of_memory};
@@ -158,7 +158,8 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     let _ = setup.started.send(Ok(running));
     drop(setup.started);
 
-    let (mut draining, mut stop): (Option<Instant>, Option<Instant>) = (None, None);
+    // The tick at which the drain began, and when the end.
+    let (mut draining, mut stop): (Option<u32>, Option<Instant>) = (None, None);
     while stop.is_none_or(|stop| stop.elapsed() < LAST_WORDS) {
         monoio::time::sleep(TICK).await;
         setup.pulse.beat();
@@ -176,11 +177,12 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
             obey(&context, &mut acceptors, &mut udp, command);
         }
         if context.draining.get() && draining.is_none() {
-            draining = Some(Instant::now());
+            draining = Some(context.timers.now());
         }
         if let Some(begun) = draining {
             // Again at each tick: one may have been handed over by a worker that had not heard yet.
-            context.timers.drain(begun.elapsed() >= GRACE);
+            let passed = context.timers.now().wrapping_sub(begun);
+            context.timers.drain(passed >= ticks(GRACE));
         }
         if stop.is_some() {
             // Again at each tick: a connection may just have gone on to its next stage.

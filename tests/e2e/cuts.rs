@@ -183,3 +183,27 @@ fn the_reset_of_an_upstream_that_does_not_read_reaches_a_client_that_does_not_ei
         expect_cut(&mut client, &format!("{way:?}"));
     }
 }
+
+#[test]
+fn an_upstream_that_takes_longer_to_connect_than_the_idle_timeout_is_used() {
+    for driver in BOTH {
+        let (blackhole, backend) = (crate::support::Blackhole::new(), Upstream::listen());
+        let endpoints = format!("\"{}\", \"{}\"", blackhole.address(), backend.address());
+        let route = "path = \"/stream\"\nidle_timeout = \"500ms\"";
+        let cluster = "connect_timeout = \"1s\"\nconnect_attempts = 2";
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let config = site(&endpoints, "", route, cluster);
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        // One of two begins with the endpoint that does not answer.
+        for _ in 0..2 {
+            let mut client = HttpClient::connect(gate.address("web"));
+            client.send(UPGRADE);
+            let mut upstream = backend.accept();
+            read_until(&mut upstream, b"\r\n\r\n");
+            upstream.write_all(crate::support::SWITCHING.as_bytes()).unwrap();
+            assert_eq!(client.response().status, 101, "{driver}");
+            client.send("x");
+            upstream.read_exact(&mut [0]).unwrap();
+        }
+    }
+}

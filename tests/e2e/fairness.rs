@@ -216,3 +216,56 @@ fn responses_that_are_not_read_take_no_more_than_the_budget() {
     assert!(memory < BUDGET + CLIENTS as u64 * 10, "{memory} KiB for {CLIENTS} clients");
     drop(clients);
 }
+
+#[test]
+fn upgrades_whose_upstream_is_not_connected_yet_count_in_the_budget() {
+    const CLIENTS: usize = 3000;
+    let blackhole = crate::support::Blackhole::new();
+    let cluster = "connect_timeout = \"1m\"\n";
+    let endpoint = format!("\"{}\"", blackhole.address());
+    let route = "path = \"/stream\"\nearly_data = true";
+    let (gate, before) = start(crate::support::site(&endpoint, "", route, cluster));
+    let payload = vec![b'x'; 64 * 1024];
+    let clients: Vec<HttpClient> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = HttpClient::connect(gate.address("web"));
+            // Together, so that they are read together.
+            client.send([UPGRADE.as_bytes(), &payload].concat());
+            client
+        })
+        .collect();
+    redirected(&gate);
+    let memory = gate.anonymous_kib() - before;
+    assert!(memory < BUDGET + CLIENTS as u64 * 12, "{memory} KiB for {CLIENTS} clients");
+    drop(clients);
+}
+
+#[test]
+fn a_101_with_payload_behind_it_passes_when_the_budget_is_spent() {
+    const CLIENTS: usize = 1150;
+    let backend = Upstream::listen();
+    let (gate, _before) = start(stream_site(backend.address(), ""));
+    let open = || {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(UPGRADE);
+        let mut upstream = backend.accept();
+        read_until(&mut upstream, b"\r\n\r\n");
+        (client, upstream)
+    };
+    let mut ends: Vec<_> = (0..CLIENTS).map(|_| open()).collect();
+    let payload = bytes(5, 64 * 1024);
+    ends.iter_mut().for_each(|(client, _)| client.send(&payload));
+    let (mut client, mut upstream) = open();
+    let behind = bytes(6, 60_000);
+    upstream.write_all(&[crate::support::SWITCHING.as_bytes(), &behind].concat()).unwrap();
+    assert_eq!(client.head_only().status, 101);
+    client.expect_bytes(&behind);
+
+    // Clients that have left give back what was kept for them, also without an answer.
+    let open_before = gate.descriptors();
+    let upstreams: Vec<TcpStream> = ends.into_iter().map(|(_, upstream)| upstream).collect();
+    wait_for("their connections are closed", LONG, || {
+        (gate.descriptors() + 2 * CLIENTS <= open_before + 100).then_some(())
+    });
+    drop(upstreams);
+}

@@ -4,11 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use crate::support::{
     Echo, HttpClient, Relayed, Ringgate, SHORT, Setup, client_hello, expect_end, free_port,
-    holds_for, stream_site, wait_for,
+    holds_for, slow_reader, stream_site, wait_for,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -182,5 +183,87 @@ fn a_client_that_says_nothing_holds_up_the_end_no_longer_than_its_grace() {
         let passed = start.elapsed();
         let expected = Duration::from_millis(900)..Duration::from_secs(5);
         assert!(expected.contains(&passed), "{driver}: {passed:?}");
+    }
+}
+
+/// The peer has not ended the connection, whatever is still to be read.
+fn is_open(stream: &TcpStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 0
+}
+
+#[test]
+fn what_many_relays_have_in_their_sockets_when_their_limit_is_over_arrives() {
+    const RELAYS: usize = 100;
+    for driver in BOTH {
+        let backend = crate::support::Upstream::listen();
+        let config = crate::support::l4(backend.address(), "idle_timeout = \"2s\"", "");
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        // In one of these the two ticks of a stop are the rest of the limit.
+        for pause in [1980, 2020, 2060, 2100] {
+            let mut ends: Vec<(TcpStream, TcpStream)> =
+                (0..RELAYS).map(|_| (gate.connect("ingress"), backend.accept())).collect();
+            for (client, upstream) in &mut ends {
+                client.write_all(b"a").unwrap();
+                upstream.read_exact(&mut [0]).unwrap();
+            }
+            holds_for("nothing is said", Duration::from_millis(pause), || true);
+            gate.frozen(|| {
+                ends.retain(|(client, _)| is_open(client));
+                ends.iter_mut().for_each(|(client, _)| client.write_all(b"TAIL").unwrap());
+            });
+            for (_client, upstream) in &mut ends {
+                let mut received = [0; 4];
+                let read = upstream.read_exact(&mut received);
+                assert!(read.is_ok() && &received == b"TAIL", "{driver}, {pause} ms: {read:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn pages_that_are_asked_for_as_a_limit_fires_arrive_whole() {
+    const CLIENTS: usize = 48;
+    for driver in BOTH {
+        let page = "x".repeat(1_000_000);
+        let config = format!(
+            "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+             keepalive_timeout = \"2s\"\n[[listener.host]]\n[[listener.host.route]]\n\
+             path = \"/page\"\nrespond = {{ body = \"{page}\" }}\n"
+        );
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        for pause in [2020, 2060] {
+            let mut clients: Vec<HttpClient> =
+                (0..CLIENTS).map(|_| HttpClient::over(slow_reader(gate.address("web")))).collect();
+            // A page fits the kernel's buffer and is not read: the connection is at rest.
+            for client in &mut clients {
+                client.send(format!("GET /page?{pause} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            }
+            gate.records_where(CLIENTS, |record| record.text("path") == format!("/page?{pause}"));
+            holds_for("nothing is asked", Duration::from_millis(pause), || true);
+            let request = "GET /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            gate.frozen(|| {
+                clients.retain(|client| is_open(&client.stream));
+                clients.iter_mut().for_each(|client| client.send(request));
+            });
+            // All at once: one that is not read has a limit of its own.
+            std::thread::scope(|scope| {
+                for client in &mut clients {
+                    let page = &page;
+                    scope.spawn(move || {
+                        let socket = socket2::SockRef::from(&client.stream);
+                        socket.set_recv_buffer_size(1 << 20).unwrap();
+                        let mut response = Vec::new();
+                        let read = client.stream.read_to_end(&mut response);
+                        // One page where the limit was over just before the stop, else two.
+                        let whole = read.is_ok() && response.len() > page.len();
+                        let length = response.len();
+                        assert!(whole, "{driver}, {pause} ms: {read:?} after {length} bytes");
+                    });
+                }
+            });
+        }
     }
 }

@@ -12,6 +12,7 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use super::Upgrade;
 use crate::cluster::ConnectFailure;
@@ -29,6 +30,8 @@ use crate::timers::{Fired, OnDrain, Watch};
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
 /// Bytes of the client that wait for the 101. Beyond it they wait in the socket.
 const MAX_HELD: usize = 64 * 1024;
+/// Between two looks at whether a client has left whose bytes are not read.
+const LOOK: Duration = Duration::from_secs(1);
 /// Bytes of an ordinary answer that are read at a time, and so the most that a client keeps waiting
 /// here by not reading.
 const PASSED: usize = 16 * 1024;
@@ -46,7 +49,6 @@ pub(super) async fn serve(
 
     // 1. An upstream. The attempts have their own limits.
     watch.on_drain(OnDrain::Wait);
-    watch.renew(timeouts.idle);
     let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
@@ -57,7 +59,7 @@ pub(super) async fn serve(
     let (mut up, mut held) = upgrade.split(pool, early_data);
     watch.set_upstream(Some(&lease.stream));
     watch.keep_alive(conn.keepalive());
-    watch.restart(timeouts.idle);
+    watch.renew(timeouts.idle);
     let mut down = Flow::new(pool, Vec::new());
 
     // 3. The upstream's answer, while early data goes on.
@@ -119,7 +121,7 @@ pub(super) async fn serve(
 impl Upgrade<'_> {
     /// The flow to the upstream, which begins with what may go at once, and the bytes that may not.
     fn split(&mut self, pool: &Rc<Pool>, early_data: bool) -> (Flow, Vec<u8>) {
-        let mut first = std::mem::take(&mut self.bytes);
+        let mut first = self.take_bytes();
         if early_data {
             return (Flow::new(pool, first), Vec::new());
         }
@@ -205,7 +207,12 @@ async fn send_early(
             Err(_) => return ClientGone::Reset,
         }
     }
-    not_reading(watch).await
+    // Nothing more is read from the client, so that its end is looked for.
+    let _stall = watch.stall();
+    while !client.has_ended() {
+        monoio::time::sleep(LOOK).await;
+    }
+    ClientGone::Ended
 }
 
 /// Leaves it to the watch to notice a reset.
@@ -281,7 +288,7 @@ async fn read_answer(
         {
             let mut buffer = pool.buffer();
             let room = MAX_RESPONSE_HEAD.saturating_sub(total);
-            match upstream.recv(&mut buffer[..room]) {
+            match upstream.recv(&mut buffer[..room.min(pool.read_size())]) {
                 Ok(0) if room == 0 => return Err(NoAnswer::Malformed),
                 Ok(0) => return Err(NoAnswer::Closed),
                 Ok(read) => {
@@ -295,9 +302,6 @@ async fn read_answer(
                 },
                 Err(_) => return Err(NoAnswer::Reset),
             }
-        }
-        if !charge.try_set(bytes.len()) {
-            return Err(NoAnswer::TooLarge);
         }
         loop {
             let (start, end) = match scan.advance(&bytes) {
@@ -327,6 +331,9 @@ async fn read_answer(
         }
         if let Some(fired) = fired {
             return Err(NoAnswer::Fired(fired));
+        }
+        if !charge.try_set(bytes.len()) {
+            return Err(NoAnswer::TooLarge);
         }
     }
 }
@@ -370,8 +377,11 @@ async fn pass_answer(
         }
         {
             let _stall = watch.stall();
-            if let Err(fired) = watch.readable(upstream).await {
-                return cut(fired);
+            match watch.readable(upstream).await {
+                Ok(()) => {}
+                // The limit fired before the task had a turn to read what has arrived.
+                Err(Fired::TimedOut) if upstream.has_input() => watch.again(),
+                Err(fired) => return cut(fired),
             }
         }
         let pool = &conn.context.pool;

@@ -8,13 +8,15 @@
 mod forward;
 mod terminate;
 
+use std::rc::Rc;
+
 use super::answer::protocol;
 use super::context::{Accepted, Moment, describe_relay};
 use crate::cluster::Lease;
 use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::{End, Record};
 use crate::proto::http::{Body, Request, Version, write_websocket_alone};
-use crate::relay::Flow;
+use crate::relay::{Charge, Flow, Pool};
 use crate::timers::Watch;
 use terminate::Switch;
 
@@ -31,6 +33,8 @@ pub(super) struct Upgrade<'c> {
     switch: Option<Switch>,
     host: String,
     target: String,
+    /// Counts bytes, host and target.
+    charge: Charge,
     start: Moment,
 }
 
@@ -43,6 +47,7 @@ impl<'c> Upgrade<'c> {
         head: &[u8],
         rest: &[u8],
         start: Moment,
+        pool: &Rc<Pool>,
     ) -> Self {
         let body = if let Body::Length(length) = request.body { length } else { 0 };
         let terminates = matches!(tunnel.kind, TunnelKind::Terminate(_));
@@ -56,7 +61,10 @@ impl<'c> Upgrade<'c> {
             head_length = bytes.len();
             bytes.extend_from_slice(&rest[head.len()..]);
         }
+        let mut charge = Charge::new(pool);
+        charge.set(bytes.len() + request.host.len() + request.target.len());
         Upgrade {
+            charge,
             route,
             tunnel,
             bytes,
@@ -67,6 +75,12 @@ impl<'c> Upgrade<'c> {
             target: request.target.to_owned(),
             start,
         }
+    }
+
+    /// Gives the bytes away. What is left is counted as long as the tunnel lasts.
+    fn take_bytes(&mut self) -> Vec<u8> {
+        self.charge.set(self.host.len() + self.target.len());
+        std::mem::take(&mut self.bytes)
     }
 
     fn record(

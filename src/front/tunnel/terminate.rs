@@ -68,7 +68,6 @@ pub(super) async fn serve(
     // 1. The answer. The relay sends what does not fit.
     let head = switch.head(&conn.context.date());
     watch.on_drain(OnDrain::Wait);
-    watch.renew(timeouts.idle);
     let sent = match conn.client.send(&head) {
         Ok(sent) => sent,
         Err(Errno::AGAIN) => 0,
@@ -105,7 +104,7 @@ pub(super) async fn serve(
     if let Some(payload) = switch.early_data.as_deref().and_then(early_data) {
         up.push(&payload);
     }
-    let mut behind = std::mem::take(&mut upgrade.bytes);
+    let mut behind = upgrade.take_bytes();
     up.receive(&mut behind[upgrade.head..]);
     down.push(&head[sent..]);
     drop((behind, head));

@@ -86,6 +86,12 @@ impl HttpClient {
         expect_end(&mut self.stream);
     }
 
+    /// The next bytes are these.
+    #[track_caller]
+    pub(crate) fn expect_bytes(&mut self, bytes: &[u8]) {
+        assert!(self.take(bytes.len()) == bytes, "other bytes");
+    }
+
     #[track_caller]
     fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
