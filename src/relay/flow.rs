@@ -174,46 +174,50 @@ impl Flow {
     ///
     /// # Errors
     /// A stream failed, or the limit has fired.
-    pub async fn run(
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+    pub fn run(
         &mut self,
         from: &Stream,
         to: &Rc<Stream>,
         watch: &Watch,
-    ) -> Result<(), Broken> {
-        self.flush(to, watch).await?;
-        while !self.ended && self.allowed > 0 {
-            if !std::mem::take(&mut self.expects) {
-                watch.turn().await;
-                self.readable(from, watch).await?;
-            }
-            if self.queued.is_some() {
-                self.flush(to, watch).await?;
-            }
-            match self.mode {
-                Mode::Small => {
-                    poll_fn(|cx| Poll::Ready(self.small_turn(from, to, watch, cx.waker()))).await?;
+    ) -> impl Future<Output = Result<(), Broken>> {
+        async move {
+            self.flush(to, watch).await?;
+            while !self.ended && self.allowed > 0 {
+                if !std::mem::take(&mut self.expects) {
+                    watch.turn().await;
+                    self.readable(from, watch).await?;
                 }
-                Mode::Copy { streak: 0 } => {
-                    self.copy_turn(from, to, watch, BUFFER_SIZE)?;
+                if self.queued.is_some() {
+                    self.flush(to, watch).await?;
                 }
-                Mode::Copy { .. } | Mode::Splice { .. } => {
-                    self.pool.baton.take().await;
-                    let moved = self.bulk_turn(from, to, watch);
-                    self.pool.baton.pass(moved.unwrap_or(0)).await;
-                    moved?;
+                match self.mode {
+                    Mode::Small => {
+                        poll_fn(|cx| Poll::Ready(self.small_turn(from, to, watch, cx.waker())))
+                            .await?;
+                    }
+                    Mode::Copy { streak: 0 } => {
+                        self.copy_turn(from, to, watch, BUFFER_SIZE)?;
+                    }
+                    Mode::Copy { .. } | Mode::Splice { .. } => {
+                        self.pool.baton.take().await;
+                        let moved = self.bulk_turn(from, to, watch);
+                        self.pool.baton.pass(moved.unwrap_or(0)).await;
+                        moved?;
+                    }
+                }
+                // What is queued goes out together with the messages of other flows.
+                if self.queued.is_none() {
+                    self.flush(to, watch).await?;
                 }
             }
-            // What is queued goes out together with the messages of other flows.
-            if self.queued.is_none() {
-                self.flush(to, watch).await?;
+            self.flush(to, watch).await?;
+            if self.has_last_word() {
+                // Boxed: few flows have one, and it does not last.
+                return Box::pin(self.say_last_word(to, watch)).await;
             }
+            Ok(())
         }
-        self.flush(to, watch).await?;
-        if self.has_last_word() {
-            // Boxed: few flows have one, and it does not last.
-            return Box::pin(self.say_last_word(to, watch)).await;
-        }
-        Ok(())
     }
 
     /// Waits until there is something to read, or something that the outbox could not send, or

@@ -54,90 +54,95 @@ enum Stop {
 /// Relays until both directions have ended, one has broken, or the limit has fired; says which. The
 /// watch must watch both streams and run the idle limit. The streams are then only to be dropped:
 /// where bytes are missing they are set to reset.
-pub async fn run(
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub fn run(
     client: &Rc<Stream>,
     upstream: &Rc<Stream>,
     up: &mut Flow,
     down: &mut Flow,
     watch: &Watch,
     half_closed: Duration,
-) -> End {
-    let first_end = Cell::new(None);
-    let unread = Cell::new(None);
-    // The side that a write has failed to.
-    let refused = Cell::new(None);
-    let judge = |result: Result<(), Broken>, from: Side| match result {
-        // What looks like an end behind a refused write is what is left of a reset.
-        Ok(()) if refused.get() == Some(from) => Err(Stop::Broke(from)),
-        Ok(()) => {
-            if first_end.get().is_none() {
-                first_end.set(Some(from));
-                watch.restart(half_closed);
-                // That side is not read from any more.
-                unread.set(Some(watch.stall()));
-                let to = if from == Side::Client { upstream } else { client };
-                to.shutdown_write();
-            }
-            // Behind the last end both streams are closed, which says the same.
-            Ok(())
-        }
-        Err(Broken::From(_)) => Err(Stop::Broke(from)),
-        // A peer that takes no more may have said why before it left: what it sent is still to be
-        // read.
-        Err(Broken::To(_)) => {
-            refused.set(Some(from.other()));
-            watch.restart(half_closed);
-            Ok(())
-        }
-        Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
-    };
-    // A failed write takes the error from the socket, so that nothing else reports it. The other
-    // direction goes on with what that peer had sent, as long as it need not wait to write it.
-    let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
-    let result = loop {
-        let result = {
-            let up = pin!(async {
-                let result = up.run(client, upstream, watch).await;
-                if matches!(result, Err(Broken::From(_) | Broken::To(_))) {
-                    up.abandon();
+) -> impl Future<Output = End> {
+    async move {
+        let first_end = Cell::new(None);
+        let unread = Cell::new(None);
+        // The side that a write has failed to.
+        let refused = Cell::new(None);
+        let judge = |result: Result<(), Broken>, from: Side| match result {
+            // What looks like an end behind a refused write is what is left of a reset.
+            Ok(()) if refused.get() == Some(from) => Err(Stop::Broke(from)),
+            Ok(()) => {
+                if first_end.get().is_none() {
+                    first_end.set(Some(from));
+                    watch.restart(half_closed);
+                    // That side is not read from any more.
+                    unread.set(Some(watch.stall()));
+                    let to = if from == Side::Client { upstream } else { client };
+                    to.shutdown_write();
                 }
-                judge(result, Side::Client)
-            });
-            let down =
-                pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
-            both(up, down, is_stuck).await
+                // Behind the last end both streams are closed, which says the same.
+                Ok(())
+            }
+            Err(Broken::From(_)) => Err(Stop::Broke(from)),
+            // A peer that takes no more may have said why before it left: what it sent is still to be
+            // read.
+            Err(Broken::To(_)) => {
+                refused.set(Some(from.other()));
+                watch.restart(half_closed);
+                Ok(())
+            }
+            Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
         };
-        match (result, refused.get()) {
-            // The limit fired before the task had a turn to read what has arrived.
-            (Err(Stop::Fired(Fired::TimedOut)), None)
-                if up.is_behind(client) || down.is_behind(upstream) =>
-            {
-                watch.again();
+        // A failed write takes the error from the socket, so that nothing else reports it. The other
+        // direction goes on with what that peer had sent, as long as it need not wait to write it.
+        let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
+        let result = loop {
+            let result = {
+                let up = pin!(async {
+                    let result = up.run(client, upstream, watch).await;
+                    if matches!(result, Err(Broken::From(_) | Broken::To(_))) {
+                        up.abandon();
+                    }
+                    judge(result, Side::Client)
+                });
+                let down =
+                    pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
+                both(up, down, is_stuck).await
+            };
+            match (result, refused.get()) {
+                // The limit fired before the task had a turn to read what has arrived.
+                (Err(Stop::Fired(Fired::TimedOut)), None)
+                    if up.is_behind(client) || down.is_behind(upstream) =>
+                {
+                    watch.again();
+                }
+                // The limit of what was left, or its end: that side had gone before.
+                (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => {
+                    break Err(Stop::Broke(side));
+                }
+                (result, _) => break result,
             }
-            // The limit of what was left, or its end: that side had gone before.
-            (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => {
-                break Err(Stop::Broke(side));
+        };
+        // Of what one direction has queued while the other broke, only what was sent counts.
+        let _ = (up.settle(), down.settle());
+        let in_between = up.has_unsent() || down.has_unsent();
+        match (result, first_end.get()) {
+            (Ok(()), Some(Side::Upstream)) => End::Upstream,
+            (Ok(()), _) => End::Client,
+            (Err(Stop::Broke(side)), _) => break_off(client, upstream, side),
+            (Err(Stop::Fired(Fired::ClientReset)), _) => break_off(client, upstream, Side::Client),
+            (Err(Stop::Fired(Fired::UpstreamReset)), _) => {
+                break_off(client, upstream, Side::Upstream)
             }
-            (result, _) => break result,
-        }
-    };
-    // Of what one direction has queued while the other broke, only what was sent counts.
-    let _ = (up.settle(), down.settle());
-    let in_between = up.has_unsent() || down.has_unsent();
-    match (result, first_end.get()) {
-        (Ok(()), Some(Side::Upstream)) => End::Upstream,
-        (Ok(()), _) => End::Client,
-        (Err(Stop::Broke(side)), _) => break_off(client, upstream, side),
-        (Err(Stop::Fired(Fired::ClientReset)), _) => break_off(client, upstream, Side::Client),
-        (Err(Stop::Fired(Fired::UpstreamReset)), _) => break_off(client, upstream, Side::Upstream),
-        // Nothing is missing: both sides have everything that the other one has sent.
-        (Err(Stop::Fired(Fired::TimedOut)), None) if !in_between => End::Idle,
-        (Err(Stop::Fired(fired)), first_end) => {
-            cut_off(client, upstream);
-            match (fired, first_end) {
-                (Fired::Drained, _) => End::Drain,
-                (_, None) => End::Idle,
-                (_, Some(_)) => End::HalfClosedTimeout,
+            // Nothing is missing: both sides have everything that the other one has sent.
+            (Err(Stop::Fired(Fired::TimedOut)), None) if !in_between => End::Idle,
+            (Err(Stop::Fired(fired)), first_end) => {
+                cut_off(client, upstream);
+                match (fired, first_end) {
+                    (Fired::Drained, _) => End::Drain,
+                    (_, None) => End::Idle,
+                    (_, Some(_)) => End::HalfClosedTimeout,
+                }
             }
         }
     }

@@ -92,14 +92,18 @@ fn is_key(key: &str, engines: &[GeneralPurpose]) -> bool {
 /// that authenticates it. A client sends at least as much as one packet.
 const MIN_EARLY_DATA: usize = 34;
 
-/// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, mostly without
-/// padding. None: there is none in it. The names of real protocols (`chat`, `mqtt`) are valid
+/// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, or of RFC 4648 section
+/// 4 as older clients send it, mostly without padding. None: there is none in it. The names of real protocols (`chat`, `mqtt`) are valid
 /// base64, too, but of less than a client of Shadowsocks begins with.
 pub fn early_data(protocol: &str) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    const ENGINE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
-    ENGINE.decode(protocol).ok().filter(|data| data.len() >= MIN_EARLY_DATA)
+    const ENGINES: [GeneralPurpose; 2] = [
+        GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG),
+        GeneralPurpose::new(&alphabet::STANDARD, CONFIG),
+    ];
+    let data = ENGINES.iter().find_map(|engine| engine.decode(protocol).ok());
+    data.filter(|data| data.len() >= MIN_EARLY_DATA)
 }
 
 /// What `Sec-WebSocket-Accept` says to a key.
@@ -134,6 +138,16 @@ mod tests {
     #[test]
     fn the_key_of_the_rfc_has_the_value_of_the_rfc() {
         assert_eq!(accept_value(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn early_data_may_come_in_either_alphabet() {
+        let payload = [0xfb; 40];
+        let text = STANDARD.encode(payload);
+        assert!(text.contains('+'));
+        assert_eq!(early_data(&text).as_deref(), Some(&payload[..]));
+        assert_eq!(early_data(text.trim_end_matches('=')).as_deref(), Some(&payload[..]));
+        assert_eq!(early_data(&URL_SAFE_NO_PAD.encode(payload)).as_deref(), Some(&payload[..]));
     }
 
     #[test]
