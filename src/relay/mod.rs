@@ -84,8 +84,8 @@ pub fn run(
                 Ok(())
             }
             Err(Broken::From(_)) => Err(Stop::Broke(from)),
-            // A peer that takes no more may have said why before it left: what it sent is still to be
-            // read.
+            // A peer that takes no more may have said why before it left: what it sent is still to
+            // be read.
             Err(Broken::To(_)) => {
                 refused.set(Some(from.other()));
                 watch.restart(half_closed);
@@ -93,8 +93,9 @@ pub fn run(
             }
             Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
         };
-        // A failed write takes the error from the socket, so that nothing else reports it. The other
-        // direction goes on with what that peer had sent, as long as it need not wait to write it.
+        // A failed write takes the error from the socket, so that nothing else reports it. The
+        // other direction goes on with what that peer had sent, as long as it need not wait to
+        // write it.
         let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
         let result = loop {
             let result = {

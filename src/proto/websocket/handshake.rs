@@ -92,9 +92,10 @@ fn is_key(key: &str, engines: &[GeneralPurpose]) -> bool {
 /// that authenticates it. A client sends at least as much as one packet.
 const MIN_EARLY_DATA: usize = 34;
 
-/// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, or of RFC 4648 section
-/// 4 as older clients send it, mostly without padding. None: there is none in it. The names of real protocols (`chat`, `mqtt`) are valid
-/// base64, too, but of less than a client of Shadowsocks begins with.
+/// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, or of RFC 4648
+/// section 4 as older clients send it, mostly without padding. None: there is none in it. The names
+/// of real protocols (`chat`, `mqtt`) are valid base64, too, but of less than a client of
+/// Shadowsocks begins with.
 pub fn early_data(protocol: &str) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
