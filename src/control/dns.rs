@@ -12,6 +12,7 @@
 
 mod lookup;
 mod names;
+mod server;
 mod system;
 
 use std::collections::HashMap;

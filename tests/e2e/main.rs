@@ -33,6 +33,7 @@ mod names;
 mod ports;
 mod readme;
 mod relay;
+mod resolver;
 mod restart;
 mod self_connect;
 mod shares;

@@ -9,12 +9,10 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
+use super::server::{self, Said};
 use super::system::{self, candidates, from_hosts};
 
 /// IPv4 or IPv6.
@@ -93,11 +91,8 @@ fn found(addresses: Vec<IpAddr>, ttl: Option<Duration>) -> Found {
 
 /// Tries the name and its variants in order; none of them has addresses only when each says so.
 async fn from_dns(host: &str, family: Family) -> Result<Found, NetError> {
-    let system::Resolver { config, options, search } = system::resolver()?;
-    let names = candidates(host, &search, options.ndots)?;
-    let resolver = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-        .with_options(options)
-        .build()?;
+    let resolver = system::resolver()?;
+    let names = candidates(host, &resolver.search, resolver.options.ndots)?;
     let (mut failed, mut absence) = (None, Absence::NoSuchName);
     for name in names {
         match ask(&resolver, name, family).await {
@@ -110,19 +105,31 @@ async fn from_dns(host: &str, family: Family) -> Result<Found, NetError> {
     Ok(failed.map_or(Found::Empty(absence), Found::Failed))
 }
 
-async fn ask(resolver: &TokioResolver, name: Name, family: Family) -> Found {
-    match resolver.lookup(name, family.record()).await {
-        Ok(lookup) => {
-            let records = lookup.answers();
-            let ttl = records.iter().map(|record| record.ttl).min().unwrap_or(0);
-            let addresses = records.iter().filter_map(|record| record.data.ip_addr()).collect();
-            found(addresses, Some(Duration::from_secs(ttl.into())))
+/// Asks the servers in order, as many times as there are attempts, until one of them speaks of the
+/// name.
+async fn ask(resolver: &system::Resolver, name: Name, family: Family) -> Found {
+    let mut failures = Vec::new();
+    for _ in 0..resolver.attempts {
+        failures.clear();
+        for server in &resolver.servers {
+            match server::ask(*server, name.clone(), family.record(), &resolver.options).await {
+                Said::Addresses(addresses, ttl) => return found(addresses, Some(ttl)),
+                Said::NoSuchName => return Found::Empty(Absence::NoSuchName),
+                Said::NoAddress => return Found::Empty(Absence::NoAddress),
+                Said::Failed(error) => failures.push((server.ip(), error)),
+            }
         }
-        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-            ResponseCode::NXDomain => Found::Empty(Absence::NoSuchName),
-            ResponseCode::NoError => Found::Empty(Absence::NoAddress),
-            _ => Found::Failed(NetError::Dns(DnsError::NoRecordsFound(none)).to_string()),
-        },
-        Err(error) => Found::Failed(error.to_string()),
     }
+    Found::Failed(describe(&failures))
+}
+
+/// `127.0.0.2, 127.0.0.3: request timed out; 127.0.0.4: Query Refused`.
+fn describe(failures: &[(IpAddr, String)]) -> String {
+    let alike = failures.chunk_by(|one, next| one.1 == next.1);
+    let described = alike.map(|alike| {
+        let servers: Vec<String> = alike.iter().map(|(ip, _)| ip.to_string()).collect();
+        let error = alike.first().map_or("", |(_, error)| error);
+        format!("{}: {error}", servers.join(", "))
+    });
+    described.collect::<Vec<_>>().join("; ")
 }

@@ -6,24 +6,32 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::str::FromStr;
 use std::time::Duration;
 
-use hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use hickory_resolver::config::ResolverOpts;
 use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::rr::Name;
+use rustix::net::netdevice;
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// No more servers than this are asked (MAXNS of resolv.conf(5)).
+const MAX_SERVERS: usize = 3;
+const DNS_PORT: u16 = 53;
 /// `options timeout:` and `attempts:`: 0 means 1, and there are upper limits (resolv.conf(5)).
 const TIMEOUT: (u32, u32) = (1, 30);
 const ATTEMPTS: (u32, u32) = (1, 5);
 
 /// How names are asked for.
 pub(super) struct Resolver {
-    pub(super) config: ResolverConfig,
+    /// In the order in which they are asked.
+    pub(super) servers: Vec<SocketAddr>,
+    /// How often each is asked while none answers.
+    pub(super) attempts: u32,
+    /// The rest, for one question to one server.
     pub(super) options: ResolverOpts,
     /// Domains that complete a short name.
     pub(super) search: Vec<Name>,
@@ -57,11 +65,11 @@ fn find_in_hosts(file: &[u8], host: &str) -> Option<Vec<IpAddr>> {
 ///
 /// # Errors
 /// The file is there, and this process cannot read it now: it is out of descriptors, or the disk
-/// fails.
+/// fails. Or none of its name servers can be asked.
 pub(super) fn resolver() -> io::Result<Resolver> {
     match fs::read(RESOLV_CONF) {
-        Ok(file) => Ok(parse(&file)),
-        Err(error) if is_as_good_as_empty(error.kind()) => Ok(parse(b"")),
+        Ok(file) => parse(&file),
+        Err(error) if is_as_good_as_empty(error.kind()) => parse(b""),
         Err(error) => Err(error),
     }
 }
@@ -72,29 +80,70 @@ fn is_as_good_as_empty(error: ErrorKind) -> bool {
     matches!(error, IsADirectory | NotADirectory | NotFound | PermissionDenied)
 }
 
-fn parse(file: &[u8]) -> Resolver {
+fn parse(file: &[u8]) -> io::Result<Resolver> {
     // Errors concern single lines and options, which are skipped.
     let (parsed, _) = resolv_conf::Config::parse_with_errors(file);
-    let mut servers: Vec<IpAddr> = parsed.nameservers.iter().map(IpAddr::from).collect();
-    if servers.is_empty() {
-        servers.push(Ipv4Addr::LOCALHOST.into());
-    }
     let domain = |text: &String| Name::from_str_relaxed(text).ok();
     let mut search: Vec<Name> = parsed.get_last_search_or_domain().filter_map(domain).collect();
     if search.is_empty() {
         search.extend(parsed.get_system_domain().as_ref().and_then(domain));
     }
-    let servers = servers.into_iter().map(NameServerConfig::udp_and_tcp).collect();
     let mut options = ResolverOpts::default();
     options.ndots = parsed.ndots as usize;
     options.timeout = Duration::from_secs(parsed.timeout.clamp(TIMEOUT.0, TIMEOUT.1).into());
-    options.attempts = parsed.attempts.clamp(ATTEMPTS.0, ATTEMPTS.1) as usize;
     options.edns0 = parsed.edns0;
+    // Tries are counted by the caller; these would come on top.
+    options.attempts = 0;
     // No cache: followers look up when the time to live is over. The aliases (CNAME) are kept, as
     // the smallest time to live of the chain counts.
     options.cache_size = 0;
     options.preserve_intermediates = true;
-    Resolver { config: ResolverConfig::from_parts(None, Vec::new(), servers), options, search }
+    let attempts = parsed.attempts.clamp(ATTEMPTS.0, ATTEMPTS.1);
+    Ok(Resolver { servers: servers(file)?, attempts, options, search })
+}
+
+/// The name servers, the local machine where there is none.
+///
+/// The parser of the rest knows no zone with a hyphen or a dot (`%br-lan`, `%eth0.5`).
+fn servers(file: &[u8]) -> io::Result<Vec<SocketAddr>> {
+    let lines = file.split(|byte| *byte == b'\n').filter_map(|line| {
+        let value = line.strip_prefix(b"nameserver")?;
+        let value = std::str::from_utf8(value).ok().filter(|value| value.starts_with([' ', '\t']));
+        value?.split([';', '#']).next()?.split_ascii_whitespace().next()
+    });
+    let parsed = lines.filter_map(|text| {
+        let (address, zone) = text.split_once('%').map_or((text, None), |(a, z)| (a, Some(z)));
+        let ip = address.parse::<IpAddr>().ok()?;
+        Some((ip, zone)).filter(|_| ip.is_ipv6() || zone.is_none())
+    });
+    let named: Vec<_> = parsed.take(MAX_SERVERS).collect();
+    if named.is_empty() {
+        return Ok(vec![(Ipv4Addr::LOCALHOST, DNS_PORT).into()]);
+    }
+    // Without its zone, a link-local address is another server's.
+    let usable: Vec<SocketAddr> = named.iter().filter_map(|named| in_zone(*named)).collect();
+    if usable.is_empty() {
+        return Err(io::Error::other(format!(
+            "{RESOLV_CONF} names no server that can be asked: there is no such network interface"
+        )));
+    }
+    Ok(usable)
+}
+
+/// The address with its zone as a number; None where there is no such interface.
+fn in_zone((ip, zone): (IpAddr, Option<&str>)) -> Option<SocketAddr> {
+    match (ip, zone) {
+        (IpAddr::V6(ip), Some(zone)) => {
+            let index = zone.parse().ok().or_else(|| interface(zone))?;
+            Some(SocketAddrV6::new(ip, DNS_PORT, 0, index).into())
+        }
+        _ => Some((ip, DNS_PORT).into()),
+    }
+}
+
+fn interface(name: &str) -> Option<u32> {
+    let any = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    netdevice::name_to_index(any, name).ok()
 }
 
 /// The names to ask for, fully qualified, as resolv.conf(5) orders them.
@@ -160,7 +209,7 @@ mod tests {
     }
 
     fn search(file: &str) -> Vec<String> {
-        parse(file.as_bytes()).search.iter().map(Name::to_string).collect()
+        parse(file.as_bytes()).unwrap().search.iter().map(Name::to_string).collect()
     }
 
     #[test]
@@ -177,20 +226,36 @@ mod tests {
     #[test]
     fn the_default_name_server_is_the_local_machine() {
         let servers = |file: &[u8]| {
-            let config = parse(file).config;
-            Vec::from_iter(config.name_servers().iter().map(|server| server.ip.to_string()))
+            Vec::from_iter(servers(file).unwrap().iter().map(|server| server.ip().to_string()))
         };
         for empty in ["", "# nameserver 10.0.0.1", "nameserver", "nameserver nonsense\n\u{0}\n"] {
             assert_eq!(servers(empty.as_bytes()), ["127.0.0.1"], "{empty:?}");
         }
         assert_eq!(servers(b"nameserver 10.0.0.1\nnameserver x\n\xff\n"), ["10.0.0.1"]);
+        // A bad line is none of the three.
+        let five =
+            b"nameserver x\nnameserver\t10.0.0.1 # 1\nnameserver ::2\nnameserver 10.0.0.3;\n\
+            nameserver 10.0.0.4\n";
+        assert_eq!(servers(five), ["10.0.0.1", "::2", "10.0.0.3"]);
+    }
+
+    #[test]
+    fn a_server_in_a_zone_is_asked_there_or_not_at_all() {
+        let zones = b"nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3%no-such\n";
+        let expected = ["[fe80::1%1]:53", "[fe80::2%7]:53"];
+        assert_eq!(
+            servers(zones).unwrap().iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
+            expected
+        );
+        assert!(servers(b"nameserver fe80::1%no-such\n").is_err());
+        assert_eq!(servers(b"nameserver 10.0.0.1%lo\n").unwrap()[0].to_string(), "127.0.0.1:53");
     }
 
     #[test]
     fn a_timeout_is_1_to_30_seconds_and_attempts_are_1_to_5() {
         let options = |file: &str| {
-            let options = parse(file.as_bytes()).options;
-            (options.timeout.as_secs(), options.attempts, options.ndots)
+            let Resolver { options, attempts, .. } = parse(file.as_bytes()).unwrap();
+            (options.timeout.as_secs(), attempts, options.ndots)
         };
         assert_eq!(options("options timeout:0 attempts:0"), (1, 1, 1));
         assert_eq!(options("options timeout:1000000 attempts:1000000"), (30, 5, 1));

@@ -6,6 +6,7 @@
 mod bytes;
 mod hellos;
 mod http;
+mod name_server;
 mod netns;
 mod network;
 mod peers;
@@ -24,6 +25,7 @@ mod web;
 pub(crate) use bytes::{bytes, digest, fill};
 pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
+pub(crate) use name_server::{NameServer, Reply};
 pub(crate) use netns::{inside_namespace, with_local_ports, without_ipv6};
 pub(crate) use network::Network;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
