@@ -10,6 +10,8 @@
 //! Each name is followed for IPv4 and IPv6 by a task of its own, so that trouble with one neither
 //! delays nor loses another.
 
+mod files;
+mod hosts;
 mod lookup;
 mod names;
 mod server;
@@ -23,10 +25,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use self::files::Files;
 use self::lookup::{Family, Found, look_up};
 use self::names::{Names, Outcome, State};
 use super::crew::Crew;
 use crate::config::{Config, Discovery, DnsFamily, DnsName};
+use crate::error::Error;
 use crate::sys::{self, Address};
 use crate::worker::Command;
 
@@ -62,7 +66,15 @@ impl Answers {
 }
 
 /// Sends the endpoints of static clusters, and begins to look up those of strict_dns clusters.
-pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Answers {
+///
+/// # Errors
+/// A thread cannot be started.
+pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Answers, Error> {
+    let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
+        Discovery::StrictDns { names, .. } => names.as_slice(),
+        Discovery::Static(_) => &[],
+    });
+    let files = Files::start(names.map(|name| name.host.as_str()))?;
     let mut clusters = Vec::new();
     for (index, cluster) in config.clusters.iter().enumerate() {
         match &cluster.discovery {
@@ -84,12 +96,13 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Answers {
                     known: HashMap::new(),
                     sent: Vec::new(),
                     workers: crew.commands(),
+                    files: files.clone(),
                 };
                 tokio::spawn(cluster.follow(hosts, *refresh, unanswered));
             }
         }
     }
-    Answers { clusters }
+    Ok(Answers { clusters })
 }
 
 /// Each host once, since several ports of one name need one look-up, with the families to look up.
@@ -126,6 +139,7 @@ struct Cluster {
     known: HashMap<Key, Vec<IpAddr>>,
     sent: Vec<SocketAddr>,
     workers: Vec<Sender<Command>>,
+    files: Files,
 }
 
 impl Cluster {
@@ -140,7 +154,7 @@ impl Cluster {
         for (host, families) in hosts {
             for family in families {
                 let follower = Follower::new((host.clone(), family), refresh);
-                tokio::spawn(follower.follow(found.clone()));
+                tokio::spawn(follower.follow(self.files.clone(), found.clone()));
             }
         }
         let mut announce = None;
@@ -245,10 +259,10 @@ impl Follower {
         Follower { key, refresh, addresses: Vec::new(), empty_since: None }
     }
 
-    async fn follow(mut self, found: mpsc::UnboundedSender<News>) {
+    async fn follow(mut self, files: Files, found: mpsc::UnboundedSender<News>) {
         let mut told = None;
         loop {
-            let (outcome, wait) = self.learn(look_up(&self.key.0, self.key.1).await);
+            let (outcome, wait) = self.learn(look_up(&files, &self.key.0, self.key.1).await);
             let news = (outcome, self.addresses.clone());
             if told.as_ref() != Some(&news) {
                 told = Some(news.clone());

@@ -62,7 +62,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
 
     // 2. Endpoints. Workers find these commands when they start.
     let (mut crew, seats) = Crew::new(places);
-    let mut answers = dns::start(&config, &crew);
+    let mut answers = dns::start(&config, &crew)?;
     tokio::select! {
         () = answers.first() => {}
         () = tokio::time::sleep(FIRST_ANSWERS) => {

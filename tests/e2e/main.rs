@@ -22,6 +22,7 @@ mod drivers;
 mod endings;
 mod endpoints;
 mod fairness;
+mod hosts;
 mod http_flow;
 mod http_head;
 mod http_routes;

@@ -1,5 +1,5 @@
 //! One look-up: the hosts file, then DNS with the search list, as the system's configuration is
-//! now. Both files are read anew each time, so that a change needs no restart.
+//! now. A change of a file needs no restart.
 //!
 //! The search is done here and not by the resolver, which reports the last name it tried: a server
 //! that fails for the name itself and denies its variant in the search domain would pass for a
@@ -9,11 +9,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hickory_resolver::net::NetError;
 use hickory_resolver::proto::rr::{Name, RecordType};
 
+use super::files::{Files, Source};
 use super::server::{self, Said};
-use super::system::{self, candidates, from_hosts};
+use super::system::{Resolver, candidates};
 
 /// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -62,22 +62,24 @@ pub(super) enum Absence {
 }
 
 /// Looks a host up.
-pub(super) async fn look_up(host: &str, family: Family) -> Found {
+pub(super) async fn look_up(files: &Files, host: &str, family: Family) -> Found {
     let own = |ip: &IpAddr| Family::of(*ip) == family;
-    let known = match host.parse::<IpAddr>() {
-        Ok(ip) => Some(vec![ip]),
-        // A name that stands in the hosts file is not asked for elsewhere, in either family.
-        Err(_) => from_hosts(host),
+    let source = match host.parse::<IpAddr>() {
+        Ok(ip) => Ok(Source::Hosts(vec![ip])),
+        Err(_) => files.source(host).await,
     };
-    match known {
-        Some(mut addresses) => {
+    match source {
+        Ok(Source::Hosts(mut addresses)) => {
             addresses.retain(own);
             found(addresses, None)
         }
-        None => match from_dns(host, family).await {
-            Ok(found) => found,
-            Err(error) => Found::Failed(error.to_string()),
-        },
+        Ok(Source::Dns(resolver)) => {
+            match candidates(host, &resolver.search, resolver.options.ndots) {
+                Ok(names) => from_dns(&resolver, names, family).await,
+                Err(error) => Found::Failed(error.to_string()),
+            }
+        }
+        Err(error) => Found::Failed(error.to_string()),
     }
 }
 
@@ -90,24 +92,22 @@ fn found(addresses: Vec<IpAddr>, ttl: Option<Duration>) -> Found {
 }
 
 /// Tries the name and its variants in order; none of them has addresses only when each says so.
-async fn from_dns(host: &str, family: Family) -> Result<Found, NetError> {
-    let resolver = system::resolver()?;
-    let names = candidates(host, &resolver.search, resolver.options.ndots)?;
+async fn from_dns(resolver: &Resolver, names: Vec<Name>, family: Family) -> Found {
     let (mut failed, mut absence) = (None, Absence::NoSuchName);
     for name in names {
-        match ask(&resolver, name, family).await {
-            found @ Found::Addresses(..) => return Ok(found),
+        match ask(resolver, name, family).await {
+            found @ Found::Addresses(..) => return found,
             Found::Failed(error) => failed = Some(error),
             Found::Empty(Absence::NoAddress) => absence = Absence::NoAddress,
             Found::Empty(Absence::NoSuchName) => {}
         }
     }
-    Ok(failed.map_or(Found::Empty(absence), Found::Failed))
+    failed.map_or(Found::Empty(absence), Found::Failed)
 }
 
 /// Asks the servers in order, as many times as there are attempts, until one of them speaks of the
 /// name.
-async fn ask(resolver: &system::Resolver, name: Name, family: Family) -> Found {
+async fn ask(resolver: &Resolver, name: Name, family: Family) -> Found {
     let mut failures = Vec::new();
     for _ in 0..resolver.attempts {
         failures.clear();

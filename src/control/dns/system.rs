@@ -1,5 +1,4 @@
-//! The system's configuration of names as the system's own resolver reads it: `/etc/hosts`
-//! (hosts(5)) and `/etc/resolv.conf` (resolv.conf(5)).
+//! `/etc/resolv.conf` (resolv.conf(5)) as the system's own resolver reads it.
 //!
 //! Names are compared as text and sent as they are written, so that underscores and leading hyphens
 //! are accepted. An entry that cannot be parsed is skipped; the rest of the file still counts.
@@ -7,15 +6,13 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::str::FromStr;
 use std::time::Duration;
 
-use hickory_resolver::config::ResolverOpts;
+use hickory_resolver::config::{ResolveHosts, ResolverOpts};
 use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::rr::Name;
 use rustix::net::netdevice;
 
-const HOSTS: &str = "/etc/hosts";
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// No more servers than this are asked (MAXNS of resolv.conf(5)).
@@ -37,30 +34,6 @@ pub(super) struct Resolver {
     pub(super) search: Vec<Name>,
 }
 
-/// The addresses of a name in the hosts file. None: it does not stand there.
-pub(super) fn from_hosts(host: &str) -> Option<Vec<IpAddr>> {
-    find_in_hosts(&fs::read(HOSTS).unwrap_or_default(), host)
-}
-
-fn find_in_hosts(file: &[u8], host: &str) -> Option<Vec<IpAddr>> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    let is_host = |name: &str| name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(host);
-    let mut found = None;
-    for line in file.split(|byte| *byte == b'\n') {
-        // A comment may be in another encoding.
-        let line = String::from_utf8_lossy(line);
-        let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
-        let Some(Ok(address)) = words.next().map(IpAddr::from_str) else { continue };
-        if words.any(is_host) {
-            let addresses: &mut Vec<IpAddr> = found.get_or_insert_default();
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-    }
-    found
-}
-
 /// Reads the resolver's configuration.
 ///
 /// # Errors
@@ -70,7 +43,9 @@ pub(super) fn resolver() -> io::Result<Resolver> {
     match fs::read(RESOLV_CONF) {
         Ok(file) => parse(&file),
         Err(error) if is_as_good_as_empty(error.kind()) => parse(b""),
-        Err(error) => Err(error),
+        Err(error) => {
+            Err(io::Error::new(error.kind(), format!("cannot read {RESOLV_CONF}: {error}")))
+        }
     }
 }
 
@@ -92,6 +67,8 @@ fn parse(file: &[u8]) -> io::Result<Resolver> {
     options.ndots = parsed.ndots as usize;
     options.timeout = Duration::from_secs(parsed.timeout.clamp(TIMEOUT.0, TIMEOUT.1).into());
     options.edns0 = parsed.edns0;
+    // Otherwise the library parses the file for each question.
+    options.use_hosts_file = ResolveHosts::Never;
     // Tries are counted by the caller; these would come on top.
     options.attempts = 0;
     // No cache: followers look up when the time to live is over. The aliases (CNAME) are kept, as
@@ -261,20 +238,5 @@ mod tests {
         assert_eq!(options("options timeout:1000000 attempts:1000000"), (30, 5, 1));
         assert_eq!(options("options timeout:3 attempts:4 ndots:5"), (3, 4, 5));
         assert_eq!(options("options timeout:-1 nonsense:7"), (5, 2, 1));
-    }
-
-    #[test]
-    fn any_name_may_stand_in_the_hosts_file() {
-        let file = b"\xff\xfe\n10.0.0.1 ss_server My_App_1.example # not_this 10.9.9.9\n\
-            nonsense ss_server\n::1\tss_server. -x-\r\n10.0.0.1 ss_server\n# 10.0.0.7 ss_server\n";
-        let found = |host| {
-            let found = find_in_hosts(file, host)?;
-            Some(found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(" "))
-        };
-        assert_eq!(found("ss_server").as_deref(), Some("10.0.0.1 ::1"));
-        assert_eq!(found("ss_server.").as_deref(), Some("10.0.0.1 ::1"));
-        assert_eq!(found("my_app_1.EXAMPLE").as_deref(), Some("10.0.0.1"));
-        assert_eq!(found("-x-").as_deref(), Some("::1"));
-        assert_eq!(found("not_this"), None);
     }
 }

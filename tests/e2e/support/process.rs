@@ -133,7 +133,7 @@ pub(crate) fn require(program: &str) -> Command {
         "obfs-server" | "obfs-local" => "simple-obfs",
         "ss-v2ray-plugin" => "shadowsocks-v2ray-plugin",
         "dnsmasq" => "dnsmasq-base",
-        "unshare" | "setpriv" | "prlimit" | "mount" => "util-linux",
+        "unshare" | "setpriv" | "prlimit" | "mount" | "umount" => "util-linux",
         "ip" => "iproute2",
         "sh" => "dash",
         "mkfifo" => "coreutils",

@@ -1,0 +1,70 @@
+//! A thread that reads the system's configuration of names. A large file, or a file system that
+//! does not answer, delays look-ups and not the control plane.
+
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::{io, thread};
+
+use tokio::sync::oneshot;
+
+use super::hosts::Hosts;
+use super::system::{self, Resolver};
+use crate::error::Error;
+
+/// Where the addresses of a name come from.
+pub(super) enum Source {
+    /// The name stands in the hosts file. Then it is not asked for elsewhere, in either family.
+    Hosts(Vec<IpAddr>),
+    /// DNS has to be asked, in this way.
+    Dns(Box<Resolver>),
+}
+
+struct Request {
+    host: String,
+    reply: oneshot::Sender<io::Result<Source>>,
+}
+
+/// The sender of requests. The thread ends when the last one is gone.
+#[derive(Clone)]
+pub(super) struct Files {
+    requests: Sender<Request>,
+}
+
+impl Files {
+    /// Starts the thread, for these names.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn start<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Result<Files, Error> {
+        let (requests, received) = channel();
+        let hosts = Hosts::new(hosts);
+        thread::Builder::new()
+            .name("names".to_owned())
+            .spawn(move || serve(&received, hosts))
+            .map_err(|error| Error::start("cannot start a thread", error, ""))?;
+        Ok(Files { requests })
+    }
+
+    /// Where the addresses of a name come from, as the files are now.
+    ///
+    /// # Errors
+    /// A file cannot be read now, or cannot be used.
+    pub(super) async fn source(&self, host: &str) -> io::Result<Source> {
+        let (reply, source) = oneshot::channel();
+        let ended = || io::Error::other("the thread that reads files has ended");
+        self.requests.send(Request { host: host.to_owned(), reply }).map_err(|_| ended())?;
+        source.await.map_err(|_| ended())?
+    }
+}
+
+fn serve(requests: &Receiver<Request>, mut hosts: Hosts) {
+    for Request { host, reply } in requests {
+        let source = match hosts.find(&host) {
+            Ok(Some(addresses)) => Ok(Source::Hosts(addresses)),
+            Ok(None) => system::resolver().map(|resolver| Source::Dns(Box::new(resolver))),
+            Err(error) => Err(error),
+        };
+        // A look-up that was given up needs no reply.
+        let _ = reply.send(source);
+    }
+}

@@ -1,0 +1,58 @@
+//! `/etc/hosts`: a large one, and one that cannot be read.
+
+use std::net::Ipv4Addr;
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::{
+    NameServer, Network, Reply, SHORT, Setup, inside_namespace, l4, require, run, wait_for,
+};
+
+fn setup(names: &[String]) -> Setup {
+    let cluster = "discovery = \"strict_dns\"\ndns_family = \"ipv4\"\ndns_refresh = \"100ms\"";
+    let config = l4(([127, 0, 0, 1], 1).into(), "", cluster)
+        .replace("\"127.0.0.1:1\"", &format!("\"{}\"", names.join("\", \"")));
+    Setup { config, server: "workers = 1".to_owned(), ..Setup::default() }
+}
+
+#[test]
+fn a_large_hosts_file_delays_neither_look_ups_nor_signals() {
+    if !inside_namespace("hosts::a_large_hosts_file_delays_neither_look_ups_nor_signals") {
+        return;
+    }
+    let lines: String = (0..150_000).map(|n| format!("0.0.0.0 ads{n}.example\n")).collect();
+    let _network = Network::new("", &lines);
+    // Names that are denied are looked up ten times a second each.
+    let server = NameServer::on([127, 0, 0, 1], |_, _| Reply::Code(3));
+    let names: Vec<String> = (0..20).map(|n| format!("n{n}.test.:1")).collect();
+    let mut gate = setup(&names).start();
+    let asked = server.asked().len();
+    wait_for("it looks up", SHORT, || (server.asked().len() > asked + 600).then_some(()));
+    let begin = Instant::now();
+    gate.signal(Signal::TERM);
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_hosts_file_that_cannot_be_read_denies_no_name() {
+    if !inside_namespace("hosts::a_hosts_file_that_cannot_be_read_denies_no_name") {
+        return;
+    }
+    let _network = Network::new("", "127.0.0.5 ss_server\n");
+    let _server = NameServer::on(Ipv4Addr::LOCALHOST, |_, _| Reply::Code(3));
+    let gate = setup(&["ss_server:1".to_owned()]).start();
+    gate.line_with("endpoints=\"127.0.0.5:1\"");
+    // A socket cannot be opened as a file.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let _socket = UnixListener::bind(&path).unwrap();
+    assert!(run(require("mount").arg("--bind").arg(&path).arg("/etc/hosts")).status.success());
+    let line = gate.line_with("WARN");
+    let logged = line.contains("cannot look up names") && line.contains("cannot read /etc/hosts");
+    assert!(logged, "{line}");
+    assert!(run(require("umount").arg("/etc/hosts")).status.success());
+    gate.line_with("names are resolved");
+}
