@@ -40,7 +40,7 @@ const EMPTY_HOLD: Duration = Duration::from_secs(30);
 /// the other family, that come meanwhile share the line: they mostly have the same cause.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Tells when every name of every cluster was looked up once.
+/// Tells when every name of every cluster has its first answer.
 pub(super) struct Answers {
     /// For each cluster the names without a first answer.
     clusters: Vec<watch::Receiver<Vec<String>>>,
@@ -193,6 +193,9 @@ impl Cluster {
                 State::Resolved => tracing::info!(%cluster, names, "names are resolved"),
                 State::NoSuchName => tracing::warn!(%cluster, names, "names do not exist in DNS"),
                 State::NoAddress => tracing::warn!(%cluster, names, "names have no address"),
+                State::Partial => {
+                    tracing::warn!(%cluster, names, error, "names are resolved in one family only");
+                }
                 State::Failing => tracing::warn!(%cluster, names, error, "cannot look up names"),
             }
         }

@@ -2,7 +2,7 @@
 //! three, in order, the next one only where one fails.
 
 use std::net::{Ipv4Addr, SocketAddrV6, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{
     NameServer, Network, Reply, Ringgate, Setup, holds_for, inside_namespace, l4, require, run,
@@ -26,7 +26,12 @@ fn as_named(name: &str) -> Reply {
 
 /// A cluster of these names, each of which is looked up once within the test.
 fn start(names: &[&str]) -> Ringgate {
-    let cluster = "discovery = \"strict_dns\"\ndns_refresh = \"1h\"\ndns_family = \"ipv4\"";
+    start_in("ipv4", names)
+}
+
+fn start_in(family: &str, names: &[&str]) -> Ringgate {
+    let cluster =
+        &format!("discovery = \"strict_dns\"\ndns_refresh = \"1h\"\ndns_family = \"{family}\"");
     let names = names.iter().map(|name| format!("{name}.test:1")).collect::<Vec<_>>();
     let config = l4(([127, 0, 0, 1], 1).into(), "", cluster)
         .replace("\"127.0.0.1:1\"", &format!("\"{}\"", names.join("\", \"")));
@@ -156,4 +161,50 @@ fn a_server_whose_zone_is_unknown_does_not_become_another() {
     let line = gate.line_with("cannot look up");
     assert!(line.contains("/etc/resolv.conf"), "{line}");
     holds_for("nothing else is asked", Duration::from_millis(500), || local.asked().is_empty());
+}
+
+const IPV4: u16 = 1;
+
+#[test]
+fn the_start_does_not_wait_for_the_second_family() {
+    if !inside_namespace("resolver::the_start_does_not_wait_for_the_second_family") {
+        return;
+    }
+    // Longer than the start waits.
+    let _network = network(2, "options timeout:30\n");
+    let reply = |_: &str, kind| if kind == IPV4 { Reply::Address(HERE) } else { Reply::Silence };
+    let _server = server(2, reply);
+    let begin = Instant::now();
+    let gate = start_in("auto", &["node"]);
+    gate.line_with("ready workers=");
+    assert!(begin.elapsed() < Duration::from_secs(4), "start took {:?}", begin.elapsed());
+    let lines = gate.lines();
+    assert!(!lines.iter().any(|line| line.contains("no answer from DNS")), "{lines:?}");
+}
+
+#[test]
+fn a_failure_in_one_family_is_not_told_as_one_in_both() {
+    if !inside_namespace("resolver::a_failure_in_one_family_is_not_told_as_one_in_both") {
+        return;
+    }
+    let _network = network(2, "");
+    let reply = |_: &str, kind| if kind == IPV4 { Reply::Address(HERE) } else { Reply::Code(2) };
+    let _server = server(2, reply);
+    let line = start_in("auto", &["node"]).line_with(" WARN ");
+    assert!(line.contains("names are resolved in one family only"), "{line}");
+    assert!(line.contains("IPv6: 127.0.0.2: Server Failure"), "{line}");
+}
+
+#[test]
+fn each_name_is_logged_with_its_own_error() {
+    if !inside_namespace("resolver::each_name_is_logged_with_its_own_error") {
+        return;
+    }
+    let _network = network(2, "");
+    let _server = server(2, |name, _| as_named(name));
+    let gate = start(&["refused", "servfail"]);
+    for (name, error) in [("refused", "Query Refused"), ("servfail", "Server Failure")] {
+        let line = gate.line_with(&format!("names=\"{name}.test\""));
+        assert!(line.contains("cannot look up names") && line.contains(error), "{line}");
+    }
 }

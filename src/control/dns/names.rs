@@ -19,11 +19,13 @@ pub(super) enum State {
     Resolved,
     NoSuchName,
     NoAddress,
-    /// The look-up fails in at least one family.
+    /// There are addresses of one family, and the look-up of the other one fails.
+    Partial,
+    /// The look-up fails in at least one family, and there are no addresses.
     Failing,
 }
 
-/// Names that have changed to the same state.
+/// Names that have changed to the same state, for the same reason.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) state: State,
@@ -61,21 +63,22 @@ impl Names {
         name.state().is_some_and(|state| state != name.logged)
     }
 
-    /// The names without a first outcome in at least one family.
+    /// The names without a first answer: neither addresses, nor an outcome in each family.
     pub(super) fn unanswered(&self) -> Vec<String> {
-        let unanswered = self.names.iter().filter(|(_, name)| name.state().is_none());
+        let unanswered = self.names.iter().filter(|(_, name)| !name.is_answered());
         unanswered.map(|(name, _)| name.clone()).collect()
     }
 
     /// The changes since the last call.
     pub(super) fn changes(&mut self) -> Vec<Change> {
-        let mut changes = BTreeMap::<State, Change>::new();
+        let mut changes = BTreeMap::<(State, String), Change>::new();
         for (text, name) in &mut self.names {
             let Some(state) = name.state().filter(|state| *state != name.logged) else { continue };
             name.logged = state;
-            let new = || Change { state, names: text.clone(), error: name.error() };
+            let error = name.error();
+            let new = || Change { state, names: text.clone(), error: error.clone() };
             changes
-                .entry(state)
+                .entry((state, error.clone()))
                 .and_modify(|change| change.names = format!("{}, {text}", change.names))
                 .or_insert_with(new);
         }
@@ -84,6 +87,14 @@ impl Names {
 }
 
 impl Name {
+    fn is_answered(&self) -> bool {
+        self.state().is_some() || self.has_addresses()
+    }
+
+    fn has_addresses(&self) -> bool {
+        self.outcomes.values().any(|outcome| *outcome == Outcome::Found)
+    }
+
     /// None until there is an outcome in each family.
     fn state(&self) -> Option<State> {
         if self.outcomes.len() < self.families.len() {
@@ -91,8 +102,8 @@ impl Name {
         }
         let any = |wanted: fn(&Outcome) -> bool| self.outcomes.values().any(wanted);
         Some(if any(|outcome| matches!(outcome, Outcome::Failed(_))) {
-            State::Failing
-        } else if any(|outcome| *outcome == Outcome::Found) {
+            if self.has_addresses() { State::Partial } else { State::Failing }
+        } else if self.has_addresses() {
             State::Resolved
         } else if any(|outcome| *outcome == Outcome::Empty(Absence::NoAddress)) {
             State::NoAddress
@@ -137,7 +148,7 @@ mod tests {
         let mut names = names(&["a"]);
         assert_eq!(names.unanswered(), ["a"]);
         assert!(!names.learn("a", Family::V4, Outcome::Found));
-        assert_eq!(names.unanswered(), ["a"]);
+        assert_eq!(names.unanswered(), [""; 0], "the first addresses are an answer");
         assert!(!names.learn("a", Family::V6, Outcome::Empty(Absence::NoAddress)));
         assert_eq!(names.unanswered(), [""; 0]);
         assert_eq!(names.changes(), []);
@@ -168,7 +179,33 @@ mod tests {
         let expected = change(State::Failing, "a, c", "IPv4 and IPv6: no answer");
         assert_eq!(names.changes(), [expected]);
         names.learn("b", Family::V6, failed());
-        assert_eq!(names.changes(), [change(State::Failing, "b", "IPv6: no answer")]);
-        assert!(!names.learn("b", Family::V4, failed()), "it is failing already");
+        assert_eq!(names.changes(), [change(State::Partial, "b", "IPv6: no answer")]);
+        assert!(names.learn("b", Family::V4, failed()), "now in both families");
+        assert_eq!(names.changes(), [change(State::Failing, "b", "IPv4 and IPv6: no answer")]);
+    }
+
+    #[test]
+    fn names_that_fail_for_different_reasons_do_not_share_a_line() {
+        let mut names = names(&["a", "b", "c"]);
+        for family in [Family::V4, Family::V6] {
+            names.learn("a", family, failed());
+            names.learn("b", family, Outcome::Failed("refused".to_owned()));
+            names.learn("c", family, failed());
+        }
+        let expected = [
+            change(State::Failing, "a, c", "IPv4 and IPv6: no answer"),
+            change(State::Failing, "b", "IPv4 and IPv6: refused"),
+        ];
+        assert_eq!(names.changes(), expected);
+    }
+
+    #[test]
+    fn a_denial_in_one_family_is_no_answer_while_the_other_is_missing() {
+        let mut names = names(&["a"]);
+        names.learn("a", Family::V4, Outcome::Empty(Absence::NoAddress));
+        assert_eq!(names.unanswered(), ["a"]);
+        names.learn("a", Family::V6, failed());
+        assert_eq!(names.unanswered(), [""; 0]);
+        assert_eq!(names.changes(), [change(State::Failing, "a", "IPv6: no answer")]);
     }
 }
