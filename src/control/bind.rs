@@ -1,17 +1,14 @@
 //! Listening sockets for all workers, bound before anything else starts, so that a port that is not
 //! to be had is an error and not half a service.
 
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 
+use super::unix_path::{self, OwnPath};
 use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
 use crate::front::Gate;
@@ -33,7 +30,7 @@ pub(super) struct Bound {
     datagrams: Vec<Vec<(usize, UdpSocket)>>,
     /// Listener and address as it was bound: a port 0 is a number by now.
     addresses: Vec<(usize, Address)>,
-    paths: Vec<PathBuf>,
+    paths: Vec<OwnPath>,
 }
 
 /// Binds every address of every listener for so many workers. Addresses in use are retried for two
@@ -103,8 +100,8 @@ impl Bound {
         let sockets = match address {
             Address::Ip(ip) => bind_ip(*ip, config, self.workers.len())?,
             Address::Unix(path) => {
-                let first = bind_path(path, config).await?;
-                self.paths.push(path.clone());
+                let (first, path) = unix_path::bind(path, options(config, false)).await?;
+                self.paths.push(path);
                 let mut sockets = Vec::new();
                 for _ in 1..self.workers.len() {
                     sockets.push(first.try_clone()?);
@@ -166,11 +163,10 @@ impl Bound {
         }
     }
 
-    /// Removes the paths of Unix sockets: nobody listens there any more, and another process may.
+    /// Removes the paths of Unix sockets. To be called while the sockets still listen: a path that
+    /// does not answer is another process's to take over.
     pub(super) fn remove_paths(&mut self) {
-        for path in self.paths.drain(..) {
-            let _ = fs::remove_file(path);
-        }
+        self.paths.drain(..).for_each(OwnPath::remove);
     }
 }
 
@@ -192,27 +188,6 @@ fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<
         sockets.push(sys::listen(&Address::Ip(ip), options(config, true))?);
     }
     Ok(sockets)
-}
-
-async fn bind_path(path: &PathBuf, config: &Listener) -> io::Result<TcpListener> {
-    let address = Address::Unix(path.clone());
-    match sys::listen(&address, options(config, false)) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            // A process that died leaves its socket behind, and nobody answers there.
-            // Connecting to a file that is no socket is refused, too, and that file is somebody's.
-            let abandoned = fs::symlink_metadata(path)
-                .is_ok_and(|found| found.file_type().is_socket())
-                && UnixStream::connect(path)
-                    .await
-                    .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-            if !abandoned {
-                return Err(error);
-            }
-            fs::remove_file(path)?;
-            sys::listen(&address, options(config, false))
-        }
-        result => result,
-    }
 }
 
 fn options(config: &Listener, reuse_port: bool) -> Listen {

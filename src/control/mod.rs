@@ -10,6 +10,7 @@ mod logging;
 mod paint;
 mod rings;
 mod signals;
+mod unix_path;
 mod watch;
 
 use std::sync::Arc;
@@ -97,8 +98,8 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
         %signal, ?drain_timeout,
         "no new connections; what runs may go on until drain_timeout"
     );
-    crew.tell(&Command::Drain);
     bound.remove_paths();
+    crew.tell(&Command::Drain);
     tokio::select! {
         () = drain(drain_timeout, &mut crew, &mut signals, &writer) => {}
         error = watch.until_one_fails(report) => return Err(error),

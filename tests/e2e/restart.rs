@@ -3,18 +3,21 @@
 //! The tests have a network of their own: addresses must stay the same from one process to the
 //! next, and free in between.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{PidfdFlags, Signal, pidfd_open};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::{
-    Echo, Ringgate, SHORT, Setup, UdpEcho, inside_namespace, l4, wait_for, with_deadlines,
+    Echo, Ringgate, SHORT, Setup, UdpEcho, inside_namespace, l4, require, wait_for, with_deadlines,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -253,4 +256,69 @@ fn a_path_is_taken_over_from_one_that_drains() {
         // The end of the old one leaves the new one's path alone.
         echoes(&mut UnixStream::connect(&path).unwrap());
     }
+}
+
+/// A listener at this path in front of an echo.
+fn at_path(path: &Path, echo: &Echo) -> String {
+    let listen = format!("unix:{}", path.display());
+    l4(echo.address(), "", "").replace("127.0.0.1:0", &listen)
+}
+
+#[track_caller]
+fn path_echoes(path: &Path) {
+    let mut client = UnixStream::connect(path).unwrap();
+    client.set_read_timeout(Some(SHORT)).unwrap();
+    client.write_all(b"x").unwrap();
+    client.read_exact(&mut [0]).unwrap();
+}
+
+/// What stands behind it runs with a system call that is delayed (strace(1)).
+fn delaying(inject: &str) -> Command {
+    let mut strace = require("strace");
+    // -D: what is traced stays our child, and strace is the one in the background.
+    strace.args(["-D", "-f", "-q", "-o", "/dev/null", "-e", inject]);
+    strace
+}
+
+#[test]
+fn a_path_that_is_another_file_by_now_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let echo = Echo::start();
+    let mut gate = setup(&at_path(&path, &echo), "io_uring").start();
+    std::fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    gate.signal(Signal::TERM);
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    assert!(path.exists());
+}
+
+#[test]
+fn an_end_that_is_slow_leaves_the_path_of_the_next_process_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let echo = Echo::start();
+    let config = at_path(&path, &echo);
+    let through = Some(delaying("inject=unlink,unlinkat:delay_enter=300000"));
+    let mut old = Setup { through, ..setup(&config, "io_uring") }.start();
+    old.signal(Signal::TERM);
+    let _new = setup(&config, "io_uring").start();
+    assert_eq!(old.wait_exit(SHORT).code(), Some(0));
+    path_echoes(&path);
+}
+
+#[test]
+fn a_start_at_an_abandoned_path_waits_for_another_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    drop(UnixListener::bind(&path).unwrap());
+    let echo = Echo::start();
+    // What another start holds from before it binds until it listens.
+    let lock = File::open(directory.path()).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let gate = setup(&at_path(&path, &echo), "io_uring").spawn();
+    gate.line_with("address in use: retrying");
+    drop(lock);
+    gate.line_with("ready workers=");
+    path_echoes(&path);
 }

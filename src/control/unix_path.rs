@@ -1,0 +1,97 @@
+//! Paths of Unix sockets: bound, taken over from a process that died, and removed at the end.
+//!
+//! Several processes may want one path: a new one beside one that drains, or two that start at
+//! once. A path is bound under a lock, and removed only while it is the file that was bound.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use tokio::net::UnixStream;
+
+use crate::sys::{self, Address, Listen};
+
+/// A path that this process has bound.
+pub(super) struct OwnPath {
+    path: PathBuf,
+    file: Option<FileId>,
+}
+
+/// Tells a file from one that replaces it, also where that gets its inode number.
+#[derive(PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+    created: Option<SystemTime>,
+}
+
+/// Binds and listens; takes the path over where nothing listens any more.
+///
+/// # Errors
+/// As bind(2) and listen(2). EADDRINUSE, too, while another process binds in the same directory.
+pub(super) async fn bind(path: &Path, options: Listen) -> io::Result<(TcpListener, OwnPath)> {
+    let _lock = lock(path)?;
+    let address = Address::Unix(path.to_owned());
+    let socket = match sys::listen(&address, options) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            remove_abandoned(path, error).await?;
+            sys::listen(&address, options)?
+        }
+        result => result?,
+    };
+    Ok((socket, OwnPath { path: path.to_owned(), file: FileId::at(path) }))
+}
+
+/// Locks the directory, so that a socket that is bound and does not listen yet is not taken for an
+/// abandoned one. Where there are no such locks, it goes without.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(directory)),
+        Err(Errno::WOULDBLOCK) => Err(Errno::ADDRINUSE.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Removes the socket of a process that died, to which connects are refused. They are refused by a
+/// file that is no socket, too, and that file stays.
+async fn remove_abandoned(path: &Path, in_use: io::Error) -> io::Result<()> {
+    // A path that is gone by now is free for the next try.
+    let Ok(found) = fs::symlink_metadata(path) else { return Err(in_use) };
+    let abandoned = found.file_type().is_socket()
+        && UnixStream::connect(path)
+            .await
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    // A process that takes no lock may have bound it anew meanwhile.
+    if !abandoned || FileId::at(path) != Some(FileId::of(&found)) {
+        return Err(in_use);
+    }
+    fs::remove_file(path)
+}
+
+impl FileId {
+    /// None where there is no file.
+    fn at(path: &Path) -> Option<FileId> {
+        fs::symlink_metadata(path).ok().map(|file| FileId::of(&file))
+    }
+
+    fn of(file: &Metadata) -> FileId {
+        FileId { device: file.dev(), inode: file.ino(), created: file.created().ok() }
+    }
+}
+
+impl OwnPath {
+    /// Removes the path unless it is another file by now.
+    pub(super) fn remove(self) {
+        let found = FileId::at(&self.path);
+        if found.is_some() && found == self.file {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
