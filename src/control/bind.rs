@@ -178,9 +178,9 @@ impl Drop for Bound {
 }
 
 fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // SO_REUSEPORT lets a second process of the same user in without a word, and half of the
-    // clients with it. A socket without the option finds out whether anybody is there.
-    drop(sys::listen(&Address::Ip(ip), options(config, false))?);
+    // With SO_REUSEPORT a second process of the same user gets half of the clients, without an
+    // error.
+    sys::probe_tcp(ip)?;
     let mut sockets: Vec<TcpListener> = Vec::with_capacity(workers);
     for _ in 0..workers {
         // Port 0: the kernel chooses for the first socket, and the others follow it.

@@ -3,7 +3,7 @@
 //! of on every connection.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::net::sockopt;
@@ -38,12 +38,7 @@ pub fn listen(address: &Address, options: Listen) -> io::Result<TcpListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = match address {
         Address::Ip(ip) => {
-            let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-            if ip.is_ipv6() {
-                // `[::]` and `0.0.0.0` are two listeners, as in nginx.
-                sockopt::set_ipv6_v6only(&socket, true)?;
-            }
+            let socket = tcp_socket(*ip, flags)?;
             prepare(&socket, options)?;
             net::bind(&socket, ip)?;
             socket
@@ -57,6 +52,18 @@ pub fn listen(address: &Address, options: Listen) -> io::Result<TcpListener> {
     net::listen(&socket, options.backlog)?;
     // The type stands for any stream listener: the runtime takes no other.
     Ok(TcpListener::from(socket))
+}
+
+/// Finds out whether a socket listens on the address: bind(2) without SO_REUSEPORT fails then, also
+/// where that socket has the option. This one never listens, so that no client connects to it.
+///
+/// # Errors
+/// As bind(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
+pub fn probe_tcp(ip: SocketAddr) -> io::Result<()> {
+    let socket = tcp_socket(ip, SocketFlags::CLOEXEC)?;
+    // Sockets in TIME_WAIT do not count.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    Ok(net::bind(&socket, &ip)?)
 }
 
 /// Accepts without waiting.
@@ -95,6 +102,16 @@ pub fn queued(listener: &impl AsFd) -> usize {
 /// (shutdown(2)).
 pub fn stop_listening(listener: &impl AsFd) {
     let _ = net::shutdown(listener, Shutdown::Read);
+}
+
+fn tcp_socket(ip: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
+    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if ip.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners, as in nginx.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    Ok(socket)
 }
 
 fn prepare(socket: &OwnedFd, options: Listen) -> io::Result<()> {

@@ -322,3 +322,16 @@ fn a_start_at_an_abandoned_path_waits_for_another_one() {
     gate.line_with("ready workers=");
     path_echoes(&path);
 }
+
+#[test]
+fn a_client_that_connects_during_the_start_is_served() {
+    if !inside_namespace("restart::a_client_that_connects_during_the_start_is_served") {
+        return;
+    }
+    let config = config(&Echo::start(), &UdpEcho::start(""));
+    // Time to connect to the first socket that listens.
+    let through = Some(delaying("inject=listen:delay_exit=300000:when=1"));
+    let _gate = Setup { through, ..setup(&config, "io_uring") }.spawn();
+    let client = wait_for("a connection", SHORT, || TcpStream::connect(address()).ok());
+    echoes(&mut with_deadlines(client));
+}
