@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
@@ -114,6 +115,15 @@ fn signals_without_a_meaning_are_answered_and_change_nothing() {
         assert_eq!(client.response().status, 301);
         gate.signal(Signal::TERM);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    }
+}
+
+#[test]
+fn signals_of_a_fault_and_of_the_cpu_limit_keep_their_default() {
+    for signal in [Signal::TRAP, Signal::SYS, Signal::XCPU] {
+        let mut gate = start(stream_site(free_port().address(), ""), "epoll");
+        gate.signal(signal);
+        assert_eq!(gate.wait_exit(SHORT).signal(), Some(signal.as_raw()));
     }
 }
 
