@@ -6,8 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// files.
 const CONTROL: u64 = 32;
 /// Descriptors of a worker beside its listening sockets: a ring or epoll, the outbox, the socket
-/// pairs of its helpers.
-const WORKER: u64 = 8;
+/// pairs of its helpers, the epoll instance for the errors of UDP sockets.
+const WORKER: u64 = 9;
 /// The part of the limit that is kept for the control plane, at most.
 const RESERVE_PART: u64 = 8;
 /// What the control plane may open later: log files again, an admin's connections, ...

@@ -11,6 +11,7 @@
 mod address;
 mod clock;
 mod connect;
+mod errors;
 mod limits;
 mod listen;
 mod options;
@@ -36,7 +37,7 @@ pub use ring::{RingRefusal, memlock_limit, probe_ring, ring_bytes};
 pub use stream::{Keepalive, Stream};
 pub use turns::Turns;
 pub use udp::{
-    Batch, MAX_PAYLOAD, MAX_SEGMENTS, Offload, Received, Refusal, UdpSocket, bind_udp,
+    Batch, Connected, MAX_PAYLOAD, MAX_SEGMENTS, Received, Refusal, UdpSocket, bind_udp,
     is_unreachable,
 };
 

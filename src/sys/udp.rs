@@ -10,6 +10,7 @@ use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::connect::is_bound_to;
+use super::errors::{Errors, Reported};
 use super::options::set_int;
 use super::{ConnectError, Errno, Stream};
 
@@ -28,23 +29,38 @@ const MAX_SEGMENT: usize = 1452;
 pub struct UdpSocket {
     stream: Stream,
     offload: Rc<Offload>,
+    /// Over epoll, where a peer's errors are to wake the reader.
+    errors: Option<Reported>,
+}
+
+/// What the connected sockets of one worker share.
+pub struct Connected {
+    offload: Rc<Offload>,
+    errors: Option<Rc<Errors>>,
 }
 
 /// What has been found out about the ways out: finding it out costs a dozen system calls, so that
 /// sockets share it. Two, because a single send that is refused says nothing of segments.
-pub struct Offload {
+struct Offload {
     single: UdpSocketState,
     joined: UdpSocketState,
 }
 
-impl Offload {
-    /// Nothing yet.
+impl Connected {
+    /// On the worker's thread.
     ///
     /// # Errors
-    /// As socket(2).
-    pub fn new() -> io::Result<Rc<Offload>> {
+    /// As socket(2) and epoll_create1(2).
+    pub fn start() -> io::Result<Connected> {
         let socket = bind_udp((Ipv4Addr::LOCALHOST, 0).into(), false)?;
-        let state = || UdpSocketState::new(UdpSockRef::from(&socket));
+        Ok(Connected { offload: Offload::of(&socket)?, errors: Errors::start()? })
+    }
+}
+
+impl Offload {
+    fn of(socket: &StdSocket) -> io::Result<Rc<Offload>> {
+        // This sets options of the socket, too.
+        let state = || UdpSocketState::new(UdpSockRef::from(socket));
         Ok(Rc::new(Offload { single: state()?, joined: state()? }))
     }
 }
@@ -108,11 +124,9 @@ impl UdpSocket {
     /// # Errors
     /// The options that tell where a datagram was sent to, or the runtime's.
     pub fn bound(socket: StdSocket) -> io::Result<UdpSocket> {
-        // This sets the options, too.
-        let state = || UdpSocketState::new(UdpSockRef::from(&socket));
-        let offload = Rc::new(Offload { single: state()?, joined: state()? });
+        let offload = Offload::of(&socket)?;
         allow_fragments(&socket)?;
-        Ok(UdpSocket { stream: Stream::from_fd(socket.into())?, offload })
+        Ok(UdpSocket { stream: Stream::from_fd(socket.into())?, offload, errors: None })
     }
 
     /// A socket of its own for one session. The kernel chooses address and port.
@@ -120,7 +134,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of socket(2) and connect(2). A socket that is connected to itself is an error: it
     /// would receive its own datagrams.
-    pub fn connected(to: SocketAddr, offload: &Rc<Offload>) -> Result<UdpSocket, ConnectError> {
+    pub fn connected(to: SocketAddr, shared: &Connected) -> Result<UdpSocket, ConnectError> {
         let errno = |error: &io::Error| Errno::from_io_error(error).unwrap_or(Errno::IO);
         let socket = socket_for(to).map_err(|error| ConnectError::at_once(errno(&error)))?;
         net::connect(&socket, &to).map_err(ConnectError::at_once)?;
@@ -131,12 +145,18 @@ impl UdpSocket {
         let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
         let stream = Stream::from_fd(socket.into());
         let stream = stream.map_err(|error| ConnectError::Local(errno(&error)))?;
-        Ok(UdpSocket { stream, offload: Rc::clone(offload) })
+        let errors = shared.errors.as_ref().and_then(|errors| errors.report(&stream));
+        Ok(UdpSocket { stream, offload: Rc::clone(&shared.offload), errors })
     }
 
-    /// Waits until datagrams are there, or the socket was ended. May be dropped at any time.
+    /// Waits until datagrams are there, the network has reported an error to a connected socket, or
+    /// the socket was ended. May be dropped at any time.
     pub async fn readable(&self) {
-        self.stream.readable().await;
+        let readable = self.stream.readable();
+        match &self.errors {
+            None => readable.await,
+            Some(errors) => errors.or_error(readable).await,
+        }
     }
 
     /// Wakes whoever waits, for good.
@@ -327,154 +347,4 @@ fn allow_fragments(socket: &StdSocket) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn run(test: impl AsyncFnOnce()) {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
-        runtime.block_on(test());
-    }
-
-    fn local() -> SocketAddr {
-        "127.0.0.1:0".parse().unwrap()
-    }
-
-    /// Receives so many datagrams; each is given with who it is from and where it was sent to.
-    async fn datagrams(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
-        let (mut batch, mut all) = (Batch::new(), Vec::new());
-        while all.len() < count {
-            socket.readable().await;
-            match socket.receive(&mut batch) {
-                Ok(_) => {}
-                Err(Errno::AGAIN) => continue,
-                Err(errno) => panic!("{errno}"),
-            }
-            for received in batch.iter() {
-                assert_eq!(received.to, Some([127, 0, 0, 1].into()));
-                match received.bytes {
-                    [] => all.push(Vec::new()),
-                    bytes => all.extend(bytes.chunks(received.segment).map(<[u8]>::to_vec)),
-                }
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn datagrams_keep_their_boundaries_in_whatever_calls_they_travel() {
-        run(async || {
-            let to = UdpSocket::bound(bind_udp(local(), true).unwrap()).unwrap();
-            let address = SocketAddr::new([127, 0, 0, 1].into(), to.local_port().unwrap());
-            let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
-            let many: Vec<u8> = (0..10_000).map(|index| index as u8).collect();
-            assert_eq!(from.send(address, None, &many, 300), (0, None));
-            assert_eq!(from.send(address, None, b"", 0), (0, None));
-            assert_eq!(from.send(address, None, &[7; MAX_PAYLOAD], MAX_PAYLOAD), (0, None));
-            assert_eq!(from.send(address, None, b"last", 4), (0, None));
-            let received = datagrams(&to, 34 + 3).await;
-            let expected: Vec<Vec<u8>> = many.chunks(300).map(<[u8]>::to_vec).collect();
-            assert!(received[..34] == expected);
-            assert!(received[34].is_empty() && received[35] == [7; MAX_PAYLOAD]);
-            assert_eq!(received[36], b"last");
-        });
-    }
-
-    #[test]
-    fn more_than_segments_allow_goes_one_by_one() {
-        run(async || {
-            let to = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
-            let address = SocketAddr::new([127, 0, 0, 1].into(), to.local_port().unwrap());
-            let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
-            assert_eq!(from.send(address, None, &[1; 100], 1), (0, None));
-            assert_eq!(datagrams(&to, 100).await.len(), 100);
-        });
-    }
-
-    /// A bound socket that takes datagrams from one other address alone, so that the kernel answers
-    /// all others with "port unreachable".
-    fn refusing() -> (StdSocket, SocketAddr) {
-        let socket = StdSocket::bind(local()).unwrap();
-        net::connect(&socket, &SocketAddr::from(([127, 0, 0, 1], 9))).unwrap();
-        let address = socket.local_addr().unwrap();
-        (socket, address)
-    }
-
-    /// From now on it takes datagrams from this sender.
-    fn open(socket: StdSocket, sender: &UdpSocket) -> UdpSocket {
-        let sender = SocketAddr::new([127, 0, 0, 1].into(), sender.local_port().unwrap());
-        net::connect(&socket, &sender).unwrap();
-        UdpSocket::bound(socket).unwrap()
-    }
-
-    #[test]
-    fn a_datagram_that_meets_the_error_of_an_earlier_one_is_given_back() {
-        run(async || {
-            let (_refusing, address) = refusing();
-            let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
-            assert!(matches!(from.try_send(address, None, b"refused", 7), Ok(0)));
-            let refusal = from.try_send(address, None, b"one two three", 4).err().unwrap();
-            assert_eq!((refusal.errno, refusal.lost), (Errno::CONNREFUSED, 0));
-            assert_eq!(refusal.rest, b"one two three");
-            // The kernel returns an error once.
-            assert!(matches!(from.receive(&mut Batch::new()), Err(Errno::AGAIN)));
-        });
-    }
-
-    #[test]
-    fn a_datagram_that_meets_the_error_of_an_earlier_one_is_sent_again() {
-        for (bytes, segment) in [(&b"once more"[..], 9), (b"three at a time", 5), (b"", 0)] {
-            run(async || {
-                let (socket, address) = refusing();
-                let from = UdpSocket::connected(address, &Offload::new().unwrap()).unwrap();
-                assert_eq!(from.send(address, None, b"refused", 7), (0, None));
-                let to = open(socket, &from);
-                let sent = from.send(address, None, bytes, segment);
-                assert_eq!(sent, (0, Some(Errno::CONNREFUSED)));
-                let count = bytes.len().div_ceil(segment.max(1)).max(1);
-                assert_eq!(datagrams(&to, count).await.concat(), bytes);
-            });
-        }
-    }
-
-    #[test]
-    fn datagrams_to_a_socket_that_refuses_them_all_are_tried_twice_at_most() {
-        run(async || {
-            let (_refusing, address) = refusing();
-            // One by one: each that is sent leaves an error to the next.
-            let offload = Offload::new().unwrap();
-            let from = UdpSocket::connected(address, &offload).unwrap();
-            let many = [7; 100];
-            assert_eq!(from.send(address, None, &many, 1), (0, Some(Errno::CONNREFUSED)));
-        });
-    }
-
-    #[test]
-    fn a_socket_of_many_peers_has_no_errors_of_theirs() {
-        run(async || {
-            let listener = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
-            let (_refusing, gone) = refusing();
-            let there = StdSocket::bind(local()).unwrap();
-            let client = there.local_addr().unwrap();
-            for _ in 0..3 {
-                assert!(matches!(listener.try_send(gone, None, b"gone", 4), Ok(0)));
-                assert!(matches!(listener.try_send(client, None, b"there", 5), Ok(0)));
-                assert_eq!(there.recv(&mut [0; 10]).unwrap(), 5);
-            }
-            assert!(matches!(listener.receive(&mut Batch::new()), Err(Errno::AGAIN)));
-        });
-    }
-
-    #[test]
-    fn whoever_waits_hears_of_the_end() {
-        run(async || {
-            let (to, offload) = ("127.0.0.1:9".parse().unwrap(), Offload::new().unwrap());
-            let waits = Rc::new(UdpSocket::connected(to, &offload).unwrap());
-            let waiting = monoio::spawn({
-                let waits = Rc::clone(&waits);
-                async move { waits.readable().await }
-            });
-            waits.end();
-            waiting.await;
-        });
-    }
-}
+mod tests;

@@ -208,6 +208,24 @@ fn a_server_that_is_away_costs_what_was_sent_to_it_and_no_more() {
 }
 
 #[test]
+fn one_datagram_that_is_refused_ends_its_session() {
+    for driver in ["io_uring", "epoll"] {
+        let refusing = RefusingUdp::new();
+        let config = config("127.0.0.1:0", "", &[refusing.address()]);
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        let sockets = gate.sockets();
+        client(gate.address("dns")).send(b"refused").unwrap();
+        // By the refusal: the limit of a session without an answer is 30 s.
+        let record = wait_for("a record", SHORT, || gate.records_where(0, |_| true).pop());
+        assert_eq!(record.end(), "connect_failed", "over {driver}");
+        assert_eq!(record.list("failed_endpoints"), [refusing.address().to_string()]);
+        gate.line_with("endpoint failed");
+        wait_for("its socket is closed", SHORT, || (gate.sockets() == sockets).then_some(()));
+    }
+}
+
+#[test]
 fn an_endpoint_that_refuses_is_left_for_the_next() {
     let (echo, nobody) = (UdpEcho::start(""), free_port());
     let gate = start_alone("", &[nobody.address(), echo.address()]);

@@ -25,7 +25,9 @@ use super::context::{Context, Moment, describe_tried};
 use crate::cluster::Tried;
 use crate::config::{ClusterId, Protocol};
 use crate::observe::access_log::{End, Record, Relay};
-use crate::sys::{Address, Batch, ConnectError, Errno, Offload, Shares, UdpSocket, is_unreachable};
+use crate::sys::{
+    Address, Batch, ConnectError, Connected, Errno, Shares, UdpSocket, is_unreachable,
+};
 use crate::timers::ticks;
 use rooms::{Open, Sockets, rooms};
 use runs::send_joined;
@@ -60,7 +62,7 @@ struct Room {
     batch: RefCell<Batch>,
     joined: RefCell<Vec<u8>>,
     /// Of the sockets to endpoints.
-    offload: Rc<Offload>,
+    connected: Connected,
 }
 
 /// What makes a session.
@@ -106,7 +108,7 @@ pub fn start_udp(
     let room = Rc::new(Room {
         batch: RefCell::new(Batch::new()),
         joined: RefCell::default(),
-        offload: Offload::new()?,
+        connected: Connected::start()?,
     });
     let mut by_listener: Vec<(usize, Vec<UdpSocket>)> = Vec::new();
     for (listener, socket) in sockets {
@@ -297,7 +299,7 @@ impl Udp {
         while let Some(endpoint) = candidates.next() {
             // The configuration has refused paths.
             let Address::Ip(to) = *endpoint else { break };
-            let error = match UdpSocket::connected(to, &self.room.offload) {
+            let error = match UdpSocket::connected(to, &self.room.connected) {
                 Ok(upstream) => {
                     return Ok(Session {
                         key: *key,
