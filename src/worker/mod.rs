@@ -135,7 +135,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     let shortage = setup.shortage;
     let context = Rc::new(Context::new(config, recorder, index, pool, load, shortage));
     for command in setup.commands.try_iter() {
-        obey(&context, &mut Vec::new(), &mut Vec::new(), command);
+        obey(&context, &mut Vec::new(), &[], command);
     }
     let (inbox, sockets) = (setup.inbox, setup.sockets);
     let acceptors = accept::start(&context, balance, inbox, sockets, running, shares.accepts);
@@ -147,7 +147,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
             return;
         }
     };
-    let mut udp = match front::start_udp(&context, setup.datagrams, setup.workers, &shares) {
+    let udp = match front::start_udp(&context, setup.datagrams, setup.workers, &shares) {
         Ok(udp) => udp,
         Err(error) => {
             let error = Error::start("cannot use a UDP socket", error, "");
@@ -169,12 +169,14 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
         context.flush_records();
         context.report_failures(&failures);
         // A connection that was accepted as the word to drain came still has its task to start.
-        let drained = context.draining.get() && context.load.open() == 0;
+        let drained = context.draining.get()
+            && context.load.open() == 0
+            && udp.iter().all(|udp| udp.is_drained());
         for command in setup.commands.try_iter() {
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
             }
-            obey(&context, &mut acceptors, &mut udp, command);
+            obey(&context, &mut acceptors, &udp, command);
         }
         if context.draining.get() && draining.is_none() {
             draining = Some(context.timers.now());
@@ -192,6 +194,8 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
             break;
         }
     }
+    // After a second signal that came early there may be some.
+    udp.iter().for_each(|udp| udp.end_rest());
     context.flush_records();
     context.report_failures(&failures);
     drop(context.recorder.take());
@@ -200,7 +204,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
 fn obey(
     context: &Rc<Context>,
     acceptors: &mut Vec<Rc<Acceptor>>,
-    udp: &mut Vec<Rc<Udp>>,
+    udp: &[Rc<Udp>],
     command: Command,
 ) {
     match command {
@@ -213,7 +217,7 @@ fn obey(
                 // addresses while this one drains, and the ring, which the kernel tears down after
                 // the end of the process, holds none of them.
                 acceptors.drain(..).for_each(|acceptor| acceptor.stop());
-                udp.drain(..).for_each(|udp| udp.end_all());
+                udp.iter().for_each(Udp::drain);
             }
         }
     }

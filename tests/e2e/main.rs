@@ -43,6 +43,7 @@ mod support;
 mod terminate;
 mod tls;
 mod udp;
+mod udp_drain;
 mod unix_backlog;
 mod upgrade;
 mod upgrade_names;

@@ -38,6 +38,10 @@ use table::{Idle, Table};
 /// addresses never have an answer.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
+/// Sessions that a drain ends in one turn, about a millisecond's work: what else the worker serves
+/// goes on between two turns.
+const ENDED_TOGETHER: usize = 100;
+
 /// A listener on one worker.
 pub struct Udp {
     context: Rc<Context>,
@@ -45,9 +49,10 @@ pub struct Udp {
     listener: usize,
     cluster: ClusterId,
     idle: Idle,
-    sockets: Vec<UdpSocket>,
+    /// None left when the worker drains. The task that receives from one has it, too.
+    sockets: RefCell<Vec<Rc<UdpSocket>>>,
     table: RefCell<Table<Key, Session>>,
-    /// Set when the worker drains: the tasks of the sockets then return.
+    /// Set when the worker drains: the tasks of the listener's sockets then return.
     ended: Cell<bool>,
     /// Sockets to endpoints, with those of sessions that have ended.
     open: Sockets,
@@ -146,14 +151,14 @@ impl Udp {
                 answered: ticks(udp.idle_timeout),
             },
             table: RefCell::new(Table::new(open.max_sessions())),
-            sockets,
+            sockets: RefCell::new(sockets.into_iter().map(Rc::new).collect()),
             ended: Cell::new(false),
             open,
             closing: Cell::new(false),
             room: Rc::clone(room),
         });
-        for index in 0..listener.sockets.len() {
-            monoio::spawn(Rc::clone(&listener).receive(index));
+        for (index, socket) in listener.sockets.borrow().iter().enumerate() {
+            monoio::spawn(Rc::clone(&listener).receive(index, Rc::clone(socket)));
         }
         Some(listener)
     }
@@ -169,28 +174,54 @@ impl Udp {
         }
     }
 
-    /// Ends all sessions and closes the sockets: the worker drains. Nothing says when a session is
-    /// over, and as long as a socket were bound, another process could not take over its clients.
-    pub fn end_all(&self) {
+    /// Closes the sockets and begins to end all sessions: the worker drains. Nothing says when a
+    /// session is over, and as long as a socket were bound, another process could not take over its
+    /// clients.
+    pub fn drain(self: &Rc<Self>) {
         self.ended.set(true);
-        self.sockets.iter().for_each(UdpSocket::end);
-        loop {
-            let oldest = self.table.borrow_mut().take_oldest();
-            let Some(session) = oldest else { return };
-            self.end(&session, End::Drain);
+        // Each is closed by the task that receives from it, which this wakes.
+        self.sockets.take().iter().for_each(|socket| socket.end());
+        monoio::spawn(Rc::clone(self).end_in_turns());
+    }
+
+    /// Whether all sessions have ended.
+    pub fn is_drained(&self) -> bool {
+        self.ended.get() && self.table.borrow().is_empty()
+    }
+
+    async fn end_in_turns(self: Rc<Self>) {
+        while self.end_oldest(ENDED_TOGETHER) {
+            self.context.pool.turns().give_way().await;
         }
     }
 
+    /// Ends what sessions are left, at once: the worker returns.
+    pub fn end_rest(&self) {
+        self.end_oldest(usize::MAX);
+    }
+
+    /// Ends so many sessions, those that were silent for the longest first. Returns true when there
+    /// may be more.
+    fn end_oldest(&self, count: usize) -> bool {
+        for _ in 0..count {
+            // Not borrowed while it ends.
+            let oldest = self.table.borrow_mut().take_oldest();
+            let Some(session) = oldest else { return false };
+            self.end(&session, End::Drain);
+        }
+        true
+    }
+
     /// Takes what clients send to one socket.
-    async fn receive(self: Rc<Self>, index: usize) {
+    async fn receive(self: Rc<Self>, index: usize, socket: Rc<UdpSocket>) {
         let turns = self.context.pool.turns();
         loop {
-            self.sockets[index].readable().await;
+            socket.readable().await;
             if self.ended.get() {
                 return;
             }
             // An error is about a datagram that was sent (ICMP), and is over with that.
-            let received = self.sockets[index].receive(&mut self.room.batch.borrow_mut());
+            let received = socket.receive(&mut self.room.batch.borrow_mut());
             if received.is_ok() {
                 self.forward(index);
             }
@@ -359,11 +390,14 @@ impl Udp {
         let now = self.context.timers.now();
         session.answered.set(true);
         self.table.borrow_mut().answered(&session.key, now);
+        let sockets = self.sockets.borrow();
+        // None: the worker drains, and this session is about to end.
+        let Some(socket) = sockets.get(socket) else { return };
         let batch = self.room.batch.borrow();
         let items = batch.iter().map(|received| ((), received.bytes, received.segment));
         send_joined(items, &mut self.room.joined.borrow_mut(), |(), bytes, segment| {
             // A socket of many peers never reports an error of one of them.
-            let (lost, _) = self.sockets[socket].send(client, local, bytes, segment);
+            let (lost, _) = socket.send(client, local, bytes, segment);
             add(&session.bytes_down, bytes.len(), lost * segment);
         });
     }

@@ -74,6 +74,11 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         self.entries.len() >= self.max
     }
 
+    /// There is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Finds a session, and notes that it is used.
     pub(super) fn touch(&mut self, key: &K, now: u32) -> Option<&Rc<S>> {
         let at = *self.by_key.get(key)?;

@@ -32,7 +32,7 @@ pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
 pub(crate) use ports::{Blackhole, LentPort, RefusingUdp, free_port};
 pub(crate) use process::{Process, as_ordinary_user, require, run};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE, Way};
-pub(crate) use ringgate::{Ringgate, Setup, ringgate_command};
+pub(crate) use ringgate::{Record, Ringgate, Setup, ringgate_command};
 pub(crate) use seccomp::{IO_URING_ENTER, IO_URING_SETUP, refusing, refusing_from, refusing_where};
 pub(crate) use shadowsocks::{
     Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,
