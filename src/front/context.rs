@@ -402,9 +402,11 @@ pub(super) fn describe_relay<'a>(
     record.connect = Some(lease.connect);
     record.bytes_up = up.bytes();
     record.bytes_down = down.bytes();
-    record.relay = match () {
-        () if up.spliced() || down.spliced() => Relay::Splice,
-        () if up.bytes() > 0 || down.bytes() > 0 => Relay::Copy,
-        () => Relay::None,
+    record.relay = if up.spliced() || down.spliced() {
+        Relay::Splice
+    } else if up.bytes() > 0 || down.bytes() > 0 {
+        Relay::Copy
+    } else {
+        Relay::None
     };
 }
