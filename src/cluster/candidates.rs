@@ -14,8 +14,8 @@ use crate::sys::{Address, ConnectError};
 /// What one connection has tried.
 #[derive(Clone, Debug, Default)]
 pub struct Tried {
-    /// Attempts made, including the one that succeeded. An endpoint that is unreachable from this
-    /// machine does not count as an attempt.
+    /// Attempts made, including the one that succeeded or was cut off. An endpoint that is
+    /// unreachable from this machine does not count as an attempt.
     pub attempts: u32,
     /// The endpoint that was tried last.
     pub last: Option<Rc<Address>>,
@@ -85,14 +85,21 @@ impl<'c> Candidates<'c> {
         self.tried
     }
 
+    /// The result when the attempt at the last candidate was cut off.
+    pub fn cut_off(mut self) -> Tried {
+        self.tried.attempts += 1;
+        self.tried
+    }
+
     /// The result when no candidate was connected to.
     pub fn given_up(self) -> Tried {
         self.tried
     }
 }
 
-/// After each endpoint the caller calls [`Candidates::failed`] or [`Candidates::connected`]. Ends
-/// when there is no endpoint, or when `connect_attempts` attempts were made.
+/// After each endpoint the caller calls [`Candidates::failed`], [`Candidates::connected`] or
+/// [`Candidates::cut_off`]. Ends when there is no endpoint, or when `connect_attempts` attempts were
+/// made.
 impl Iterator for Candidates<'_> {
     type Item = Rc<Address>;
 
@@ -204,6 +211,17 @@ mod tests {
         let (ports, tried) = tries(&cluster, refuses);
         assert_eq!(ports.iter().filter(|port| **port == 1).count(), 2, "{ports:?}");
         assert_eq!((tried.attempts, ports.len()), (2, 5));
+    }
+
+    #[test]
+    fn an_attempt_that_was_cut_off_counts() {
+        let cluster = cluster(2, &[1]);
+        let mut candidates = cluster.candidates();
+        let endpoint = candidates.next().unwrap();
+        candidates.failed(endpoint, REFUSED);
+        assert!(candidates.next().is_some());
+        let tried = candidates.cut_off();
+        assert_eq!((tried.attempts, tried.failed.len()), (2, 1));
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Cluster {
                     return Ok(Lease { stream, endpoint, connect: began.elapsed(), tried });
                 }
                 Err(Attempt::Drained) => {
-                    return Err(ConnectFailure::Drained(candidates.given_up()));
+                    return Err(ConnectFailure::Drained(candidates.cut_off()));
                 }
                 Err(Attempt::Failed(reason)) => {
                     candidates.failed(endpoint, reason);

@@ -10,8 +10,8 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    EVERY_WAY, Echo, HttpClient, Relayed, Ringgate, SHORT, Setup, bytes, expect_closed, free_port,
-    l4, require, ringgate_command, run, stream_site, wait_for, with_deadlines,
+    Blackhole, EVERY_WAY, Echo, HttpClient, Relayed, Ringgate, SHORT, Setup, bytes, expect_closed,
+    free_port, l4, require, ringgate_command, run, stream_site, wait_for, with_deadlines,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -103,6 +103,28 @@ fn a_second_signal_ends_at_once() {
         gate.signal(second);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
         assert!(start.elapsed() < SHORT, "{:?}", start.elapsed());
+        expect_closed(&mut client);
+    }
+}
+
+#[test]
+fn a_connect_that_a_second_signal_cuts_off_is_an_attempt() {
+    for driver in ["io_uring", "epoll"] {
+        let silent = Blackhole::new();
+        let config = l4(silent.address(), "", "connect_timeout = \"1m\"");
+        let server = format!("driver = \"{driver}\"");
+        let mut gate = Setup { config, server, ..Setup::default() }.start();
+        let sockets = gate.sockets();
+        let mut client = gate.connect("ingress");
+        client.write_all(b"x").unwrap();
+        wait_for("it connects", SHORT, || (gate.sockets() >= sockets + 2).then_some(()));
+        gate.signal(Signal::TERM);
+        gate.line_with("no new connections");
+        gate.signal(Signal::TERM);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+        let record = gate.record();
+        assert_eq!((record.end(), record.number("attempts")), ("drain", 1), "over {driver}");
+        assert_eq!(record.text("endpoint"), silent.address().to_string());
         expect_closed(&mut client);
     }
 }

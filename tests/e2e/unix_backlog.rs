@@ -11,7 +11,7 @@ use rustix::net::listen;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{Echo, Ringgate, SHORT, Setup, expect_closed, holds_for, l4};
+use crate::support::{Echo, Record, Ringgate, SHORT, Setup, expect_closed, holds_for, l4};
 
 /// A listener `ingress` to a Unix socket, and a listener `other` to a TCP server.
 struct Site {
@@ -108,8 +108,9 @@ fn a_second_signal_ends_those_that_wait() {
         site.gate.line_with("SIGTERM");
         site.gate.signal(Signal::TERM);
         assert_eq!(site.gate.wait_exit(SHORT).code(), Some(0));
-        let waited = site.gate.records_where(8, |record| record.number("attempts") == 0);
-        assert!(waited.iter().all(|record| record.end() == "drain"), "{waited:?}");
+        let ended = site.gate.records_where(10, |record| record.text("listener") == "ingress");
+        let cut_off = |record: &Record| (record.end(), record.number("attempts")) == ("drain", 1);
+        assert!(ended.iter().all(cut_off), "{driver}: {ended:?}");
         drop(clients);
     }
 }
