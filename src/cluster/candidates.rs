@@ -9,7 +9,7 @@
 use std::rc::Rc;
 
 use super::{Cluster, Reason};
-use crate::sys::{Address, ConnectError};
+use crate::sys::{Address, ConnectError, Errno};
 
 /// What one connection has tried.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,9 @@ pub struct Tried {
     /// Every endpoint that failed, once, in the order of their first failures. Allocates nothing
     /// while there is none.
     pub failed: Vec<Rc<Address>>,
+    /// Why there were no more attempts, where this machine was short of descriptors, ports or
+    /// memory.
+    pub shortage: Option<Errno>,
 }
 
 /// The endpoints to try for one connection.
@@ -64,8 +67,14 @@ impl<'c> Candidates<'c> {
         self.tried.failed.iter().position(|failed| Rc::ptr_eq(failed, endpoint))
     }
 
-    /// Records a failed endpoint, for this connection, its access record and the diagnostics.
+    /// Records a failed endpoint, for this connection, its access record and the diagnostics. A
+    /// shortage of this machine is an attempt that says nothing of the endpoint, and the last one.
     pub fn failed(&mut self, endpoint: Rc<Address>, reason: Reason) {
+        if let Reason::System(ConnectError::Local(errno)) = reason {
+            self.tried.attempts += 1;
+            self.tried.shortage = Some(errno);
+            return;
+        }
         self.cluster.failures.note(&endpoint, reason);
         let unreachable = reason.is_unreachable();
         let out = if unreachable { FOR_GOOD } else { self.round };
@@ -98,13 +107,14 @@ impl<'c> Candidates<'c> {
 }
 
 /// After each endpoint the caller calls [`Candidates::failed`], [`Candidates::connected`] or
-/// [`Candidates::cut_off`]. Ends when there is no endpoint, or when `connect_attempts` attempts were
-/// made.
+/// [`Candidates::cut_off`]. Ends when there is no endpoint, when `connect_attempts` attempts were
+/// made, or when this machine is short of something.
 impl Iterator for Candidates<'_> {
     type Item = Rc<Address>;
 
     fn next(&mut self) -> Option<Rc<Address>> {
-        if self.tried.attempts as usize >= self.cluster.connect_attempts {
+        let attempts = self.tried.attempts as usize;
+        if self.tried.shortage.is_some() || attempts >= self.cluster.connect_attempts {
             return None;
         }
         // Every endpoint has been tried: begin the next round, without unreachable ones.
@@ -132,7 +142,6 @@ mod tests {
 
     use super::*;
     use crate::config::{self, Discovery};
-    use crate::sys::Errno;
 
     const REFUSED: Reason = Reason::System(ConnectError::Refused(Errno::CONNREFUSED));
     const NO_ROUTE: Reason = Reason::System(ConnectError::Unreachable(Errno::NETUNREACH));
@@ -211,6 +220,18 @@ mod tests {
         let (ports, tried) = tries(&cluster, refuses);
         assert_eq!(ports.iter().filter(|port| **port == 1).count(), 2, "{ports:?}");
         assert_eq!((tried.attempts, ports.len()), (2, 5));
+    }
+
+    #[test]
+    fn a_shortage_of_this_machine_is_no_fault_of_the_endpoint() {
+        let cluster = cluster(3, &[1, 2]);
+        let short = Reason::System(ConnectError::Local(Errno::MFILE));
+        let (ports, tried) = tries(&cluster, |_| Some(short));
+        assert_eq!((ports.len(), tried.attempts, tried.failed.len()), (1, 1, 0));
+        assert_eq!(tried.shortage, Some(Errno::MFILE));
+        let (reports, received) = std::sync::mpsc::sync_channel(1);
+        cluster.report_failures(0, &reports);
+        assert!(received.try_recv().is_err(), "it was reported");
     }
 
     #[test]

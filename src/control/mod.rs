@@ -117,7 +117,8 @@ fn ended_early(signal: &str) -> Result<(), Error> {
 
 /// Reports what the workers could not serve for want of descriptors.
 fn report_shortage(config: &Config, shortage: &Shortage) {
-    let Some(Report { waiting, reset, answered, refused }) = shortage.report() else { return };
+    let Some(report) = shortage.report() else { return };
+    let Report { waiting, reset, answered, dropped, connect_error, refused } = report;
     let listener = refused.and_then(|(index, _)| config.listeners.get(index));
     let listener = listener.map(|listener| &*listener.name);
     let error = refused.map(|(_, errno)| tracing::field::display(errno));
@@ -125,12 +126,16 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
         waiting,
         reset,
         answered,
+        dropped,
         listener,
         error,
+        connect_error = connect_error.map(tracing::field::display),
         file_limit = sys::file_limit(),
-        "no descriptors are left: connections wait in the backlog (waiting), are reset because \
-         there is no socket to their upstream (reset), or get a 502 for the same reason \
-         (answered). Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+        "no descriptors are left, or no local ports (connect_error): connections wait in the \
+         backlog (waiting), are reset because there is no socket to their upstream (reset), or get \
+         a 502 for the same reason (answered); datagrams of new UDP clients are dropped (dropped). \
+         Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`) or \
+         net.ipv4.ip_local_port_range"
     );
 }
 

@@ -314,7 +314,12 @@ impl Accepted {
     /// As [`Cluster::connect`].
     pub async fn connect(&self, cluster: ClusterId) -> Result<Lease, ConnectFailure> {
         let nodelay = self.listener().nodelay;
-        self.context.clusters[cluster.0].connect(&self.context.timers, nodelay).await
+        let cluster = &self.context.clusters[cluster.0];
+        let connected = cluster.connect(&self.context.timers, nodelay).await;
+        if let Err(ConnectFailure::Local(Tried { shortage: Some(errno), .. })) = &connected {
+            self.context.shortage.no_socket(*errno);
+        }
+        connected
     }
 
     /// Makes the close a reset, because there is no upstream: the client must not take that for an

@@ -26,6 +26,10 @@ pub struct Shortage {
     reset: AtomicU64,
     /// The same, answered 502.
     answered: AtomicU64,
+    /// UDP clients that got no socket to their endpoint.
+    dropped: AtomicU64,
+    /// Why the last of these three got none; 0: no one was without.
+    connect_errno: AtomicI32,
 }
 
 impl Shortage {
@@ -56,6 +60,16 @@ impl Shortage {
         self.answered.fetch_add(1, Relaxed);
     }
 
+    /// The datagram of a new UDP client is dropped, as there is no socket to the endpoint.
+    pub(super) fn dropped(&self) {
+        self.dropped.fetch_add(1, Relaxed);
+    }
+
+    /// Says why there is no socket for a connection or a UDP client.
+    pub(super) fn no_socket(&self, errno: Errno) {
+        self.connect_errno.store(errno.raw_os_error(), Relaxed);
+    }
+
     /// What there is to report since the last time.
     pub fn report(&self) -> Option<Report> {
         let take = |count: &AtomicU64| count.swap(0, Relaxed);
@@ -64,13 +78,19 @@ impl Shortage {
             waiting: self.waiting.load(Relaxed),
             reset: take(&self.reset),
             answered: take(&self.answered),
+            dropped: take(&self.dropped),
+            connect_error: match self.connect_errno.swap(0, Relaxed) {
+                0 => None,
+                errno => Some(Errno::from_raw_os_error(errno)),
+            },
             refused: (refused > 0).then(|| {
                 let errno = Errno::from_raw_os_error(self.errno.load(Relaxed));
                 (self.listener.load(Relaxed), errno)
             }),
         };
         let waits = full > 0 && report.waiting > 0;
-        let is_news = waits || refused > 0 || report.reset > 0 || report.answered > 0;
+        let failed = report.reset + report.answered + report.dropped;
+        let is_news = waits || refused > 0 || failed > 0;
         is_news.then_some(report)
     }
 }
@@ -84,6 +104,10 @@ pub struct Report {
     pub reset: u64,
     /// Upgrades that got a 502, with no socket to their upstream.
     pub answered: u64,
+    /// Datagrams of new UDP clients that were dropped, with no socket to their endpoint.
+    pub dropped: u64,
+    /// Why the last of these three had no socket.
+    pub connect_error: Option<Errno>,
     /// The listener, by its position in the configuration, whose accept failed last, and why.
     pub refused: Option<(usize, Errno)>,
 }
@@ -169,8 +193,11 @@ mod tests {
         shortage.waits(0, 31);
         (0..12).for_each(|_| shortage.reset());
         shortage.answered();
-        let refused = Some((1, Errno::MFILE));
-        let expected = Report { waiting: 31, reset: 12, answered: 1, refused };
+        (0..3).for_each(|_| shortage.dropped());
+        shortage.no_socket(Errno::ADDRNOTAVAIL);
+        let (refused, connect_error) = (Some((1, Errno::MFILE)), Some(Errno::ADDRNOTAVAIL));
+        let expected =
+            Report { waiting: 31, reset: 12, answered: 1, dropped: 3, connect_error, refused };
         assert_eq!(shortage.report(), Some(expected));
         assert_eq!(shortage.report(), None);
     }
@@ -182,7 +209,9 @@ mod tests {
         shortage.waits(0, 3);
         shortage.waits(5, 1);
         shortage.full();
-        let expected = Report { waiting: 4, reset: 0, answered: 0, refused: None };
+        let (reset, answered, dropped) = (0, 0, 0);
+        let (connect_error, refused) = (None, None);
+        let expected = Report { waiting: 4, reset, answered, dropped, connect_error, refused };
         assert_eq!(shortage.report(), Some(expected));
     }
 

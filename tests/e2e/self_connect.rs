@@ -8,10 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    LONG, Named, Ringgate, Setup, UdpEcho, inside_namespace, l4, wait_for, with_local_ports,
+    LONG, Named, Ringgate, SHORT, Setup, UdpEcho, inside_namespace, l4, wait_for, with_local_ports,
 };
 
 /// Within the range, and nothing listens there.
@@ -145,14 +146,62 @@ fn ports_that_run_out_are_no_fault_of_the_endpoint() {
         return;
     }
     with_local_ports(40_000, 40_003);
-    let server = TcpListener::bind("127.0.0.1:30000").unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("listen.sock");
-    let gate = start(&path, "\"127.0.0.1:30000\"", "connect_attempts = 1", "io_uring");
-    let held: Vec<UnixStream> = (0..4).map(|_| UnixStream::connect(&path).unwrap()).collect();
-    let upstreams: Vec<_> = (0..4).map(|_| server.accept().unwrap()).collect();
-    assert_eq!(hello(&path), "");
-    let record = gate.record();
-    assert_eq!((record.end(), record.number("attempts")), ("local", 1));
-    drop((held, upstreams));
+    for (driver, port) in [("io_uring", 30_000), ("epoll", 30_001)] {
+        let server = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("listen.sock");
+        let endpoints = format!("\"127.0.0.1:{port}\"");
+        let mut gate = start(&path, &endpoints, "connect_attempts = 2", driver);
+        let held: Vec<UnixStream> = (0..4).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        let upstreams: Vec<_> = (0..4).map(|_| server.accept().unwrap()).collect();
+        assert_eq!(hello(&path), "");
+        let record = gate.record();
+        // Another attempt would be no better.
+        assert_eq!((record.end(), record.number("attempts")), ("local", 1), "over {driver}");
+        assert_eq!(record.list("failed_endpoints"), [""; 0], "over {driver}");
+        let line = gate.line_with("no descriptors are left, or no local ports");
+        assert!(line.contains("Cannot assign requested address"), "{line}");
+        drop((held, upstreams));
+        expect_no_blame(&mut gate);
+    }
+}
+
+/// At its end it has said of no endpoint that it failed.
+#[track_caller]
+fn expect_no_blame(gate: &mut Ringgate) {
+    gate.signal(Signal::TERM);
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    let blames = |line: &String| line.contains("endpoint failed");
+    assert_eq!(gate.lines().iter().find(|line| blames(line)), None);
+}
+
+#[test]
+fn ports_that_run_out_are_no_fault_of_the_endpoint_of_a_session() {
+    if !inside_namespace(
+        "self_connect::ports_that_run_out_are_no_fault_of_the_endpoint_of_a_session",
+    ) {
+        return;
+    }
+    with_local_ports(40_000, 40_003);
+    let server = UdpSocket::bind("127.0.0.1:30000").unwrap();
+    for driver in ["io_uring", "epoll"] {
+        let config = format!(
+            "[[listener]]\nname = \"dns\"\nlisten = \"127.0.0.1:30001\"\nprotocol = \"udp\"\n\
+             cluster = \"servers\"\n[cluster.servers]\nendpoints = [\"{}\"]\n",
+            server.local_addr().unwrap()
+        );
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let mut gate = Setup { config, server, ..Setup::default() }.start();
+        for port in 31_000..31_005 {
+            let client = UdpSocket::bind(("127.0.0.1", port)).unwrap();
+            client.send_to(b"hello", gate.address("dns")).unwrap();
+        }
+        let record = wait_for("a client without a socket", SHORT, || {
+            gate.records_where(0, |record| record.end() == "local").pop()
+        });
+        assert_eq!(record.list("failed_endpoints"), [""; 0], "over {driver}");
+        let line = gate.line_with(" dropped=1 ");
+        assert!(line.contains("connect_error"), "{line}");
+        expect_no_blame(&mut gate);
+    }
 }

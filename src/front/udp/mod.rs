@@ -351,8 +351,10 @@ impl Udp {
             };
             candidates.failed(endpoint, error.into());
             end = End::ConnectFailed;
-            // As with too many sessions one makes room, for the next datagram.
-            if matches!(error, ConnectError::Local(_)) {
+            if let ConnectError::Local(errno) = error {
+                self.context.shortage.no_socket(errno);
+                self.context.shortage.dropped();
+                // As with too many sessions one makes room, for the next datagram.
                 if !self.closing.get() {
                     self.make_room();
                 }
