@@ -38,7 +38,7 @@ pub struct Context {
     pub load: Arc<Load>,
     /// No new work: connections are to end.
     pub draining: Cell<bool>,
-    /// Of messages about accepted connections that cannot be used.
+    /// Of messages about accepted connections that cannot be used, on any listener.
     pub unusable: Throttle,
     /// What could not be served.
     pub shortage: Arc<Shortage>,

@@ -106,8 +106,8 @@ fn an_unread_stderr_stops_no_worker_and_is_written_when_it_is_read() {
             client.read_exact(&mut [0]).unwrap();
         }
 
-        let said = read_until(&mut reader, "the line about descriptors", |text| {
-            text.matches("no descriptors are left").count() >= 1
+        let said = read_until(&mut reader, "what the workers were short of", |text| {
+            text.contains("no descriptors are left")
         });
         assert!(said.contains(" ready workers=2 "), "{said}");
     }

@@ -2,13 +2,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, prlimit};
 
 use crate::support::{
-    Echo, HttpClient, Ringgate, SHORT, Setup, as_ordinary_user, bytes, free_port, holds_for, l4,
-    require, run, stream_site, wait_for,
+    Echo, HttpClient, Ringgate, SHORT, Setup, as_ordinary_user, bytes, free_port, holds_for,
+    inside_namespace, l4, require, run, stream_site, wait_for,
 };
 
 fn start(echo: &Echo, server: &str) -> Ringgate {
@@ -168,6 +168,40 @@ fn without_descriptors_it_says_how_many_wait_and_how_many_were_reset() {
         assert!(fates.contains(&Fate::Served), "{fates:?}");
         let records = gate.records_where(said.1, |record| record.end() == "local");
         assert_eq!(records.len(), said.1);
+    }
+}
+
+#[test]
+fn many_ports_of_one_listener_say_once_a_second_that_there_are_no_descriptors() {
+    if !inside_namespace(
+        "limits::many_ports_of_one_listener_say_once_a_second_that_there_are_no_descriptors",
+    ) {
+        return;
+    }
+    let echo = Echo::start();
+    for driver in ["io_uring", "epoll"] {
+        let ports = 20_000..20_040;
+        let range = format!("127.0.0.1:{}-{}", ports.start, ports.end - 1);
+        let config = l4(echo.address(), "", "").replace("127.0.0.1:0", &range);
+        let server = format!("driver = \"{driver}\"");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        let few = Some(gate.descriptors() as u64);
+        let limit = Rlimit { current: few, maximum: getrlimit(Resource::Nofile).maximum };
+        let begin = Instant::now();
+        prlimit(Some(gate.pid()), Resource::Nofile, limit).unwrap();
+        // More than the accepts that are in flight already take.
+        let clients = ports.flat_map(|port| (0..20).map(move |_| port));
+        let clients = clients.map(|port| TcpStream::connect(("127.0.0.1", port)).unwrap());
+        let clients: Vec<TcpStream> = clients.collect();
+        let said = || {
+            let lines = gate.lines();
+            lines.iter().filter(|line| line.contains("no descriptors are left")).count()
+        };
+        wait_for("it says so three times", SHORT, || (said() >= 3).then_some(()));
+        // One at once, and one each second.
+        let (said, seconds) = (said(), begin.elapsed().as_secs() as usize);
+        assert!(said <= seconds + 2, "{said} in {seconds} s over {driver}");
+        drop(clients);
     }
 }
 
