@@ -5,11 +5,24 @@
 //! endpoint in the list, that neighbour would get the whole share of an endpoint that is down. If
 //! retries advanced the position of first attempts, an endpoint that is down would be tried more
 //! often: one of two endpoints by every connection, each of which may wait for `connect_timeout`.
+//!
+//! An endpoint that is unreachable from this machine uses up no attempt, so that an IPv6 address
+//! costs nothing where there is no IPv6. It does cost a socket and a connect(2), which hundreds of
+//! such endpoints would cost each connection. So those that were unreachable are left out for a
+//! second, and after that a connection tries one of them at most, while there are others.
 
 use std::rc::Rc;
+use std::time::Instant;
 
+use super::endpoints::{Endpoint, Standing};
 use super::{Cluster, Reason};
 use crate::sys::{Address, ConnectError, Errno};
+
+/// Unreachable endpoints that one connection tries at most, most of them for the first time. That
+/// takes less than a millisecond, and the next connection leaves them out.
+const MOST_UNREACHABLE: usize = 256;
+/// The same where every endpoint is known to be unreachable.
+const MOST_KNOWN: usize = 16;
 
 /// What one connection has tried.
 #[derive(Clone, Debug, Default)]
@@ -31,10 +44,21 @@ pub struct Tried {
 pub struct Candidates<'c> {
     cluster: &'c Cluster,
     /// A snapshot: the cluster's endpoints may change while a connect is under way.
-    endpoints: Rc<[Rc<Address>]>,
+    endpoints: Rc<[Endpoint]>,
+    /// When it was taken.
+    now: Instant,
     tried: Tried,
-    /// For each of `tried.failed` the last round in which it is not tried again.
-    out: Vec<u32>,
+    /// The position of the endpoint that was tried last.
+    current: usize,
+    /// The positions of endpoints that failed, each with the last round in which it is not tried
+    /// again.
+    out: Vec<(usize, u32)>,
+    /// How many of them are unreachable.
+    unreachable: usize,
+    /// One that was unreachable a while ago has been tried.
+    has_probed: bool,
+    /// Every endpoint is known to be unreachable: no standing counts.
+    takes_any: bool,
     /// Incremented when every endpoint has been tried.
     round: u32,
 }
@@ -44,27 +68,41 @@ const FOR_GOOD: u32 = u32::MAX;
 
 impl<'c> Candidates<'c> {
     pub(super) fn new(cluster: &'c Cluster) -> Self {
-        let endpoints = Rc::clone(&cluster.endpoints.borrow());
-        Candidates { cluster, endpoints, tried: Tried::default(), out: Vec::new(), round: 0 }
+        Candidates {
+            cluster,
+            endpoints: Rc::clone(&cluster.endpoints.borrow()),
+            now: Instant::now(),
+            tried: Tried::default(),
+            current: 0,
+            out: Vec::new(),
+            unreachable: 0,
+            has_probed: false,
+            takes_any: false,
+            round: 0,
+        }
     }
 
-    fn next_of_round(&self) -> Option<Rc<Address>> {
+    fn next_of_round(&mut self) -> Option<Rc<Address>> {
         let first = self.tried.last.is_none();
         let cursor = if first { &self.cluster.turn } else { &self.cluster.retry_turn };
-        let turn = cursor.get();
-        let at = |step: &usize| &self.endpoints[turn.wrapping_add(*step) % self.endpoints.len()];
-        let step = (0..self.endpoints.len()).find(|step| !self.is_out(at(step)))?;
+        let (turn, count) = (cursor.get(), self.endpoints.len());
+        let step = (0..count).find(|step| self.may_try(turn.wrapping_add(*step) % count))?;
         cursor.set(turn.wrapping_add(step + 1));
-        Some(Rc::clone(at(&step)))
+        self.current = turn.wrapping_add(step) % count;
+        let endpoint = &self.endpoints[self.current];
+        self.has_probed |= endpoint.standing(self.now) == Standing::Doubtful;
+        Some(Rc::clone(&endpoint.address))
     }
 
-    fn is_out(&self, endpoint: &Rc<Address>) -> bool {
-        self.failure(endpoint).is_some_and(|at| self.out[at] >= self.round)
-    }
-
-    /// The position of an endpoint in `tried.failed`.
-    fn failure(&self, endpoint: &Rc<Address>) -> Option<usize> {
-        self.tried.failed.iter().position(|failed| Rc::ptr_eq(failed, endpoint))
+    fn may_try(&self, at: usize) -> bool {
+        // The standing first: what this connection found unreachable is not searched for.
+        let is_left_out = match self.endpoints[at].standing(self.now) {
+            Standing::Good => false,
+            Standing::Doubtful => self.has_probed,
+            Standing::Unreachable => true,
+        };
+        let is_out = |(failed, until): &(usize, u32)| *failed == at && *until >= self.round;
+        (self.takes_any || !is_left_out) && !self.out.iter().any(is_out)
     }
 
     /// Records a failed endpoint, for this connection, its access record and the diagnostics. A
@@ -77,19 +115,22 @@ impl<'c> Candidates<'c> {
         }
         self.cluster.failures.note(&endpoint, reason);
         let unreachable = reason.is_unreachable();
-        let out = if unreachable { FOR_GOOD } else { self.round };
+        self.endpoints[self.current].set_reachable(!unreachable);
+        self.unreachable += usize::from(unreachable);
         self.tried.attempts += u32::from(!unreachable);
-        match self.failure(&endpoint) {
-            Some(at) => self.out[at] = out,
+        let until = if unreachable { FOR_GOOD } else { self.round };
+        match self.out.iter_mut().find(|(at, _)| *at == self.current) {
+            Some(out) => out.1 = until,
             None => {
                 self.tried.failed.push(endpoint);
-                self.out.push(out);
+                self.out.push((self.current, until));
             }
         }
     }
 
     /// The result when the last candidate was connected to.
     pub fn connected(mut self) -> Tried {
+        self.endpoints[self.current].set_reachable(true);
         self.tried.attempts += 1;
         self.tried
     }
@@ -108,20 +149,28 @@ impl<'c> Candidates<'c> {
 
 /// After each endpoint the caller calls [`Candidates::failed`], [`Candidates::connected`] or
 /// [`Candidates::cut_off`]. Ends when there is no endpoint, when `connect_attempts` attempts were
-/// made, or when this machine is short of something.
+/// made, when too many endpoints were unreachable, or when this machine is short of something.
 impl Iterator for Candidates<'_> {
     type Item = Rc<Address>;
 
     fn next(&mut self) -> Option<Rc<Address>> {
-        let attempts = self.tried.attempts as usize;
-        if self.tried.shortage.is_some() || attempts >= self.cluster.connect_attempts {
+        let most = if self.takes_any { MOST_KNOWN } else { MOST_UNREACHABLE };
+        let is_over = self.tried.shortage.is_some() || self.unreachable >= most;
+        if is_over || self.tried.attempts as usize >= self.cluster.connect_attempts {
             return None;
         }
+        if self.tried.last.is_none() {
+            let is_known = |endpoint: &Endpoint| endpoint.standing(self.now) != Standing::Good;
+            self.takes_any = self.endpoints.iter().all(is_known);
+        }
         // Every endpoint has been tried: begin the next round, without unreachable ones.
-        let next = self.next_of_round().or_else(|| {
-            self.round += 1;
-            self.next_of_round()
-        })?;
+        let next = match self.next_of_round() {
+            Some(next) => next,
+            None => {
+                self.round += 1;
+                self.next_of_round()?
+            }
+        };
         self.tried.last = Some(Rc::clone(&next));
         Some(next)
     }
@@ -206,20 +255,58 @@ mod tests {
 
     #[test]
     fn what_cannot_be_reached_uses_up_no_attempt_and_is_asked_once() {
-        let cluster = cluster(2, &[1, 2, 3, 4]);
-        let only_the_first = |port| (port != 1).then_some(NO_ROUTE);
-        for first in [1, 2, 3, 4, 1] {
-            let (ports, tried) = tries(&cluster, only_the_first);
-            assert_eq!((ports[0], ports[ports.len() - 1]), (first, 1), "{ports:?}");
-            assert_eq!((tried.attempts, tried.failed.len()), (1, ports.len() - 1));
-        }
-        let (ports, tried) = tries(&cluster, |_| Some(NO_ROUTE));
+        let cluster = || cluster(2, &[1, 2, 3, 4]);
+        let only_the_last = |port| (port != 4).then_some(NO_ROUTE);
+        let (ports, tried) = tries(&cluster(), only_the_last);
+        assert_eq!((ports.len(), ports[3]), (4, 4), "{ports:?}");
+        assert_eq!((tried.attempts, tried.failed.len()), (1, 3));
+        let (ports, tried) = tries(&cluster(), |_| Some(NO_ROUTE));
         assert_eq!((ports.len(), tried.attempts), (4, 0));
         // The only one with a route is tried as often as configured.
         let refuses = |port| Some(if port == 1 { REFUSED } else { NO_ROUTE });
-        let (ports, tried) = tries(&cluster, refuses);
+        let (ports, tried) = tries(&cluster(), refuses);
         assert_eq!(ports.iter().filter(|port| **port == 1).count(), 2, "{ports:?}");
         assert_eq!((tried.attempts, ports.len()), (2, 5));
+    }
+
+    #[test]
+    fn what_was_unreachable_is_left_out_and_tried_again_one_at_a_time() {
+        let ports: Vec<u16> = (1..=300).collect();
+        let cluster = cluster(2, &ports);
+        let only = |reachable: &'static [u16]| {
+            move |port| (!reachable.contains(&port)).then_some(NO_ROUTE)
+        };
+        // Whatever it is that comes first, no connection tries all of them.
+        assert_eq!(tries(&cluster, only(&[])).0.len(), MOST_UNREACHABLE);
+        assert_eq!(tries(&cluster, only(&[300])).0.last(), Some(&300));
+        let tried = (0..10).map(|_| tries(&cluster, only(&[300])).0);
+        assert_eq!(tried.collect::<Vec<_>>(), vec![[300]; 10]);
+        // New addresses change nothing for those that stay.
+        let addresses = ports.iter().map(|&port| Address::Ip(([127, 0, 0, 1], port).into()));
+        cluster.set_endpoints(&addresses.collect::<Vec<_>>());
+        assert_eq!(tries(&cluster, only(&[300])).0, [300]);
+
+        cluster.endpoints.borrow().iter().for_each(Endpoint::age);
+        for _ in 0..1000 {
+            assert!(tries(&cluster, only(&[300])).0.len() <= 2);
+        }
+        // One that is reachable again is found, and has its turn from then on.
+        cluster.endpoints.borrow().iter().for_each(Endpoint::age);
+        let found = (0..1000).filter(|_| tries(&cluster, only(&[7, 300])).0 == [7]).count();
+        assert!(found > 200, "{found}");
+    }
+
+    #[test]
+    fn where_all_are_known_to_be_unreachable_a_connection_tries_a_few() {
+        let cluster = cluster(2, &(1..=100).collect::<Vec<_>>());
+        assert_eq!(tries(&cluster, |_| Some(NO_ROUTE)).0.len(), 100);
+        for _ in 0..10 {
+            assert_eq!(tries(&cluster, |_| Some(NO_ROUTE)).0.len(), MOST_KNOWN);
+        }
+        // It goes on where the last one has ended, so that a new route is found.
+        let found = |_| tries(&cluster, |port| (port != 50).then_some(NO_ROUTE)).0.contains(&50);
+        assert!((0..10).any(found));
+        assert_eq!(tries(&cluster, |port| (port != 50).then_some(NO_ROUTE)).0, [50]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Cluster {
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
         let (mut candidates, mut last) = (self.candidates(), None);
-        // Bounded: each pass uses up an attempt, or an unreachable endpoint for good.
+        // Bounded: each pass uses up an attempt, or one of the unreachable endpoints.
         while let Some(endpoint) = candidates.next() {
             match attempt(&endpoint, timers, self.connect_timeout).await {
                 Ok(stream) => {

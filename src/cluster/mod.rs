@@ -4,6 +4,7 @@
 
 mod candidates;
 mod connect;
+mod endpoints;
 mod failures;
 
 use std::cell::{Cell, RefCell};
@@ -17,11 +18,12 @@ pub use failures::{Reason, Report};
 
 use crate::config;
 use crate::sys::Address;
+use endpoints::Endpoint;
 use failures::Failures;
 
 /// One cluster of one worker.
 pub struct Cluster {
-    endpoints: RefCell<Rc<[Rc<Address>]>>,
+    endpoints: RefCell<Rc<[Endpoint]>>,
     /// Round robin of first attempts: the position whose turn it is.
     turn: Cell<usize>,
     /// Round robin of attempts that follow a failed one.
@@ -45,9 +47,11 @@ impl Cluster {
         }
     }
 
-    /// Replaces the endpoints; connections to those that are gone go on.
+    /// Replaces the endpoints; connections to those that are gone go on. What is known of those that
+    /// stay is kept.
     pub fn set_endpoints(&self, addresses: &[Address]) {
-        *self.endpoints.borrow_mut() = addresses.iter().cloned().map(Rc::new).collect();
+        let mut endpoints = self.endpoints.borrow_mut();
+        *endpoints = endpoints::replace(&endpoints, addresses);
     }
 
     /// The endpoints to try for one connection or session.

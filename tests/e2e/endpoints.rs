@@ -84,6 +84,43 @@ fn a_record_says_how_often_the_only_endpoint_was_tried() {
 }
 
 #[test]
+fn endpoints_without_a_route_are_not_tried_by_each_client() {
+    if !inside_namespace("endpoints::endpoints_without_a_route_are_not_tried_by_each_client") {
+        return;
+    }
+    // Nothing but a loopback interface is there.
+    let no_route = |index: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, index], 80));
+    let (udp, alive) = (UdpEcho::start(""), Named::start("alive"));
+    for driver in ["io_uring", "epoll"] {
+        let endpoints = |last| Vec::from_iter((1..=200).map(no_route).chain([last]));
+        let udp_listener = format!(
+            "[[listener]]\nname = \"dns\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"udp\"\n\
+             cluster = \"servers\"\n[cluster.servers]\nendpoints = [{}]\n",
+            list(&endpoints(udp.address()))
+        );
+        let config = config(&endpoints(alive.address()), "") + &udp_listener;
+        let server = format!("workers = 1\ndriver = \"{driver}\"");
+        let mut gate = Setup { config, server, ..Setup::default() }.start();
+        for _ in 0..20 {
+            assert_eq!(name_of_who_answers(&gate), "alive", "over {driver}");
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(SHORT)).unwrap();
+            client.send_to(b"x", gate.address("dns")).unwrap();
+            assert_eq!(client.recv(&mut [0; 10]).unwrap(), 1, "over {driver}");
+        }
+        gate.signal(Signal::TERM);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+        for protocol in ["tcp", "udp"] {
+            let records = gate.records_where(20, |record| record.text("protocol") == protocol);
+            let tried = records.iter().map(|record| record.list("failed_endpoints").len());
+            let tried: Vec<usize> = tried.collect();
+            // The first client finds out; the others try one at most.
+            assert!(tried.iter().filter(|&&tried| tried > 1).count() == 1, "{tried:?}");
+        }
+    }
+}
+
+#[test]
 fn records_of_tunnels_and_sessions_name_them_too() {
     if !inside_namespace("endpoints::records_of_tunnels_and_sessions_name_them_too") {
         return;
