@@ -47,8 +47,8 @@ impl Cluster {
         }
     }
 
-    /// Replaces the endpoints; connections to those that are gone go on. What is known of those that
-    /// stay is kept.
+    /// Replaces the endpoints; connections to those that are gone go on. What is known of those
+    /// that stay is kept.
     pub fn set_endpoints(&self, addresses: &[Address]) {
         let mut endpoints = self.endpoints.borrow_mut();
         *endpoints = endpoints::replace(&endpoints, addresses);

@@ -2,8 +2,9 @@
 //! The signals of [`unused`] would end it by default; they are logged and change nothing: a wrong
 //! signal must not cost every connection.
 //!
-//! SIGKILL and SIGSTOP cannot be handled. The signals of a fault (SIGSEGV, SIGABRT, SIGTRAP, SIGSYS,
-//! …) and SIGXCPU, which enforces a limit on purpose, keep their default. SIGPIPE is ignored by the Rust runtime.
+//! SIGKILL and SIGSTOP cannot be handled. The signals of a fault (SIGSEGV, SIGABRT, SIGTRAP,
+//! SIGSYS, …) and SIGXCPU, which enforces a limit on purpose, keep their default. SIGPIPE is
+//! ignored by the Rust runtime.
 
 use std::io;
 
