@@ -212,7 +212,7 @@ async fn send_early(
     while !client.has_ended() {
         monoio::time::sleep(LOOK).await;
     }
-    ClientGone::Ended
+    if client.is_reset() { ClientGone::Reset } else { ClientGone::Ended }
 }
 
 /// Leaves it to the watch to notice a reset.
