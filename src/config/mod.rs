@@ -3,7 +3,7 @@
 //! Text becomes a [`Config`] in two steps: `file` reads the TOML as typed and keeps where each
 //! value stood, `check` resolves names, fills defaults and refuses contradictions. Every problem
 //! found is reported at once, with its place in the file. After that nothing asks again whether a
-//! value is set or makes sense. Reading a configuration resolves no names and binds nothing; the
+//! value is set or makes sense. Reading a configuration resolves no names and listens nowhere; the
 //! only other files it opens are those of `respond.file`.
 
 mod address;

@@ -13,7 +13,9 @@ use crate::support::{
 
 fn setup(echo: &Echo, server: &str, through: Command) -> Setup {
     let (config, server) = (l4(echo.address(), "", ""), server.to_owned());
-    Setup { config, server, through: Some(through), ..Setup::default() }
+    // "auto" is what the kernel allows, also where the tests are run over epoll.
+    let env = vec![("MONOIO_FORCE_LEGACY_DRIVER", "0".to_owned())];
+    Setup { config, server, env, through: Some(through) }
 }
 
 #[track_caller]
