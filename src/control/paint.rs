@@ -117,8 +117,8 @@ mod tests {
 
     #[test]
     fn warnings_are_told_from_errors() {
-        let text = "warning: nobody uses it\n   | ^\n\nerror: a\n   | ^\n";
-        let expected = "<warning>warning:</><bold> nobody uses it</>\n   <margin>|</>\
+        let text = "warning: nothing uses it\n   | ^\n\nerror: a\n   | ^\n";
+        let expected = "<warning>warning:</><bold> nothing uses it</>\n   <margin>|</>\
                         <warning> ^</>\n\n<error>error:</><bold> a</>\n   <margin>|</>\
                         <error> ^</>\n";
         assert_eq!(shown(text), expected);

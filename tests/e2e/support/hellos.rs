@@ -4,7 +4,7 @@ fn vector16(content: &[u8]) -> Vec<u8> {
     [&(content.len() as u16).to_be_bytes(), content].concat()
 }
 
-/// A ClientHello in one record, with so many more bytes in an extension nobody knows.
+/// A ClientHello in one record, with so many more bytes in an unknown extension.
 pub(crate) fn client_hello(name: Option<&str>, protocols: &[&str], more: usize) -> Vec<u8> {
     let mut extensions = [&[0xfa, 0xfa][..], &vector16(&vec![0; more])].concat();
     if let Some(name) = name {
