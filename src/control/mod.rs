@@ -119,6 +119,16 @@ fn ended_early(signal: &str) -> Result<(), Error> {
 fn report_shortage(config: &Config, shortage: &Shortage) {
     let Some(report) = shortage.report() else { return };
     let Report { waiting, reset, answered, dropped, connect_error, refused } = report;
+    let file_limit = sys::file_limit();
+    if refused.is_none() && connect_error.is_none() && reset + answered + dropped == 0 {
+        tracing::warn!(
+            waiting,
+            file_limit,
+            "all connections that the limit of open files has room for are open: more wait in the \
+             backlog until others end. Raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+        );
+        return;
+    }
     let listener = refused.and_then(|(index, _)| config.listeners.get(index));
     let listener = listener.map(|listener| &*listener.name);
     let error = refused.map(|(_, errno)| tracing::field::display(errno));
@@ -130,7 +140,7 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
         listener,
         error,
         connect_error = connect_error.map(tracing::field::display),
-        file_limit = sys::file_limit(),
+        file_limit,
         "no descriptors are left, or no local ports (connect_error): connections wait in the \
          backlog (waiting), are reset because there is no socket to their upstream (reset), or get \
          a 502 for the same reason (answered); datagrams of new UDP clients are dropped (dropped). \
