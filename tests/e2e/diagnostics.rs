@@ -175,7 +175,8 @@ enum Stderr {
 /// What a command writes to stderr, with these environment variables.
 fn said(arguments: &[&str], stderr: Stderr, env: &[(&str, &str)]) -> String {
     let mut command = ringgate_command(arguments);
-    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_BACKTRACE"] {
+    // All that decides about colour is the test's own, also where tests run under `CI`.
+    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI", "RUST_BACKTRACE"] {
         command.env_remove(variable);
     }
     command.env("TERM", "xterm").envs(env.iter().copied());

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{
-    Echo, HttpClient, Named, Ringgate, SHORT, Setup, UPGRADE, Upstream, bytes, connect,
+    Echo, HttpClient, Named, Ringgate, SHORT, Setup, UPGRADE, Upstream, bytes, connect, direct,
     expect_closed, expect_end, expect_silence, free_port, read_until, run, send_slowly,
     stream_site, wait_for,
 };
@@ -327,7 +327,7 @@ fn a_well_kept_client_library_has_nothing_to_complain_of() {
     let url = |gate: &Ringgate| format!("ws://{}/stream", gate.address("web"));
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/websocket.py");
     // The interpreter that the package belongs to, whatever stands first in PATH.
-    let mut python = Command::new("/usr/bin/python3");
+    let mut python = direct(Command::new("/usr/bin/python3"));
     let output = run(python.args([script, &url(&echoes), &url(&names)]));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "apt-get install python3-websockets? {said}");

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use crate::support::{
-    HttpClient, Process, Ringgate, SHORT, SWITCHING, Setup, UPGRADE, Upstream, bytes,
+    HttpClient, Process, Ringgate, SHORT, SWITCHING, Setup, UPGRADE, Upstream, bytes, direct,
     expect_closed, free_port, read_until, require, run, site, stream_site, wait_listening,
 };
 
@@ -244,7 +244,7 @@ fn a_101_without_upgrade_is_enough_with_early_data_alone() {
 /// The interpreter that the package of websockets belongs to, whatever stands first in PATH.
 fn python(arguments: &[&str]) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/websocket_forwarded.py");
-    let mut python = Command::new("/usr/bin/python3");
+    let mut python = direct(Command::new("/usr/bin/python3"));
     python.arg(script).args(arguments);
     python
 }

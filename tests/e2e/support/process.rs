@@ -143,9 +143,18 @@ pub(crate) fn require(program: &str) -> Command {
     let folders = path.split(':').chain(["/usr/sbin", "/sbin"]);
     let found = folders.map(|folder| Path::new(folder).join(program)).find(|file| file.is_file());
     match found {
-        Some(file) => Command::new(file),
+        Some(file) => direct(Command::new(file)),
         None => panic!("this test needs {program}: apt-get install {package}"),
     }
+}
+
+/// The same command without the proxies that this machine's environment names, and without the
+/// hosts that it keeps from them: curl and Python's clients would obey both.
+pub(crate) fn direct(mut command: Command) -> Command {
+    for variable in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(variable).env_remove(variable.to_uppercase());
+    }
+    command
 }
 
 /// A shell that lowers a limit and becomes what it is told to without any right where this
