@@ -10,11 +10,16 @@
 //! costs nothing where there is no IPv6. It does cost a socket and a connect(2), which hundreds of
 //! such endpoints would cost each connection. So those that were unreachable are left out for a
 //! second, and after that a connection tries one of them at most, while there are others.
+//!
+//! A UDP socket can be connected to an endpoint that is down: the session that it is for loses its
+//! first datagrams. So an endpoint that refused datagrams is left out for a second, too, by sessions
+//! alone. All sessions, whether they replace one that was refused or not, have one round robin:
+//! those that pass an endpoint that is left out also advance the position beyond it.
 
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::endpoints::{Endpoint, Standing};
+use super::endpoints::{Endpoint, Standing, Use};
 use super::{Cluster, Reason};
 use crate::sys::{Address, ConnectError, Errno};
 
@@ -45,6 +50,7 @@ pub struct Candidates<'c> {
     cluster: &'c Cluster,
     /// A snapshot: the cluster's endpoints may change while a connect is under way.
     endpoints: Rc<[Endpoint]>,
+    wanted: Use,
     /// When it was taken.
     now: Instant,
     tried: Tried,
@@ -57,7 +63,7 @@ pub struct Candidates<'c> {
     unreachable: usize,
     /// One that was unreachable a while ago has been tried.
     has_probed: bool,
-    /// Every endpoint is known to be unreachable: no standing counts.
+    /// Something is known against every endpoint: no standing counts.
     takes_any: bool,
     /// Incremented when every endpoint has been tried.
     round: u32,
@@ -67,10 +73,11 @@ pub struct Candidates<'c> {
 const FOR_GOOD: u32 = u32::MAX;
 
 impl<'c> Candidates<'c> {
-    pub(super) fn new(cluster: &'c Cluster) -> Self {
+    pub(super) fn new(cluster: &'c Cluster, wanted: Use) -> Self {
         Candidates {
             cluster,
             endpoints: Rc::clone(&cluster.endpoints.borrow()),
+            wanted,
             now: Instant::now(),
             tried: Tried::default(),
             current: 0,
@@ -90,16 +97,16 @@ impl<'c> Candidates<'c> {
         cursor.set(turn.wrapping_add(step + 1));
         self.current = turn.wrapping_add(step) % count;
         let endpoint = &self.endpoints[self.current];
-        self.has_probed |= endpoint.standing(self.now) == Standing::Doubtful;
+        self.has_probed |= endpoint.standing(self.wanted, self.now) == Standing::Doubtful;
         Some(Rc::clone(&endpoint.address))
     }
 
     fn may_try(&self, at: usize) -> bool {
         // The standing first: what this connection found unreachable is not searched for.
-        let is_left_out = match self.endpoints[at].standing(self.now) {
+        let is_left_out = match self.endpoints[at].standing(self.wanted, self.now) {
             Standing::Good => false,
             Standing::Doubtful => self.has_probed,
-            Standing::Unreachable => true,
+            Standing::Bad => true,
         };
         let is_out = |(failed, until): &(usize, u32)| *failed == at && *until >= self.round;
         (self.takes_any || !is_left_out) && !self.out.iter().any(is_out)
@@ -160,7 +167,8 @@ impl Iterator for Candidates<'_> {
             return None;
         }
         if self.tried.last.is_none() {
-            let is_known = |endpoint: &Endpoint| endpoint.standing(self.now) != Standing::Good;
+            let is_known =
+                |endpoint: &Endpoint| endpoint.standing(self.wanted, self.now) != Standing::Good;
             self.takes_any = self.endpoints.iter().all(is_known);
         }
         // Every endpoint has been tried: begin the next round, without unreachable ones.
@@ -330,6 +338,30 @@ mod tests {
         assert!(candidates.next().is_some());
         let tried = candidates.cut_off();
         assert_eq!((tried.attempts, tried.failed.len()), (2, 1));
+    }
+
+    #[test]
+    fn sessions_alone_leave_out_what_refused_datagrams_and_share_the_others_evenly() {
+        let cluster = cluster(2, &[1, 2, 3, 4]);
+        let session = || port(&cluster.candidates_for_session().next().unwrap());
+        let sessions = |count| {
+            let mut shares = [0; 5];
+            (0..count).for_each(|_| shares[usize::from(session())] += 1);
+            shares
+        };
+        let address = |port: u16| Rc::new(Address::Ip(([127, 0, 0, 1], port).into()));
+        cluster.refused_datagrams(&address(2), REFUSED);
+        assert_eq!(sessions(30), [0, 10, 0, 10, 10]);
+        // New addresses change nothing, and a connection shows nothing for datagrams.
+        cluster.set_endpoints(&[1, 2, 3, 4].map(|port| Address::clone(&address(port))));
+        let connections = (0..4).map(|_| tries(&cluster, |_| None).0[0]);
+        assert_eq!(connections.filter(|port| *port == 2).count(), 1);
+        assert_eq!(sessions(30)[2], 0);
+        // All in turn where there is no other, and after a second.
+        [1, 3, 4].iter().for_each(|port| cluster.refused_datagrams(&address(*port), REFUSED));
+        assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
+        cluster.endpoints.borrow().iter().for_each(Endpoint::age);
+        assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::Address;
 
-/// How long an endpoint that was unreachable is left out. Connections try it again after that, each
-/// at most one such endpoint.
+/// How long an endpoint that was unreachable, or refused datagrams, is left out. Connections try one
+/// that was unreachable again after that, each at most one such endpoint.
 const LEFT_OUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Endpoint {
@@ -16,6 +16,15 @@ pub(super) struct Endpoint {
     /// When it was last found unreachable from this machine; none: it was reachable since, or was
     /// never tried.
     unreachable: Cell<Option<Instant>>,
+    /// When it last refused datagrams; none: never. Nothing follows from that for connections.
+    refused_datagrams: Cell<Option<Instant>>,
+}
+
+/// What an endpoint is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    Connection,
+    Datagrams,
 }
 
 /// Whether an endpoint is worth a try.
@@ -25,29 +34,42 @@ pub(super) enum Standing {
     Good,
     /// It was unreachable a while ago.
     Doubtful,
-    /// It has just been unreachable.
-    Unreachable,
+    /// It has just been unreachable, or refused what is wanted.
+    Bad,
 }
 
 /// Endpoints with these addresses; those that there are already keep their standing.
 pub(super) fn replace(before: &[Endpoint], addresses: &[Address]) -> Rc<[Endpoint]> {
     let known: HashMap<&Address, &Endpoint> =
         before.iter().map(|endpoint| (&*endpoint.address, endpoint)).collect();
-    let endpoint = |address: &Address| Endpoint {
-        address: Rc::new(address.clone()),
-        unreachable: Cell::new(known.get(address).and_then(|known| known.unreachable.get())),
+    let endpoint = |address: &Address| {
+        let known = known.get(address);
+        Endpoint {
+            address: Rc::new(address.clone()),
+            unreachable: Cell::new(known.and_then(|known| known.unreachable.get())),
+            refused_datagrams: Cell::new(known.and_then(|known| known.refused_datagrams.get())),
+        }
     };
     addresses.iter().map(endpoint).collect()
 }
 
 impl Endpoint {
     /// `now` may lie before the last attempt.
-    pub(super) fn standing(&self, now: Instant) -> Standing {
+    pub(super) fn standing(&self, wanted: Use, now: Instant) -> Standing {
+        let is_recent = |when: Instant| now.saturating_duration_since(when) < LEFT_OUT;
+        let refused = self.refused_datagrams.get().filter(|_| wanted == Use::Datagrams);
         match self.unreachable.get() {
-            None => Standing::Good,
-            Some(when) if now.saturating_duration_since(when) < LEFT_OUT => Standing::Unreachable,
+            Some(when) if is_recent(when) => Standing::Bad,
+            _ if refused.is_some_and(is_recent) => Standing::Bad,
             Some(_) => Standing::Doubtful,
+            // A refusal says nothing about what comes a second later: servers are started again.
+            None => Standing::Good,
         }
+    }
+
+    /// Notes that it refused datagrams.
+    pub(super) fn set_refused_datagrams(&self) {
+        self.refused_datagrams.set(Some(Instant::now()));
     }
 
     /// Notes the result of an attempt.
@@ -59,6 +81,8 @@ impl Endpoint {
     #[cfg(test)]
     pub(super) fn age(&self) {
         let earlier = |when: Instant| when.checked_sub(2 * LEFT_OUT);
-        self.unreachable.set(self.unreachable.get().and_then(earlier));
+        for when in [&self.unreachable, &self.refused_datagrams] {
+            when.set(when.get().and_then(earlier));
+        }
     }
 }

@@ -18,7 +18,7 @@ pub use failures::{Reason, Report};
 
 use crate::config;
 use crate::sys::Address;
-use endpoints::Endpoint;
+use endpoints::{Endpoint, Use};
 use failures::Failures;
 
 /// One cluster of one worker.
@@ -54,14 +54,23 @@ impl Cluster {
         *endpoints = endpoints::replace(&endpoints, addresses);
     }
 
-    /// The endpoints to try for one connection or session.
-    pub fn candidates(&self) -> Candidates<'_> {
-        Candidates::new(self)
+    /// The endpoints to try for one connection.
+    fn candidates(&self) -> Candidates<'_> {
+        Candidates::new(self, Use::Connection)
     }
 
-    /// Counts a failure of an endpoint that was connected to (a UDP socket always can be).
-    pub fn failed(&self, endpoint: &Rc<Address>, reason: Reason) {
+    /// The endpoints to try for one UDP session.
+    pub fn candidates_for_session(&self) -> Candidates<'_> {
+        Candidates::new(self, Use::Datagrams)
+    }
+
+    /// Counts that an endpoint refused what a session sent. New sessions leave it out for a second.
+    pub fn refused_datagrams(&self, endpoint: &Rc<Address>, reason: Reason) {
         self.failures.note(endpoint, reason);
+        let endpoints = self.endpoints.borrow();
+        if let Some(known) = endpoints.iter().find(|known| known.address == *endpoint) {
+            known.set_refused_datagrams();
+        }
     }
 
     /// Reports the failures since the last call; `cluster` is the position in the configuration.

@@ -5,10 +5,11 @@
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use humantime::parse_rfc3339;
 use rustix::process::Signal;
 
 use crate::support::{
-    LONG, RefusingUdp, Ringgate, SHORT, Setup, UdpEcho, bytes, free_port, holds_for,
+    LONG, Record, RefusingUdp, Ringgate, SHORT, Setup, UdpEcho, bytes, free_port, holds_for,
     inside_namespace, ss_server_with_udp, ss_tunnel, wait_for,
 };
 
@@ -239,6 +240,38 @@ fn an_endpoint_that_refuses_is_left_for_the_next() {
     }
     let ended = gate.records_where(1, |record| record.end() == "connect_failed");
     assert_eq!(ended[0].text("endpoint"), nobody.address().to_string());
+}
+
+#[test]
+fn new_sessions_leave_an_endpoint_out_that_has_just_refused() {
+    for driver in ["io_uring", "epoll"] {
+        let (echo, refusing) = (UdpEcho::start(""), RefusingUdp::new());
+        let config = config("127.0.0.1:0", "", &[refusing.address(), echo.address()]);
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        client(gate.address("dns")).send(b"lost").unwrap();
+        gate.line_with("endpoint failed");
+        let clients: Vec<UdpSocket> = (0..40).map(|_| client(gate.address("dns"))).collect();
+        clients.iter().for_each(|client| assert_eq!(client.send(b"x").unwrap(), 1));
+        let failed = |record: &Record| record.end() == "connect_failed";
+        let mut answered = vec![false; clients.len()];
+        let failures = wait_for("every client has an answer or a record", SHORT, || {
+            for (client, answered) in clients.iter().zip(&mut answered) {
+                client.set_nonblocking(true).unwrap();
+                *answered |= client.recv(&mut [0; 2]).is_ok();
+            }
+            let failures = gate.records_where(1, failed);
+            let heard = answered.iter().filter(|answered| **answered).count();
+            (heard + failures.len() > clients.len()).then_some(failures)
+        });
+        // On a machine that is busy the second may be over before the last client has its turn.
+        let start = |record: &Record| parse_rfc3339(record.text("start")).unwrap();
+        let starts: Vec<_> = failures.iter().map(start).collect();
+        let first = *starts.iter().min().unwrap();
+        let spared = first + Duration::from_secs(1);
+        let early = starts.iter().filter(|start| **start > first && **start < spared).count();
+        assert_eq!(early, 0, "over {driver}: {failures:?}");
+    }
 }
 
 #[test]

@@ -322,7 +322,7 @@ impl Udp {
     /// Opens a session with the endpoint whose turn it is. If connecting fails, the next one is
     /// tried at once, so that the session's first datagram is not lost.
     fn connect(&self, key: &Key, start: Moment) -> Result<Session, (End, Tried)> {
-        let mut candidates = self.context.clusters[self.cluster.0].candidates();
+        let mut candidates = self.context.clusters[self.cluster.0].candidates_for_session();
         // Taken up by the sockets of sessions that have just made room: datagrams of so many new
         // clients at one time are lost.
         let Some(open) = self.open.take() else { return Err((End::Local, candidates.given_up())) };
@@ -407,7 +407,7 @@ impl Udp {
     /// Counts the failure of a session's endpoint.
     fn refused(&self, session: &Session, errno: Errno) {
         let reason = ConnectError::Refused(errno).into();
-        self.context.clusters[self.cluster.0].failed(&session.endpoint, reason);
+        self.context.clusters[self.cluster.0].refused_datagrams(&session.endpoint, reason);
         session.tried.borrow_mut().failed.push(Rc::clone(&session.endpoint));
     }
 
