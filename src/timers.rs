@@ -172,7 +172,8 @@ impl Timers {
     fn advance(&self) -> u32 {
         let ticked = self.ticked.get();
         let passed = (ticked.elapsed().as_millis() / TICK.as_millis()) as u32;
-        if passed > MAX_ADVANCE {
+        if passed >= MAX_ADVANCE {
+            // Without what is left of a tick: it belongs to the delay.
             self.ticked.set(Instant::now());
             return MAX_ADVANCE;
         }

@@ -10,7 +10,8 @@ use crate::sys::{RingRefusal, memlock_limit, probe_ring};
 use crate::worker::{Plan, Trial, is_out_of_memory};
 
 /// How long rings are tried again that would fit, were it not for rings that were closed just now.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The kernel frees those within 0.3 s, on a machine with busy CPUs within seconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Has all workers build their runtimes by one plan. They run when `plans` are dropped.
 ///

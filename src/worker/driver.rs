@@ -67,7 +67,7 @@ pub struct Trial {
     /// The plan.
     pub plan: Plan,
     /// How long a ring that does not fit is tried again: the kernel frees the memory of rings that
-    /// were closed a moment later, up to 0.3 s.
+    /// were closed a moment later.
     pub patience: Duration,
 }
 

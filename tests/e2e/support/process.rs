@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -83,10 +84,13 @@ impl Process {
         self.exited.is_none()
     }
 
-    /// Waits for the child to end by itself.
+    /// Waits for the child to end by itself, and for the last of what it has said: the threads that
+    /// read it may be behind.
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         wait_for(&format!("{} ends", self.name), limit, || (!self.is_running()).then_some(()));
+        let next = || self.received.recv_timeout(limit).ok();
+        self.seen.borrow_mut().extend(std::iter::from_fn(next));
         self.exited.expect("it ended")
     }
 }
@@ -136,7 +140,7 @@ pub(crate) fn require(program: &str) -> Command {
         "unshare" | "setpriv" | "prlimit" | "mount" | "umount" => "util-linux",
         "ip" => "iproute2",
         "sh" => "dash",
-        "mkfifo" => "coreutils",
+        "cp" | "mkfifo" => "coreutils",
         other => other,
     };
     let path = std::env::var("PATH").unwrap_or_default();
@@ -158,12 +162,17 @@ pub(crate) fn direct(mut command: Command) -> Command {
 }
 
 /// A shell that lowers a limit and becomes what it is told to without any right where this
-/// test has them all.
+/// test has them all. Each is a user of its own then: the kernel counts locked memory by user, and
+/// frees what a ring has locked only a while after its process has ended.
 pub(crate) fn as_ordinary_user(limit: &str) -> Command {
+    static USERS: AtomicU32 = AtomicU32::new(0);
     let mut command = require("sh");
     if rustix::process::geteuid().is_root() {
+        let nth = USERS.fetch_add(1, Ordering::Relaxed) % 100;
+        let user = 1_000_000 + std::process::id() * 100 + nth;
         command = require("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.args([format!("--reuid={user}"), format!("--regid={user}")]);
+        command.arg("--clear-groups");
         command.args(["--inh-caps=-all", "--bounding-set=-all", "--"]);
         command.arg(require("sh").get_program());
     }

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Process, SHORT, connect, wait_for};
+use super::{Process, SHORT, connect, require, run, wait_for};
 
 /// How ringgate is started.
 #[derive(Default)]
@@ -196,7 +196,10 @@ impl Setup {
             // without them.
             fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
             let binary = dir.path().join("ringgate");
-            fs::copy(env!("CARGO_BIN_EXE_ringgate"), &binary).unwrap();
+            // By a process of its own. A descriptor that writes to the file would be inherited by
+            // whatever another test starts at that moment, and a file that is open for writing
+            // cannot be started (ETXTBSY).
+            run(require("cp").arg(env!("CARGO_BIN_EXE_ringgate")).arg(&binary));
             through.arg(binary).args(arguments).env_remove("RINGGATE_LOG").env("NO_COLOR", "1");
             command = through;
         }
