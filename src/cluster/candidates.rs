@@ -12,9 +12,9 @@
 //! second, and after that a connection tries one of them at most, while there are others.
 //!
 //! A UDP socket can be connected to an endpoint that is down: the session that it is for loses its
-//! first datagrams. So an endpoint that refused datagrams is left out for a second, too, by sessions
-//! alone. All sessions, whether they replace one that was refused or not, have one round robin:
-//! those that pass an endpoint that is left out also advance the position beyond it.
+//! first datagrams. So sessions leave out an endpoint for a second that has refused datagrams. They
+//! have one round robin, whether they replace one that was refused or not: what passes an endpoint
+//! that is left out also advances the position beyond it.
 
 use std::rc::Rc;
 use std::time::Instant;

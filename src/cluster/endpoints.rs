@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::Address;
 
-/// How long an endpoint that was unreachable, or refused datagrams, is left out. Connections try one
-/// that was unreachable again after that, each at most one such endpoint.
+/// How long an endpoint that was unreachable, or refused datagrams, is left out. Connections try
+/// one that was unreachable again after that, each at most one such endpoint.
 const LEFT_OUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Endpoint {
