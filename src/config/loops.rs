@@ -20,6 +20,18 @@ pub(super) struct Loop {
     pub(super) certain: bool,
 }
 
+/// An address that a name of a cluster has got, and that leads back to the cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Back<'c> {
+    /// The address.
+    pub address: SocketAddr,
+    /// The names of the listeners on the way; the first listens at the address. Never empty.
+    pub listeners: Vec<&'c str>,
+    /// Each connection would open another, without end. Else that is likely: it depends on what
+    /// clients send, or on this machine's addresses.
+    pub certain: bool,
+}
+
 /// What of its connections a listener passes on to a cluster.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Passes {
@@ -115,16 +127,24 @@ impl<'c> Loops<'c> {
         ways
     }
 
-    /// How an endpoint of the cluster leads back to the cluster.
-    fn back(&self, ways: &Ways, endpoint: &Address, udp: bool) -> Option<Loop> {
+    /// The ways to the cluster over TCP and over UDP.
+    fn ways(&self, cluster: usize) -> [Ways; 2] {
+        [false, true].map(|udp| self.ways_to(cluster, udp))
+    }
+
+    /// How an endpoint of the cluster leads back to the cluster; a certain loop comes before a
+    /// likely one.
+    fn back(&self, ways: &[Ways; 2], endpoint: &Address) -> Option<Loop> {
         let mut found: Option<Loop> = None;
-        for (listener, certain) in self.reached(endpoint, udp) {
-            let mut steps = ways.steps.iter().filter(|step| step.listener == listener);
-            let Some(shortest) = steps.clone().next() else { continue };
-            let step = steps.find(|step| step.certain).unwrap_or(shortest);
-            let certain = certain && step.certain;
-            if found.is_none() || certain {
-                found = Some(Loop { listeners: ways.listeners(step), certain });
+        for (ways, udp) in ways.iter().zip([false, true]) {
+            for (listener, certain) in self.reached(endpoint, udp) {
+                let mut steps = ways.steps.iter().filter(|step| step.listener == listener);
+                let Some(shortest) = steps.clone().next() else { continue };
+                let step = steps.find(|step| step.certain).unwrap_or(shortest);
+                let certain = certain && step.certain;
+                if found.as_ref().is_none_or(|found| certain && !found.certain) {
+                    found = Some(Loop { listeners: ways.listeners(step), certain });
+                }
             }
         }
         found
@@ -134,10 +154,9 @@ impl<'c> Loops<'c> {
     pub(super) fn all(&self) -> Vec<(usize, usize, Loop)> {
         let mut all = Vec::new();
         for (index, cluster) in self.config.clusters.iter().enumerate() {
-            let ways = [false, true].map(|udp| self.ways_to(index, udp));
+            let ways = self.ways(index);
             for (position, address, certain) in endpoints(cluster) {
-                let back = |udp| self.back(&ways[usize::from(udp)], &address, udp);
-                if let Some(mut found) = back(false).or_else(|| back(true)) {
+                if let Some(mut found) = self.back(&ways, &address) {
                     found.certain &= certain;
                     all.push((index, position, found));
                 }
@@ -192,18 +211,23 @@ impl Ways {
 }
 
 impl Config {
-    /// Whether an address that a name of the cluster has got leads back to the cluster: by way of
-    /// which listeners. `is_local` says whether an address is one of this machine.
-    pub fn loop_through(
+    /// Those of the addresses that names of the cluster have got that lead back to the cluster.
+    /// `is_local` says whether an address is one of this machine.
+    pub fn loops_through(
         &self,
         cluster: usize,
-        address: SocketAddr,
+        addresses: &[SocketAddr],
         is_local: fn(IpAddr) -> bool,
-    ) -> Option<Vec<&str>> {
+    ) -> Vec<Back<'_>> {
         let loops = Loops::new(self, is_local);
-        let back = |udp| loops.back(&loops.ways_to(cluster, udp), &Address::Ip(address), udp);
-        let found = back(false).or_else(|| back(true))?;
-        Some(found.listeners.iter().map(|index| self.listeners[*index].name.as_str()).collect())
+        let ways = loops.ways(cluster);
+        let back = |address: &SocketAddr| {
+            let Loop { listeners, certain } = loops.back(&ways, &Address::Ip(*address))?;
+            let name = |index: usize| self.listeners[index].name.as_str();
+            let listeners = listeners.into_iter().map(name).collect();
+            Some(Back { address: *address, listeners, certain })
+        };
+        addresses.iter().filter_map(back).collect()
     }
 
     /// Whether a listener, a route or a rule leads to the cluster.
@@ -307,16 +331,43 @@ mod tests {
         let names =
             config.clusters.iter().position(|one| one.name == "names").expect("it is there");
         let through = |address: &str, is_local| {
-            config.loop_through(names, address.parse().expect("an address"), is_local)
+            let address = address.parse().expect("an address");
+            let found = config.loops_through(names, &[address], is_local);
+            found.into_iter().next().map(|back| (back.listeners, back.certain))
         };
-        assert_eq!(through("127.0.0.1:443", |_| false), Some(vec!["edge"]));
-        assert_eq!(through("[::1]:443", |_| false), Some(vec!["edge"]));
-        assert_eq!(through("127.0.0.1:53", |_| false), Some(vec!["dns"]));
-        assert_eq!(through("192.0.2.1:443", |_| true), Some(vec!["edge"]));
+        let certainly = |listener| Some((vec![listener], true));
+        assert_eq!(through("127.0.0.1:443", |_| false), certainly("edge"));
+        assert_eq!(through("0.0.0.0:443", |_| false), certainly("edge"));
+        assert_eq!(through("[::ffff:127.0.0.9]:443", |_| false), certainly("edge"));
+        assert_eq!(through("[::1]:443", |_| false), certainly("edge"));
+        assert_eq!(through("127.0.0.1:53", |_| false), certainly("dns"));
+        assert_eq!(through("192.0.2.1:443", |_| true), Some((vec!["edge"], false)));
         assert_eq!(through("192.0.2.1:443", |_| false), None);
         assert_eq!(through("[::2]:443", |_| true), None);
         // Its own cluster is another, whose names are not known here.
         assert_eq!(through("127.0.0.1:8443", |_| true), None);
+    }
+
+    #[test]
+    fn a_certain_loop_of_datagrams_comes_before_a_likely_one_of_connections() {
+        let text = r#"
+            [[listener]]
+            name = "ends-here"
+            listen = "192.0.2.1:443"
+            protocol = "tls"
+            [[listener.tls]]
+            cluster = "names"
+            tunnel = "terminate"
+            [[listener]]
+            name = "datagrams"
+            listen = "192.0.2.1:443"
+            protocol = "udp"
+            cluster = "names"
+            [cluster.names]
+            endpoints = ["192.0.2.1:443"]
+        "#;
+        let errors = parse("edge.toml", text, Path::new("")).err();
+        assert_eq!(errors.expect("it is certain").count(), 1);
     }
 
     #[test]

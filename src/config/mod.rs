@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::load::{DEFAULT, load, parse};
+pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warnings};
 use crate::observe::access_log::Format;

@@ -94,6 +94,8 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Answers, Error>
                     names: names.clone(),
                     states,
                     known: HashMap::new(),
+                    found: Vec::new(),
+                    left_out: Vec::new(),
                     sent: Vec::new(),
                     workers: crew.commands(),
                     files: files.clone(),
@@ -137,6 +139,10 @@ struct Cluster {
     names: Vec<DnsName>,
     states: Names,
     known: HashMap<Key, Vec<IpAddr>>,
+    /// Every address of every name, in order.
+    found: Vec<SocketAddr>,
+    /// Those of `found` that are no endpoints because they lead back to the cluster.
+    left_out: Vec<SocketAddr>,
     sent: Vec<SocketAddr>,
     workers: Vec<Sender<Command>>,
     files: Files,
@@ -202,20 +208,59 @@ impl Cluster {
     }
 
     fn tell(&mut self) {
-        let mut endpoints = Vec::new();
+        let mut found = Vec::new();
         for name in &self.names {
             for family in [Family::V4, Family::V6] {
                 let known = self.known.get(&(name.host.clone(), family));
                 let with_port = |ip: &IpAddr| SocketAddr::new(*ip, name.port);
-                endpoints.extend(known.into_iter().flatten().map(with_port));
+                found.extend(known.into_iter().flatten().map(with_port));
             }
         }
         // The order of an answer means nothing, so a rotated one is no change.
-        endpoints.sort();
-        endpoints.dedup();
-        if endpoints == self.sent {
+        found.sort();
+        found.dedup();
+        if found == self.found {
             return;
         }
+        self.leave_loops_out(&found);
+        let is_used = |address: &&SocketAddr| !self.left_out.contains(address);
+        let endpoints: Vec<SocketAddr> = found.iter().filter(is_used).copied().collect();
+        self.found = found;
+        if endpoints != self.sent {
+            self.send(endpoints);
+        }
+    }
+
+    /// Looks at the addresses that are new, and warns of those that lead back to the cluster, which
+    /// a file cannot show. Where that is certain they do not become endpoints.
+    fn leave_loops_out(&mut self, found: &[SocketAddr]) {
+        self.left_out.retain(|address| found.contains(address));
+        let is_new = |address: &&SocketAddr| !self.found.contains(address);
+        let new: Vec<SocketAddr> = found.iter().filter(is_new).copied().collect();
+        for back in self.config.loops_through(self.index, &new, sys::is_local) {
+            let (cluster, endpoint, listeners) =
+                (&self.name, back.address, back.listeners.join(" "));
+            if back.certain {
+                self.left_out.push(endpoint);
+                tracing::warn!(
+                    %cluster, %endpoint, listeners,
+                    "the endpoint leads back to its own cluster by way of these listeners, and \
+                     each connection would open another, without end: it is left out of the \
+                     cluster. Let the name mean another server, or let the listener listen \
+                     elsewhere"
+                );
+            } else {
+                tracing::warn!(
+                    %cluster, %endpoint, listeners,
+                    "the endpoint probably leads back to its own cluster by way of these \
+                     listeners, and each connection would open another: let the name mean another \
+                     server, or let the listener listen elsewhere"
+                );
+            }
+        }
+    }
+
+    fn send(&mut self, endpoints: Vec<SocketAddr>) {
         let list = endpoints.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
         let (cluster, count) = (&self.name, endpoints.len());
         if endpoints.is_empty() {
@@ -223,26 +268,12 @@ impl Cluster {
         } else {
             tracing::info!(%cluster, count, endpoints = list, "the cluster has endpoints");
         }
-        for endpoint in endpoints.iter().filter(|endpoint| !self.sent.contains(endpoint)) {
-            self.warn_of_loop(*endpoint);
-        }
         let addresses: Arc<[Address]> = endpoints.iter().copied().map(Address::Ip).collect();
         self.sent = endpoints;
         for worker in &self.workers {
             let addresses = Arc::clone(&addresses);
             // A worker that has ended needs no telling.
             let _ = worker.send(Command::Endpoints { cluster: self.index, addresses });
-        }
-    }
-
-    /// What a file cannot show: a name has got the address of a listener that leads back here.
-    fn warn_of_loop(&self, endpoint: SocketAddr) {
-        if let Some(listeners) = self.config.loop_through(self.index, endpoint, sys::is_local) {
-            tracing::warn!(
-                cluster = %self.name, %endpoint, listeners = listeners.join(" "),
-                "the endpoint leads back to its own cluster by way of these listeners, and each \
-                 connection would open another: let the name mean another server"
-            );
         }
     }
 }

@@ -205,29 +205,6 @@ fn a_name_that_is_gone_empties_the_cluster_after_half_a_minute() {
 }
 
 #[test]
-fn a_name_that_leads_back_to_its_own_listener_is_told() {
-    if !inside_namespace("dns::a_name_that_leads_back_to_its_own_listener_is_told") {
-        return;
-    }
-    let network = Network::serving(&[("node.test", "127.0.0.2")]);
-    let _here = named("127.0.0.2", "here");
-    // A wildcard would take the port of the server.
-    let config = format!(
-        "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.3:{PORT}\"\nprotocol = \"tcp\"\n\
-         cluster = \"node\"\n[cluster.node]\ndiscovery = \"strict_dns\"\n\
-         endpoints = [\"node.test:{PORT}\"]\n"
-    );
-    let gate = Ringgate::start(&config);
-    let mut name = String::new();
-    gate.connect("edge").read_to_string(&mut name).unwrap();
-    assert_eq!(name, "here");
-    network.names(&[("node.test", "127.0.0.2"), ("node.test", "127.0.0.3")]);
-    let line = gate.line_with("leads back");
-    assert!(line.contains("WARN") && line.contains(&format!("127.0.0.3:{PORT}")), "{line}");
-    assert!(line.contains("cluster=node") && line.contains("edge"), "{line}");
-}
-
-#[test]
 fn names_of_etc_hosts_are_known() {
     if !inside_namespace("dns::names_of_etc_hosts_are_known") {
         return;

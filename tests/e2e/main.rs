@@ -30,6 +30,7 @@ mod http_strict;
 mod life;
 mod limits;
 mod listeners;
+mod loops;
 mod names;
 mod ports;
 mod readme;
