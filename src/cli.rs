@@ -44,7 +44,7 @@ enum Command {
     /// limit of open files and at its addresses. Exit codes: 0 all are good, 64 one is not; what is
     /// wrong is listed.
     Check {
-        /// TOML files.
+        /// TOML files; `-` is standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -52,7 +52,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The configuration. Without it: an example that serves a page on loopback.
+    /// The configuration; `-` is standard input. Without it: an example that serves a page on
+    /// loopback.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print the configuration that is used without a file, and end.
@@ -183,7 +184,7 @@ fn check(files: &[PathBuf]) -> Result<(), Error> {
                     let text = control::for_stderr(&format!("{}\n\n", config.warnings));
                     let _ = std::io::stderr().write_all(text.as_bytes());
                 }
-                print(&format!("{}: ok\n", file.display()))?;
+                print(&format!("{}: ok\n", config::name_of(file)))?;
             }
             Err(error) => report.push_str(&format!("{error}\n\n")),
         }

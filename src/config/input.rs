@@ -6,6 +6,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -50,6 +51,16 @@ pub(super) fn read(path: &Path, accept: Accept, limit: usize) -> Result<Vec<u8>,
         // Another may stand there by now; it is not waited for either.
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?
     };
+    read_open(file, accept, limit)
+}
+
+/// Reads standard input, a regular file or a pipe of at most `limit` bytes.
+pub(super) fn read_stdin(limit: usize) -> Result<Vec<u8>, Unread> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    read_open(stdin.into(), Accept::FilesAndPipes, limit)
+}
+
+fn read_open(file: File, accept: Accept, limit: usize) -> Result<Vec<u8>, Unread> {
     let bytes = if is_pipe(&file.metadata()?, accept)? {
         read_pipe(file, limit)?
     } else {

@@ -1,5 +1,6 @@
 //! The way in: a file or a text becomes a [`Config`], or everything that is wrong with it.
 
+use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -15,13 +16,23 @@ pub const DEFAULT: &str = include_str!("../../config/default.toml");
 /// A configuration is read into memory.
 const LARGEST_FILE: usize = 16 << 20;
 
-/// Reads and checks a file. Relative paths of `respond.file` start at its directory. Errors come
-/// from the file alone; warnings also look at what this machine gives.
+/// What messages call a configuration: by its path, or `<stdin>` for `-`.
+pub fn name_of(path: &Path) -> Cow<'_, str> {
+    if is_stdin(path) { Cow::Borrowed("<stdin>") } else { path.to_string_lossy() }
+}
+
+fn is_stdin(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Reads and checks a file, or standard input where the path is `-`. Relative paths of
+/// `respond.file` start at its directory, those of standard input where ringgate was started.
+/// Errors come from the file alone; warnings also look at what this machine gives.
 ///
 /// # Errors
 /// Everything wrong with it, rendered; or why it cannot be read.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    let name = path.display().to_string();
+    let name = name_of(path);
     let bytes = read(path).map_err(|fault| Errors::unreadable(&name, fault))?;
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
@@ -93,7 +104,12 @@ fn syntax(report: &Report<'_>, errors: Vec<Error>) {
 fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     const SIZE: &str = "a configuration has at most 16 MiB: is this the right file?";
     const KIND: &str = "name a file, or a pipe that ends, as `<(command)` of a shell is one";
-    let (reason, note) = match input::read(path, Accept::FilesAndPipes, LARGEST_FILE) {
+    let bytes = if is_stdin(path) {
+        input::read_stdin(LARGEST_FILE)
+    } else {
+        input::read(path, Accept::FilesAndPipes, LARGEST_FILE)
+    };
+    let (reason, note) = match bytes {
         Ok(bytes) => return Ok(bytes),
         Err(Unread::TooLong) => (String::from("it is longer than 16 MiB"), SIZE),
         Err(Unread::Kind(kind)) => (format!("it is {kind}"), KIND),
@@ -103,7 +119,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
         ),
         Err(Unread::Io(error)) => (error.to_string(), io_advice(path, error.kind())),
     };
-    Err(Fault::new(format!("cannot read the configuration {}: {reason}", path.display()), note))
+    Err(Fault::new(format!("cannot read the configuration {}: {reason}", name_of(path)), note))
 }
 
 fn io_advice(path: &Path, kind: ErrorKind) -> &'static str {

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::load::{DEFAULT, load, parse};
+pub use self::load::{DEFAULT, load, name_of, parse};
 pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warnings};

@@ -2,9 +2,10 @@
 //! what was written wrong.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use crate::support::{Process, Ringgate, SHORT, free_port, l4, require, ringgate_command, run};
 
@@ -143,4 +144,45 @@ fn the_version_says_commit_and_drivers() {
         );
         assert_eq!(said, expected);
     }
+}
+
+/// Runs `ringgate` with a configuration as its standard input.
+fn ringgate_reading(arguments: &[&str], stdin: impl Into<Stdio>) -> (Option<i32>, String, String) {
+    let output = ringgate_command(arguments).stdin(stdin).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_dash_is_standard_input_and_every_message_calls_it_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let as_file = |text: &str| {
+        let path = dir.path().join("text");
+        fs::write(&path, text).unwrap();
+        Stdio::from(fs::File::open(path).unwrap())
+    };
+    let as_pipe = |text: &str| {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(text.as_bytes()).unwrap();
+        Stdio::from(reader)
+    };
+    let good = l4(free_port().address(), "", "");
+    let odd = format!("{good}\n[cluster.unused]\nendpoints = [\"127.0.0.1:1\"]\n");
+    for (text, code, out, error) in [
+        ("x = 1\n", 64, "", " --> <stdin>:1:1\n"),
+        (&*good, 0, "<stdin>: ok\n", ""),
+        (&*odd, 0, "<stdin>: ok\n", " --> <stdin>:"),
+    ] {
+        for stdin in [as_file(text), as_pipe(text)] {
+            let (status, stdout, stderr) = ringgate_reading(&["check", "-"], stdin);
+            assert_eq!((status, &*stdout), (Some(code), out), "{stderr}");
+            assert!(stderr.contains(error) && stderr.is_empty() == error.is_empty(), "{stderr}");
+        }
+    }
+    let (status, _, stderr) = ringgate_reading(&["run", "-c", "-"], as_pipe("x = 1\n"));
+    assert_eq!(status, Some(64));
+    assert!(stderr.contains(" --> <stdin>:1:1\n"), "{stderr}");
+    let (status, _, stderr) = ringgate_reading(&["check", "-"], Stdio::null());
+    assert_eq!(status, Some(64));
+    assert!(stderr.starts_with("error: cannot read the configuration <stdin>: "), "{stderr}");
 }
