@@ -20,6 +20,8 @@ pub(super) struct File {
     pub(super) access_log: Option<AccessLog>,
     pub(super) listeners: Vec<Listener>,
     pub(super) clusters: Vec<(At<String>, Cluster)>,
+    /// No other clusters stand under a key that is reported.
+    pub(super) clusters_complete: bool,
 }
 
 /// `[server]`
@@ -183,7 +185,9 @@ impl File {
             log: log.map(|at| Log::read(at.value)).unwrap_or_default(),
             access_log: AccessLog::read(&mut table, "[access_log]"),
             listeners: listeners.into_iter().map(Listener::read).collect(),
+            clusters_complete: clusters.complete,
             clusters: clusters
+                .tables
                 .into_iter()
                 .map(|(name, table)| (name, Cluster::read(table)))
                 .collect(),

@@ -56,6 +56,13 @@ impl<T> Field<T> {
     }
 }
 
+/// The tables of a key that holds them by name.
+pub(super) struct NamedTables<'a> {
+    pub(super) tables: Vec<(At<String>, Table<'a>)>,
+    /// All there are: none stands under a key that is misspelt or of the wrong type.
+    pub(super) complete: bool,
+}
+
 /// A table of the file, with the keys asked for so far.
 pub(super) struct Table<'a> {
     pub(super) report: &'a Report<'a>,
@@ -222,7 +229,8 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// `[[key]]`; none when it was left out.
+    /// `[[key]]`; none when it was left out, or when the header above was misspelt: `[[keys]]` with
+    /// a `[[key.sub]]` below makes a table `key` that has nothing but `sub`.
     pub(super) fn tables(&mut self, key: &'static str, place: &str) -> Vec<Table<'a>> {
         let report = self.report;
         let element = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
@@ -232,8 +240,10 @@ impl<'a> Table<'a> {
                 mistyped(report, key, "a list of tables", item.span().into(), other, note)
             }
         };
+        let is_misspelt = self.is_misspelt(key);
         let field = self.read(key, |value| match value.get_ref() {
             DeValue::Array(items) => Some(items.iter().filter_map(element).collect()),
+            DeValue::Table(_) if is_misspelt => None,
             DeValue::Table(_) => {
                 let what = format!("`{key}` is a list of tables, there may be several");
                 report.error(value.span().into(), what, format!("write {place}"));
@@ -246,10 +256,12 @@ impl<'a> Table<'a> {
     }
 
     /// `[key.NAME]`, in the order of the names, each with the place of its name.
-    pub(super) fn named_tables(&mut self, key: &'static str) -> Vec<(At<String>, Table<'a>)> {
+    pub(super) fn named_tables(&mut self, key: &'static str) -> NamedTables<'a> {
         let report = self.report;
-        let Some(all) = self.table(key, &format!("[{key}.NAME]")).value else {
-            return Vec::new();
+        let field = self.table(key, &format!("[{key}.NAME]"));
+        let complete = field.is_given() == field.value.is_some() && !self.is_misspelt(key);
+        let Some(all) = field.value else {
+            return NamedTables { tables: Vec::new(), complete };
         };
         let named = all.value.keys.iter().filter_map(|(name, value)| {
             let span = Span::from(name.span());
@@ -262,17 +274,22 @@ impl<'a> Table<'a> {
             let name = At { value: name.get_ref().clone().into_owned(), span };
             Some((name, Table::new(report, keys, place, value.span().into())))
         });
-        named.collect()
+        NamedTables { tables: named.collect(), complete }
     }
 
     /// Passes a field on, and reports it when the key was left out.
     /// Not when it was only misspelt, which [`Table::finish`] says.
     pub(super) fn required<T>(&self, key: &str, field: Field<T>, note: &str) -> Field<T> {
-        let misspelt = || self.keys.keys().any(|typed| closest(typed.get_ref(), [key]).is_some());
-        if !field.is_given() && !misspelt() {
+        if !field.is_given() && !self.is_misspelt(key) {
             self.report.error(self.span, format!("{} needs `{key}`", self.place), note);
         }
         field
+    }
+
+    /// Whether the table has a key that is probably meant to be this one.
+    fn is_misspelt(&self, key: &str) -> bool {
+        let mut others = self.keys.keys().filter(|typed| typed.get_ref() != key);
+        others.any(|typed| closest(typed.get_ref(), [key]).is_some())
     }
 
     /// Reports the keys nobody asked for; false when there are any, so that nobody complains about

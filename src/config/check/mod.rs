@@ -31,11 +31,12 @@ pub(super) fn config(
     machine: &Machine,
     file: File,
 ) -> Option<Config> {
-    let File { server, log, access_log, listeners, clusters } = file;
+    let File { server, log, access_log, listeners, clusters, clusters_complete } = file;
     let (names, clusters): (Vec<At<String>>, Vec<file::Cluster>) = clusters.into_iter().unzip();
     let with_paths: Vec<bool> = clusters.iter().map(has_paths).collect();
     let places = whole::Places::new(&listeners, &names, &clusters);
-    let check = Check { report, base, clusters: &names, with_paths: &with_paths };
+    let check =
+        Check { report, base, clusters: &names, clusters_complete, with_paths: &with_paths };
 
     if listeners.is_empty() && report.is_empty() {
         let what = "there is no listener, so there is nothing to do";
@@ -76,6 +77,8 @@ struct Check<'a> {
     base: &'a Path,
     /// The names of all clusters, sorted; a [`ClusterId`] is a position in here.
     clusters: &'a [At<String>],
+    /// These are all: none stands under a key that is reported.
+    clusters_complete: bool,
     /// Which of them have endpoints that are paths.
     with_paths: &'a [bool],
 }
@@ -86,11 +89,12 @@ fn has_paths(cluster: &file::Cluster) -> bool {
 }
 
 impl Check<'_> {
-    /// Finds the cluster a route or listener names. None: left out, or reported.
+    /// Finds the cluster a route or listener names. None: left out, or reported, as a name that
+    /// does not exist or as the key above the cluster.
     fn cluster_id(&self, field: &Field<String>) -> Option<ClusterId> {
         let At { value: name, span } = field.value.as_ref()?;
         let position = self.clusters.iter().position(|cluster| cluster.value == *name);
-        if position.is_none() {
+        if position.is_none() && self.clusters_complete {
             let names: Vec<&str> =
                 self.clusters.iter().map(|cluster| cluster.value.as_str()).collect();
             let note = match closest(name, names.iter().copied()) {
