@@ -83,6 +83,14 @@ struct Check<'a> {
     with_paths: &'a [bool],
 }
 
+/// The first of the names, and how many more there are.
+fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const MOST: usize = 8;
+    let more = names.len().saturating_sub(MOST);
+    let list = names.take(MOST).map(quoted).collect::<Vec<_>>().join(", ");
+    if more > 0 { format!("{list} and {more} more") } else { list }
+}
+
 fn has_paths(cluster: &file::Cluster) -> bool {
     let endpoints = cluster.endpoints.value.as_ref();
     endpoints.is_some_and(|at| at.value.iter().any(|text| text.value.starts_with("unix:")))
@@ -95,12 +103,13 @@ impl Check<'_> {
         let At { value: name, span } = field.value.as_ref()?;
         let position = self.clusters.iter().position(|cluster| cluster.value == *name);
         if position.is_none() && self.clusters_complete {
-            let names: Vec<&str> =
-                self.clusters.iter().map(|cluster| cluster.value.as_str()).collect();
-            let note = match closest(name, names.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None if names.is_empty() => String::from("add [cluster.NAME] with its endpoints"),
-                None => format!("this file has: {}", names.join(", ")),
+            let names = || self.clusters.iter().map(|cluster| cluster.value.as_str());
+            let note = match closest(name, names()) {
+                Some(meant) => format!("did you mean {}?", quoted(meant)),
+                None if self.clusters.is_empty() => {
+                    String::from("add [cluster.NAME] with its endpoints")
+                }
+                None => format!("this file has {}", some_of(names())),
             };
             self.report.error(*span, format!("there is no cluster {}", quoted(name)), note);
         }
