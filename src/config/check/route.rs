@@ -186,7 +186,8 @@ impl Check<'_> {
         }
         for (span, key) in given.iter().skip(1) {
             let what = format!("a route does one thing, and this one has `{}` already", given[0].1);
-            self.report.error(*span, what, format!("take it or `{key}` out"));
+            let note = format!("take `{}` or `{key}` out", given[0].1);
+            self.report.error(*span, what, note);
         }
         given.len()
     }
