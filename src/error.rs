@@ -1,6 +1,7 @@
 //! What can end a run: an error that says where, what, and how to mend it, and the exit code it
 //! means.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -17,14 +18,27 @@ pub enum Error {
         /// Why it failed.
         cause: String,
         /// Who may mend it, and how.
-        advice: &'static str,
+        advice: Cow<'static, str>,
     },
 }
 
 impl Error {
     /// A failed start.
-    pub fn start(what: impl Into<String>, cause: impl fmt::Display, advice: &'static str) -> Self {
-        Error::Start { what: what.into(), cause: cause.to_string(), advice }
+    pub fn start(
+        what: impl Into<String>,
+        cause: impl fmt::Display,
+        advice: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Error::Start { what: what.into(), cause: cause.to_string(), advice: advice.into() }
+    }
+
+    /// The error for a line of the diagnostics.
+    pub fn in_one_line(&self) -> String {
+        match self {
+            Error::Start { what, cause, advice } if advice.is_empty() => format!("{what}: {cause}"),
+            Error::Start { what, cause, advice } => format!("{what}: {cause}; {advice}"),
+            Error::Configuration(text) => text.trim_end().replace('\n', " "),
+        }
     }
 
     /// The process's exit code.
@@ -40,9 +54,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Configuration(text) => f.write_str(text.trim_end()),
-            Error::Start { what, cause, advice: "" } => write!(f, "error: {what}: {cause}"),
             Error::Start { what, cause, advice } => {
-                write!(f, "error: {what}: {cause}\n  = {advice}")
+                write!(f, "error: {what}: {cause}")?;
+                if advice.is_empty() { Ok(()) } else { write!(f, "\n  = {advice}") }
             }
         }
     }

@@ -56,8 +56,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
         bound = bind::bind(&config, places.len()) => bound?,
         signal = signals.ending(None) => return ended_early(signal),
     };
-    let writer = Writer::start(config.access_logs.iter().map(|log| target(&log.path)).collect())
-        .map_err(|error| Error::start("cannot open the access log", error, LOG_ADVICE))?;
+    let writer = Writer::start(config.access_logs.iter().map(|log| target(&log.path)).collect())?;
 
     let failures = Failures::start(&config)?;
 
@@ -148,8 +147,6 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
          net.ipv4.ip_local_port_range"
     );
 }
-
-const LOG_ADVICE: &str = "the directory must exist and this user must be allowed to write there";
 
 /// Lets the workers end by themselves, then by force.
 async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: &Writer) {

@@ -18,6 +18,8 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use memchr::{memchr, memchr_iter};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use crate::error::Error;
+
 /// Where an access log goes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -42,7 +44,7 @@ impl fmt::Display for Target {
 
 impl Target {
     /// Opens the target; the error says which, why not and what to do about it.
-    pub(super) fn open(&self) -> io::Result<File> {
+    pub(super) fn open(&self) -> Result<File, Error> {
         let file = match self {
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
             Target::Stderr => io::stderr().as_fd().try_clone_to_owned().map(File::from),
@@ -50,7 +52,7 @@ impl Target {
         };
         file.map_err(|cause| {
             let advice = self.advice(cause.kind());
-            io::Error::new(cause.kind(), format!("access log {self}: {cause}{advice}"))
+            Error::start(format!("cannot open the access log {self}"), cause, advice)
         })
     }
 
@@ -61,12 +63,12 @@ impl Target {
             _ => ".".to_owned(),
         };
         match kind {
-            ErrorKind::NotFound => format!("; create the directory {directory} first"),
+            ErrorKind::NotFound => format!("create the directory {directory} first"),
             ErrorKind::PermissionDenied => {
-                format!("; let ringgate's user write to the file and to the directory {directory}")
+                format!("let ringgate's user write to the file and to the directory {directory}")
             }
-            ErrorKind::IsADirectory => "; name a file inside the directory".to_owned(),
-            _ => String::new(),
+            ErrorKind::IsADirectory => "name a file inside the directory".to_owned(),
+            _ => "name a file that ringgate's user can append to".to_owned(),
         }
     }
 }
@@ -190,7 +192,10 @@ impl Outlet {
                 self.finish_torn_line_or_lose_it();
                 self.file = file;
             }
-            Err(error) => tracing::warn!(%error, "the file that was open stays in use"),
+            Err(error) => {
+                let error = error.in_one_line();
+                tracing::warn!(error, "the file that was open stays in use");
+            }
         }
     }
 }

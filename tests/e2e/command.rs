@@ -186,3 +186,20 @@ fn a_dash_is_standard_input_and_every_message_calls_it_so() {
     assert_eq!(status, Some(64));
     assert!(stderr.starts_with("error: cannot read the configuration <stdin>: "), "{stderr}");
 }
+
+#[test]
+fn an_access_log_that_cannot_be_opened_says_where_what_and_how_to_mend_it_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("no");
+    let log = missing.join("access.log");
+    let config = format!("[access_log]\npath = {log:?}\n{}", l4(free_port().address(), "", ""));
+    let output = ringgate_with(&["run", "-c"], &config);
+    let expected = format!(
+        "error: cannot open the access log {}: No such file or directory (os error 2)\n  = create \
+         the directory {} first\n",
+        log.display(),
+        missing.display()
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
+    assert_eq!(output.status.code(), Some(1));
+}

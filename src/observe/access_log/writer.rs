@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use super::super::outlet::{Counts, Message, Outlet, Target};
 use super::recorder::{Lane, Recorder};
+use crate::error::Error;
 
 /// Batches a file's queue holds, from all workers: 8 MiB of the usual size, 32 MiB at worst.
 pub(super) const QUEUE: usize = 128;
@@ -43,9 +44,11 @@ struct OpenFile {
 
 impl Writer {
     /// Opens every file and starts the threads. The position of a target in the list is the sink
-    /// records are given to; targets that are the same share one file. The error names the target
-    /// and says what to do.
-    pub fn start(targets: Vec<Target>) -> io::Result<Writer> {
+    /// records are given to; targets that are the same share one file.
+    ///
+    /// # Errors
+    /// A file cannot be opened, or a thread cannot be started.
+    pub fn start(targets: Vec<Target>) -> Result<Writer, Error> {
         let mut distinct: Vec<Target> = Vec::new();
         let mut files_by_sink = Vec::new();
         for target in targets {
@@ -121,12 +124,14 @@ struct Thread {
 }
 
 impl Thread {
-    fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Thread> {
+    fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<Thread, Error> {
         let (alive, ended) = channel();
-        let handle = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let builder = thread::Builder::new().name(name.to_owned());
+        let spawned = builder.spawn(move || {
             let _alive = alive;
             body();
-        })?;
+        });
+        let handle = spawned.map_err(|error| Error::start("cannot start a thread", error, ""))?;
         Ok(Thread { handle, ended })
     }
 
