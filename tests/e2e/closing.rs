@@ -10,11 +10,11 @@ use crate::support::{
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
 const MIB: usize = 1024 * 1024;
 
-fn page(driver: &str) -> Ringgate {
+fn page(driver: &str, listener: &str) -> Ringgate {
     let page = "x".repeat(MIB - 1);
     let config = format!(
         "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
-         head_timeout = \"300ms\"\n[[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\n\
+         {listener}\n[[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\n\
          respond = {{ body = \"{page}\" }}\n"
     );
     Setup { config, server: format!("driver = \"{driver}\""), ..Setup::default() }.start()
@@ -23,7 +23,7 @@ fn page(driver: &str) -> Ringgate {
 #[test]
 fn a_page_is_not_lost_to_bytes_behind_the_last_request() {
     for driver in BOTH {
-        let gate = page(driver);
+        let gate = page(driver, "");
         let pipelined = "GET /next HTTP/1.1\r\nHost: a\r\n\r\n";
         for (request, behind) in [
             ("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "\r\n"),
@@ -47,7 +47,7 @@ fn a_page_is_not_lost_to_bytes_behind_the_last_request() {
 #[test]
 fn a_408_is_not_lost_to_the_rest_of_the_head() {
     for driver in BOTH {
-        let gate = page(driver);
+        let gate = page(driver, "head_timeout = \"2s\"");
         let mut client = HttpClient::connect(gate.address("web"));
         client.send("GET / HTTP/1.1\r\nHo");
         assert_eq!(gate.record().end(), "head_timeout");

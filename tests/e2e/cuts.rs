@@ -69,7 +69,7 @@ fn an_upload_that_the_drain_timeout_ends_does_not_look_whole() {
 #[test]
 fn bytes_that_are_in_between_at_the_idle_timeout_do_not_get_lost_unnoticed() {
     for way in EVERY_WAY {
-        let Relayed { gate, mut client, mut upstream } = way.open_with("500ms", "1m");
+        let Relayed { gate, mut client, mut upstream } = way.open_with("3s", "1m");
         // The client does not read, so that bytes wait in ringgate, and then nothing moves.
         jam(&mut upstream);
         assert_eq!(gate.record().end(), "idle", "{way:?}");
@@ -189,8 +189,8 @@ fn an_upstream_that_takes_longer_to_connect_than_the_idle_timeout_is_used() {
     for driver in BOTH {
         let (blackhole, backend) = (crate::support::Blackhole::new(), Upstream::listen());
         let endpoints = format!("\"{}\", \"{}\"", blackhole.address(), backend.address());
-        let route = "path = \"/stream\"\nidle_timeout = \"500ms\"";
-        let cluster = "connect_timeout = \"1s\"\nconnect_attempts = 2";
+        let route = "path = \"/stream\"\nidle_timeout = \"2s\"";
+        let cluster = "connect_timeout = \"3s\"\nconnect_attempts = 2";
         let server = format!("driver = \"{driver}\"\nworkers = 1");
         let config = site(&endpoints, "", route, cluster);
         let gate = Setup { config, server, ..Setup::default() }.start();

@@ -287,7 +287,7 @@ fn a_head_that_does_not_come_in_time_is_408() {
     let no_upgrades = "path = \"/stream\"";
     let upstream = free_port();
     let endpoint = format!("\"{}\"", upstream.address());
-    let gate = Ringgate::start(&site(&endpoint, "head_timeout = \"300ms\"", no_upgrades, ""));
+    let gate = Ringgate::start(&site(&endpoint, "head_timeout = \"2s\"", no_upgrades, ""));
 
     let start = Instant::now();
     let mut client = HttpClient::connect(gate.address("web"));
@@ -295,7 +295,7 @@ fn a_head_that_does_not_come_in_time_is_408() {
     let response = client.response();
     assert_eq!(response.status, 408, "{}", response.head);
     client.expect_end();
-    assert!(start.elapsed() > Duration::from_millis(200), "{:?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_millis(1900), "{:?}", start.elapsed());
     assert_eq!(gate.record().end(), "head_timeout");
 
     // Dribbling does not put the deadline off.
@@ -305,7 +305,7 @@ fn a_head_that_does_not_come_in_time_is_408() {
     wait_for("a dribbling client is stopped", SHORT, || {
         sent += 1;
         let alive = client.stream.write_all(b"GET /a HTTP/1.1"[sent % 15..][..1].as_ref()).is_ok();
-        (!alive || start.elapsed() > Duration::from_secs(1)).then_some(())
+        (!alive || start.elapsed() > Duration::from_secs(5)).then_some(())
     });
     let stopped = gate.records(2);
     assert_eq!(stopped[1].end(), "head_timeout");

@@ -112,8 +112,7 @@ fn a_refused_head_request_gets_no_content_either() {
 #[test]
 fn a_head_request_that_takes_too_long_gets_no_content() {
     let endpoint = format!("\"{}\"", free_port().address());
-    let gate =
-        Ringgate::start(&site(&endpoint, "head_timeout = \"300ms\"", "path = \"/stream\"", ""));
+    let gate = Ringgate::start(&site(&endpoint, "head_timeout = \"2s\"", "path = \"/stream\"", ""));
     for request in ["HEAD /a HTTP/1.1\r\nHost: a\r\n", "HEAD ", "\r\nHEAD /"] {
         let mut client = HttpClient::connect(gate.address("web"));
         client.send(request);

@@ -30,13 +30,13 @@ fn accepted(gate: &Ringgate, before: usize, more: usize) {
 
 /// The process is stopped for longer than the limits of a test.
 fn for_long() {
-    holds_for("it is stopped", Duration::from_millis(1500), || true);
+    holds_for("it is stopped", Duration::from_secs(3), || true);
 }
 
 #[test]
 fn a_head_that_arrives_while_the_process_is_stopped_is_in_time() {
     for driver in BOTH {
-        let gate = start(driver, "head_timeout = \"1s\"");
+        let gate = start(driver, "head_timeout = \"2s\"");
         let address = gate.address("web");
         let mut known = HttpClient::connect(address);
         known.send(&GET[..10]);
@@ -56,7 +56,7 @@ fn a_head_that_arrives_while_the_process_is_stopped_is_in_time() {
 #[test]
 fn a_head_that_begins_while_the_process_is_stopped_and_stays_a_part_is_answered_408() {
     for driver in BOTH {
-        let gate = start(driver, "head_timeout = \"300ms\"");
+        let gate = start(driver, "head_timeout = \"2s\"");
         let mut client = HttpClient::connect(gate.address("web"));
         gate.frozen(|| {
             client.send(&GET[..10]);
@@ -71,7 +71,7 @@ fn a_head_that_begins_while_the_process_is_stopped_and_stays_a_part_is_answered_
 #[test]
 fn bytes_that_arrive_while_the_process_is_stopped_keep_a_relay_alive() {
     for way in crate::support::EVERY_WAY {
-        let Relayed { gate, mut client, mut upstream } = way.open_with("1s", "1m");
+        let Relayed { gate, mut client, mut upstream } = way.open_with("2s", "1m");
         client.write_all(b"x").unwrap();
         upstream.read_exact(&mut [0]).unwrap();
         gate.frozen(|| {
@@ -125,7 +125,7 @@ fn a_first_request_in_pieces_at_sigterm_is_answered() {
             TcpStream::connect(gate.address("web")).err()
         });
         // Longer than the grace of a connection that has said nothing.
-        holds_for("it is still running", Duration::from_millis(1500), || true);
+        holds_for("it is still running", Duration::from_secs(3), || true);
         client.send(&GET[10..]);
         assert_eq!(client.response().status, 301, "{driver}");
         client.expect_end();
@@ -159,7 +159,7 @@ fn a_hello_in_pieces_at_sigterm_goes_on() {
         wait_for("new connections are refused", SHORT, || {
             TcpStream::connect(gate.address("edge")).err()
         });
-        holds_for("it is still running", Duration::from_millis(1500), || true);
+        holds_for("it is still running", Duration::from_secs(3), || true);
         client.write_all(&hello[20..]).unwrap();
         let mut echoed = vec![0; hello.len()];
         client.read_exact(&mut echoed).unwrap();
@@ -172,7 +172,7 @@ fn a_hello_in_pieces_at_sigterm_goes_on() {
 #[test]
 fn a_client_that_says_nothing_holds_up_the_end_no_longer_than_its_grace() {
     for driver in BOTH {
-        let mut gate = start(driver, "");
+        let mut gate = start(driver, "head_timeout = \"1m\"");
         let before = gate.sockets();
         let mut client = gate.connect("web");
         accepted(&gate, before, 1);
@@ -181,7 +181,7 @@ fn a_client_that_says_nothing_holds_up_the_end_no_longer_than_its_grace() {
         expect_end(&mut client);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
         let passed = start.elapsed();
-        let expected = Duration::from_millis(900)..Duration::from_secs(5);
+        let expected = Duration::from_millis(900)..Duration::from_secs(15);
         assert!(expected.contains(&passed), "{driver}: {passed:?}");
     }
 }
