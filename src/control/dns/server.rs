@@ -14,6 +14,7 @@ use std::time::Duration;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverConfig, ResolverOpts,
 };
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::{
     DnsUdpSocket, RuntimeProvider, TokioHandle, TokioRuntimeProvider, TokioTime,
 };
@@ -22,13 +23,20 @@ use hickory_resolver::net::udp::UdpClientStream;
 use hickory_resolver::net::xfer::DnsExchange;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::{ConnectionProvider, PoolContext, Resolver};
 use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+/// Aliases (CNAME) that are followed from one name: as many as common servers follow.
+const MOST_ALIASES: usize = 16;
+/// The longest time to live that is believed: a day, in seconds. A mistake in a zone is not to last
+/// until the next start.
+const LONGEST_TTL: u32 = 86_400;
+
 /// What a server says.
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
     /// Addresses, with the smallest time to live of the chain of aliases; perhaps none of this
     /// type.
@@ -53,18 +61,21 @@ pub(super) async fn ask(
             .with_options(options.clone())
             .build();
     let result = match built {
-        Ok(resolver) => resolver.lookup(name, record).await,
+        Ok(resolver) => resolver.lookup(name.clone(), record).await,
         Err(error) => Err(error),
     };
+    said(result, &name, record)
+}
+
+fn said(result: Result<Lookup, NetError>, name: &Name, record: RecordType) -> Said {
     match result {
-        Ok(lookup) => {
-            let records = lookup.answers();
-            let ttl = records.iter().map(|record| record.ttl).min().unwrap_or(0);
-            let addresses = records.iter().filter_map(|record| record.data.ip_addr()).collect();
-            Said::Addresses(addresses, Duration::from_secs(ttl.into()))
-        }
+        Ok(lookup) => addresses(lookup.answers(), name, record),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
             ResponseCode::NXDomain => Said::NoSuchName,
+            // Name servers and no SOA: others are to be asked (RFC 2308 section 2.2).
+            ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
+                Said::Failed("a referral to other servers".to_owned())
+            }
             ResponseCode::NoError => Said::NoAddress,
             // Without the question: names with the same trouble share a line of the log.
             code => Said::Failed(code.to_string()),
@@ -72,6 +83,29 @@ pub(super) async fn ask(
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Said::Failed(code.to_string()),
         Err(error) => Said::Failed(error.to_string()),
     }
+}
+
+/// The addresses of the name that its aliases lead to. The resolver also gives what else an answer
+/// holds: records of other names, and of other types.
+fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Said {
+    let (mut owner, mut ttl) = (name, u32::MAX);
+    for _ in 0..MOST_ALIASES {
+        let alias = records.iter().find_map(|record| match &record.data {
+            RData::CNAME(alias) if record.name == *owner => Some((&alias.0, record.ttl)),
+            _ => None,
+        });
+        let Some((next, alias_ttl)) = alias else { break };
+        (owner, ttl) = (next, ttl.min(alias_ttl));
+    }
+    let mut ips = Vec::new();
+    let is_wanted = |record: &&Record| record.name == *owner && record.record_type() == wanted;
+    for record in records.iter().filter(is_wanted) {
+        ttl = ttl.min(record.ttl);
+        ips.extend(record.data.ip_addr());
+    }
+    // One with the most significant bit set is to be taken for 0 (RFC 2181 section 8).
+    let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl.min(LONGEST_TTL) };
+    Said::Addresses(ips, Duration::from_secs(ttl.into()))
 }
 
 /// Connects to one server whatever address it is asked for: hickory's lacks the zone.
@@ -189,5 +223,87 @@ impl DnsUdpSocket for Connected {
         target: SocketAddr,
     ) -> Poll<io::Result<usize>> {
         self.socket.poll_send_to(cx, message, target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::net::{ForwardNSData, NoRecords};
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::rdata::{CNAME, NS};
+
+    use super::*;
+
+    const A: RecordType = RecordType::A;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    /// `data` is an address or a name.
+    fn record(owner: &str, ttl: u32, data: &str) -> Record {
+        let data = match data.parse::<IpAddr>() {
+            Ok(ip) => RData::from(ip),
+            Err(_) => RData::CNAME(CNAME(name(data))),
+        };
+        Record::from_rdata(name(owner), ttl, data)
+    }
+
+    fn answer(kind: RecordType, records: &[Record]) -> Said {
+        let asked = name("node.test.");
+        let query = Query::query(asked.clone(), kind);
+        said(Ok(Lookup::new_with_max_ttl(query, records.to_vec())), &asked, kind)
+    }
+
+    fn addresses(ips: &[&str], ttl: u64) -> Said {
+        let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
+        Said::Addresses(ips, Duration::from_secs(ttl))
+    }
+
+    #[test]
+    fn only_records_of_the_name_and_of_the_type_count() {
+        let records = [
+            record("other.test.", 1, "127.0.0.1"),
+            record("Node.test.", 5, "127.0.0.2"),
+            record("node.test.", 2, "::3"),
+            record("node.test.", 7, "127.0.0.4"),
+        ];
+        assert_eq!(answer(A, &records), addresses(&["127.0.0.2", "127.0.0.4"], 5));
+        assert_eq!(answer(RecordType::AAAA, &records), addresses(&["::3"], 2));
+    }
+
+    #[test]
+    fn aliases_are_followed_in_any_order() {
+        let records = [
+            record("c.test.", 9, "127.0.0.1"),
+            record("b.test.", 4, "c.test."),
+            record("node.test.", 6, "b.test."),
+            record("x.test.", 1, "y.test."),
+            record("y.test.", 1, "127.0.0.2"),
+        ];
+        assert_eq!(answer(A, &records), addresses(&["127.0.0.1"], 4));
+        let round = [record("node.test.", 6, "b.test."), record("b.test.", 6, "node.test.")];
+        assert_eq!(answer(A, &round), addresses(&[], 6));
+    }
+
+    #[test]
+    fn a_time_to_live_is_a_day_at_most_and_none_where_it_is_negative() {
+        let ttl = |ttl| answer(A, &[record("node.test.", ttl, "127.0.0.1")]);
+        assert_eq!(ttl(86_400), addresses(&["127.0.0.1"], 86_400));
+        assert_eq!(ttl(i32::MAX as u32), addresses(&["127.0.0.1"], 86_400));
+        assert_eq!(ttl(1 << 31), addresses(&["127.0.0.1"], 0));
+        assert_eq!(ttl(u32::MAX), addresses(&["127.0.0.1"], 0));
+    }
+
+    #[test]
+    fn a_referral_says_nothing_of_the_name() {
+        let asked = name("node.test.");
+        let server = Record::from_rdata(name("test."), 5, RData::NS(NS(name("ns.test."))));
+        let nothing = NoRecords::new(Query::query(asked.clone(), A), ResponseCode::NoError);
+        let mut referral = nothing.clone();
+        referral.ns = Some([ForwardNSData { ns: server, glue: [].into() }].into());
+        let said = |none| said(Err(DnsError::NoRecordsFound(none).into()), &asked, A);
+        assert_eq!(said(nothing), Said::NoAddress);
+        assert!(matches!(said(referral), Said::Failed(_)));
     }
 }
