@@ -72,10 +72,11 @@ impl Bound {
     ) -> io::Result<()> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let result = self.add(index, listener, address, gate).await;
+            let is_last = Instant::now() >= until;
+            let result = self.add(index, listener, address, gate, is_last).await;
             let in_use =
                 result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
-            if !in_use || Instant::now() >= until {
+            if !in_use || is_last {
                 return result;
             }
             if pause == FIRST_PAUSE {
@@ -86,13 +87,14 @@ impl Bound {
         }
     }
 
-    /// Adds an address; nothing of it where that fails.
+    /// Adds an address; nothing of it where that fails. With `is_last` there is no other try.
     async fn add(
         &mut self,
         listener: usize,
         config: &Listener,
         address: &Address,
         gate: Option<&Arc<Gate>>,
+        is_last: bool,
     ) -> io::Result<()> {
         if let (Protocol::Udp(_), Address::Ip(ip)) = (&config.protocol, address) {
             return self.add_udp(listener, *ip);
@@ -100,7 +102,7 @@ impl Bound {
         let sockets = match address {
             Address::Ip(ip) => bind_ip(*ip, config, self.workers.len())?,
             Address::Unix(path) => {
-                let (first, path) = unix_path::bind(path, options(config, false)).await?;
+                let (first, path) = unix_path::bind(path, options(config, false), is_last).await?;
                 self.paths.push(path);
                 let mut sockets = Vec::new();
                 for _ in 1..self.workers.len() {

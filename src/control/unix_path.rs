@@ -33,9 +33,14 @@ struct FileId {
 /// Binds and listens; takes the path over where nothing listens any more.
 ///
 /// # Errors
-/// As bind(2) and listen(2). EADDRINUSE, too, while another process binds in the same directory.
-pub(super) async fn bind(path: &Path, options: Listen) -> io::Result<(TcpListener, OwnPath)> {
-    let _lock = lock(path)?;
+/// As bind(2) and listen(2). EADDRINUSE, too, while another process binds in the same directory,
+/// unless this is the last try.
+pub(super) async fn bind(
+    path: &Path,
+    options: Listen,
+    is_last: bool,
+) -> io::Result<(TcpListener, OwnPath)> {
+    let _lock = lock(path, is_last)?;
     let address = Address::Unix(path.to_owned());
     let socket = match sys::listen(&address, options) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -48,13 +53,14 @@ pub(super) async fn bind(path: &Path, options: Listen) -> io::Result<(TcpListene
 }
 
 /// Locks the directory, so that a socket that is bound and does not listen yet is not taken for an
-/// abandoned one. Where there are no such locks, it goes without.
-fn lock(path: &Path) -> io::Result<Option<File>> {
+/// abandoned one. Where there are no such locks, it goes without; so does the last try, as whoever
+/// may read the directory can keep the lock.
+fn lock(path: &Path, is_last: bool) -> io::Result<Option<File>> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(directory)),
-        Err(Errno::WOULDBLOCK) => Err(Errno::ADDRINUSE.into()),
+        Err(Errno::WOULDBLOCK) if !is_last => Err(Errno::ADDRINUSE.into()),
         Err(_) => Ok(None),
     }
 }

@@ -324,6 +324,20 @@ fn a_start_at_an_abandoned_path_waits_for_another_one() {
 }
 
 #[test]
+fn a_lock_that_somebody_keeps_does_not_prevent_a_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let echo = Echo::start();
+    // Whoever may read the directory can lock it.
+    let lock = File::open(directory.path()).unwrap();
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+    let gate = setup(&at_path(&path, &echo), "io_uring").spawn();
+    gate.line_with("address in use: retrying");
+    gate.line_with("ready workers=");
+    path_echoes(&path);
+}
+
+#[test]
 fn a_client_that_connects_during_the_start_is_served() {
     if !inside_namespace("restart::a_client_that_connects_during_the_start_is_served") {
         return;
