@@ -40,8 +40,8 @@ pub struct Tried {
     /// Every endpoint that failed, once, in the order of their first failures. Allocates nothing
     /// while there is none.
     pub failed: Vec<Rc<Address>>,
-    /// Why there were no more attempts, where this machine was short of descriptors, ports or
-    /// memory.
+    /// What this machine was short of at the last attempt that failed for that: descriptors, ports
+    /// or memory.
     pub shortage: Option<Errno>,
 }
 
@@ -113,11 +113,13 @@ impl<'c> Candidates<'c> {
     }
 
     /// Records a failed endpoint, for this connection, its access record and the diagnostics. A
-    /// shortage of this machine is an attempt that says nothing of the endpoint, and the last one.
+    /// shortage of this machine is an attempt that says nothing of the endpoint. It is the last,
+    /// unless it is local ports that are short: each endpoint has all of them.
     pub fn failed(&mut self, endpoint: Rc<Address>, reason: Reason) {
         if let Reason::System(ConnectError::Local(errno)) = reason {
             self.tried.attempts += 1;
             self.tried.shortage = Some(errno);
+            self.out.push((self.current, FOR_GOOD));
             return;
         }
         self.cluster.failures.note(&endpoint, reason);
@@ -156,13 +158,15 @@ impl<'c> Candidates<'c> {
 
 /// After each endpoint the caller calls [`Candidates::failed`], [`Candidates::connected`] or
 /// [`Candidates::cut_off`]. Ends when there is no endpoint, when `connect_attempts` attempts were
-/// made, when too many endpoints were unreachable, or when this machine is short of something.
+/// made, when too many endpoints were unreachable, or when this machine is short of something that
+/// all endpoints need.
 impl Iterator for Candidates<'_> {
     type Item = Rc<Address>;
 
     fn next(&mut self) -> Option<Rc<Address>> {
         let most = if self.takes_any { MOST_KNOWN } else { MOST_UNREACHABLE };
-        let is_over = self.tried.shortage.is_some() || self.unreachable >= most;
+        let is_short = self.tried.shortage.is_some_and(|errno| errno != Errno::ADDRNOTAVAIL);
+        let is_over = is_short || self.unreachable >= most;
         if is_over || self.tried.attempts as usize >= self.cluster.connect_attempts {
             return None;
         }
@@ -327,6 +331,17 @@ mod tests {
         let (reports, received) = std::sync::mpsc::sync_channel(1);
         cluster.report_failures(0, &reports);
         assert!(received.try_recv().is_err(), "it was reported");
+    }
+
+    #[test]
+    fn where_no_port_is_left_for_one_endpoint_others_are_tried() {
+        let no_port = Reason::System(ConnectError::Local(Errno::ADDRNOTAVAIL));
+        let (ports, tried) = tries(&cluster(3, &[1, 2]), |port| (port == 1).then_some(no_port));
+        assert_eq!((ports, tried.attempts, tried.failed.len()), (vec![1, 2], 2, 0));
+        // Each once: there is no port a moment later, either.
+        let (ports, tried) = tries(&cluster(3, &[1, 2]), |_| Some(no_port));
+        assert_eq!((ports, tried.attempts), (vec![1, 2], 2));
+        assert_eq!(tried.shortage, Some(Errno::ADDRNOTAVAIL));
     }
 
     #[test]
