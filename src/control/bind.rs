@@ -21,8 +21,10 @@ use crate::worker::Socket;
 const IN_USE_FOR: Duration = Duration::from_secs(2);
 /// The pause between tries: at first this, ...
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// ... doubled each time up to this: a try at a Unix path in use connects to its owner.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// ... doubled each time up to this, so that clients are refused for no longer than they must, ...
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+/// ... or to this for a Unix path, where each try connects to its owner.
+const LONGEST_PAUSE_FOR_PATH: Duration = Duration::from_millis(250);
 
 /// All sockets, by worker.
 pub(super) struct Bound {
@@ -71,6 +73,10 @@ impl Bound {
         until: Instant,
     ) -> io::Result<()> {
         let mut pause = FIRST_PAUSE;
+        let longest = match address {
+            Address::Ip(_) => LONGEST_PAUSE,
+            Address::Unix(_) => LONGEST_PAUSE_FOR_PATH,
+        };
         loop {
             let is_last = Instant::now() >= until;
             let result = self.add(index, listener, address, gate, is_last).await;
@@ -83,7 +89,7 @@ impl Bound {
                 tracing::info!(listener = %listener.name, %address, "address in use: retrying");
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(longest);
         }
     }
 

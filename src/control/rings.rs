@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use crate::config::Driver;
 use crate::error::Error;
-use crate::sys::{RingRefusal, memlock_limit, probe_ring};
-use crate::worker::{Plan, Trial, is_out_of_memory};
+use crate::sys::{RingRefusal, is_out_of_memory, memlock_limit, probe_ring, rings_are_charged};
+use crate::worker::{Plan, Trial};
 
-/// How long rings are tried again that would fit, were it not for rings that were closed just now.
-/// The kernel frees those within 0.3 s, on a machine with busy CPUs within seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long rings are tried again that would fit, were it not for rings of another process of the
+/// user that has just ended. The kernel frees their memory in the background, within 0.3 s on a
+/// machine that is not busy. Clients wait meanwhile.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for smaller rings, after larger ones did not fit: what workers made of those was closed
+/// just now.
+const MORE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Has all workers build their runtimes by one plan. They run when `plans` are dropped.
 ///
@@ -47,30 +51,32 @@ pub(super) fn agree(
 
 /// Finds out whether a ring can be made and entered.
 fn usable(driver: Driver) -> Result<(), RingRefusal> {
-    probe_ring()?;
-    // Asks the kernel which operations it has; MONOIO_FORCE_LEGACY_DRIVER=1 answers for it.
-    if driver == Driver::Auto && !monoio::utils::detect_uring() {
+    // "auto" is cautious: it also asks which operations the kernel has.
+    let is_auto = driver == Driver::Auto;
+    if is_auto && is_epoll_forced() {
         let error = io::ErrorKind::Unsupported.into();
         return Err(RingRefusal { call: "io_uring_register", error });
     }
-    Ok(())
+    probe_ring(is_auto, PATIENCE)
+}
+
+/// The variable that makes programs with this runtime use epoll.
+fn is_epoll_forced() -> bool {
+    let value = std::env::var("MONOIO_FORCE_LEGACY_DRIVER").unwrap_or_default();
+    ["1", "true", "yes"].contains(&value.to_ascii_lowercase().as_str())
 }
 
 /// Has all workers build the largest rings that fit together.
 fn rings(plans: &[Sender<Trial>], built: &Receiver<io::Result<()>>) -> Result<(), RingRefusal> {
     let (limit, workers) = (memlock_limit(), plans.len() as u64);
+    let is_charged = rings_are_charged();
+    let fits = |plan: &Plan| plan.locked_bytes().saturating_mul(workers) <= limit;
+    let mut patience = if is_charged { PATIENCE } else { Duration::ZERO };
     let mut refused = None;
-    for plan in Plan::RINGS {
-        let needed = plan.locked_bytes().saturating_mul(workers);
-        // What does not fit may work all the same: for a user with CAP_IPC_LOCK, or where rings are
-        // not charged. When the first has shown that neither is so, there is no use in trying.
-        if needed > limit && refused.is_some() {
-            continue;
-        }
-        let patience = if needed > limit { Duration::ZERO } else { PATIENCE };
+    for plan in Plan::RINGS.into_iter().filter(|plan| !is_charged || fits(plan)) {
         match all_build(Trial { plan, patience }, plans, built) {
             Ok(()) => {
-                if refused.is_some() {
+                if plan != Plan::RINGS[0] {
                     announce(plan, limit, workers);
                 }
                 return Ok(());
@@ -78,8 +84,9 @@ fn rings(plans: &[Sender<Trial>], built: &Receiver<io::Result<()>>) -> Result<()
             Err(error) if is_out_of_memory(&error) => refused = Some(error),
             Err(error) => return Err(RingRefusal { call: "io_uring_setup", error }),
         }
+        patience = patience.min(MORE_PATIENCE);
     }
-    let error = refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into());
+    let error = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM));
     Err(RingRefusal { call: "io_uring_setup", error })
 }
 
@@ -93,7 +100,8 @@ fn announce(plan: Plan, limit: u64, workers: u64) {
         memlock_kib = limit / 1024,
         enough_mib = needed,
         "rings are smaller than they could be: larger ones of all workers do not fit the limit of \
-         locked memory. Raise it (LimitMEMLOCK= in a systemd unit, `ulimit -l`)"
+         locked memory, which all processes of a user share. Raise it (LimitMEMLOCK= in a systemd \
+         unit, `ulimit -l`)"
     );
 }
 
@@ -118,8 +126,9 @@ fn all_build(
 fn advice(refusal: &RingRefusal) -> &'static str {
     match (refusal.call, refusal.error.raw_os_error()) {
         (_, Some(libc::ENOMEM)) => {
-            "the ring does not fit the limit of locked memory: raise it (LimitMEMLOCK=8M in a \
-             systemd unit, `ulimit -l`), or set server.driver = \"epoll\""
+            "the rings do not fit the limit of locked memory, which all processes of a user share: \
+             raise it (LimitMEMLOCK=8M in a systemd unit, `ulimit -l`), or set server.driver = \
+             \"epoll\""
         }
         ("io_uring_enter", _) => {
             "a seccomp filter (of the container or the service) allows io_uring_setup and refuses \

@@ -86,7 +86,7 @@ impl Watch {
         };
         let what = format!("worker {worker} has stopped");
         if self.running.driver == Driver::IoUring
-            && let Err(RingRefusal { call, error }) = probe_ring()
+            && let Err(RingRefusal { call, error }) = probe_ring(false, Duration::ZERO)
             && call == "io_uring_enter"
             // The kernel has no memory for a moment, or for longer: then the worker spins.
             && !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY))

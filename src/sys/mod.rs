@@ -33,7 +33,9 @@ pub use outbox::{Outbox, Queued, SLOT, Unsent};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;
 pub use random::random_bytes;
-pub use ring::{RingRefusal, memlock_limit, probe_ring, ring_bytes};
+pub use ring::{
+    RingRefusal, is_out_of_memory, memlock_limit, probe_ring, ring_bytes, rings_are_charged,
+};
 pub use stream::{Keepalive, Stream};
 pub use turns::Turns;
 pub use udp::{

@@ -1,9 +1,25 @@
 //! Whether this machine lets a process use io_uring, and what rings cost.
 
 use std::io;
+use std::time::{Duration, Instant};
 
-use io_uring::{IoUring, opcode};
-use rustix::process::{Resource, getrlimit};
+use io_uring::{IoUring, Probe, opcode};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Submission entries of rings that are made to find something out.
+const SMALL: u32 = 2;
+/// Between two attempts to make one.
+const RETRY: Duration = Duration::from_millis(10);
+/// What the runtime and the outbox ask the kernel for.
+const OPERATIONS: [u8; 7] = [
+    opcode::Accept::CODE,
+    opcode::AsyncCancel::CODE,
+    opcode::Close::CODE,
+    opcode::PollAdd::CODE,
+    opcode::Read::CODE,
+    opcode::Send::CODE,
+    opcode::Timeout::CODE,
+];
 
 /// A call that io_uring needs and that is refused.
 #[derive(Debug)]
@@ -14,14 +30,23 @@ pub struct RingRefusal {
     pub error: io::Error,
 }
 
-/// Makes a small ring and enters it once. A seccomp filter may refuse either call alone, and a ring
-/// that cannot be entered serves nothing.
+/// Makes a small ring, asks it for its operations where `asks` says so, and enters it once. A
+/// seccomp filter may refuse each of these calls alone, and a ring that cannot be entered serves
+/// nothing. A ring that does not fit the limit of locked memory is tried again for `patience`.
 ///
 /// # Errors
 /// The call that is refused.
-pub fn probe_ring() -> Result<(), RingRefusal> {
+pub fn probe_ring(asks: bool, patience: Duration) -> Result<(), RingRefusal> {
     let refused = |call| move |error| RingRefusal { call, error };
-    let mut ring = IoUring::new(2).map_err(refused("io_uring_setup"))?;
+    let mut ring = small_ring(patience).map_err(refused("io_uring_setup"))?;
+    if asks {
+        let mut probe = Probe::new();
+        let register = refused("io_uring_register");
+        ring.submitter().register_probe(&mut probe).map_err(register)?;
+        if !OPERATIONS.iter().all(|operation| probe.is_supported(*operation)) {
+            return Err(register(io::ErrorKind::Unsupported.into()));
+        }
+    }
     // SAFETY: the entry refers to nothing.
     unsafe { ring.submission().push(&opcode::Nop::new().build()) }
         .expect("a new ring has room for one entry");
@@ -32,6 +57,37 @@ pub fn probe_ring() -> Result<(), RingRefusal> {
             Err(error) => return Err(refused("io_uring_enter")(error)),
         }
     }
+}
+
+fn small_ring(patience: Duration) -> io::Result<IoUring> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match IoUring::new(SMALL) {
+            Err(error) if is_out_of_memory(&error) && Instant::now() < deadline => {
+                std::thread::park_timeout(RETRY);
+            }
+            made => return made,
+        }
+    }
+}
+
+/// A ring does not fit the limit of locked memory.
+pub fn is_out_of_memory(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOMEM)
+}
+
+/// Whether rings of this process count as locked memory. They do not for a user with CAP_IPC_LOCK,
+/// nor with kernels that count them by cgroup. To find out, the limit is 0 for a moment.
+pub fn rings_are_charged() -> bool {
+    let limit = getrlimit(Resource::Memlock);
+    let none = Rlimit { current: Some(0), maximum: limit.maximum };
+    if setrlimit(Resource::Memlock, none).is_err() {
+        return true;
+    }
+    let made = IoUring::new(SMALL);
+    // It was this before, which is never refused.
+    let _ = setrlimit(Resource::Memlock, limit);
+    made.is_err_and(|error| is_out_of_memory(&error))
 }
 
 /// Bytes that a ring is charged with where rings count against RLIMIT_MEMLOCK: its two areas, in

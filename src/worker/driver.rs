@@ -18,7 +18,7 @@ use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use crate::config::Driver;
-use crate::sys::{Outbox, ring_bytes};
+use crate::sys::{Outbox, is_out_of_memory, ring_bytes};
 
 /// Completion entries for each submission entry: every waiting stream may complete at once.
 const COMPLETIONS: u32 = 16;
@@ -116,11 +116,6 @@ pub(super) fn build(plans: &Receiver<Trial>, built: &Sender<io::Result<()>>) -> 
         let _ = built.send(result.map(|runtime| last = Some(runtime)));
     }
     last
-}
-
-/// A ring does not fit the limit of locked memory.
-pub fn is_out_of_memory(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOMEM)
 }
 
 impl Runtime {

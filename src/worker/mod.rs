@@ -26,7 +26,7 @@ use crate::sys::{Address, Outbox, Shares, Turns};
 use crate::timers::{TICK, ticks};
 use accept::Acceptor;
 pub use balance::{Balance, Inbox};
-pub use driver::{Plan, Running, Trial, is_out_of_memory};
+pub use driver::{Plan, Running, Trial};
 pub use pulse::Pulse;
 
 /// How long connections that were ended by force get to write their records.

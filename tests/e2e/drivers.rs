@@ -5,10 +5,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::support::{
-    Echo, IO_URING_ENTER, IO_URING_SETUP, LONG, Ringgate, SHORT, Setup, as_ordinary_user, l4,
-    refusing, refusing_from, refusing_where, wait_for,
+    Echo, IO_URING_ENTER, IO_URING_SETUP, LONG, Ringgate, SHORT, Setup, as_ordinary_user, as_user,
+    l4, new_user, refusing, refusing_from, refusing_where, wait_for,
 };
 
 fn setup(echo: &Echo, server: &str, through: Command) -> Setup {
@@ -156,4 +157,29 @@ fn where_the_rings_of_all_do_not_fit_none_has_one() {
     gate.line_with("ready workers=16 driver=epoll ");
     assert_eq!((rings(&gate), lines_with(&gate, "LimitMEMLOCK=")), (0, 1));
     (0..20).for_each(|_| echoes(&mut gate.connect("ingress")));
+}
+
+#[test]
+fn what_other_processes_of_the_user_have_locked_delays_a_start_by_seconds_at_most() {
+    let (echo, user) = (Echo::start(), new_user());
+    let start = || setup(&echo, "workers = 2", as_user(user, "ulimit -l 1000")).spawn();
+    let first = start();
+    // 688 of the 1,000 KiB.
+    first.line_with("ready workers=2 driver=io_uring ring_size=1024 ");
+    let begin = Instant::now();
+    let second = start();
+    second.line_with("ready workers=2 driver=io_uring ring_size=256 ");
+    let passed = begin.elapsed();
+    assert!(passed < Duration::from_secs(6), "{passed:?}");
+    assert!(second.line_with("LimitMEMLOCK=").contains("all processes of a user share"));
+    echoes(&mut second.connect("ingress"));
+}
+
+#[test]
+fn where_two_small_rings_do_not_fit_the_limit_of_locked_memory_is_named() {
+    let echo = Echo::start();
+    let gate = setup(&echo, "workers = 1", as_ordinary_user("ulimit -l 8")).start();
+    gate.line_with("ready workers=1 driver=epoll ");
+    let line = gate.line_with("no io_uring");
+    assert!(line.contains("call=io_uring_setup ") && line.contains("LimitMEMLOCK="), "{line}");
 }

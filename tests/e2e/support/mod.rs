@@ -30,7 +30,7 @@ pub(crate) use netns::{inside_namespace, with_local_ports, without_ipv6};
 pub(crate) use network::Network;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
 pub(crate) use ports::{Blackhole, LentPort, RefusingUdp, free_port};
-pub(crate) use process::{Process, as_ordinary_user, direct, require, run};
+pub(crate) use process::{Process, as_ordinary_user, as_user, direct, new_user, require, run};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE, Way};
 pub(crate) use ringgate::{Record, Ringgate, Setup, ringgate_command};
 pub(crate) use seccomp::{IO_URING_ENTER, IO_URING_SETUP, refusing, refusing_from, refusing_where};

@@ -165,11 +165,19 @@ pub(crate) fn direct(mut command: Command) -> Command {
 /// test has them all. Each is a user of its own then: the kernel counts locked memory by user, and
 /// frees what a ring has locked only a while after its process has ended.
 pub(crate) fn as_ordinary_user(limit: &str) -> Command {
+    as_user(new_user(), limit)
+}
+
+/// A user that no other test is.
+pub(crate) fn new_user() -> u32 {
     static USERS: AtomicU32 = AtomicU32::new(0);
+    1_000_000 + std::process::id() * 100 + USERS.fetch_add(1, Ordering::Relaxed) % 100
+}
+
+/// As [`as_ordinary_user`], but this one.
+pub(crate) fn as_user(user: u32, limit: &str) -> Command {
     let mut command = require("sh");
     if rustix::process::geteuid().is_root() {
-        let nth = USERS.fetch_add(1, Ordering::Relaxed) % 100;
-        let user = 1_000_000 + std::process::id() * 100 + nth;
         command = require("setpriv");
         command.args([format!("--reuid={user}"), format!("--regid={user}")]);
         command.arg("--clear-groups");
