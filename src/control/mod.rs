@@ -21,7 +21,7 @@ pub use paint::for_stderr;
 
 use crate::config::{Config, LogPath};
 use crate::error::Error;
-use crate::front::{Report, Shortage};
+use crate::front::{self, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::sys::{self, Shares};
 use crate::worker::Command;
@@ -81,6 +81,8 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
         driver = %running.driver_name(),
         ring_size = running.ring_size,
         file_limit,
+        connection_limit = crew.len() * shares.connections,
+        udp_session_limit = front::udp_session_limit(&config, crew.len(), &shares),
         "ready"
     );
 

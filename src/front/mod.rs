@@ -23,7 +23,7 @@ mod unsent;
 
 pub use context::{Accepted, Context, Gate, Load, Place};
 pub use shortage::{Line, Report, Shortage};
-pub use udp::{Udp, start_udp};
+pub use udp::{Udp, start_udp, udp_session_limit};
 
 use crate::config::Protocol;
 

@@ -153,6 +153,8 @@ fn as_json_an_event_has_fields() {
     assert_eq!(ready["workers"], 2);
     assert!(["io_uring", "epoll"].contains(&ready["driver"].as_str().unwrap()), "{ready}");
     assert!(ready["file_limit"].is_u64() && ready["ring_size"].is_u64(), "{ready}");
+    assert!(ready["connection_limit"].is_u64(), "{ready}");
+    assert_eq!(ready["udp_session_limit"], 0, "there is no udp listener");
     TcpStream::connect(address).unwrap();
     gate.signal(Signal::HUP);
     assert_eq!(event("the signal changes nothing")["signal"], "SIGHUP");

@@ -227,6 +227,14 @@ fn connections_leave_udp_what_it_needs_and_wait_for_their_turn() {
 }
 
 #[test]
+fn the_start_says_how_the_descriptors_are_shared_out() {
+    let gate = start("epoll", free_port().address(), free_port().address(), 2);
+    let line = gate.line_with("ready workers=2");
+    // The README names these numbers.
+    assert!(line.ends_with(" file_limit=512 connection_limit=108 udp_session_limit=86"), "{line}");
+}
+
+#[test]
 fn a_site_whose_clients_wait_serves_on_when_others_leave() {
     for driver in DRIVERS {
         let config = stream_site(free_port().address(), "");

@@ -29,6 +29,7 @@ use crate::sys::{
     Address, Batch, ConnectError, Connected, Errno, Shares, UdpSocket, is_unreachable,
 };
 use crate::timers::ticks;
+pub use rooms::udp_session_limit;
 use rooms::{Open, Sockets, rooms};
 use runs::send_joined;
 use table::{Idle, Table};

@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::sys::CLOSING_SESSIONS;
+use crate::config::{Config, Protocol};
+use crate::sys::{CLOSING_SESSIONS, Shares};
 
 /// The part of a listener that may be sockets of sessions that have ended, at most.
 const CLOSING_PART: usize = 4;
@@ -17,6 +18,16 @@ pub(super) struct Sockets {
 
 /// One socket, counted.
 pub(super) struct Open(Rc<Cell<usize>>);
+
+/// Sessions that all workers together may have at one time, over all UDP listeners.
+pub fn udp_session_limit(config: &Config, workers: usize, shares: &Shares) -> usize {
+    let wanted = config.listeners.iter().filter_map(|listener| match &listener.protocol {
+        Protocol::Udp(udp) => Some(udp.max_sessions.div_ceil(workers)),
+        _ => None,
+    });
+    let rooms = rooms(shares.sessions, &wanted.collect::<Vec<_>>());
+    workers * rooms.iter().map(Sockets::max_sessions).sum::<usize>()
+}
 
 /// Shares `descriptors` out to listeners that may have so many sessions each.
 pub(super) fn rooms(descriptors: usize, max_sessions: &[usize]) -> Vec<Sockets> {
