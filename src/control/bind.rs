@@ -32,6 +32,8 @@ pub(super) struct Bound {
     datagrams: Vec<Vec<(usize, UdpSocket)>>,
     /// Listener and address as it was bound: a port 0 is a number by now.
     addresses: Vec<(usize, Address)>,
+    /// Of each listener with a limit of connections.
+    gates: Vec<(usize, Arc<Gate>)>,
     paths: Vec<OwnPath>,
 }
 
@@ -45,11 +47,13 @@ pub(super) async fn bind(config: &Config, workers: usize) -> Result<Bound, Error
         workers: (0..workers).map(|_| Vec::new()).collect(),
         datagrams: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
+        gates: Vec::new(),
         paths: Vec::new(),
     };
     let until = Instant::now() + IN_USE_FOR;
     for (index, listener) in config.listeners.iter().enumerate() {
         let gate = listener.max_connections.map(|limit| Arc::new(Gate::new(limit)));
+        bound.gates.extend(gate.iter().map(|gate| (index, Arc::clone(gate))));
         for address in &listener.addresses {
             bound.add_until(index, listener, address, gate.as_ref(), until).await.map_err(
                 |error| {
@@ -145,6 +149,12 @@ impl Bound {
         }
         self.addresses.push((listener, Address::Ip(shown)));
         Ok(())
+    }
+
+    /// The counts of listeners with a limit of connections, each with its listener's position in
+    /// the configuration.
+    pub(super) fn gates(&self) -> Vec<(usize, Arc<Gate>)> {
+        self.gates.clone()
     }
 
     /// Hands over one worker's UDP sockets.

@@ -21,7 +21,7 @@ pub use paint::for_stderr;
 
 use crate::config::{Config, LogPath};
 use crate::error::Error;
-use crate::front::{self, Report, Shortage};
+use crate::front::{self, Gate, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::sys::{self, Shares};
 use crate::worker::Command;
@@ -87,8 +87,11 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     );
 
     // 4. The end.
-    let (mut watch, shortage) = (crew.watch(running), crew.shortage());
-    let report = || report_shortage(&config, &shortage);
+    let (mut watch, shortage, gates) = (crew.watch(running), crew.shortage(), bound.gates());
+    let report = || {
+        report_shortage(&config, &shortage);
+        report_refused(&config, &gates);
+    };
     let failed = watch.until_one_fails(report);
     let signal = tokio::select! {
         signal = signals.ending(Some(&writer)) => signal,
@@ -148,6 +151,21 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
          Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`) or \
          net.ipv4.ip_local_port_range"
     );
+}
+
+/// Reports the connections that listeners had no room for.
+fn report_refused(config: &Config, gates: &[(usize, Arc<Gate>)]) {
+    for (listener, gate) in gates {
+        let (listener, reset) = (&config.listeners[*listener], gate.take_refused());
+        if reset > 0 {
+            tracing::warn!(
+                listener = %listener.name,
+                max_connections = listener.max_connections,
+                reset,
+                "connections beyond max_connections were reset"
+            );
+        }
+    }
 }
 
 /// Lets the workers end by themselves, then by force.

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Instant, SystemTime};
 
@@ -150,12 +150,14 @@ impl Context {
 pub struct Gate {
     open: AtomicUsize,
     limit: usize,
+    /// Connections beyond the limit since the last report.
+    refused: AtomicU64,
 }
 
 impl Gate {
     /// Lets `limit` connections in at once.
     pub fn new(limit: usize) -> Gate {
-        Gate { open: AtomicUsize::new(0), limit }
+        Gate { open: AtomicUsize::new(0), limit, refused: AtomicU64::new(0) }
     }
 
     /// True: one more is in.
@@ -163,8 +165,14 @@ impl Gate {
         let inside = self.open.fetch_add(1, Ordering::Relaxed) < self.limit;
         if !inside {
             self.leave();
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         inside
+    }
+
+    /// Connections beyond the limit since the last call.
+    pub fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
     }
 
     fn leave(&self) {

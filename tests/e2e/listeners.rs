@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Instant;
 
 use crate::support::{
     Echo, HttpClient, Named, Ringgate, SHORT, Setup, expect_closed, free_port, l4, stream_site,
@@ -89,6 +90,42 @@ fn over_max_connections_a_client_is_closed_and_those_inside_stay() {
         let mut client = gate.connect("ingress");
         client.write_all(b"x").and_then(|()| client.read_exact(&mut [0])).ok()
     });
+}
+
+#[test]
+fn over_max_connections_it_says_how_many_were_reset_once_a_second() {
+    let echo = Echo::start();
+    let gate = Ringgate::start(&l4(echo.address(), "max_connections = 2", ""));
+    let mut inside: Vec<_> = (0..2).map(|_| gate.connect("ingress")).collect();
+    for client in &mut inside {
+        client.write_all(b"x").unwrap();
+        client.read_exact(&mut [0]).unwrap();
+    }
+    let said = || {
+        let mut lines = gate.lines();
+        lines.retain(|line| line.contains("connections beyond max_connections"));
+        lines
+    };
+    let begin = Instant::now();
+    let mut outside = 0;
+    wait_for("it says so three times", SHORT, || {
+        expect_closed(&mut gate.connect("ingress"));
+        outside += 1;
+        (said().len() >= 3).then_some(())
+    });
+    let (count, seconds) = (said().len(), begin.elapsed().as_secs() as usize);
+    assert!(count <= seconds + 2, "{count} lines in {seconds} s");
+    let number =
+        |line: &String| -> usize { line.split_once(" reset=").unwrap().1.parse().unwrap() };
+    wait_for("all are counted", SHORT, || {
+        (said().iter().map(number).sum::<usize>() == outside).then_some(())
+    });
+    for line in said() {
+        assert!(line.contains("WARN"), "{line}");
+        assert!(line.contains(" listener=ingress max_connections=2 reset="), "{line}");
+    }
+    let records = gate.records_where(outside, |record| record.end() == "overflow");
+    assert_eq!(records.len(), outside);
 }
 
 #[test]
