@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Warning};
 use crate::control;
 use crate::error::Error;
 use crate::observe::diagnostics::Diagnostics;
@@ -155,8 +155,8 @@ fn start(file: Option<&Path>) -> Result<(Config, Diagnostics), Error> {
             .map_err(|errors| Error::Configuration(errors.to_string()))?,
     };
     let diagnostics = control::start_diagnostics(&config.log)?;
-    for (place, what, remedy) in config.warnings.each() {
-        tracing::warn!(%place, what, remedy, "the configuration is odd");
+    for Warning { what, file, line, column, advice } in config.warnings.each() {
+        tracing::warn!(message = what, file, line, column, advice);
     }
     if file.is_none() {
         tracing::info!(

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use self::load::{DEFAULT, load, name_of, parse};
 pub use self::loops::Back;
 use self::machine::Machine;
-pub use self::report::{Errors, Warnings};
+pub use self::report::{Errors, Warning, Warnings};
 use crate::observe::access_log::Format;
 use crate::sys::{Address, Needs};
 

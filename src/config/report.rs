@@ -136,19 +136,34 @@ impl Warnings {
         self.0.problems.is_empty()
     }
 
-    /// Each as it is logged: the place (`file:line:column`), what is odd, and how to mend it.
-    pub fn each(&self) -> impl Iterator<Item = (String, &str, String)> {
+    /// Each as it is logged.
+    pub fn each(&self) -> impl Iterator<Item = Warning<'_>> {
         self.0.problems.iter().map(|problem| {
-            let place = match problem.span {
-                Some(span) => {
-                    let excerpt = Excerpt::new(&self.0.text, span);
-                    format!("{}:{}:{}", self.0.name, excerpt.line, excerpt.column)
-                }
-                None => self.0.name.clone(),
-            };
-            (place, problem.fault.what.as_str(), problem.fault.note.replace('\n', "; "))
+            let excerpt = problem.span.map(|span| Excerpt::new(&self.0.text, span));
+            Warning {
+                what: &problem.fault.what,
+                file: &self.0.name,
+                line: excerpt.as_ref().map(|excerpt| excerpt.line),
+                column: excerpt.as_ref().map(|excerpt| excerpt.column),
+                advice: problem.fault.note.replace('\n', "; "),
+            }
         })
     }
+}
+
+/// One of the [`Warnings`].
+#[derive(Debug, PartialEq, Eq)]
+pub struct Warning<'w> {
+    /// What is odd.
+    pub what: &'w str,
+    /// The name of the file.
+    pub file: &'w str,
+    /// Counted from 1; none: it is about the file as a whole.
+    pub line: Option<usize>,
+    /// Characters, counted from 1.
+    pub column: Option<usize>,
+    /// How to mend it.
+    pub advice: String,
 }
 
 impl fmt::Debug for Warnings {
@@ -310,9 +325,14 @@ mod tests {
         let shown =
             "warning: odd\n --> edge.toml:2:1\n  |\n2 | b = 2\n  | ^\n  = mend it\n  = or not";
         assert_eq!(warnings.to_string(), shown);
-        let place = String::from("edge.toml:2:1");
-        let each: Vec<_> = warnings.each().collect();
-        assert_eq!(each, [(place, "odd", String::from("mend it; or not"))]);
+        let expected = Warning {
+            what: "odd",
+            file: "edge.toml",
+            line: Some(2),
+            column: Some(1),
+            advice: String::from("mend it; or not"),
+        };
+        assert_eq!(warnings.each().collect::<Vec<_>>(), [expected]);
         assert!(Report::new("").into_warnings("edge.toml").is_empty());
     }
 

@@ -36,9 +36,15 @@ fn a_warning_is_shown_and_the_configuration_is_good() {
     }
     // They are told at the start, too.
     let gate = Ringgate::start(&odd);
-    for part in ["nothing uses the cluster `unused`", "`max_connections` is more than"] {
-        let line = gate.line_with(part);
-        assert!(line.contains("WARN") && line.contains("ringgate.toml:"), "{line}");
+    for (what, advice) in [
+        ("nothing uses the cluster `unused`", "name it in a listener"),
+        ("`max_connections` is more than this machine lets", "LimitNOFILE"),
+    ] {
+        let line = gate.line_with(&format!(" WARN {what}"));
+        let (_, fields) = line.split_once(" file=").unwrap_or_else(|| panic!("{line}"));
+        for part in ["ringgate.toml", " line=", " column=", " advice=", advice] {
+            assert!(fields.contains(part), "no {part:?} in {line}");
+        }
     }
 }
 

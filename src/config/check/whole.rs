@@ -104,8 +104,8 @@ mod tests {
     use std::net::IpAddr;
     use std::path::Path;
 
-    use super::super::super::Machine;
     use super::super::super::load::parse_on;
+    use super::super::super::{Machine, Warning};
 
     const CONFIG: &str = r#"
         [[listener]]
@@ -128,7 +128,13 @@ mod tests {
     fn warnings(file_limit: u64, is_local: fn(IpAddr) -> bool) -> Vec<String> {
         let machine = Machine { file_limit, is_local };
         let config = parse_on(&machine, "edge.toml", CONFIG, Path::new("")).expect("valid");
-        config.warnings.each().map(|(place, what, _)| format!("{place} {what}")).collect()
+        let shown = |warning: Warning<'_>| {
+            let Warning { file, line: Some(line), column: Some(column), what, .. } = warning else {
+                panic!("no place: {warning:?}");
+            };
+            format!("{file}:{line}:{column} {what}")
+        };
+        config.warnings.each().map(shown).collect()
     }
 
     #[test]
