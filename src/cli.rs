@@ -10,7 +10,6 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, Warning};
 use crate::control;
 use crate::error::Error;
-use crate::observe::diagnostics::Diagnostics;
 
 /// Version, commit, and the drivers that every build has.
 const VERSION: &str = concat!(
@@ -130,47 +129,49 @@ fn named_file(arguments: &[String]) -> &str {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
-        Command::Run(run) => match start(run.config.as_deref()) {
-            Ok((config, diagnostics)) => return serve(config, &diagnostics),
+        Command::Run(run) => match read(run.config.as_deref()) {
+            Ok(config) => return serve(config, run.config.is_none()),
             Err(error) => Err(error),
         },
         Command::Check { files } => check(&files),
     };
-    end(result, std::io::stderr())
+    end(result, false, std::io::stderr())
 }
 
-/// Writes the error, if there is one, and gives the exit code.
-fn end(result: Result<(), Error>, mut stderr: impl Write) -> ExitCode {
+/// Reports the error, if there is one, and gives the exit code.
+fn end(result: Result<(), Error>, json: bool, stderr: impl Write) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    let text = control::for_stderr(&format!("{error}\n"));
-    // A full disk or a closed pipe must not turn an error into a crash.
-    let _ = stderr.write_all(text.as_bytes());
+    control::report_error(&error, json, stderr);
     error.exit_code()
 }
 
-fn start(file: Option<&Path>) -> Result<(Config, Diagnostics), Error> {
-    let config = match file {
-        Some(file) => load(file)?,
+/// Reads the configuration; without a file it is the built-in example.
+fn read(file: Option<&Path>) -> Result<Config, Error> {
+    match file {
+        Some(file) => load(file),
         None => config::parse("the built-in example", config::DEFAULT, Path::new("."))
-            .map_err(|errors| Error::Configuration(errors.to_string()))?,
+            .map_err(|errors| Error::Configuration(errors.to_string())),
+    }
+}
+
+fn serve(config: Config, is_example: bool) -> ExitCode {
+    let json = config.log.json;
+    let diagnostics = match control::start_diagnostics(&config.log) {
+        Ok(diagnostics) => diagnostics,
+        Err(error) => return end(Err(error), json, std::io::stderr()),
     };
-    let diagnostics = control::start_diagnostics(&config.log)?;
     for Warning { what, file, line, column, advice } in config.warnings.each() {
         tracing::warn!(message = what, file, line, column, advice);
     }
-    if file.is_none() {
+    if is_example {
         tracing::info!(
             "no --config: serving the built-in example (--print-default-config shows it)"
         );
     }
-    Ok((config, diagnostics))
-}
-
-fn serve(config: Config, diagnostics: &Diagnostics) -> ExitCode {
     let result = control::run(config);
     // From here on signals do not end the process by themselves. An error therefore goes into the
     // queue: a direct write to a stderr that takes nothing more would last for ever.
-    let code = end(result, &**diagnostics.queue());
+    let code = end(result, json, &**diagnostics.queue());
     diagnostics.flush();
     code
 }

@@ -11,6 +11,13 @@ pub enum Error {
     /// The configuration is wrong; the text lists everything found. Exit code 64 (EX_USAGE of
     /// sysexits.h).
     Configuration(String),
+    /// An environment variable has a value that means nothing. Exit code 64.
+    Environment {
+        /// What is wrong.
+        what: String,
+        /// How to mend it.
+        advice: &'static str,
+    },
     /// Something of this machine refused: a port, a ring, a file. Exit code 1.
     Start {
         /// What was tried.
@@ -37,6 +44,7 @@ impl Error {
         match self {
             Error::Start { what, cause, advice } if advice.is_empty() => format!("{what}: {cause}"),
             Error::Start { what, cause, advice } => format!("{what}: {cause}; {advice}"),
+            Error::Environment { what, advice } => format!("{what}; {advice}"),
             Error::Configuration(text) => text.trim_end().replace('\n', " "),
         }
     }
@@ -44,7 +52,7 @@ impl Error {
     /// The process's exit code.
     pub fn exit_code(&self) -> ExitCode {
         match self {
-            Error::Configuration(_) => ExitCode::from(64),
+            Error::Configuration(_) | Error::Environment { .. } => ExitCode::from(64),
             Error::Start { .. } => ExitCode::FAILURE,
         }
     }
@@ -54,6 +62,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Configuration(text) => f.write_str(text.trim_end()),
+            Error::Environment { what, advice } => write!(f, "error: {what}\n  = {advice}"),
             Error::Start { what, cause, advice } => {
                 write!(f, "error: {what}: {cause}")?;
                 if advice.is_empty() { Ok(()) } else { write!(f, "\n  = {advice}") }

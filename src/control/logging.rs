@@ -1,11 +1,12 @@
 //! Diagnostics on stderr, by `[log]` or RINGGATE_LOG, and what a panic leaves there.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
-use std::io::Write;
+use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use super::paint;
 use crate::config::Log;
@@ -16,32 +17,29 @@ use crate::observe::diagnostics::Diagnostics;
 /// `info,ringgate::control=debug`.
 const VARIABLE: &str = "RINGGATE_LOG";
 
+/// The target of what ends the process. It is written at every level, also at `off`.
+const ENDING: &str = "ringgate::ending";
+
 /// Begins to write diagnostics. To be called once.
 ///
 /// # Errors
-/// RINGGATE_LOG has a value that means nothing, or no thread is to be had.
+/// RINGGATE_LOG has a value that means nothing, or no thread is to be had. The error can be
+/// reported, and nothing else.
 pub fn init(log: &Log) -> Result<Diagnostics, Error> {
-    let filter = match std::env::var(VARIABLE) {
-        Ok(directives) if !directives.is_empty() => parse(&directives)?,
-        // The resolver tells of every query that fails; what follows from it is told here.
-        _ => EnvFilter::new(format!("{},hickory_resolver=error,hickory_net=error", log.level)),
+    let started = directives(log).and_then(|directives| {
+        let report = |lost| tracing::warn!(lost, "diagnostics were lost: stderr did not take them");
+        let diagnostics = Diagnostics::start(report);
+        let error = |error| Error::start("cannot write diagnostics", error, "");
+        Ok((directives, diagnostics.map_err(error)?))
+    });
+    let (directives, diagnostics) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            subscribe(log, "off", io::stderr);
+            return Err(error);
+        }
     };
-    let diagnostics = Diagnostics::start(|lost| {
-        tracing::warn!(lost, "diagnostics were lost: stderr did not take them");
-    })
-    .map_err(|error| Error::start("cannot write diagnostics", error, ""))?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_writer(Arc::clone(diagnostics.queue()))
-        // By default it would print, and so block or panic, where formatting fails.
-        .log_internal_errors(false);
-    // A second call, which only a test would make, leaves the first in place.
-    let _ = if log.json {
-        subscriber.json().with_ansi(false).try_init()
-    } else {
-        subscriber.with_ansi(paint::stderr_shows_colour()).try_init()
-    };
+    subscribe(log, &directives, Arc::clone(diagnostics.queue()));
     let of_panics = diagnostics.clone();
     std::panic::set_hook(Box::new(move |panic| {
         report_panic(&of_panics, panic);
@@ -50,6 +48,52 @@ pub fn init(log: &Log) -> Result<Diagnostics, Error> {
         std::process::abort();
     }));
     Ok(diagnostics)
+}
+
+/// What is written: by RINGGATE_LOG, or by the configuration.
+fn directives(log: &Log) -> Result<String, Error> {
+    match std::env::var(VARIABLE) {
+        Ok(directives) if !directives.is_empty() => checked(directives),
+        // The resolver tells of every query that fails; what follows from it is told here.
+        _ => Ok(format!("{},hickory_resolver=error,hickory_net=error", log.level)),
+    }
+}
+
+/// Has events written that the directives, which are valid, let through.
+fn subscribe<W>(log: &Log, directives: &str, writer: W)
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(format!("{directives},{ENDING}=error")))
+        .with_target(false)
+        .with_writer(writer)
+        // By default it would print, and so block or panic, where formatting fails.
+        .log_internal_errors(false);
+    // A second call, which only a test would make, leaves the first in place.
+    let _ = if log.json {
+        subscriber.json().with_ansi(false).try_init()
+    } else {
+        subscriber.with_ansi(paint::stderr_shows_colour()).try_init()
+    };
+}
+
+/// Writes the error that ends the process: as an event where diagnostics are JSON, else as text.
+pub fn report_error(error: &Error, json: bool, mut stderr: impl Write) {
+    match error {
+        Error::Start { what, cause, advice } if json => {
+            let advice = (!advice.is_empty()).then_some(&**advice);
+            tracing::error!(target: ENDING, message = what, error = cause, advice);
+        }
+        Error::Environment { what, advice } if json => {
+            tracing::error!(target: ENDING, message = what, advice);
+        }
+        error => {
+            let text = paint::for_stderr(&format!("{error}\n"));
+            // A full disk or a closed pipe must not turn an error into a crash.
+            let _ = stderr.write_all(text.as_bytes());
+        }
+    }
 }
 
 /// The standard hook writes to stderr itself, and a worker that waits for that would not end.
@@ -65,8 +109,13 @@ fn report_panic(diagnostics: &Diagnostics, panic: &PanicHookInfo<'_>) {
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     let backtrace = backtrace.as_ref().map(tracing::field::display);
-    if tracing::enabled!(tracing::Level::ERROR) {
-        tracing::error!(%thread, %location, panic = %message, backtrace, "panicked");
+    // False where the panic comes from the making of an event.
+    if tracing::enabled!(target: ENDING, tracing::Level::ERROR) {
+        tracing::error!(
+            target: ENDING,
+            %thread, %location, panic = %message, backtrace,
+            "panicked"
+        );
     } else {
         let text = format!("{thread} panicked at {location}: {message}\n");
         let _ = (&**diagnostics.queue()).write_all(text.as_bytes());
@@ -74,18 +123,20 @@ fn report_panic(diagnostics: &Diagnostics, panic: &PanicHookInfo<'_>) {
     diagnostics.flush();
 }
 
-fn parse(directives: &str) -> Result<EnvFilter, Error> {
+/// The directives, if they are valid.
+fn checked(directives: String) -> Result<String, Error> {
     // A word that is no level would be taken for a target, and silence everything else.
     let levels = ["error", "warn", "info", "debug", "trace", "off"];
     let known = |directive: &str| {
         let level = directive.rsplit('=').next().unwrap_or_default();
         levels.iter().any(|name| level.eq_ignore_ascii_case(name))
     };
-    let filter = EnvFilter::try_new(directives).ok();
-    filter.filter(|_| directives.split(',').all(known)).ok_or_else(|| {
-        Error::Configuration(format!(
-            "error: {VARIABLE} cannot be \"{directives}\"\n  = write error, warn, info, debug, \
-             trace or off, or directives such as info,ringgate::control=debug"
-        ))
+    if EnvFilter::try_new(&directives).is_ok() && directives.split(',').all(known) {
+        return Ok(directives);
+    }
+    Err(Error::Environment {
+        what: format!("{VARIABLE} cannot be \"{directives}\""),
+        advice: "write error, warn, info, debug, trace or off, or directives such as \
+                 info,ringgate::control=debug",
     })
 }

@@ -16,7 +16,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use logging::init as start_diagnostics;
+pub use logging::{init as start_diagnostics, report_error};
 pub use paint::for_stderr;
 
 use crate::config::{Config, LogPath};

@@ -167,6 +167,69 @@ fn as_json_an_event_has_fields() {
     assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
 }
 
+/// An L4 listener on this address, with diagnostics as JSON and these lines of `[log]`.
+fn json_on(address: SocketAddr, log: &str) -> String {
+    let listener = l4(free_port().address(), "", "").replace("127.0.0.1:0", &address.to_string());
+    format!("[log]\nformat = \"json\"\n{log}\n{listener}")
+}
+
+/// Runs it to its end; gives the exit code, and every line of stderr as the JSON that it must be.
+#[track_caller]
+fn json_events(config: &str, env: &[(&str, &str)]) -> (Option<i32>, Vec<Value>) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ringgate.toml");
+    std::fs::write(&file, config).unwrap();
+    let mut command = ringgate_command(&["run", "-c", file.to_str().unwrap()]);
+    let output = run(command.envs(env.iter().copied()));
+    let said = String::from_utf8(output.stderr).unwrap();
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {said}"));
+    (output.status.code(), said.lines().map(parse).collect())
+}
+
+#[test]
+fn as_json_the_error_that_ends_a_start_is_an_event_at_every_level() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    for log in ["", "level = \"error\"", "level = \"off\""] {
+        let (code, mut events) = json_events(&json_on(address, log), &[]);
+        assert_eq!(code, Some(1));
+        let error = events.pop().unwrap();
+        assert_eq!(error["level"], "ERROR", "{error}");
+        let fields = &error["fields"];
+        assert_eq!(fields["message"], format!("cannot listen on {address} (listener ingress)"));
+        assert!(fields["error"].as_str().unwrap().starts_with("Address already in use"), "{error}");
+        assert!(fields["advice"].as_str().unwrap().contains("ss -lntup"), "{error}");
+        assert_eq!(events.is_empty(), !log.is_empty(), "{events:?}");
+    }
+}
+
+#[test]
+fn as_json_a_log_level_that_is_none_is_an_event() {
+    let env = [("RINGGATE_LOG", "blah")];
+    let (code, events) = json_events(&json_on(free_port().address(), ""), &env);
+    assert_eq!((code, events.len()), (Some(64), 1), "{events:?}");
+    assert_eq!(events[0]["level"], "ERROR");
+    let fields = &events[0]["fields"];
+    assert_eq!(fields["message"], "RINGGATE_LOG cannot be \"blah\"");
+    assert!(fields["advice"].as_str().unwrap().starts_with("write error, warn, info"), "{fields}");
+}
+
+#[test]
+fn as_json_a_warning_about_the_configuration_says_what_and_where() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let odd = "[cluster.unused]\nendpoints = [\"127.0.0.1:1\"]\n";
+    let config = json_on(taken.local_addr().unwrap(), "") + odd;
+    let (_, events) = json_events(&config, &[]);
+    let warning = &events[0];
+    assert_eq!(warning["level"], "WARN", "{warning}");
+    let fields = &warning["fields"];
+    assert_eq!(fields["message"], "nothing uses the cluster `unused`");
+    assert!(fields["file"].as_str().unwrap().ends_with("/ringgate.toml"), "{warning}");
+    let line = config.lines().position(|line| line.contains("[cluster.unused]")).unwrap() + 1;
+    assert_eq!(fields["line"], line, "{warning}");
+    assert!(fields["column"].is_u64() && fields["advice"].is_string(), "{warning}");
+}
+
 /// Where stderr goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stderr {
