@@ -64,6 +64,15 @@ pub(super) fn respond(
     None
 }
 
+/// Answers with the methods of the site, for `OPTIONS *` (RFC 9110 section 9.3.7); says with which
+/// status.
+pub(super) fn options(date: &[u8], connection: Connection, out: &mut Vec<u8>) -> u16 {
+    answer::begin(out, 200, date);
+    answer::allow(out, true);
+    answer::finish(out, Some(0), connection);
+    200
+}
+
 /// Answers that there is nothing; says with which status.
 pub(super) fn not_found(
     request: &Request<'_>,

@@ -310,6 +310,7 @@ impl<'c> Site<'c> {
                 self.unsent.body = answer::respond(respond, &request, &date, connection, out);
                 respond.status
             }
+            None if request.path == "*" => answer::options(&date, connection, out),
             Some((_, Action::Tunnel(_))) | None => {
                 answer::not_found(&request, &date, connection, out)
             }

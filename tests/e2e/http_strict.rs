@@ -86,6 +86,11 @@ fn malformed_heads_are_400_and_close() {
         ("no target", "GET HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
         ("a fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
         ("a target without a slash", "GET a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("a port beyond 65535", "GET /a HTTP/1.1\r\nHost: a:65536\r\n\r\n".to_owned()),
+        ("a port of 99999", "GET /a HTTP/1.1\r\nHost: a:99999\r\n\r\n".to_owned()),
+        ("such a port of an address", "GET /a HTTP/1.1\r\nHost: [::1]:65536\r\n\r\n".to_owned()),
+        ("an asterisk for GET", "GET * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
+        ("an asterisk with a query", "OPTIONS *?a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
         ("a method that is no token", "G(T /a HTTP/1.1\r\nHost: a\r\n\r\n".to_owned()),
         ("TLS", "\x16\x03\x01\x02\r\n\r\n".to_owned()),
     ];
@@ -157,6 +162,26 @@ fn methods_and_versions_that_are_not_served() {
 }
 
 #[test]
+fn options_of_the_server_are_answered_with_its_methods() {
+    let site = Site::start();
+    let mut client = HttpClient::connect(site.gate.address("web"));
+    let options = "OPTIONS * HTTP/1.1\r\nHost: any.example.test\r\n";
+    client.send(format!("{options}\r\n{options}Content-Length: 3\r\n\r\nabc{NEXT}"));
+    for _ in 0..2 {
+        let response = client.response();
+        assert_eq!(response.status, 200, "{}", response.head);
+        let allow = response.field("allow").unwrap();
+        assert_eq!(allow, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        assert_eq!(response.field("content-length"), Some("0"), "{}", response.head);
+        assert_eq!(response.field("content-type"), None, "{}", response.head);
+    }
+    assert_eq!(client.response().status, 301, "the connection goes on");
+    let record = site.gate.records(3).remove(0);
+    assert_eq!((record.text("path"), record.number("status")), ("*", 200));
+    assert_eq!((record.text("method"), record.end()), ("OPTIONS", "done"));
+}
+
+#[test]
 fn the_authority_of_an_absolute_form_must_agree_with_host() {
     let site = Site::start();
     let absolute = |authority: &str, host: &str| {
@@ -169,6 +194,10 @@ fn the_authority_of_an_absolute_form_must_agree_with_host() {
     site.redirects("the default port", absolute("live.example.test:80", name), location);
     let with_port = "live.example.test:8080";
     site.redirects("with the port", absolute(with_port, with_port), location);
+    let last_port = "live.example.test:65535";
+    site.redirects("with the last port", absolute(last_port, last_port), location);
+    let no_port = "live.example.test:65536";
+    site.refuses("beyond the last port", &[400], absolute(no_port, no_port));
     site.refuses("another port", &[400], absolute(with_port, name));
     site.refuses("another host", &[400], absolute("other.example.test", name));
     site.refuses("user information", &[400], absolute("user@live.example.test", name));

@@ -81,9 +81,9 @@ fn is_token(byte: u8) -> bool {
 /// The value of `Allow` for the methods that redirects and canned responses answer.
 const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Appends `Allow`, which a 405 must have (RFC 9110 section 15.5.6). With `any` the site answers
-/// other methods than that of the request; without it, it answers none for this target, which is
-/// an empty list (section 10.2.1).
+/// Appends `Allow`, which a 405 must have (RFC 9110 section 15.5.6) and OPTIONS asks for. With
+/// `any` the site answers other methods than that of the request; without it, it answers none for
+/// this target, which is an empty list (section 10.2.1).
 pub fn allow(out: &mut Vec<u8>, any: bool) {
     out.extend_from_slice(b"allow: ");
     if any {

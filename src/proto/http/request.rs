@@ -12,7 +12,8 @@ pub struct Request<'a> {
     pub method: &'a str,
     /// The target as sent, for records.
     pub target: &'a str,
-    /// The path without the query, as sent: not decoded, not normalised. `*` for the asterisk form.
+    /// The path without the query, as sent: not decoded, not normalised. `*` where OPTIONS asks
+    /// about the server as a whole.
     pub path: &'a str,
     /// What follows the first `?`.
     pub query: Option<&'a str>,
@@ -96,7 +97,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         return Err(Reject { status: 405, reason: "CONNECT is not offered" });
     }
     let fields = Fields::collect(parsed.headers)?;
-    let target = Target::parse(target)?;
+    let target = Target::parse(target, method)?;
     let (host, port) = authority(&target, &fields, version)?;
     let websocket = fields.upgrade.has_websocket() && fields.connection_upgrade;
     let upgrade = websocket && method == "GET" && version == Version::Http11;
@@ -232,7 +233,7 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn parse(whole: &'a str) -> Result<Self, Reject> {
+    fn parse(whole: &'a str, method: &str) -> Result<Self, Reject> {
         if !whole.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(bad("the request target has bytes that must be percent-encoded"));
         }
@@ -251,7 +252,9 @@ impl<'a> Target<'a> {
             None => (rest, None),
         };
         let path = if path.is_empty() && authority.is_some() { "/" } else { path };
-        if !path.starts_with('/') && path != "*" {
+        // The asterisk form is the server as a whole, for OPTIONS alone (section 3.2.4).
+        let is_server = whole == "*" && method == "OPTIONS";
+        if !path.starts_with('/') && !is_server {
             return Err(bad("the request target is no path"));
         }
         Ok(Target { whole, authority, default_port, path, query })
@@ -306,9 +309,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Reject> {
     let (host, rest) = authority.split_at(host_end);
     let port = match rest.strip_prefix(':') {
         Some("") => None,
-        Some(port) if port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit()) => {
-            Some(port)
-        }
+        Some(port) if is_port(port) => Some(port),
         None if rest.is_empty() => None,
         _ => return Err(BAD_HOST),
     };
@@ -319,6 +320,12 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Reject> {
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     if valid && !host.is_empty() { Ok((host, port)) } else { Err(BAD_HOST) }
+}
+
+/// Digits, and a number that TCP has as a port.
+fn is_port(port: &str) -> bool {
+    let digits = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    digits && port.parse::<u16>().is_ok()
 }
 
 #[cfg(test)]
@@ -380,6 +387,7 @@ mod tests {
             ("Host: a/b\r\n", "a slash in Host"),
             ("Host: user@a\r\n", "user info in Host"),
             ("Host: a:8x\r\n", "a port that is none"),
+            ("Host: a:65536\r\n", "a port beyond the last"),
             ("Host:\r\n", "an empty Host"),
         ] {
             assert_eq!(status(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), 400, "{why}");
@@ -401,6 +409,8 @@ mod tests {
             ("PRI * HTTP/2.0", 505),
             ("GET / HTTP/1.2", 505),
             ("OPTIONS * HTTP/1.1", 0),
+            ("OPTIONS *?a HTTP/1.1", 400),
+            ("GET * HTTP/1.1", 400),
             ("GET http://a/x HTTP/1.1", 0),
             ("GET http://b/x HTTP/1.1", 400),
             ("GET http://a:80/x HTTP/1.1", 0),
