@@ -5,13 +5,19 @@ use std::sync::Arc;
 
 use crate::config::{Redirect, Respond, Route};
 use crate::proto::http::answer::{self, Connection, Content};
-use crate::proto::http::{Request, Version};
+use crate::proto::http::{Reject, Request, Version};
 use crate::route;
 
 /// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
 const SMALL_BODY: usize = 4 * 1024;
 
+/// A redirect to the host that was asked for, where HTTP/1.0 has named none.
+const NO_HOST: Reject = Reject { status: 400, reason: "no_host", text: "a redirect needs a Host" };
+
 /// Sends the client elsewhere; says with which status.
+///
+/// # Errors
+/// The request names no host to send it to, and is answered so.
 pub(super) fn redirect(
     redirect: &Redirect,
     route: &Route,
@@ -19,18 +25,18 @@ pub(super) fn redirect(
     date: &[u8],
     connection: Connection,
     out: &mut Vec<u8>,
-) -> u16 {
+) -> Result<u16, Reject> {
     if redirect.host.is_none() && request.host.is_empty() {
         let content = Content::for_method(request.method);
-        plain(400, "a redirect needs a Host\n", content, date, connection, out);
-        return 400;
+        reject(NO_HOST, content, date, connection, out);
+        return Err(NO_HOST);
     }
     answer::begin(out, redirect.status, date);
     out.extend_from_slice(b"location: ");
     route::write_location(redirect, route, request, out);
     out.extend_from_slice(b"\r\n");
     answer::finish(out, Some(0), connection);
-    redirect.status
+    Ok(redirect.status)
 }
 
 /// Answers with what the configuration has; gives a large body to be sent behind it.
@@ -82,6 +88,17 @@ pub(super) fn not_found(
 ) -> u16 {
     plain(404, "Not Found\n", Content::for_method(request.method), date, connection, out);
     404
+}
+
+/// Answers a request that is refused.
+pub(super) fn reject(
+    reject: Reject,
+    content: Content,
+    date: &[u8],
+    connection: Connection,
+    out: &mut Vec<u8>,
+) {
+    plain(reject.status, &format!("{}\n", reject.text), content, date, connection, out);
 }
 
 /// A complete answer with a line of text.

@@ -107,6 +107,7 @@ impl Context {
             endpoint: None,
             attempts: None,
             failed_endpoints: &[],
+            reason: None,
             duration: start.instant.elapsed(),
             connect: None,
             bytes_up: 0,

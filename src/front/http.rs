@@ -31,8 +31,15 @@ const MAX_ANSWERS: usize = 64 * 1024;
 /// A request body that nobody wants is read up to here; beyond it the connection is closed.
 const MAX_DRAINED: u64 = 256 * 1024;
 
-const TIMEOUT: Reject = Reject { status: 408, reason: "the request took too long" };
-const OVERFLOW: Reject = Reject { status: 503, reason: "the server is out of memory for requests" };
+const TIMEOUT: Reject =
+    Reject { status: 408, reason: "slow_head", text: "the request took too long" };
+const OVERFLOW: Reject =
+    Reject { status: 503, reason: "no_memory", text: "the server is out of memory for requests" };
+const TOO_LARGE: Reject =
+    Reject { status: 431, reason: "head_too_large", text: "the request head is too large" };
+const NOT_HTTP: Reject = Reject { status: 400, reason: "not_http", text: "this is not HTTP" };
+const LINE_FEED: Reject =
+    Reject { status: 400, reason: "bare_line_feed", text: "a line ends without CR" };
 
 /// Serves a connection until it ends or becomes a tunnel.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
@@ -247,10 +254,6 @@ impl<'c> Site<'c> {
 
     /// Where the next head is; none: it is not complete.
     fn next_head(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, Reject> {
-        const TOO_LARGE: Reject = Reject { status: 431, reason: "the request head is too large" };
-        const NOT_HTTP: Reject = Reject { status: 400, reason: "this is not HTTP" };
-        const LINE_FEED: Reject = Reject { status: 400, reason: "a line ends without CR" };
-
         match self.scan.advance(bytes) {
             Scan::Complete { start, end } => {
                 self.scan = HeadScan::default();
@@ -302,9 +305,14 @@ impl<'c> Site<'c> {
         };
         let before = out.len();
         let date = self.conn.context.date();
+        let mut reason = None;
         let status = match found.map(|route| (route, &route.action)) {
             Some((route, Action::Redirect(redirect))) => {
-                answer::redirect(redirect, route, &request, &date, connection, out)
+                let result = answer::redirect(redirect, route, &request, &date, connection, out);
+                result.unwrap_or_else(|reject| {
+                    reason = Some(reject.reason);
+                    reject.status
+                })
             }
             Some((_, Action::Respond(respond))) => {
                 self.unsent.body = answer::respond(respond, &request, &date, connection, out);
@@ -322,6 +330,7 @@ impl<'c> Site<'c> {
             record.host = Some(request.host).filter(|host| !host.is_empty());
             record.path = Some(request.target);
             record.status = Some(status);
+            record.reason = reason;
             record.route = found.map(|route| &*route.name);
             record.bytes_up = head.len() as u64;
             record.bytes_down = (out.len() - before + body) as u64;
@@ -337,12 +346,12 @@ impl<'c> Site<'c> {
     /// Answers a head that is no request.
     fn reject(&mut self, reject: Reject, content: Content, now: Moment, out: &mut Vec<u8>) {
         let before = out.len();
-        let body = format!("{}\n", reject.reason);
         let date = self.conn.context.date();
-        answer::plain(reject.status, &body, content, &date, Connection::Close, out);
+        answer::reject(reject, content, &date, Connection::Close, out);
         self.conn.record(self.begun.take().unwrap_or(now), |record| {
             record.protocol = answer::protocol(Version::Http11);
             record.status = Some(reject.status);
+            record.reason = Some(reject.reason);
             record.bytes_down = (out.len() - before) as u64;
             record.end = match reject.status {
                 408 => End::HeadTimeout,

@@ -1,7 +1,7 @@
 //! What the front end takes for a request, and what it refuses before anything behind it can
 //! misread it.
 
-use crate::support::{HttpClient, Ringgate, UPGRADE, Upstream, stream_site};
+use crate::support::{HttpClient, Ringgate, Setup, UPGRADE, Upstream, stream_site};
 
 const NEXT: &str = "GET /next HTTP/1.1\r\nHost: live.example.test\r\n\r\n";
 
@@ -159,6 +159,65 @@ fn methods_and_versions_that_are_not_served() {
         site.refuses(version, &[400, 505], format!("GET /a {version}\r\n{host}"));
     }
     site.refuses("no version", &[400, 505], "GET /a\r\n\r\n");
+}
+
+#[test]
+fn a_record_says_why_a_request_was_refused() {
+    let config = r#"
+        [[listener]]
+        name = "web"
+        listen = "127.0.0.1:0"
+        protocol = "http"
+        head_timeout = "300ms"
+
+          [[listener.host]]
+          route = [
+            { path = "/a", redirect = { scheme = "https" } },
+            { prefix = "/", respond = { body = "x" } },
+          ]
+    "#;
+    let config = config.to_owned();
+    let gate = Setup { config, server: "workers = 1".to_owned(), ..Setup::default() }.start();
+    let line = |line: &str| format!("{line}\r\nHost: a\r\n\r\n");
+    let upgrade = "Upgrade: websocket\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n";
+    let cases = [
+        ("bad_request_line", 400, line("GET  /a HTTP/1.1")),
+        ("bad_version", 505, line("GET /a HTTP/1.2")),
+        ("connect", 405, line("CONNECT a:443 HTTP/1.1")),
+        ("bad_target", 400, line("GET a HTTP/1.1")),
+        ("bad_target", 400, line("GET /#a HTTP/1.1")),
+        ("bad_target", 400, line("GET /\u{e9} HTTP/1.1")),
+        ("no_host", 400, "GET /a HTTP/1.1\r\n\r\n".to_owned()),
+        ("no_host", 400, "GET /a HTTP/1.0\r\n\r\n".to_owned()),
+        ("two_hosts", 400, get("Host: live.example.test\r\n")),
+        ("bad_host", 400, "GET /a HTTP/1.1\r\nHost: a:99999\r\n\r\n".to_owned()),
+        ("other_host", 400, line("GET http://b/a HTTP/1.1")),
+        ("bad_field_name", 400, get("X : a\r\n")),
+        ("bad_field_value", 400, get("X: a\x01b\r\n")),
+        ("bad_length", 400, post("Content-Length: five\r\n")),
+        ("two_lengths", 400, post(&"Content-Length: 5\r\n".repeat(2))),
+        ("bad_coding", 400, post("Transfer-Encoding: gzip\r\n")),
+        ("bad_coding", 400, get(upgrade)),
+        ("two_framings", 400, post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n")),
+        ("bare_line_feed", 400, "GET /a HTTP/1.1\n".to_owned()),
+        ("not_http", 400, "\x16\x03\x01".to_owned()),
+        ("too_many_fields", 431, get(&"X: y\r\n".repeat(100))),
+        ("head_too_large", 431, get(&format!("X: {}\r\n", "y".repeat(17_000)))),
+        ("slow_head", 408, "GET /a HTTP/1.1\r\n".to_owned()),
+    ];
+    for (index, (reason, status, request)) in cases.into_iter().enumerate() {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(request);
+        assert_eq!(client.response().status, status, "{reason}");
+        let record = gate.records(index + 1).pop().unwrap();
+        let said = (record.text("reason"), record.number("status"));
+        assert_eq!(said, (reason, status.into()), "{record:?}");
+    }
+    let mut client = HttpClient::connect(gate.address("web"));
+    client.send(line("GET /b HTTP/1.1"));
+    assert_eq!(client.response().status, 200);
+    let answered = gate.records_where(1, |record| record.text("path") == "/b").remove(0);
+    assert_eq!(answered.text("reason"), "", "{answered:?}");
 }
 
 #[test]

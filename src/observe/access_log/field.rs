@@ -29,10 +29,11 @@ pub(super) enum Field {
     End,
     Attempts,
     FailedEndpoints,
+    Reason,
 }
 
 /// Every field with its name, in the order of the documentation.
-const FIELDS: [(&str, Field); 19] = [
+const FIELDS: [(&str, Field); 20] = [
     ("start", Field::Start),
     ("listener", Field::Listener),
     ("protocol", Field::Protocol),
@@ -52,6 +53,7 @@ const FIELDS: [(&str, Field); 19] = [
     ("end", Field::End),
     ("attempts", Field::Attempts),
     ("failed_endpoints", Field::FailedEndpoints),
+    ("reason", Field::Reason),
 ];
 
 /// The name of every field.
@@ -97,6 +99,7 @@ impl Field {
                 None => Value::Missing,
             },
             Field::FailedEndpoints => Value::Addresses(record.failed_endpoints),
+            Field::Reason => record.reason.map_or(Value::Missing, Value::Word),
         }
     }
 }

@@ -117,7 +117,7 @@ fn write_text(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b" " BytesUp b" " BytesDown b" " DurationMs b" " ConnectMs
         b" \"" Client b"\" \"" Host b"\" \"" Endpoint
         b"\" " Listener b" " Route b" " Cluster b" " Relay
-        b" " Attempts b" " FailedEndpoints; b"\n");
+        b" " Attempts b" " FailedEndpoints b" " Reason; b"\n");
 }
 
 fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
@@ -140,7 +140,8 @@ fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b",\"relay\":" Relay
         b",\"end\":" End
         b",\"attempts\":" Attempts
-        b",\"failed_endpoints\":" FailedEndpoints; b"}\n");
+        b",\"failed_endpoints\":" FailedEndpoints
+        b",\"reason\":" Reason; b"}\n");
 }
 
 /// Splits what follows a `%` into the name between braces and the rest.

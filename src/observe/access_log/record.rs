@@ -37,6 +37,8 @@ pub struct Record<'a> {
     pub attempts: Option<u32>,
     /// The endpoints that failed, without repetitions.
     pub failed_endpoints: &'a [Rc<Address>],
+    /// Why the request was refused, in one word.
+    pub reason: Option<&'static str>,
     /// From `start` to the end.
     pub duration: Duration,
     /// How long connecting to the upstream took, all attempts together; none: it was not tried.

@@ -43,6 +43,7 @@ fn note(recorder: &mut Recorder, sink: usize, listener: &str, number: u64) {
         endpoint: None,
         attempts: None,
         failed_endpoints: &[],
+        reason: None,
         duration: Duration::ZERO,
         connect: None,
         bytes_up: number,

@@ -53,14 +53,16 @@ pub enum Version {
 /// one would begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// 400, 405, 408, 431 or 505.
+    /// 400, 405, 408, 431, 503 or 505.
     pub status: u16,
-    /// For people: the answer's body and diagnostics.
+    /// One word, for records.
     pub reason: &'static str,
+    /// The answer's body.
+    pub text: &'static str,
 }
 
-const fn bad(reason: &'static str) -> Reject {
-    Reject { status: 400, reason }
+const fn bad(reason: &'static str, text: &'static str) -> Reject {
+    Reject { status: 400, reason, text }
 }
 
 /// Parses a complete head, from its first line to its empty line, as [`super::HeadScan`] delimits
@@ -75,26 +77,35 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     match parsed.parse_with_uninit_headers(head, allowed) {
         Ok(httparse::Status::Complete(length)) if length == head.len() => {}
         // The scanner and the parser disagree on where the head ends.
-        Ok(_) => return Err(bad("malformed request head")),
+        Ok(_) => return Err(bad("bad_head", "malformed request head")),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Reject { status: 431, reason: "too many header fields" });
+            return Err(Reject {
+                status: 431,
+                reason: "too_many_fields",
+                text: "too many header fields",
+            });
         }
         Err(httparse::Error::Version) if names_a_version(head) => {
             return Err(Reject {
                 status: 505,
-                reason: "only HTTP/1.1 and HTTP/1.0 are spoken here",
+                reason: "bad_version",
+                text: "only HTTP/1.1 and HTTP/1.0 are spoken here",
             });
         }
-        Err(httparse::Error::HeaderName) => return Err(bad("malformed header field name")),
-        Err(httparse::Error::HeaderValue) => return Err(bad("malformed header field value")),
-        Err(_) => return Err(bad("malformed request line")),
+        Err(httparse::Error::HeaderName) => {
+            return Err(bad("bad_field_name", "malformed header field name"));
+        }
+        Err(httparse::Error::HeaderValue) => {
+            return Err(bad("bad_field_value", "malformed header field value"));
+        }
+        Err(_) => return Err(bad("bad_request_line", "malformed request line")),
     }
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else {
-        return Err(bad("malformed request line"));
+        return Err(bad("bad_request_line", "malformed request line"));
     };
     let version = if parsed.version == Some(1) { Version::Http11 } else { Version::Http10 };
     if method == "CONNECT" {
-        return Err(Reject { status: 405, reason: "CONNECT is not offered" });
+        return Err(Reject { status: 405, reason: "connect", text: "CONNECT is not offered" });
     }
     let fields = Fields::collect(parsed.headers)?;
     let target = Target::parse(target, method)?;
@@ -102,10 +113,10 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     let websocket = fields.upgrade.has_websocket() && fields.connection_upgrade;
     let upgrade = websocket && method == "GET" && version == Version::Http11;
     if websocket && fields.chunked {
-        return Err(bad("Transfer-Encoding on an upgrade"));
+        return Err(bad("bad_coding", "Transfer-Encoding on an upgrade"));
     }
     if fields.chunked && version == Version::Http10 {
-        return Err(bad("Transfer-Encoding in HTTP/1.0"));
+        return Err(bad("bad_coding", "Transfer-Encoding in HTTP/1.0"));
     }
     let has_body = fields.content_length.is_some_and(|length| length > 0);
     let names_websocket_alone = fields.upgrade.is_websocket_alone();
@@ -168,7 +179,7 @@ impl<'a> Fields<'a> {
             fields.add(header.name, header.value)?;
         }
         if fields.chunked && fields.content_length.is_some() {
-            return Err(bad("both Transfer-Encoding and Content-Length"));
+            return Err(bad("two_framings", "both Transfer-Encoding and Content-Length"));
         }
         Ok(fields)
     }
@@ -177,17 +188,18 @@ impl<'a> Fields<'a> {
         // Lengths first: most fields are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") && self.host.replace(value).is_some() => {
-                return Err(bad("more than one Host"));
+                return Err(bad("two_hosts", "more than one Host"));
             }
             14 if name.eq_ignore_ascii_case("content-length") => {
-                let length = plain_number(value).ok_or(bad("Content-Length is not a number"))?;
+                let length = plain_number(value)
+                    .ok_or(bad("bad_length", "Content-Length is not a number"))?;
                 if self.content_length.replace(length).is_some() {
-                    return Err(bad("more than one Content-Length"));
+                    return Err(bad("two_lengths", "more than one Content-Length"));
                 }
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(bad("unknown Transfer-Encoding"));
+                    return Err(bad("bad_coding", "unknown Transfer-Encoding"));
                 }
                 self.chunked = true;
             }
@@ -235,10 +247,13 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn parse(whole: &'a str, method: &str) -> Result<Self, Reject> {
         if !whole.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(bad("the request target has bytes that must be percent-encoded"));
+            return Err(bad(
+                "bad_target",
+                "the request target has bytes that must be percent-encoded",
+            ));
         }
         if whole.contains('#') {
-            return Err(bad("the request target has a fragment"));
+            return Err(bad("bad_target", "the request target has a fragment"));
         }
         let (authority, default_port, rest) = match split_scheme(whole) {
             Some((default_port, rest)) => {
@@ -255,7 +270,7 @@ impl<'a> Target<'a> {
         // The asterisk form is the server as a whole, for OPTIONS alone (section 3.2.4).
         let is_server = whole == "*" && method == "OPTIONS";
         if !path.starts_with('/') && !is_server {
-            return Err(bad("the request target is no path"));
+            return Err(bad("bad_target", "the request target is no path"));
         }
         Ok(Target { whole, authority, default_port, path, query })
     }
@@ -282,7 +297,7 @@ fn authority<'a>(
     let named = match fields.host {
         Some(value) => Some(split_port(std::str::from_utf8(value).map_err(|_| BAD_HOST)?)?),
         None if version == Version::Http10 => None,
-        None => return Err(bad("no Host")),
+        None => return Err(bad("no_host", "no Host")),
     };
     let Some(absolute) = target.authority else { return Ok(named.unwrap_or(("", None))) };
     let absolute = split_port(absolute)?;
@@ -294,11 +309,11 @@ fn authority<'a>(
     if named.is_none_or(agrees) {
         Ok(absolute)
     } else {
-        Err(bad("the request target and Host disagree"))
+        Err(bad("other_host", "the request target and Host disagree"))
     }
 }
 
-const BAD_HOST: Reject = bad("malformed Host");
+const BAD_HOST: Reject = bad("bad_host", "malformed Host");
 
 /// `host:port`, `[v6]:port`, without the dot that ends a fully qualified name.
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), Reject> {

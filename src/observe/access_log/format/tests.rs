@@ -36,6 +36,7 @@ fn request<'a>(client: &'a Address, endpoint: &'a Address) -> Record<'a> {
         endpoint: Some(endpoint),
         attempts: Some(1),
         failed_endpoints: &[],
+        reason: None,
         duration: Duration::from_micros(61_234_999),
         connect: Some(Duration::from_micros(900)),
         bytes_up: 1024,
@@ -56,6 +57,7 @@ fn connection(client: &Address) -> Record<'_> {
         cluster: None,
         endpoint: None,
         attempts: None,
+        reason: Some("bad_host"),
         connect: None,
         relay: Relay::None,
         end: End::NoEndpoint,
@@ -70,12 +72,12 @@ fn text_has_every_field_in_the_documented_order() {
         line(&Format::text(), &request(&client, &endpoint)),
         "[2026-01-02T03:04:05.678Z] \"GET /stream?id=1 HTTP/1.1\" 101 client \
          1024 1048576 61234 0 \"192.0.2.7:51000\" \"live.example.com\" \
-         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 -\n"
+         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 - -\n"
     );
     assert_eq!(
         line(&Format::text(), &connection(&client)),
         "[2026-01-02T03:04:05.678Z] \"- - tcp\" - no_endpoint 1024 1048576 61234 - \
-         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - -\n"
+         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - - bad_host\n"
     );
 }
 
@@ -90,7 +92,7 @@ fn json_has_every_field_by_its_documented_name_and_order() {
             r#""path":"/stream?id=1","status":101,"route":"/stream","cluster":"shadowsocks","#,
             r#""endpoint":"[2001:db8::1]:8388","duration_ms":61234,"connect_ms":0,"#,
             r#""bytes_up":1024,"bytes_down":1048576,"relay":"splice","end":"client","#,
-            r#""attempts":1,"failed_endpoints":[]}"#,
+            r#""attempts":1,"failed_endpoints":[],"reason":null}"#,
             "\n"
         )
     );
@@ -101,7 +103,7 @@ fn json_has_every_field_by_its_documented_name_and_order() {
             r#""client":"192.0.2.7:51000","method":null,"host":null,"path":null,"#,
             r#""status":null,"route":null,"cluster":null,"endpoint":null,"duration_ms":61234,"#,
             r#""connect_ms":null,"bytes_up":1024,"bytes_down":1048576,"relay":"none","#,
-            r#""end":"no_endpoint","attempts":null,"failed_endpoints":[]}"#,
+            r#""end":"no_endpoint","attempts":null,"failed_endpoints":[],"reason":"bad_host"}"#,
             "\n"
         )
     );
@@ -139,7 +141,7 @@ fn a_template_writes_what_it_says() {
 #[test]
 fn every_field_can_stand_in_a_template() {
     let client = address("192.0.2.7:51000");
-    let record = request(&client, &client);
+    let record = Record { reason: Some("bad_host"), ..request(&client, &client) };
     let parsed: serde_json::Value = serde_json::from_str(&line(&Format::json(), &record)).unwrap();
     for name in names() {
         let template = Format::template(&format!("%{{{name}}}")).unwrap();
@@ -177,7 +179,8 @@ fn a_bad_template_is_refused_with_its_place_and_advice() {
 fn a_template_can_say_what_text_says() {
     let template = "[%{start}] \"%{method} %{path} %{protocol}\" %{status} %{end} %{bytes_up} \
         %{bytes_down} %{duration_ms} %{connect_ms} \"%{client}\" \"%{host}\" \"%{endpoint}\" \
-        %{listener} %{route} %{cluster} %{relay} %{attempts} %{failed_endpoints}";
+        %{listener} %{route} %{cluster} %{relay} %{attempts} %{failed_endpoints} \
+        %{reason}";
     let template = Format::template(template).unwrap();
     let client = address("192.0.2.7:51000");
     for record in [request(&client, &client), connection(&client)] {
@@ -252,7 +255,7 @@ proptest! {
             "status": status, "route": route, "cluster": cluster, "endpoint": endpoint,
             "duration_ms": millis(times.0), "connect_ms": times.1.map(millis),
             "bytes_up": bytes.0, "bytes_down": bytes.1, "relay": "none", "end": "no_endpoint",
-            "attempts": null, "failed_endpoints": failed_texts,
+            "attempts": null, "failed_endpoints": failed_texts, "reason": "bad_host",
         }));
 
         // Quotes stand where the format puts them and nowhere else, so they can be left out
@@ -260,7 +263,7 @@ proptest! {
         prop_assert_eq!(text.matches('"').count(), 8);
         let bare = text.trim_end().replace('"', "");
         let words: Vec<Option<String>> = bare.split(' ').map(unescape).collect();
-        prop_assert_eq!(words.len(), 19);
+        prop_assert_eq!(words.len(), 20);
         let sent = [(1, method), (2, path), (11, host), (13, Some(&*listener)), (14, route),
             (15, cluster), (12, endpoint.as_deref()), (18, endpoint.as_deref())];
         for (position, value) in sent {
