@@ -23,7 +23,7 @@ use crate::config::{Config, LogPath};
 use crate::error::Error;
 use crate::front::{self, Gate, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
-use crate::sys::{self, Shares};
+use crate::sys::{self, Needs, Shares};
 use crate::worker::Command;
 use crew::Crew;
 use endpoints::Failures;
@@ -52,6 +52,8 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     let places = crew::places(&config.server.workers)?;
+    let needs = config.needs(places.len());
+    enough_descriptors(file_limit, &needs)?;
     let mut bound = tokio::select! {
         bound = bind::bind(&config, places.len()) => bound?,
         signal = signals.ending(None) => return ended_early(signal),
@@ -73,7 +75,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     }
 
     // 3. Workers.
-    let shares = Shares::of(file_limit, &config.needs(crew.len()));
+    let shares = Shares::of(file_limit, &needs);
     let running = crew.start(seats, &config, &mut bound, &writer, &failures, shares).await?;
     bound.announce(&config);
     tracing::info!(
@@ -112,6 +114,21 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     writer.close();
     tracing::info!("ended");
     Ok(())
+}
+
+/// # Errors
+/// The limit of open files is so low that connections would wait for ever.
+fn enough_descriptors(file_limit: u64, needs: &Needs) -> Result<(), Error> {
+    let least = needs.least_limit();
+    if file_limit >= least {
+        return Ok(());
+    }
+    let (workers, sockets) = (needs.workers, needs.stream_sockets + needs.udp_sockets);
+    let cause =
+        format!("{file_limit}; {workers} workers and {sockets} addresses need at least {least}");
+    let advice = "raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or have fewer workers \
+        or addresses";
+    Err(Error::start("the limit of open files is too low", cause, advice))
 }
 
 fn ended_early(signal: &str) -> Result<(), Error> {

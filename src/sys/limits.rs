@@ -46,6 +46,26 @@ pub struct Needs {
     pub names: usize,
 }
 
+impl Needs {
+    /// The lowest limit of open files with which each worker serves a connection from each of its
+    /// sockets, and a UDP session.
+    pub fn least_limit(&self) -> u64 {
+        let (streams, udp) = (self.stream_sockets as u64, self.udp_sockets as u64);
+        // An accept in flight for each socket, and a connection with its upstream.
+        let connections = if streams > 0 { streams + 2 } else { 0 };
+        let needed = self.fixed() + self.workers.max(1) as u64 * (connections + udp);
+        // Beside the reserve, which is an eighth of a limit as low as this.
+        needed * RESERVE_PART / (RESERVE_PART - 1) + 1
+    }
+
+    /// Descriptors that are open from the start.
+    fn fixed(&self) -> u64 {
+        // The runtime has a descriptor of its own for a socket that it accepts from.
+        let sockets = 2 * self.stream_sockets as u64 + self.udp_sockets as u64;
+        CONTROL + self.workers.max(1) as u64 * (WORKER + sockets)
+    }
+}
+
 /// How the descriptors are shared out. No share is ever exceeded, so that none starves another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
@@ -70,9 +90,7 @@ impl Shares {
     pub fn of(file_limit: u64, needs: &Needs) -> Shares {
         let limit = file_limit.min(UNLIMITED);
         let workers = needs.workers.max(1) as u64;
-        // The runtime has a descriptor of its own for a socket that it accepts from.
-        let sockets = 2 * needs.stream_sockets as u64 + needs.udp_sockets as u64;
-        let fixed = CONTROL + workers * (WORKER + sockets);
+        let fixed = needs.fixed();
         let reserve = RESERVE + RESERVE_FOR_NAME * needs.names as u64;
         let reserve = reserve.min(limit / RESERVE_PART);
         let part = limit.saturating_sub(fixed + reserve) / workers;

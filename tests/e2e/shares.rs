@@ -268,3 +268,30 @@ fn a_session_without_an_answer_ends_sooner() {
     is_answered(&asks);
     assert_eq!(gate.records_where(1, |_| true).len(), 1);
 }
+
+#[test]
+fn a_limit_that_is_too_low_is_an_error_with_the_one_that_is_enough() {
+    let echo = Echo::start();
+    let setup = |driver: &str, descriptors| Setup {
+        config: crate::support::l4(echo.address(), "", ""),
+        server: format!("driver = \"{driver}\"\nworkers = 3"),
+        through: with_descriptors(descriptors),
+        ..Setup::default()
+    };
+    for driver in DRIVERS {
+        let mut gate = setup(driver, 40).spawn();
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(1), "{driver}");
+        let line = gate.line_with("the limit of open files is too low: 40;");
+        let least = line.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!((60..150).contains(&least), "{line}");
+        gate.line_with("ulimit -Hn");
+        let mut gate = setup(driver, least - 1).spawn();
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(1), "{driver}");
+        let gate = setup(driver, least).start();
+        for _ in 0..20 {
+            let mut client = gate.connect("ingress");
+            client.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        }
+    }
+}
