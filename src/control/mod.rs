@@ -23,7 +23,7 @@ use crate::config::{Config, LogPath};
 use crate::error::Error;
 use crate::front::{self, Gate, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
-use crate::sys::{self, Needs, Shares};
+use crate::sys::{self, Errno, Needs, Shares};
 use crate::worker::Command;
 use crew::Crew;
 use endpoints::Failures;
@@ -150,6 +150,20 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
         );
         return;
     }
+    // What connect(2) says where no local port is left; with UDP it is EAGAIN.
+    let no_ports = [Some(Errno::ADDRNOTAVAIL), Some(Errno::AGAIN)].contains(&connect_error);
+    if no_ports && refused.is_none() {
+        tracing::warn!(
+            waiting,
+            reset,
+            answered,
+            dropped,
+            connect_error = connect_error.map(tracing::field::display),
+            "no local ports are left for upstreams: clients are reset, get a 502 (answered) or \
+             lose a datagram (dropped). Widen net.ipv4.ip_local_port_range or add endpoints"
+        );
+        return;
+    }
     let listener = refused.and_then(|(index, _)| config.listeners.get(index));
     let listener = listener.map(|listener| &*listener.name);
     let error = refused.map(|(_, errno)| tracing::field::display(errno));
@@ -162,11 +176,9 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
         error,
         connect_error = connect_error.map(tracing::field::display),
         file_limit,
-        "no descriptors are left, or no local ports (connect_error): connections wait in the \
-         backlog (waiting), are reset because there is no socket to their upstream (reset), or get \
-         a 502 for the same reason (answered); datagrams of new UDP clients are dropped (dropped). \
-         Raise the limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`) or \
-         net.ipv4.ip_local_port_range"
+        "no descriptors are left: clients wait in the backlog, or are reset, get a 502 (answered) \
+         or lose a datagram (dropped) for want of a socket to their upstream. Raise the limit of \
+         open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
     );
 }
 

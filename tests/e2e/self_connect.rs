@@ -161,7 +161,7 @@ fn ports_that_run_out_are_no_fault_of_the_endpoint() {
         // Another attempt would be no better.
         assert_eq!((record.end(), record.number("attempts")), ("local", 1), "over {driver}");
         assert_eq!(record.list("failed_endpoints"), [""; 0], "over {driver}");
-        let line = gate.line_with("no descriptors are left, or no local ports");
+        let line = gate.line_with("no local ports are left");
         assert!(line.contains("Cannot assign requested address"), "{line}");
         drop((held, upstreams));
         expect_no_blame(&mut gate);

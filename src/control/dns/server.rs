@@ -81,6 +81,8 @@ fn said(result: Result<Lookup, NetError>, name: &Name, record: RecordType) -> Sa
             code => Said::Failed(code.to_string()),
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Said::Failed(code.to_string()),
+        // Also where it refuses or cannot be reached.
+        Err(NetError::NoConnections) => Said::Failed("it cannot be asked".to_owned()),
         Err(error) => Said::Failed(error.to_string()),
     }
 }
