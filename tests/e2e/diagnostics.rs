@@ -13,8 +13,8 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 use crate::support::{
-    Echo, SHORT, Setup, free_port, holds_for, l4, require, ringgate_command, run, stream_site,
-    wait_for, with_deadlines,
+    Echo, SHORT, SOON, Setup, free_port, holds_for, l4, require, ringgate_command, run,
+    stream_site, wait_for, with_deadlines,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -125,7 +125,7 @@ fn an_unread_stderr_does_not_hold_up_the_end() {
         let start = Instant::now();
         gate.signal(Signal::TERM);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0), "{driver}");
-        assert!(start.elapsed() < Duration::from_secs(6), "{driver}: {:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{driver}: {:?}", start.elapsed());
     }
 }
 

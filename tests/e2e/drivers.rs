@@ -168,7 +168,9 @@ fn what_other_processes_of_the_user_have_locked_delays_a_start_by_seconds_at_mos
     first.line_with("ready workers=2 driver=io_uring ring_size=1024 ");
     let begin = Instant::now();
     let second = start();
-    second.line_with("ready workers=2 driver=io_uring ring_size=256 ");
+    // Smaller rings; or none, where the kernel takes long to free what the start tried before.
+    let line = second.line_with("ready workers=2 ");
+    assert!(!line.contains("ring_size=1024"), "{line}");
     let passed = begin.elapsed();
     assert!(passed < Duration::from_secs(6), "{passed:?}");
     assert!(second.line_with("LimitMEMLOCK=").contains("all processes of a user share"));

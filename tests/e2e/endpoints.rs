@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Blackhole, HttpClient, Named, Ringgate, SHORT, Setup, UPGRADE, UdpEcho, Upstream,
+    Blackhole, HttpClient, LONG, Named, Ringgate, SHORT, Setup, UPGRADE, UdpEcho, Upstream,
     expect_closed, free_port, inside_namespace, l4, site, wait_for,
 };
 
@@ -183,9 +183,10 @@ fn diagnostics_name_an_endpoint_that_fails_at_most_once_a_second() {
     for driver in ["io_uring", "epoll"] {
         let (dead, alive) = (free_port(), Named::start("alive"));
         let mut gate = start(&[dead.address(), alive.address()], 2, driver);
-        let begin = Instant::now();
-        let mut connections = 0;
-        while begin.elapsed() < Duration::from_millis(2500) {
+        let (begin, mut connections) = (Instant::now(), 0);
+        let told = || gate.lines().iter().filter(|line| line.contains("endpoint failed")).count();
+        while told() < 3 {
+            assert!(begin.elapsed() < LONG, "{} lines", told());
             assert_eq!(name_of_who_answers(&gate), "alive");
             connections += 1;
         }
@@ -194,9 +195,9 @@ fn diagnostics_name_an_endpoint_that_fails_at_most_once_a_second() {
         let ran = begin.elapsed().as_secs_f64();
         let mut lines = gate.lines();
         lines.retain(|line| line.contains("endpoint failed"));
-        let seconds = ran.ceil() as usize;
         // One at once, one a second, and at the end what was not told yet.
-        assert!((3..=seconds + 2).contains(&lines.len()), "{lines:#?} in {ran} s");
+        let most = ran.ceil() as usize + 2;
+        assert!(lines.len() <= most && ran > 2.0, "{lines:#?} in {ran} s");
         for line in &lines {
             assert!(line.contains(" WARN "), "{line}");
             assert_eq!(field(line, "cluster"), "backend");

@@ -10,8 +10,9 @@ use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::{
-    Blackhole, EVERY_WAY, Echo, HttpClient, Relayed, Ringgate, SHORT, Setup, bytes, expect_closed,
-    free_port, l4, require, ringgate_command, run, stream_site, wait_for, with_deadlines,
+    Blackhole, EVERY_WAY, Echo, HttpClient, Relayed, Ringgate, SHORT, SOON, Setup, bytes,
+    expect_closed, free_port, l4, require, ringgate_command, run, stream_site, wait_for,
+    with_deadlines,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -77,7 +78,7 @@ fn what_does_not_end_in_time_is_cut_when_draining() {
         let passed = start.elapsed();
         assert!(passed > Duration::from_millis(350), "{way:?}: after {passed:?}");
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0), "{way:?}");
-        assert!(start.elapsed() < SHORT, "{way:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{way:?}: {:?}", start.elapsed());
         assert_eq!(gate.record().end(), "drain", "{way:?}");
     }
 }
@@ -102,7 +103,7 @@ fn a_second_signal_ends_at_once() {
         let start = Instant::now();
         gate.signal(second);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
-        assert!(start.elapsed() < SHORT, "{:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
         expect_closed(&mut client);
     }
 }
@@ -163,7 +164,7 @@ fn nor_does_one_that_was_slow_to_read_the_last_answer() {
     gate.signal(Signal::TERM);
     client.expect_end();
     assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
-    assert!(start.elapsed() < SHORT, "{:?}", start.elapsed());
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
 }
 
 #[test]
@@ -173,7 +174,7 @@ fn without_connections_it_ends_at_once() {
         let start = Instant::now();
         gate.signal(signal);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
-        assert!(start.elapsed() < SHORT, "{:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
 }
 

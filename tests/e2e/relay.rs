@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    EVERY_WAY, Relayed, SHORT, Way, bytes, expect_closed, expect_end, expect_reset, holds_for, jam,
+    EVERY_WAY, Relayed, SOON, Way, bytes, expect_closed, expect_end, expect_reset, holds_for, jam,
     reset,
 };
 
@@ -155,7 +155,7 @@ fn silence_on_both_sides_ends_at_the_idle_timeout() {
         expect_closed(&mut upstream);
         let passed = start.elapsed();
         assert!(passed > Duration::from_millis(200), "{way:?}: after {passed:?}");
-        assert!(passed < SHORT, "{way:?}: after {passed:?}");
+        assert!(passed < SOON, "{way:?}: after {passed:?}");
         assert_eq!(gate.record().end(), "idle");
     }
 }
@@ -212,7 +212,7 @@ fn a_half_closed_connection_that_falls_silent_ends() {
         expect_end(&mut upstream);
         let start = Instant::now();
         expect_closed(&mut client);
-        assert!(start.elapsed() < SHORT, "{way:?}: {:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{way:?}: {:?}", start.elapsed());
         assert_eq!(gate.record().end(), "half_closed_timeout");
     }
 }

@@ -17,7 +17,8 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::support::{
-    Echo, Ringgate, SHORT, Setup, UdpEcho, inside_namespace, l4, require, wait_for, with_deadlines,
+    Echo, Ringgate, SHORT, SOON, Setup, UdpEcho, inside_namespace, l4, require, wait_for,
+    with_deadlines,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -190,7 +191,7 @@ fn beside_one_that_does_not_drain_it_is_an_error_with_advice() {
         second.line_with("ss -lntup");
         assert_eq!(second.wait_exit(SHORT).code(), Some(1));
         assert!(start.elapsed() > Duration::from_secs(1), "it does not try again");
-        assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     }
     // Meanwhile it can be ended.
     let mut third = setup(&both, "io_uring").spawn();

@@ -76,33 +76,40 @@ fn the_end_of_many_sessions_lets_connections_go_on() {
     }
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     for driver in BOTH {
-        let (mut gate, clients) = with_sessions(driver, silent.local_addr().unwrap(), 5000);
-        let mut stream = gate.connect("ingress");
-        round_trip(&mut stream);
-        let begin = now();
-        gate.signal(Signal::TERM);
-        let mut trips = Vec::new();
-        wait_for("the sessions' sockets are closed", LONG, || {
-            for _ in 0..200 {
-                round_trip(&mut stream);
-                trips.push(now());
-            }
-            (gate.sockets() < clients.len()).then_some(())
-        });
-        drop(stream);
-        assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
-
-        let records = drained(&gate);
-        assert_eq!(records.len(), clients.len(), "over {driver}");
-        // Relative to the signal: the day may have ended meanwhile.
-        let after = |time: u64| (time + DAY_MS - begin) % DAY_MS;
-        let ends = records.iter().map(|record| after(ended(record)));
-        // Times in a record are exact to 2 ms.
-        let (first, last) = (ends.clone().min().unwrap() + 3, ends.max().unwrap() - 3);
-        let meanwhile = trips.iter().filter(|&&time| (first..last).contains(&after(time)));
-        let meanwhile = meanwhile.count();
-        assert!(meanwhile >= 5, "{meanwhile} from {first} to {last} ms over {driver}");
+        // On a busy machine the client may have no turn meanwhile. A worker that ended all sessions
+        // in one go would never give it an answer, however often that is tried.
+        let mut tried = (0..5).map(|_| round_trips_meanwhile(driver, &silent));
+        assert!(tried.any(|meanwhile| meanwhile >= 5), "not over {driver}");
     }
+}
+
+/// How often a connection is answered from the end of the first of many sessions to that of the
+/// last.
+fn round_trips_meanwhile(driver: &str, silent: &UdpSocket) -> usize {
+    let (mut gate, clients) = with_sessions(driver, silent.local_addr().unwrap(), 5000);
+    let mut stream = gate.connect("ingress");
+    round_trip(&mut stream);
+    let begin = now();
+    gate.signal(Signal::TERM);
+    let mut trips = Vec::new();
+    wait_for("the sessions' sockets are closed", LONG, || {
+        for _ in 0..200 {
+            round_trip(&mut stream);
+            trips.push(now());
+        }
+        (gate.sockets() < clients.len()).then_some(())
+    });
+    drop(stream);
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+
+    let records = drained(&gate);
+    assert_eq!(records.len(), clients.len(), "over {driver}");
+    // Relative to the signal: the day may have ended meanwhile.
+    let after = |time: u64| (time + DAY_MS - begin) % DAY_MS;
+    let ends = records.iter().map(|record| after(ended(record)));
+    // Times in a record are exact to 2 ms.
+    let (first, last) = (ends.clone().min().unwrap() + 3, ends.max().unwrap() - 3);
+    trips.iter().filter(|&&time| (first..last).contains(&after(time))).count()
 }
 
 #[test]

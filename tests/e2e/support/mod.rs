@@ -43,5 +43,5 @@ pub(crate) use sockets::{
     read_until, reset, send_slowly, slow_reader, with_deadlines,
 };
 pub(crate) use tls_site::TlsSite;
-pub(crate) use wait::{LONG, SHORT, holds_for, wait_bound_udp, wait_for, wait_listening};
+pub(crate) use wait::{LONG, SHORT, SOON, holds_for, wait_bound_udp, wait_for, wait_listening};
 pub(crate) use web::Web;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Process, SHORT, connect, require, run, wait_for};
+use super::{LONG, Process, SHORT, connect, require, run, wait_for};
 
 /// How ringgate is started.
 #[derive(Default)]
@@ -179,7 +179,7 @@ impl Setup {
     #[track_caller]
     pub(crate) fn start(self) -> Ringgate {
         let gate = self.spawn();
-        gate.process.line_with("ready workers=", SHORT);
+        gate.process.line_with("ready workers=", LONG);
         gate
     }
 
@@ -196,10 +196,12 @@ impl Setup {
             // without them.
             fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
             let binary = dir.path().join("ringgate");
-            // By a process of its own. A descriptor that writes to the file would be inherited by
-            // whatever another test starts at that moment, and a file that is open for writing
-            // cannot be started (ETXTBSY).
-            run(require("cp").arg(env!("CARGO_BIN_EXE_ringgate")).arg(&binary));
+            if fs::hard_link(env!("CARGO_BIN_EXE_ringgate"), &binary).is_err() {
+                // Another file system. Copied by a process of its own: a descriptor that writes to
+                // the file would be inherited by whatever another test starts at that moment, and a
+                // file that is open for writing cannot be started (ETXTBSY).
+                run(require("cp").arg(env!("CARGO_BIN_EXE_ringgate")).arg(&binary));
+            }
             through.arg(binary).args(arguments).env_remove("RINGGATE_LOG").env("NO_COLOR", "1");
             command = through;
         }

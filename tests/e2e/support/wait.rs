@@ -6,7 +6,10 @@ use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 /// For what takes milliseconds on an idle machine; far above it, so that a busy one passes too.
-pub(crate) const SHORT: Duration = Duration::from_secs(10);
+pub(crate) const SHORT: Duration = Duration::from_secs(20);
+/// Shorter than the limits that hold where a test configures none: what is over by then was ended
+/// by the limit that it configures.
+pub(crate) const SOON: Duration = Duration::from_secs(9);
 /// For bulk transfers and chains of several processes.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
