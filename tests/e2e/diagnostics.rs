@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, prlimit};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
@@ -252,7 +254,10 @@ fn said(arguments: &[&str], stderr: Stderr, env: &[(&str, &str)]) -> String {
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-    let terminal = File::options().read(true).write(true).open(name).unwrap();
+    // Not as the terminal of this process, which would be sent SIGHUP with its end.
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits() as i32);
+    let terminal = options.open(name).unwrap();
     let mut child = command.stdin(Stdio::null()).stderr(terminal).spawn().unwrap();
     // The other end is the child's alone now.
     drop(command);

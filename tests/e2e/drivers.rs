@@ -64,8 +64,8 @@ fn a_ring_that_is_insisted_on_and_cannot_be_entered_is_an_error() {
         let through = refusing(IO_URING_ENTER, error);
         let mut gate = setup(&echo, "driver = \"io_uring\"", through).spawn();
         assert_eq!(gate.wait_exit(SHORT).code(), Some(1));
-        assert_eq!(lines_with(&gate, "error: cannot use io_uring (io_uring_enter)"), 1);
-        assert_eq!(lines_with(&gate, "seccomp filter"), 1);
+        gate.line_with("error: cannot use io_uring (io_uring_enter)");
+        gate.line_with("seccomp filter");
     }
 }
 
@@ -94,6 +94,19 @@ fn a_worker_whose_own_ring_is_refused_ends_the_process() {
     let mut gate = setup(&echo, "workers = 1\ndriver = \"io_uring\"", through).start();
     assert_eq!(gate.wait_exit(LONG).code(), Some(1));
     gate.line_with("error: worker 0 has stopped: its event loop makes no progress");
+}
+
+#[test]
+fn a_ring_that_the_kernel_has_no_memory_for_is_not_taken_for_a_refusal() {
+    let echo = Echo::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("from-now-on");
+    let through = refusing_from(IO_URING_ENTER, libc::EAGAIN, &file);
+    let mut gate = setup(&echo, "driver = \"io_uring\"", through).start();
+    fs::write(&file, "").unwrap();
+    assert_eq!(gate.wait_exit(LONG).code(), Some(1));
+    let line = gate.line_with("error: worker ");
+    assert!(line.contains("its event loop makes no progress"), "{line}");
 }
 
 #[test]
@@ -128,6 +141,7 @@ fn too_little_locked_memory_means_the_same_advice_for_both_drivers_once() {
     let server = "workers = 5\ndriver = \"io_uring\"";
     let mut gate = setup(&echo, server, as_ordinary_user("ulimit -l 64")).spawn();
     assert_eq!(gate.wait_exit(SHORT).code(), Some(1));
+    gate.line_with(advice);
     assert_eq!(lines_with(&gate, advice), 1);
 }
 
