@@ -38,3 +38,6 @@ pub fn spawn(conn: Accepted) {
         Protocol::Udp(_) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

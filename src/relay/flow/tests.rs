@@ -1,8 +1,9 @@
 //! What a flow leaves behind and what it waits for, on sockets of the test.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use super::super::{BUDGET, End, run};
@@ -49,6 +50,44 @@ fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
         drop(upstream_peer);
         let end = run(&client, &upstream, &mut up, &mut down, &watch, LONG).await;
         assert_eq!((end, up.bytes()), (End::UpstreamReset, 0));
+    });
+}
+
+#[test]
+fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
+    with_pool(false, async |pool| {
+        // A read takes one datagram, so that a flow which is no bulk has always more to read.
+        let pair = || {
+            let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+            ours.connect(theirs.local_addr().unwrap()).unwrap();
+            theirs.connect(ours.local_addr().unwrap()).unwrap();
+            ours.set_nonblocking(true).unwrap();
+            theirs.set_nonblocking(true).unwrap();
+            (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+        };
+        let ((from, source), (to, sink)) = (pair(), pair());
+        let (modest, mut other) = connection();
+        let watch = Timers::new(pool.turns()).watch(&from, LONG);
+        let heard_after = Rc::new(Cell::new(None));
+        let hears = Rc::clone(&heard_after);
+        let waiting = monoio::spawn(async move {
+            modest.readable().await;
+            hears.set(Some(std::iter::from_fn(|| sink.recv(&mut [0]).ok()).count()));
+            // A socket that is closed would refuse the rest.
+            sink
+        });
+        pool.turns().give_way().await;
+        (0..150).for_each(|_| assert_eq!(source.send(b"x").unwrap(), 1));
+        // The driver knows that, and the other one has no turn before the flow gives way.
+        from.readable().await;
+        other.write_all(b"!").unwrap();
+        let mut flow = Flow::new(&pool, Vec::new());
+        flow.allow(150);
+        flow.run(&from, &to, &watch).await.unwrap();
+        let _sink = waiting.await;
+        let after = heard_after.get().unwrap();
+
+        assert!((1..=70).contains(&after), "{after} reads in a row");
     });
 }
 

@@ -1,0 +1,353 @@
+//! Moments that a client cannot choose: what arrives just as a limit fires, or when memory is
+//! spent, on connections of a worker whose time the test moves on.
+
+use std::cell::Cell;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::*;
+use crate::config;
+use crate::observe::access_log::Writer;
+use crate::relay::{BUDGET, Pool};
+use crate::sys::{Address, Stream, Turns};
+use crate::timers::TICK;
+
+const UPGRADE: &str = "GET /stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+                       Connection: Upgrade\r\n\r\n";
+const HEAD: &str = "[access_log]\npath = \"off\"\n[[listener]]\nname = \"a\"\n\
+                    listen = \"127.0.0.1:1\"\n";
+
+/// A worker with one listener and an upstream.
+struct Bench {
+    context: Rc<Context>,
+    upstream: TcpListener,
+}
+
+/// Runs a worker over epoll. Nothing moves its time on but [`Bench::while_a_limit_fires`].
+fn bench(listener: &str, test: impl AsyncFnOnce(Bench)) {
+    bench_with(listener, BUDGET, test);
+}
+
+/// [`bench`] with another budget for what connections keep.
+fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    upstream.set_nonblocking(true).unwrap();
+    let address = upstream.local_addr().unwrap();
+    let text = format!("{HEAD}{listener}\n[cluster.c]\nendpoints = [\"{address}\"]\n");
+    let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
+    let builder = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new();
+    builder.enable_timer().build().unwrap().block_on(async {
+        let recorder = Writer::start(Vec::new()).unwrap().recorder();
+        let pool = Pool::new(4, budget, None, Turns::start().unwrap());
+        let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
+        let context = Context::new(Arc::new(config), recorder, 0, pool, load, shortage);
+        let endpoints = [Address::Ip(address)];
+        context.clusters.iter().for_each(|cluster| cluster.set_endpoints(&endpoints));
+        test(Bench { context: Rc::new(context), upstream }).await;
+    });
+}
+
+impl Bench {
+    /// A connection that is served, and whose socket takes little before its client reads.
+    fn client(&self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        client.connect(&listener.local_addr().unwrap().into()).unwrap();
+        let client = TcpStream::from(client);
+        let (ours, address) = listener.accept().unwrap();
+        SockRef::from(&ours).set_send_buffer_size(16 * 1024).unwrap();
+        ours.set_nonblocking(true).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let stream = Stream::from_fd(ours.into()).unwrap();
+        let place = self.context.load.take_place().unwrap();
+        spawn(
+            Accepted::admit(&self.context, 0, None, stream, Address::Ip(address), place).unwrap(),
+        );
+        client
+    }
+
+    /// What `attempt` gives, once it gives anything; tasks run meanwhile.
+    async fn wait_for<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(result) = attempt() {
+                return result;
+            }
+            assert!(Instant::now() < deadline, "not within 10 s");
+            self.context.pool.turns().give_way().await;
+        }
+    }
+
+    async fn accept(&self) -> TcpStream {
+        let (stream, _) = self.wait_for(|| self.upstream.accept().ok()).await;
+        stream.set_nonblocking(true).unwrap();
+        stream
+    }
+
+    /// Everything up to and with `mark`.
+    async fn read_until(&self, stream: &mut TcpStream, mark: &str) -> String {
+        let mut text = String::new();
+        self.wait_for(|| {
+            let mut byte = [0];
+            while !text.ends_with(mark) {
+                match stream.read(&mut byte) {
+                    Ok(1) => text.push(byte[0] as char),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                    other => panic!("{other:?} after {text:?}"),
+                }
+            }
+            Some(())
+        })
+        .await;
+        text
+    }
+
+    /// Everything up to the end, which must be in order.
+    async fn read_to_end(&self, stream: &mut TcpStream) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.wait_for(|| match stream.read_to_end(&mut all) {
+            Ok(_) => Some(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => panic!("{error}"),
+        })
+        .await;
+        all
+    }
+
+    /// Tasks have read what there is, and wait.
+    async fn settle(&self) {
+        for _ in 0..10 {
+            self.context.pool.turns().give_way().await;
+        }
+    }
+
+    /// Bytes are sent, and so much time passes, before a task has a turn.
+    async fn while_a_limit_fires(&self, stream: &mut TcpStream, bytes: &str, time: Duration) {
+        self.settle().await;
+        stream.write_all(bytes.as_bytes()).unwrap();
+        let begun = self.context.timers.now();
+        while self.context.timers.now() - begun < crate::timers::ticks(time) {
+            std::thread::park_timeout(TICK);
+            self.context.timers.tick();
+        }
+    }
+}
+
+const LIMIT: Duration = Duration::from_millis(100);
+
+fn site(keys: &str, route: &str) -> String {
+    format!("protocol = \"http\"\n{keys}\n[[listener.host]]\n[[listener.host.route]]\n{route}")
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_head_that_is_complete_as_its_limit_fires_is_answered_and_so_is_the_next() {
+    let page = "prefix = \"/\"\nrespond = { body = \"page\" }";
+    bench(&site("head_timeout = \"100ms\"", page), async |bench| {
+        let mut client = bench.client();
+        client.write_all(&GET.as_bytes()[..10]).unwrap();
+        bench.while_a_limit_fires(&mut client, &GET[10..], LIMIT).await;
+        for _ in 0..2 {
+            let response = bench.read_until(&mut client, "page").await;
+            assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+            bench.settle().await;
+            client.write_all(GET.as_bytes()).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_page_that_is_asked_for_as_a_limit_fires_arrives_whole() {
+    const LENGTH: usize = 500_000;
+    let page = format!("prefix = \"/\"\nrespond = {{ body = \"{}\" }}", "x".repeat(LENGTH));
+    bench(&site("keepalive_timeout = \"100ms\"", &page), async |bench| {
+        let mut client = bench.client();
+        client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        bench.read_until(&mut client, "\r\n\r\n").await;
+        let last = GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        bench.while_a_limit_fires(&mut client, &last, LIMIT).await;
+        let response = bench.read_to_end(&mut client).await;
+        assert!(response.len() > LENGTH, "{} bytes", response.len());
+    });
+}
+
+#[test]
+fn a_response_is_not_lost_to_what_arrives_as_the_wait_for_the_client_is_over() {
+    // It waits in the socket, whose client does not read yet.
+    let page = format!("prefix = \"/\"\nrespond = {{ body = \"{}page\" }}", "x".repeat(16_000));
+    bench(&site("", &page), async |bench| {
+        let mut client = bench.client();
+        // The wait is a short one then.
+        bench.context.draining.set(true);
+        client.write_all(GET.as_bytes()).unwrap();
+        bench.while_a_limit_fires(&mut client, "more", Duration::from_secs(1)).await;
+        bench.settle().await;
+        let response = bench.read_to_end(&mut client).await;
+        assert!(response.ends_with(b"page"), "{} bytes", response.len());
+    });
+}
+
+#[test]
+fn a_hello_that_is_complete_as_its_limit_fires_goes_on() {
+    let rule = "protocol = \"tls\"\nhello_timeout = \"100ms\"\n[[listener.tls]]\ncluster = \"c\"";
+    bench(rule, async |bench| {
+        // A ClientHello with one suite and no extensions (RFC 8446 section 4.1.2).
+        let mut hello = "\u{16}\u{3}\u{1}\0\u{2d}\u{1}\0\0\u{29}\u{3}\u{3}".to_owned();
+        hello += &("\u{7}".repeat(32) + "\0\0\u{2}\u{13}\u{1}\u{1}\0");
+        let mut client = bench.client();
+        client.write_all(&hello.as_bytes()[..20]).unwrap();
+        bench.while_a_limit_fires(&mut client, &hello[20..], LIMIT).await;
+        let mut upstream = bench.accept().await;
+        assert_eq!(bench.read_until(&mut upstream, &hello[40..]).await, hello);
+    });
+}
+
+/// An upgrade that its upstream has read.
+async fn upgrade(bench: &Bench) -> (TcpStream, TcpStream) {
+    let mut client = bench.client();
+    client.write_all(UPGRADE.as_bytes()).unwrap();
+    let mut upstream = bench.accept().await;
+    bench.read_until(&mut upstream, "\r\n\r\n").await;
+    (client, upstream)
+}
+
+const STREAM: &str = "path = \"/stream\"\nupgrade = \"websocket\"\ncluster = \"c\"\n\
+                      idle_timeout = \"100ms\"";
+
+#[test]
+fn an_answer_to_an_upgrade_that_arrives_as_the_limit_fires_is_in_time() {
+    bench(&site("", STREAM), async |bench| {
+        let (mut client, mut upstream) = upgrade(&bench).await;
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n";
+        bench.while_a_limit_fires(&mut upstream, answer, LIMIT).await;
+        assert_eq!(bench.read_until(&mut client, "\r\n\r\n").await, answer);
+    });
+}
+
+#[test]
+fn the_rest_of_a_refusal_that_arrives_as_the_limit_fires_is_passed_on() {
+    bench(&site("", STREAM), async |bench| {
+        let (mut client, mut upstream) = upgrade(&bench).await;
+        upstream.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 8\r\n\r\nhalf").unwrap();
+        bench.read_until(&mut client, "half").await;
+        bench.while_a_limit_fires(&mut upstream, "rest", LIMIT).await;
+        assert_eq!(bench.read_to_end(&mut client).await, b"rest");
+    });
+}
+
+#[test]
+fn what_a_relay_is_sent_as_its_limit_fires_arrives() {
+    bench("protocol = \"tcp\"\ncluster = \"c\"\nidle_timeout = \"100ms\"", async |bench| {
+        let mut client = bench.client();
+        let mut upstream = bench.accept().await;
+        bench.while_a_limit_fires(&mut client, "late", LIMIT).await;
+        assert_eq!(bench.read_until(&mut upstream, "late").await, "late");
+        bench.while_a_limit_fires(&mut upstream, "back", LIMIT).await;
+        assert_eq!(bench.read_until(&mut client, "back").await, "back");
+    });
+}
+
+#[test]
+fn a_request_behind_the_last_answer_of_a_drain_is_not_answered() {
+    let page = "prefix = \"/\"\nrespond = { body = \"page\" }";
+    bench(&site("", page), async |bench| {
+        let mut client = bench.client();
+        bench.context.draining.set(true);
+        client.write_all(GET.repeat(2).as_bytes()).unwrap();
+        let response = bench.read_until(&mut client, "page").await;
+        assert!(response.contains("connection: close"), "{response}");
+        assert_eq!(bench.read_to_end(&mut client).await, b"");
+    });
+}
+
+#[test]
+fn a_connection_that_ends_calls_the_accept_that_waits() {
+    bench("protocol = \"tcp\"\ncluster = \"c\"", async |bench| {
+        let client = bench.client();
+        bench.settle().await;
+        let called = Rc::new(Cell::new(false));
+        let (context, hears) = (Rc::clone(&bench.context), Rc::clone(&called));
+        monoio::spawn(async move {
+            context.line.join().called().await;
+            hears.set(true);
+        });
+        bench.settle().await;
+        assert!(!called.get());
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        bench.wait_for(|| called.get().then_some(())).await;
+    });
+}
+
+/// Requests for pages of 3000 bytes.
+fn pages(count: usize) -> (String, String) {
+    let page = format!("prefix = \"/\"\nrespond = {{ body = \"{}\" }}", "x".repeat(3000));
+    (site("", &page), GET.repeat(count))
+}
+
+#[test]
+fn answers_that_are_not_read_count_and_are_few_when_memory_is_spent() {
+    let (site, requests) = pages(100);
+    bench_with(&site, 20_000, async |bench| {
+        let [mut first, mut second] = [bench.client(), bench.client()];
+        first.write_all(requests.as_bytes()).unwrap();
+        bench.settle().await;
+        assert!(bench.context.pool.is_spent());
+        second.write_all(requests.as_bytes()).unwrap();
+        bench.settle().await;
+        SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(first);
+        // The second one keeps no more than a little.
+        bench.wait_for(|| (bench.context.load.open() == 1).then_some(())).await;
+        assert!(!bench.context.pool.is_spent());
+    });
+}
+
+#[test]
+fn requests_in_one_piece_are_answered_when_memory_is_spent() {
+    let (site, requests) = pages(200);
+    bench_with(&site, 0, async |bench| {
+        let mut client = bench.client();
+        client.write_all(requests.as_bytes()).unwrap();
+        for _ in 0..200 {
+            let head = bench.read_until(&mut client, "\r\n\r\n").await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            bench.read_until(&mut client, &"x".repeat(3000)).await;
+        }
+    });
+}
+
+#[test]
+fn a_long_hello_is_refused_when_memory_is_spent() {
+    bench_with("protocol = \"tls\"\n[[listener.tls]]\ncluster = \"c\"", 0, async |bench| {
+        let mut client = bench.client();
+        // The start of a record of 16 KiB with a ClientHello of nearly as much.
+        let start = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03";
+        client.write_all(&[&start[..], &[0; 3000]].concat()).unwrap();
+        let error = bench.wait_for(|| match client.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            other => Some(other.expect_err("an end in order, or an answer")),
+        });
+        assert_eq!(error.await.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_long_answer_to_an_upgrade_is_a_503_when_memory_is_spent() {
+    let route = STREAM.replace("100ms", "1h");
+    bench_with(&site("", &route), 0, async |bench| {
+        let (mut client, mut upstream) = upgrade(&bench).await;
+        let part = format!("HTTP/1.1 101 Switching Protocols\r\nX: {}", "x".repeat(5000));
+        upstream.write_all(part.as_bytes()).unwrap();
+        let head = bench.read_until(&mut client, "\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    });
+}
