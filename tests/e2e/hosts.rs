@@ -42,6 +42,17 @@ fn a_large_hosts_file_delays_neither_look_ups_nor_signals() {
 }
 
 #[test]
+fn dns_family_is_about_the_hosts_file_too() {
+    if !inside_namespace("hosts::dns_family_is_about_the_hosts_file_too") {
+        return;
+    }
+    let _network = Network::new("", "127.0.0.5 both\n::1 both\n");
+    let gate = setup(&["both:1".to_owned()]).start();
+    let line = gate.line_with("the cluster has endpoints");
+    assert!(line.contains("endpoints=\"127.0.0.5:1\""), "{line}");
+}
+
+#[test]
 fn a_hosts_file_that_cannot_be_read_denies_no_name() {
     if !inside_namespace("hosts::a_hosts_file_that_cannot_be_read_denies_no_name") {
         return;

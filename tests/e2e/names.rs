@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use crate::support::{
-    Named, Network, Ringgate, SHORT, Setup, UdpEcho, holds_for, inside_namespace, l4, wait_for,
-    without_ipv6,
+    NameServer, Named, Network, Reply, Ringgate, SHORT, Setup, UdpEcho, holds_for,
+    inside_namespace, l4, require, run, wait_for, without_ipv6,
 };
 
 const PORT: u16 = 7000;
@@ -86,6 +86,33 @@ fn an_empty_resolver_configuration_means_the_local_machine() {
     network.start_server();
     let _server = named("127.0.0.6");
     expect_answer(&start("node.test", ""));
+}
+
+#[test]
+fn without_a_resolver_configuration_the_local_machine_is_asked() {
+    if !inside_namespace("names::without_a_resolver_configuration_the_local_machine_is_asked") {
+        return;
+    }
+    let _name_server = NameServer::on([127, 0, 0, 1], |_, _| Reply::Address([127, 0, 0, 6].into()));
+    let _server = named("127.0.0.6");
+    // Nothing else that a ringgate with a configuration of the test's own needs is there.
+    let empty = tempfile::tempdir().unwrap();
+    let mut mount = require("mount");
+    assert!(run(mount.arg("--bind").arg(empty.path()).arg("/etc")).status.success());
+    let gate = start("node.test", "");
+    assert!(run(require("umount").arg("/etc")).status.success());
+    expect_answer(&gate);
+}
+
+#[test]
+fn an_alias_is_followed_for_no_longer_than_it_lasts() {
+    if !inside_namespace("names::an_alias_is_followed_for_no_longer_than_it_lasts") {
+        return;
+    }
+    let _network = Network::new("", "");
+    let name_server = NameServer::on([127, 0, 0, 1], |_, _| Reply::Alias([127, 0, 0, 6].into()));
+    let _gate = start("node.test", "dns_family = \"ipv4\"\ndns_refresh = \"1h\"");
+    wait_for("it is looked up again", SHORT, || (name_server.asked().len() > 2).then_some(()));
 }
 
 #[test]

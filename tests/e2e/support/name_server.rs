@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, channel};
 pub(crate) enum Reply {
     /// To a question for IPv4 addresses this one, for an hour; to others that there is none.
     Address(Ipv4Addr),
+    /// An alias that lasts for a second, of a name that has this address for an hour.
+    Alias(Ipv4Addr),
     /// The name is there, and has no such address.
     Nothing,
     /// A response code without records: 2 SERVFAIL, 3 NXDOMAIN, 4 NOTIMP, 5 REFUSED.
@@ -76,19 +78,29 @@ fn question(message: &[u8]) -> (String, u16, usize) {
 /// The header and the question come back, with records behind them.
 fn answer(question: &[u8], kind: u16, reply: Reply) -> Option<Vec<u8>> {
     let (code, address) = match reply {
-        Reply::Address(ip) => (0, Some(ip).filter(|_| kind == A)),
+        Reply::Address(ip) | Reply::Alias(ip) => (0, Some(ip).filter(|_| kind == A)),
         Reply::Nothing => (0, None),
         Reply::Code(code) => (code, None),
         Reply::Silence => return None,
     };
+    let is_alias = matches!(reply, Reply::Alias(_)) && address.is_some();
     let denies = address.is_none() && matches!(code, 0 | 3);
     let mut answer = question.to_vec();
     // A response with recursion (RFC 1035 section 4.1.1), one question, and the counts of records.
-    let counts = [0, 1, 0, address.is_some().into(), 0, denies.into(), 0, 0];
+    let records = u8::from(address.is_some()) + u8::from(is_alias);
+    let counts = [0, 1, 0, records, 0, denies.into(), 0, 0];
     answer.splice(2..12, [0x81, 0x80 | code].into_iter().chain(counts));
     let owner_of_question = [0xc0, 12];
-    if let Some(ip) = address {
+    let mut owner = owner_of_question;
+    if is_alias {
         answer.extend(owner_of_question);
+        answer.extend([0, 5, 0, 1, 0, 0, 0, 1, 0, 4]);
+        // The name `x` at the place where it is written.
+        owner = [0xc0, answer.len() as u8];
+        answer.extend([1, b'x', 0xc0, 12]);
+    }
+    if let Some(ip) = address {
+        answer.extend(owner);
         answer.extend([0, 1, 0, 1, 0, 0, 14, 16, 0, 4]);
         answer.extend(ip.octets());
     }
