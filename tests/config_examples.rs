@@ -85,6 +85,33 @@ fn every_mistake_gets_the_message_it_should() {
 }
 
 #[test]
+fn a_page_of_more_than_a_mebibyte_is_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let page = "x".repeat((1 << 20) + 1);
+    let respond = |respond: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+             [[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\nrespond = {respond}\n"
+        );
+        config::parse("edge.toml", &text, directory.path())
+            .map_or_else(|e| e.to_string(), |_| String::new())
+    };
+    for (length, refused) in [(page.len() - 1, false), (page.len(), true)] {
+        fs::write(directory.path().join("page"), &page[..length]).expect("the page");
+        for (way, key) in [
+            (format!("{{ body = \"{}\" }}", &page[..length]), "body"),
+            ("{ file = \"page\" }".to_owned(), "file"),
+        ] {
+            assert_eq!(
+                respond(&way).contains("is longer than 1 MiB"),
+                refused,
+                "{key} of {length}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_advised_template_is_a_good_one() {
     let log = |format: &str| errors(&format!("[access_log]\nformat = \"{format}\"\n")).concat();
     let advice = log("combined");
