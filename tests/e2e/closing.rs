@@ -1,10 +1,14 @@
 //! A response arrives whole although its client has sent more than was read (RFC 9112 section 9.6).
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::support::{
-    HttpClient, Ringgate, Setup, Upstream, bytes, expect_end, obfs_hello, read_until, slow_reader,
-    stream_site,
+    HttpClient, LONG, Ringgate, SHORT, Setup, UPGRADE, Upstream, bytes, expect_end, holds_for,
+    obfs_hello, read_until, slow_reader, stream_site, wait_for,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -56,6 +60,127 @@ fn a_408_is_not_lost_to_the_rest_of_the_head() {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(client.response().status, 408, "{driver}");
         client.expect_end();
+    }
+}
+
+/// An upgrade whose upstream has read it.
+fn asked(driver: &str) -> (Ringgate, HttpClient, TcpStream) {
+    let backend = Upstream::listen();
+    let config = stream_site(backend.address(), "");
+    let gate =
+        Setup { config, server: format!("driver = \"{driver}\""), ..Setup::default() }.start();
+    let mut client = HttpClient::over(slow_reader(gate.address("web")));
+    client.send(UPGRADE);
+    let mut upstream = backend.accept();
+    read_until(&mut upstream, b"\r\n\r\n");
+    (gate, client, upstream)
+}
+
+#[test]
+fn a_refused_upgrade_is_not_lost_to_bytes_behind_it() {
+    for driver in BOTH {
+        let (gate, mut client, mut upstream) = asked(driver);
+        let body = bytes(4, MIB);
+        let head = format!("HTTP/1.1 403 No\r\nContent-Length: {MIB}\r\n\r\n");
+        upstream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        assert_eq!(client.head_only().status, 403, "{driver}");
+        // All of it is in the sockets.
+        client.expect_bytes(&body[..MIB / 2]);
+        client.send("more");
+        client.expect_bytes(&body[MIB / 2..]);
+        client.expect_end();
+        assert_eq!(gate.record().end(), "done", "{driver}");
+    }
+}
+
+#[test]
+fn a_502_is_not_lost_to_bytes_behind_the_upgrade() {
+    for driver in BOTH {
+        let (gate, mut client, upstream) = asked(driver);
+        drop(upstream);
+        assert_eq!(gate.record().number("status"), 502, "{driver}");
+        // The answer is there and not read yet.
+        client.send("more");
+        client.send("and more");
+        assert_eq!(client.response().status, 502, "{driver}");
+        client.expect_end();
+    }
+}
+
+#[test]
+fn a_client_that_goes_on_sending_is_read_for_a_mebibyte_and_no_further() {
+    for driver in BOTH {
+        let gate = page(driver, "");
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+        let sent = (0..256).take_while(|_| client.stream.write_all(&[b'x'; MIB]).is_ok()).count();
+        assert!(sent < 64, "{driver}: {sent} MiB are read");
+    }
+}
+
+#[test]
+fn a_client_that_sends_a_little_now_and_then_is_let_go_after_30_seconds() {
+    std::thread::scope(|scope| {
+        for driver in BOTH {
+            scope.spawn(move || {
+                let gate = page(driver, "");
+                let before = gate.sockets();
+                let mut client = HttpClient::connect(gate.address("web"));
+                client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+                assert_eq!(client.response().status, 200);
+                let begun = Instant::now();
+                wait_for("it is let go", LONG, || {
+                    let _ = client.stream.write(b"x");
+                    (gate.sockets() <= before).then_some(())
+                });
+                let passed = begun.elapsed();
+                // Longer than a client that is silent.
+                assert!(passed > Duration::from_secs(20), "{driver}: {passed:?}");
+            });
+        }
+    });
+}
+
+/// A client at rest that has not read all of its page, when the process begins to drain.
+fn draining(driver: &str) -> (Ringgate, HttpClient) {
+    let gate = page(driver, "");
+    let mut client = HttpClient::over(slow_reader(gate.address("web")));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The rest is in the sockets: the connection is at rest.
+    assert_eq!(client.head_only().status, 200);
+    client.expect_bytes(&[b'x'; MIB / 2]);
+    gate.signal(Signal::TERM);
+    (gate, client)
+}
+
+#[test]
+fn a_page_is_not_lost_to_requests_that_meet_the_drain() {
+    for driver in BOTH {
+        let (mut gate, mut client) = draining(driver);
+        wait_for("new connections are refused", SHORT, || {
+            TcpStream::connect(gate.address("web")).err()
+        });
+        // For longer than the silence that a drain waits for.
+        for _ in 0..25 {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+            holds_for("a pause", Duration::from_millis(60), || true);
+        }
+        client.expect_bytes(&[b'x'; MIB / 2 - 1]);
+        client.expect_end();
+        drop(client);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0), "{driver}");
+    }
+}
+
+#[test]
+fn a_client_that_does_not_close_holds_up_a_drain_for_a_second() {
+    for driver in BOTH {
+        let (mut gate, _client) = draining(driver);
+        let begun = Instant::now();
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0), "{driver}");
+        let passed = begun.elapsed();
+        assert!(passed < Duration::from_millis(4500), "{driver}: {passed:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! What many clients, or a greedy one, may take from the others: turns of the worker, and memory.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -73,6 +73,80 @@ fn over_epoll_the_body_of_a_refused_upgrade_takes_turns_with_others() {
 }
 
 #[test]
+fn over_epoll_a_client_that_always_asks_takes_turns_with_others() {
+    const REQUESTS: usize = 4000;
+    // A read takes 17 KiB at most, so that there is always more to read.
+    let site = stream_site(free_port().address(), "");
+    let site = site.replacen("protocol", "max_head = \"1KiB\"\nprotocol", 1);
+    let row = longest_row(site, "recvfrom", |gate| {
+        let mut client = HttpClient::connect(gate.address("web"));
+        let mut asks = client.stream.try_clone().unwrap();
+        let requests = GET.replacen("\r\n\r\n", &format!("\r\nX: {}\r\n\r\n", "x".repeat(900)), 1);
+        std::thread::scope(|scope| {
+            scope.spawn(move || asks.write_all(requests.repeat(REQUESTS).as_bytes()).unwrap());
+            (0..REQUESTS).for_each(|_| assert_eq!(client.response().status, 301));
+        });
+    });
+    assert!(row <= 70, "{row} reads in a row");
+}
+
+/// Clients of a UDP listener, and an endpoint of it, of which one sends without a pause.
+#[track_caller]
+fn longest_row_of_datagrams(from_client: bool) -> usize {
+    let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+    upstream.set_read_timeout(Some(SHORT)).unwrap();
+    let config = format!(
+        "[[listener]]\nname = \"udp\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"udp\"\n\
+         cluster = \"udp\"\n[cluster.udp]\nendpoints = [\"{}\"]\n",
+        upstream.local_addr().unwrap()
+    );
+    longest_row(config, "recvmmsg", |gate| {
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(gate.address("udp")).unwrap();
+        client.send(b"first").unwrap();
+        let (_, session) = upstream.recv_from(&mut [0; 10]).unwrap();
+        upstream.connect(session).unwrap();
+        let (from, to) = if from_client { (&client, &upstream) } else { (&upstream, &client) };
+        [from, to].iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        // A receive takes 32 at most. There are always more: what there is no room for is lost.
+        let mut received = 0;
+        wait_for("that many are received", LONG, || {
+            for number in 0..500_usize {
+                let _ = from.send(&[b'x'; 4][..1 + number % 4]);
+            }
+            received += std::iter::from_fn(|| to.recv(&mut [0; 10]).ok()).count();
+            (received > 10_000).then_some(())
+        });
+    })
+}
+
+#[test]
+fn over_epoll_datagrams_without_a_pause_take_turns_with_others() {
+    for from_client in [true, false] {
+        let row = longest_row_of_datagrams(from_client);
+        assert!(row <= 70, "{row} receives in a row, from a client: {from_client}");
+    }
+}
+
+#[test]
+fn over_epoll_pages_that_were_asked_for_together_take_turns_with_others() {
+    const PAGES: usize = 200;
+    let page = "x".repeat(20_000);
+    let config = format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         [[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\n\
+         respond = {{ body = \"{page}\" }}\n"
+    );
+    let row = longest_row(config, "sendto", |gate| {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(GET.repeat(PAGES));
+        (0..PAGES).for_each(|_| assert_eq!(client.response().body.len(), page.len()));
+    });
+    // The head of a page and its body.
+    assert!(row <= 10, "{row} sends in a row");
+}
+
+#[test]
 fn over_epoll_many_new_connections_take_turns_with_others() {
     let row = longest_row(stream_site(free_port().address(), ""), "accept4", |gate| {
         let address = gate.address("web");
@@ -124,6 +198,10 @@ fn half_heads_take_no_more_than_the_budget() {
     let overflows = gate.records_where(1, |record| record.end() == "overflow");
     assert_eq!(overflows[0].number("status"), 503);
     assert_eq!(clients.last_mut().unwrap().response().status, 503);
+    let mut head = HttpClient::connect(gate.address("web"));
+    head.send(half.replacen("GET", "HEAD", 1));
+    assert_eq!(head.head_only().status, 503);
+    head.expect_end();
     let memory = gate.anonymous_kib() - before;
     assert!(memory < BUDGET + CLIENTS as u64 * 3, "{memory} KiB");
     // A request that arrives whole, or a short one in pieces, needs no more than there is.

@@ -3,11 +3,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    EVERY_WAY, Relayed, SOON, Way, bytes, expect_closed, expect_end, expect_reset, holds_for, jam,
-    reset,
+    EVERY_WAY, Relayed, SHORT, SOON, Setup, Way, bytes, expect_closed, expect_end, expect_reset,
+    holds_for, jam, l4, reset,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -312,6 +313,43 @@ fn an_end_right_behind_a_small_message_comes_behind_it() {
         upstream.read_to_string(&mut received).unwrap();
         client.read_to_string(&mut received).unwrap();
         assert_eq!(received, "last wordsof both", "{way:?}");
+    }
+}
+
+#[test]
+fn what_an_upstream_sent_before_it_refused_more_arrives() {
+    for way in EVERY_WAY {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        gate.frozen(|| {
+            upstream.write_all(b"farewell").unwrap();
+            reset(upstream);
+            client.write_all(b"more").unwrap();
+        });
+        let mut received = [0; 8];
+        client.read_exact(&mut received).unwrap_or_else(|error| panic!("{way:?}: {error}"));
+        assert_eq!(&received, b"farewell", "{way:?}");
+        expect_reset(&mut client);
+        assert_eq!(gate.record().end(), "upstream_reset", "{way:?}");
+    }
+}
+
+#[test]
+fn an_upstream_that_takes_no_more_and_says_nothing_ends_at_the_half_closed_timeout() {
+    let directory = tempfile::tempdir().unwrap();
+    for driver in ["io_uring", "epoll"] {
+        let path = directory.path().join(driver);
+        let backend = UnixListener::bind(&path).unwrap();
+        let config = l4(([127, 0, 0, 1], 1).into(), "half_closed_timeout = \"300ms\"", "")
+            .replace("127.0.0.1:1", &format!("unix:{}", path.display()));
+        let server = format!("driver = \"{driver}\"");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        let mut client = gate.connect("ingress");
+        let (upstream, _) = backend.accept().unwrap();
+        // Its connection stays, and a write to it fails.
+        upstream.shutdown(Shutdown::Read).unwrap();
+        client.write_all(b"refused").unwrap();
+        expect_reset(&mut client);
+        assert_eq!(gate.record().end(), "upstream_reset", "{driver}");
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::{
-    Echo, HttpClient, LONG, Ringgate, SHORT, Setup, connect, free_port, require, stream_site,
-    wait_for,
+    Echo, HttpClient, LONG, Ringgate, SHORT, Setup, Upstream, connect, free_port, inside_namespace,
+    jam, require, stream_site, wait_for, with_local_ports,
 };
 
 /// Descriptors that ringgate may have in most of these tests, and what of them is its reserve.
@@ -223,6 +223,57 @@ fn connections_leave_udp_what_it_needs_and_wait_for_their_turn() {
             clients.is_empty().then_some(())
         });
         assert_eq!(gate.records_where(300, |record| record.text("protocol") == "tcp").len(), 300);
+    }
+}
+
+/// How many pipes it has open.
+fn pipes(gate: &Ringgate) -> usize {
+    let files = fs::read_dir(format!("/proc/{}/fd", gate.pid().as_raw_nonzero())).unwrap();
+    let targets = files.flatten().filter_map(|file| fs::read_link(file.path()).ok());
+    let ends = targets.filter(|target| target.to_string_lossy().starts_with("pipe:")).count();
+    // Each has two ends.
+    ends / 2
+}
+
+#[test]
+fn bulk_that_is_not_read_leaves_descriptors_for_others() {
+    let upstream = Upstream::listen();
+    for driver in DRIVERS {
+        let gate = start(driver, upstream.address(), picky(), 1);
+        let before = pipes(&gate);
+        let mut ends: Vec<(TcpStream, TcpStream)> =
+            (0..60).map(|_| (gate.connect("tcp"), upstream.accept())).collect();
+        std::thread::scope(|scope| {
+            ends.iter_mut().for_each(|(client, _)| _ = scope.spawn(|| jam(client)));
+        });
+        // An eighth of what one worker has.
+        let pipes = pipes(&gate) - before;
+        assert!((1..=26).contains(&pipes), "{pipes} pipes over {driver}");
+        let open = gate.descriptors();
+        assert!(open <= FEW - RESERVE, "{open} descriptors are open");
+    }
+}
+
+#[test]
+fn without_a_local_port_a_session_makes_room_for_the_next_datagram() {
+    if !inside_namespace("shares::without_a_local_port_a_session_makes_room_for_the_next_datagram")
+    {
+        return;
+    }
+    let endpoint = picky();
+    let bound = |port: u16| UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    for (index, driver) in DRIVERS.into_iter().enumerate() {
+        with_local_ports(32_768, 60_999);
+        let gate = start(driver, endpoint, endpoint, 1);
+        with_local_ports(20_000, 20_009);
+        let to = gate.address("udp");
+        let clients: Vec<UdpSocket> =
+            (0..20).map(|client| bound(21_000 + 100 * index as u16 + client)).collect();
+        clients.iter().for_each(|client| client.connect(to).unwrap());
+        clients.iter().for_each(|client| _ = client.send(b"no answer").unwrap());
+        gate.records_where(1, |record| record.end() == "local");
+        is_answered(&clients[19]);
+        assert!(!gate.records_where(1, |record| record.end() == "evicted").is_empty());
     }
 }
 

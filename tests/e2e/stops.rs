@@ -1,7 +1,7 @@
 //! Time that a stopped process does not see, and clients that just arrive when a drain begins.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -166,6 +166,50 @@ fn a_hello_in_pieces_at_sigterm_goes_on() {
         assert!(echoed == hello, "{driver}");
         drop(client);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    }
+}
+
+/// A tls listener `web` with this upstream.
+fn start_tls(driver: &str, upstream: SocketAddr) -> Ringgate {
+    let config = format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tls\"\n\
+         hello_timeout = \"1h\"\n[[listener.tls]]\ncluster = \"c\"\n\
+         [cluster.c]\nendpoints = [\"{upstream}\"]\n"
+    );
+    Setup { config, server: format!("driver = \"{driver}\""), ..Setup::default() }.start()
+}
+
+#[test]
+fn a_hello_that_is_on_its_way_at_sigterm_goes_on() {
+    let echo = Echo::start();
+    for driver in BOTH {
+        let mut gate = start_tls(driver, echo.address());
+        let before = gate.sockets();
+        let mut client = gate.connect("web");
+        accepted(&gate, before, 1);
+        gate.signal(Signal::TERM);
+        wait_for("new connections are refused", SHORT, || {
+            TcpStream::connect(gate.address("web")).err()
+        });
+        let hello = client_hello(Some("example.test"), &[], 0);
+        client.write_all(&hello).unwrap();
+        let mut echoed = vec![0; hello.len()];
+        client.read_exact(&mut echoed).unwrap();
+        assert!(echoed == hello, "{driver}");
+        drop(client);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
+    }
+}
+
+#[test]
+fn a_client_without_a_hello_does_not_hold_up_the_end() {
+    for driver in BOTH {
+        let mut gate = start_tls(driver, free_port().address());
+        let before = gate.sockets();
+        let _client = gate.connect("web");
+        accepted(&gate, before, 1);
+        gate.signal(Signal::TERM);
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(0), "{driver}");
     }
 }
 

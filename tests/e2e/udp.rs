@@ -318,6 +318,9 @@ fn an_endpoint_that_refuses_after_an_answer_keeps_its_session() {
     client.recv(&mut buffer).unwrap();
     // As a server that is started again: for a time its port refuses what it gets.
     server.connect("127.0.0.1:9").unwrap();
+    client.send(b"refused").unwrap();
+    let session_stays = || gate.records_where(0, |_| true).is_empty();
+    holds_for("the session stays", Duration::from_millis(300), session_stays);
     for length in 1..10 {
         client.send(&bytes(1, length)).unwrap();
     }

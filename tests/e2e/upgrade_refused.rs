@@ -330,6 +330,20 @@ fn a_failed_upgrade_leaves_nothing_behind_for_the_next() {
 }
 
 #[test]
+fn heads_before_the_answer_count_towards_its_limit() {
+    let interim = format!("HTTP/1.1 103 Early Hints\r\nLink: {}\r\n\r\n", "x".repeat(40_000));
+    for (count, status) in [(1, 101), (2, 502)] {
+        let Asked { gate, mut client, mut upstream } = ask("");
+        // Too many end the connection, perhaps before this is written.
+        let _ = upstream.write_all((interim.repeat(count) + SWITCHING).as_bytes());
+        assert_eq!(client.response().status, status, "{count} before it");
+        if status == 502 {
+            assert_eq!(gate.record().end(), "bad_response");
+        }
+    }
+}
+
+#[test]
 fn an_upstream_that_never_comes_to_the_point_is_a_502() {
     const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
     for (count, status) in [(16, 101), (17, 502)] {
