@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use crate::support::{
-    EVERY_WAY, Relayed, SHORT, SOON, Setup, Way, bytes, expect_closed, expect_end, expect_reset,
+    EVERY_WAY, Relayed, SOON, Setup, Way, bytes, expect_closed, expect_end, expect_reset,
     holds_for, jam, l4, reset,
 };
 
