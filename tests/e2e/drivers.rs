@@ -5,11 +5,11 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::support::{
-    Echo, IO_URING_ENTER, IO_URING_SETUP, LONG, Ringgate, SHORT, Setup, as_ordinary_user, as_user,
-    l4, new_user, refusing, refusing_from, refusing_where, wait_for,
+    Echo, IO_URING_ENTER, IO_URING_SETUP, LONG, Ringgate, SHORT, SOON, Setup, as_ordinary_user,
+    as_user, l4, new_user, refusing, refusing_from, refusing_where, wait_for,
 };
 
 fn setup(echo: &Echo, server: &str, through: Command) -> Setup {
@@ -186,7 +186,7 @@ fn what_other_processes_of_the_user_have_locked_delays_a_start_by_seconds_at_mos
     let line = second.line_with("ready workers=2 ");
     assert!(!line.contains("ring_size=1024"), "{line}");
     let passed = begin.elapsed();
-    assert!(passed < Duration::from_secs(6), "{passed:?}");
+    assert!(passed < SOON, "{passed:?}");
     assert!(second.line_with("LimitMEMLOCK=").contains("all processes of a user share"));
     echoes(&mut second.connect("ingress"));
 }
