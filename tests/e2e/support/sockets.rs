@@ -9,9 +9,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::wait::let_it_be_read;
 use socket2::{Domain, Socket, Type};
 
-use super::{SHORT, bytes};
+use super::{LONG, bytes};
 
-/// Connects; reads and writes fail after [`SHORT`] instead of hanging the test.
+/// Connects; reads and writes fail after [`LONG`] instead of hanging the test.
 #[track_caller]
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("connect {address}: {e}"));
@@ -20,8 +20,8 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
 
 pub(crate) fn with_deadlines(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).unwrap();
-    stream.set_read_timeout(Some(SHORT)).unwrap();
-    stream.set_write_timeout(Some(SHORT)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
     stream
 }
 
@@ -68,7 +68,7 @@ pub(crate) fn expect_silence(stream: &mut TcpStream, time: Duration) {
         Ok(0) => panic!("instead of silence: the end"),
         Ok(n) => panic!("instead of silence: {:?}", String::from_utf8_lossy(&buffer[..n])),
     }
-    stream.set_read_timeout(Some(SHORT)).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
 }
 
 /// Everything up to and with `mark`; what came behind it is returned too.
@@ -102,7 +102,7 @@ pub(crate) fn jam(stream: &mut TcpStream) {
     stream.write_all(&bytes(3, 1024 * 1024)).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while stream.write(&[0; 64 * 1024]).is_ok() {}
-    stream.set_write_timeout(Some(SHORT)).unwrap();
+    stream.set_write_timeout(Some(LONG)).unwrap();
 }
 
 /// Raises this process's soft limit, where it is lower: the tests hold the other ends.
