@@ -100,8 +100,9 @@ impl HttpClient {
         self.buffer.drain(..count).collect()
     }
 
+    /// Everything up to the end, which must be an orderly one.
     #[track_caller]
-    fn rest(&mut self) -> Vec<u8> {
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
         self.stream.read_to_end(&mut self.buffer).unwrap();
         std::mem::take(&mut self.buffer)
     }
