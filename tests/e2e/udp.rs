@@ -126,7 +126,7 @@ fn a_thousand_clients_at_once_and_then_silence() {
         return;
     }
     let echo = UdpEcho::start("");
-    let gate = start("idle_timeout = \"6s\"", &[echo.address()]);
+    let gate = start("idle_timeout = \"20s\"", &[echo.address()]);
     let sockets = gate.sockets();
     let clients: Vec<UdpSocket> = (0..1000).map(|_| client(gate.address("dns"))).collect();
     // Several at a time, so that all have asked long before the first has been silent for too long.
