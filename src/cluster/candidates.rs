@@ -112,6 +112,12 @@ impl<'c> Candidates<'c> {
         (self.takes_any || !is_left_out) && !self.out.iter().any(is_out)
     }
 
+    /// What a session left out, where all others turned out to be unreachable: it may be up again.
+    fn what_was_left_out(&mut self) -> Option<Rc<Address>> {
+        self.takes_any |= self.wanted == Use::Datagrams && self.tried.attempts == 0;
+        if self.takes_any { self.next_of_round() } else { None }
+    }
+
     /// Records a failed endpoint, for this connection, its access record and the diagnostics. A
     /// shortage of this machine is an attempt that says nothing of the endpoint. It is the last,
     /// unless it is local ports that are short: each endpoint has all of them.
@@ -180,7 +186,7 @@ impl Iterator for Candidates<'_> {
             Some(next) => next,
             None => {
                 self.round += 1;
-                self.next_of_round()?
+                self.next_of_round().or_else(|| self.what_was_left_out())?
             }
         };
         self.tried.last = Some(Rc::clone(&next));
@@ -377,6 +383,19 @@ mod tests {
         assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
         cluster.endpoints.borrow().iter().for_each(Endpoint::age);
         assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_session_whose_other_endpoints_have_no_route_tries_one_that_has_refused() {
+        let cluster = cluster(2, &[1, 2]);
+        let refuses = Rc::new(Address::Ip(([127, 0, 0, 1], 1).into()));
+        cluster.refused_datagrams(&refuses, REFUSED);
+        let mut candidates = cluster.candidates_for_session();
+        let other = candidates.next().unwrap();
+        assert_eq!(port(&other), 2);
+        candidates.failed(other, NO_ROUTE);
+        assert_eq!(candidates.next(), Some(refuses));
+        assert_eq!(candidates.connected().attempts, 1);
     }
 
     #[test]
