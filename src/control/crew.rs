@@ -28,9 +28,12 @@ pub(super) struct Crew {
     shortage: Arc<Shortage>,
 }
 
+/// The CPU of a worker; none: the system chooses.
+pub(super) type Place = Option<CoreId>;
+
 /// A worker that is not started yet.
 pub(super) struct Seat {
-    cpu: Option<CoreId>,
+    cpu: Place,
     commands: Receiver<Command>,
 }
 
@@ -38,7 +41,7 @@ pub(super) struct Seat {
 ///
 /// # Errors
 /// A CPU that this process may not use.
-pub(super) fn places(workers: &Workers) -> Result<Vec<Option<CoreId>>, Error> {
+pub(super) fn places(workers: &Workers) -> Result<Vec<Place>, Error> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() {
         let count = if let Workers::Count(count) = workers { *count } else { 1 };
@@ -63,7 +66,7 @@ pub(super) fn places(workers: &Workers) -> Result<Vec<Option<CoreId>>, Error> {
 
 impl Crew {
     /// One seat for each place. Commands may be given at once; a worker finds them when it starts.
-    pub(super) fn new(places: Vec<Option<CoreId>>) -> (Crew, Vec<Seat>) {
+    pub(super) fn new(places: Vec<Place>) -> (Crew, Vec<Seat>) {
         let (alive, ended) = unbounded_channel();
         let (mut senders, mut seats) = (Vec::new(), Vec::new());
         for cpu in places {

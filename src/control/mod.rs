@@ -25,7 +25,7 @@ use crate::front::{self, Gate, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::sys::{self, Errno, Needs, Shares};
 use crate::worker::Command;
-use crew::Crew;
+use crew::{Crew, Place};
 use endpoints::Failures;
 use signals::Signals;
 
@@ -40,20 +40,20 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// It cannot start: a port, a file or a ring is refused.
 pub fn run(config: Config) -> Result<(), Error> {
     let file_limit = sys::raise_file_limit();
+    let places = crew::places(&config.server.workers)?;
+    // Before the runtime, which panics where there are no descriptors for it.
+    enough_descriptors(file_limit, &config.needs(places.len()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
-    runtime.block_on(live(Arc::new(config), file_limit))
+    runtime.block_on(live(Arc::new(config), places, file_limit))
 }
 
-async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
+async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Result<(), Error> {
     // 1. What may be refused comes first: signals, ports, files.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
-    let places = crew::places(&config.server.workers)?;
-    let needs = config.needs(places.len());
-    enough_descriptors(file_limit, &needs)?;
     let mut bound = tokio::select! {
         bound = bind::bind(&config, places.len()) => bound?,
         signal = signals.ending(None) => return ended_early(signal),
@@ -75,7 +75,7 @@ async fn live(config: Arc<Config>, file_limit: u64) -> Result<(), Error> {
     }
 
     // 3. Workers.
-    let shares = Shares::of(file_limit, &needs);
+    let shares = Shares::of(file_limit, &config.needs(crew.len()));
     let running = crew.start(seats, &config, &mut bound, &writer, &failures, shares).await?;
     bound.announce(&config);
     tracing::info!(
@@ -160,7 +160,7 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
             dropped,
             connect_error = connect_error.map(tracing::field::display),
             "no local ports are left for upstreams: clients are reset, get a 502 (answered) or \
-             lose a datagram (dropped). Widen net.ipv4.ip_local_port_range or add endpoints"
+             lose a datagram (dropped). Widen net.ipv4.ip_local_port_range or add endpoints (TCP)"
         );
         return;
     }

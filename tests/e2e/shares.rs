@@ -332,6 +332,10 @@ fn a_limit_that_is_too_low_is_an_error_with_the_one_that_is_enough() {
         ..Setup::default()
     };
     for driver in DRIVERS {
+        // So few that the control plane cannot start, either.
+        let mut gate = setup(driver, 8).spawn();
+        assert_eq!(gate.wait_exit(SHORT).code(), Some(1), "{driver}");
+        gate.line_with("the limit of open files is too low: 8;");
         let mut gate = setup(driver, 40).spawn();
         assert_eq!(gate.wait_exit(SHORT).code(), Some(1), "{driver}");
         let line = gate.line_with("the limit of open files is too low: 40;");
