@@ -92,13 +92,15 @@ fn rings(plans: &[Sender<Trial>], built: &Receiver<io::Result<()>>) -> Result<()
 
 fn announce(plan: Plan, limit: u64, workers: u64) {
     let Plan::Ring { size, outbox } = plan else { return };
-    let needed = Plan::RINGS[0].locked_bytes().saturating_mul(workers).div_ceil(1024 * 1024);
+    let needed = Plan::RINGS[0].locked_bytes().saturating_mul(workers);
+    // They would fit, were it not for what other processes have: as much as the limit at most.
+    let others = if needed <= limit { limit } else { 0 };
     tracing::warn!(
         ring_size = size,
         send_ring = outbox,
         workers,
         memlock_kib = limit / 1024,
-        enough_mib = needed,
+        enough_mib = needed.saturating_add(others).div_ceil(1024 * 1024),
         "rings are smaller than they could be: larger ones of all workers do not fit the limit of \
          locked memory, which all processes of a user share. Raise it (LimitMEMLOCK= in a systemd \
          unit, `ulimit -l`)"

@@ -187,7 +187,10 @@ fn what_other_processes_of_the_user_have_locked_delays_a_start_by_seconds_at_mos
     assert!(!line.contains("ring_size=1024"), "{line}");
     let passed = begin.elapsed();
     assert!(passed < SOON, "{passed:?}");
-    assert!(second.line_with("LimitMEMLOCK=").contains("all processes of a user share"));
+    let warning = second.line_with("LimitMEMLOCK=");
+    assert!(warning.contains("all processes of a user share"));
+    // With 1 MiB the next start would have the same warning.
+    assert!(line.contains("epoll") || warning.contains(" enough_mib=2"), "{warning}");
     echoes(&mut second.connect("ingress"));
 }
 
