@@ -19,7 +19,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::endpoints::{Endpoint, Standing, Use};
+use super::endpoints::{Endpoint, Standing, Use, now};
 use super::{Cluster, Reason};
 use crate::sys::{Address, ConnectError, Errno};
 
@@ -78,7 +78,7 @@ impl<'c> Candidates<'c> {
             cluster,
             endpoints: Rc::clone(&cluster.endpoints.borrow()),
             wanted,
-            now: Instant::now(),
+            now: now(),
             tried: Tried::default(),
             current: 0,
             out: Vec::new(),

@@ -38,6 +38,20 @@ pub(super) enum Standing {
     Bad,
 }
 
+/// Now.
+#[cfg(not(test))]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
+
+/// In a test time stands still, as a busy machine may take a second for any of its steps. See
+/// [`Endpoint::age`].
+#[cfg(test)]
+pub(super) fn now() -> Instant {
+    thread_local!(static BEGIN: Instant = Instant::now());
+    BEGIN.with(|begin| *begin)
+}
+
 /// Endpoints with these addresses; those that there are already keep their standing.
 pub(super) fn replace(before: &[Endpoint], addresses: &[Address]) -> Rc<[Endpoint]> {
     let known: HashMap<&Address, &Endpoint> =
@@ -69,12 +83,12 @@ impl Endpoint {
 
     /// Notes that it refused datagrams.
     pub(super) fn set_refused_datagrams(&self) {
-        self.refused_datagrams.set(Some(Instant::now()));
+        self.refused_datagrams.set(Some(now()));
     }
 
     /// Notes the result of an attempt.
     pub(super) fn set_reachable(&self, reachable: bool) {
-        self.unreachable.set((!reachable).then(Instant::now));
+        self.unreachable.set((!reachable).then(now));
     }
 
     /// As if what is known had been found out earlier, by more than the time that it counts.
