@@ -4,8 +4,8 @@ use crate::config::{
     Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsRule,
     TunnelKind,
 };
+use crate::proto::client_hello::ClientHello;
 use crate::proto::http::{Request, has_dot_segment};
-use crate::proto::tls::ClientHello;
 use crate::proto::websocket::Handshake;
 
 /// The route for a request: the best matching host's first route that takes the path, and the
@@ -51,7 +51,7 @@ pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Opt
     let offers = |rule: &TlsRule| {
         rule.alpn.is_empty() || rule.alpn.iter().any(|name| hello.offers(name.as_bytes()))
     };
-    let rules = tls.rules.iter().filter(|rule| (is_obfs || !rule.terminate) && offers(rule));
+    let rules = tls.rules.iter().filter(|rule| (is_obfs || !rule.simple_obfs) && offers(rule));
     best(rules, |rule| &rule.names, hello.server_name.unwrap_or_default())
 }
 

@@ -96,7 +96,7 @@ pub(super) struct TlsRule {
     pub(super) names: Field<Vec<At<String>>>,
     pub(super) alpn: Field<Vec<At<String>>>,
     pub(super) cluster: Field<String>,
-    pub(super) tunnel: Field<TunnelWord>,
+    pub(super) simple_obfs: Field<bool>,
 }
 
 /// `[[listener.host]]`
@@ -355,7 +355,7 @@ impl TlsRule {
                 cluster,
                 "name the [cluster.NAME] that these connections go to",
             ),
-            tunnel: table.word("tunnel", &TUNNELS, &[]),
+            simple_obfs: table.boolean("simple_obfs"),
         };
         table.finish(&[]);
         rule

@@ -279,7 +279,7 @@ fn leads_to(listener: &Listener) -> Vec<(ClusterId, Passes)> {
         Protocol::Http(http) => (http.tls.as_ref(), &http.hosts[..]),
     };
     let rules = tls.into_iter().flat_map(|tls| &tls.rules);
-    let rules = rules.map(|rule| (rule.cluster, passes(rule.terminate)));
+    let rules = rules.map(|rule| (rule.cluster, passes(rule.simple_obfs)));
     let routes = hosts.iter().flat_map(|host| &host.routes);
     let tunnels = routes.filter_map(|route| match &route.action {
         Action::Tunnel(tunnel) => {
@@ -357,7 +357,7 @@ mod tests {
             protocol = "tls"
             [[listener.tls]]
             cluster = "names"
-            tunnel = "terminate"
+            simple_obfs = true
             [[listener]]
             name = "datagrams"
             listen = "192.0.2.1:443"

@@ -242,8 +242,8 @@ pub struct TlsRule {
     pub alpn: Vec<String>,
     /// Where connections go.
     pub cluster: ClusterId,
-    /// `tunnel = "terminate"`: only simple-obfs in its tls mode, which ends here. Default false.
-    pub terminate: bool,
+    /// It takes only simple-obfs in its tls mode, which ends here. Default false.
+    pub simple_obfs: bool,
 }
 
 /// `[[listener.host]]`

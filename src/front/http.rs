@@ -11,14 +11,14 @@ use std::task::{Poll, Waker};
 use super::answer;
 use super::context::{Accepted, Moment};
 use super::linger::linger;
-use super::tls;
+use super::sni;
 use super::tunnel::{self, Upgrade};
 use super::unsent::{Sent, Unsent};
 use crate::config::{Action, Http, Protocol, Tls};
 use crate::observe::access_log::End;
+use crate::proto::client_hello::HANDSHAKE;
 use crate::proto::http::answer::{Connection, Content};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
-use crate::proto::tls::HANDSHAKE;
 use crate::relay::{Charge, SMALL};
 use crate::route;
 use crate::sys::Errno;
@@ -80,7 +80,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
             Next::Tls(tls, bytes) => {
                 watch.renew(tls.hello_timeout);
-                Box::pin(tls::serve_begun(&conn, tls, &watch, bytes)).await;
+                Box::pin(sni::serve_begun(&conn, tls, &watch, bytes)).await;
             }
             Next::Linger => linger(&conn, &watch).await,
             Next::Read | Next::Gone => {}

@@ -8,15 +8,15 @@
 //! | `answer` | the answers of the site |
 //! | `tunnel` | an upgrade: the handshake, then the same relay |
 //! | `udp` | datagrams: a socket of its own for each client |
-//! | `tls` | TLS by the name it asks for, and simple-obfs that looks like it |
+//! | `sni` | TLS by the name it asks for, without decrypting, and simple-obfs that looks like it |
 
 mod answer;
 mod context;
 mod http;
 mod linger;
 mod shortage;
+mod sni;
 mod tcp;
-mod tls;
 mod tunnel;
 mod udp;
 mod unsent;
@@ -33,7 +33,7 @@ pub fn spawn(conn: Accepted) {
     match conn.listener().protocol {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
-        Protocol::Tls(_) => drop(monoio::spawn(tls::serve(conn))),
+        Protocol::Tls(_) => drop(monoio::spawn(sni::serve(conn))),
         // It has no connections.
         Protocol::Udp(_) => {}
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::pool::BUFFER_SIZE;
-use crate::proto::tls;
+use crate::proto::obfs;
 use crate::proto::websocket::{self, Decoder, Replies};
 
 /// The work of one direction.
@@ -27,9 +27,9 @@ pub enum Coding {
         replies: Rc<RefCell<Replies>>,
     },
     /// From a simple-obfs client in tls mode.
-    FromObfsTls(tls::Decoder),
+    FromObfs(obfs::Decoder),
     /// To one.
-    ToObfsTls(tls::Encoder),
+    ToObfs(obfs::Encoder),
 }
 
 impl Coding {
@@ -44,9 +44,9 @@ impl Coding {
     /// Bytes that are to be left free before those that are read.
     pub(super) fn room(&self) -> usize {
         match self {
-            Coding::FromWebSocket { .. } | Coding::FromObfsTls(_) => 0,
+            Coding::FromWebSocket { .. } | Coding::FromObfs(_) => 0,
             Coding::ToWebSocket { .. } => websocket::MAX_HEADER,
-            Coding::ToObfsTls(_) => tls::Encoder::room(BUFFER_SIZE),
+            Coding::ToObfs(_) => obfs::Encoder::room(BUFFER_SIZE),
         }
     }
 
@@ -63,9 +63,9 @@ impl Coding {
                 let header = websocket::write_header(room, payload[..read].len());
                 websocket::MAX_HEADER - header..websocket::MAX_HEADER + read
             }
-            Coding::FromObfsTls(decoder) => 0..decoder.decode(&mut buffer[..read]),
-            Coding::ToObfsTls(encoder) => {
-                let room = tls::Encoder::room(BUFFER_SIZE);
+            Coding::FromObfs(decoder) => 0..decoder.decode(&mut buffer[..read]),
+            Coding::ToObfs(encoder) => {
+                let room = obfs::Encoder::room(BUFFER_SIZE);
                 encoder.encode(buffer, room..room + read)
             }
         }
@@ -76,8 +76,8 @@ impl Coding {
         match self {
             Coding::FromWebSocket { decoder, .. } => decoder.is_over(),
             Coding::ToWebSocket { replies } => replies.borrow().have_ended(),
-            Coding::FromObfsTls(decoder) => decoder.is_over(),
-            Coding::ToObfsTls(_) => false,
+            Coding::FromObfs(decoder) => decoder.is_over(),
+            Coding::ToObfs(_) => false,
         }
     }
 
@@ -86,8 +86,8 @@ impl Coding {
         match self {
             Coding::FromWebSocket { decoder, .. } => decoder.is_broken(),
             // Nothing else ends these.
-            Coding::FromObfsTls(decoder) => decoder.is_over(),
-            Coding::ToWebSocket { .. } | Coding::ToObfsTls(_) => false,
+            Coding::FromObfs(decoder) => decoder.is_over(),
+            Coding::ToWebSocket { .. } | Coding::ToObfs(_) => false,
         }
     }
 
@@ -95,7 +95,7 @@ impl Coding {
     pub(super) fn is_due(&self) -> bool {
         match self {
             Coding::ToWebSocket { replies } => replies.borrow().are_due(),
-            Coding::FromWebSocket { .. } | Coding::FromObfsTls(_) | Coding::ToObfsTls(_) => false,
+            Coding::FromWebSocket { .. } | Coding::FromObfs(_) | Coding::ToObfs(_) => false,
         }
     }
 
@@ -112,7 +112,7 @@ impl Coding {
             Coding::ToWebSocket { replies } => replies.borrow_mut().ask(),
             // No answer will come.
             Coding::FromWebSocket { replies, .. } => replies.borrow_mut().gone(),
-            Coding::FromObfsTls(_) | Coding::ToObfsTls(_) => {}
+            Coding::FromObfs(_) | Coding::ToObfs(_) => {}
         }
     }
 

@@ -194,7 +194,7 @@ fn the_last_bytes_of_an_upstream_are_not_lost_to_garbage_behind_simple_obfs_tls(
         let backend = Upstream::listen();
         let site = stream_site(backend.address(), "").replacen(
             "[cluster",
-            "[[listener.tls]]\nnames = [\"cdn.example.test\"]\ntunnel = \"terminate\"\n\
+            "[[listener.tls]]\nnames = [\"cdn.example.test\"]\nsimple_obfs = true\n\
              cluster = \"shadowsocks\"\n[cluster",
             1,
         );

@@ -44,7 +44,7 @@ const OBFS_TLS: Disguise = Disguise {
             protocol = "tls"
               [[listener.tls]]
               names = ["cdn.example.test"]
-              tunnel = "terminate"
+              simple_obfs = true
               cluster = "shadowsocks"
             [cluster.shadowsocks]
             endpoints = ["{server}"]

@@ -264,7 +264,7 @@ fn tls_behind_a_site_goes_on_while_it_drains() {
 #[test]
 fn a_real_hello_for_the_name_of_a_disguise_goes_to_the_site() {
     let (site, server) = (Named::start("site"), ss_server(None));
-    let rules = [("names = [\"cdn.test\"]\ntunnel = \"terminate\"", "shadowsocks"), ("", "site")];
+    let rules = [("names = [\"cdn.test\"]\nsimple_obfs = true", "shadowsocks"), ("", "site")];
     let clusters = [("shadowsocks", server.address()), ("site", site.address())];
     let gate = Ringgate::start(&edge("", &rules, &clusters));
     assert_eq!(answer(&gate, &client_hello(Some("cdn.test"), &["h2"], 0)), "site");

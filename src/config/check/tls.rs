@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::file::{self, TunnelWord};
+use super::super::file;
 use super::super::report::{Span, quoted};
 use super::super::table::{At, Field};
 use super::super::{HostName, RelayTimeouts, Tls, TlsRule, address};
@@ -25,17 +25,17 @@ impl Check<'_> {
     fn tls_rule(&self, typed: &file::TlsRule, earlier: &mut Vec<Taken>) -> Option<TlsRule> {
         let names = self.server_names(&typed.names);
         let alpn = self.protocols(&typed.alpn);
-        let terminate = typed.tunnel.as_ref() == Some(&TunnelWord::Terminate);
-        if terminate {
+        let simple_obfs = typed.simple_obfs.clone().or(false);
+        if simple_obfs {
             let note =
                 "take it out; a simple-obfs client offers no protocols, and nothing would match";
-            self.misplaced("alpn", &typed.alpn, "has no place beside tunnel = \"terminate\"", note);
+            self.misplaced("alpn", &typed.alpn, "has no place beside simple_obfs = true", note);
         }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.span));
             for (name, span) in all.chain(none) {
-                let this = Taken { name, alpn: alpn.clone(), terminate, span };
+                let this = Taken { name, alpn: alpn.clone(), simple_obfs, span };
                 if let Some(first) = earlier.iter().find(|first| first.takes_all_of(&this)) {
                     let what = match &this.name {
                         Some(_) => "this name can never match here".to_owned(),
@@ -44,7 +44,7 @@ impl Check<'_> {
                     let line = self.report.line(first.span);
                     let note = format!(
                         "line {line} takes all of it, and the first match wins: take it out, or \
-                         put it first with `alpn` or tunnel = \"terminate\""
+                         put it first with `alpn` or simple_obfs = true"
                     );
                     self.report.error(span, what, note);
                 }
@@ -59,7 +59,7 @@ impl Check<'_> {
             names: names.into_iter().map(|(name, _)| name).collect(),
             alpn,
             cluster: cluster?,
-            terminate,
+            simple_obfs,
         })
     }
 
@@ -107,7 +107,7 @@ impl Check<'_> {
 struct Taken {
     name: Option<HostName>,
     alpn: Vec<String>,
-    terminate: bool,
+    simple_obfs: bool,
     span: Span,
 }
 
@@ -116,6 +116,6 @@ impl Taken {
     fn takes_all_of(&self, later: &Taken) -> bool {
         let protocols = self.alpn.is_empty()
             || !later.alpn.is_empty() && later.alpn.iter().all(|name| self.alpn.contains(name));
-        self.name == later.name && protocols && (!self.terminate || later.terminate)
+        self.name == later.name && protocols && (!self.simple_obfs || later.simple_obfs)
     }
 }

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgate::proto::tls::{ClientHello, HelloReader, ObfsHello, Progress};
+use ringgate::proto::client_hello::{ClientHello, HelloReader, Progress};
+use ringgate::proto::obfs::ObfsHello;
 
 fn read(bytes: &[u8], piece: usize) -> (Progress, Vec<u8>, Option<usize>) {
     let mut reader = HelloReader::default();

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgate::proto::tls::Decoder;
+use ringgate::proto::obfs::Decoder;
 
 fn decode(bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
     let (mut decoder, mut payload) = (Decoder::default(), Vec::new());

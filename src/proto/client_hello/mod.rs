@@ -1,5 +1,21 @@
 //! What a ClientHello asks for (RFC 8446 section 4.1.2), as far as it decides where the connection
-//! goes.
+//! goes. No key is needed for that.
+
+mod reader;
+
+pub use reader::{HelloReader, Progress};
+
+/// The first byte of a record that begins a handshake (RFC 8446 section 5.1).
+pub const HANDSHAKE: u8 = 0x16;
+
+/// A message of a handshake that begins one (RFC 8446 section 4).
+const CLIENT_HELLO: u8 = 1;
+
+/// Bytes of a record's header: type, version, length.
+pub(super) const RECORD_HEADER: usize = 5;
+
+/// Plaintext in a record at most (RFC 8446 section 5.1).
+pub(super) const MAX_RECORD: usize = 1 << 14;
 
 /// The names in a ClientHello; they borrow from it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-use super::client_hello::{Bytes, extension};
-use super::{HANDSHAKE, MAX_RECORD, RECORD_HEADER};
+use super::client_hello::{Bytes, HANDSHAKE, MAX_RECORD, RECORD_HEADER, extension};
 
 const CHANGE_CIPHER_SPEC: u8 = 0x14;
 const APPLICATION_DATA: u8 = 0x17;
@@ -150,7 +149,7 @@ impl Encoder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ClientHello, HelloReader, Progress};
+    use super::super::client_hello::{ClientHello, HelloReader, Progress};
     use super::*;
     use proptest::prelude::*;
 

@@ -7,7 +7,8 @@ use super::context::{Accepted, describe_failure, describe_relay};
 use super::linger::linger;
 use crate::config::{Protocol, Tls, TlsRule};
 use crate::observe::access_log::{End, Record};
-use crate::proto::tls::{ClientHello, Decoder, Encoder, HelloReader, ObfsHello, Progress};
+use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
+use crate::proto::obfs::{Decoder, Encoder, ObfsHello};
 use crate::relay::{Charge, Coding, Flow};
 use crate::route;
 use crate::sys::{Errno, random_bytes};
@@ -159,7 +160,7 @@ impl Hello {
             return Err(Refused { end: End::NoRoute, name });
         };
         let asked = Asked { rule, name };
-        let Some((length, obfs)) = obfs.filter(|_| rule.terminate) else {
+        let Some((length, obfs)) = obfs.filter(|_| rule.simple_obfs) else {
             let (up, down) = (Flow::new(pool, self.bytes), Flow::new(pool, Vec::new()));
             return Ok((asked, up, down));
         };
@@ -168,9 +169,9 @@ impl Hello {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // As TLS 1.2 has it (RFC 5246 section 7.4.1.2): 32 bits.
         let encoder = Encoder::new(obfs.session_id, since.as_secs() as u32, &random);
-        let mut up = Flow::coded(pool, Coding::FromObfsTls(Decoder::default()));
+        let mut up = Flow::coded(pool, Coding::FromObfs(Decoder::default()));
         up.push(obfs.payload);
         up.receive(&mut self.bytes[length..]);
-        Ok((asked, up, Flow::coded(pool, Coding::ToObfsTls(encoder))))
+        Ok((asked, up, Flow::coded(pool, Coding::ToObfs(encoder))))
     }
 }
