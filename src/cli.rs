@@ -11,7 +11,7 @@ use crate::config::{self, Config, Warning};
 use crate::control;
 use crate::error::Error;
 
-/// Version, commit, and the drivers that every build has.
+/// Version and commit. The drivers are the same in every build.
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     " (",
@@ -60,13 +60,13 @@ struct Run {
     print_default_config: bool,
 }
 
-/// Reads the command line.
+/// Parses the command line.
 ///
 /// # Errors
-/// The exit code, after help or version were printed, or what is wrong and the right form.
+/// The exit code, after printing the help, the version, or the error and the correct command line.
 pub fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
-        // A closed pipe must not turn a message into a crash.
+        // A failed write to stderr (a closed pipe) must not end in a panic.
         let arguments = std::env::args_os().skip(1);
         let arguments: Vec<String> =
             arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
@@ -81,8 +81,8 @@ pub fn parse() -> Result<Cli, ExitCode> {
     })
 }
 
-/// What is wrong and how it is written, where the configuration is named in a way that other
-/// programs or the other command have.
+/// Returns the error and the correct command line, if the configuration file is named as other
+/// programs or the other command do. Returns `None` for all other errors.
 fn right_form(error: &clap::Error, arguments: &[String]) -> Option<(String, String)> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
@@ -117,7 +117,8 @@ fn right_form(error: &clap::Error, arguments: &[String]) -> Option<(String, Stri
     Some((what, form))
 }
 
-/// The configuration that the arguments name, behind -c or by itself.
+/// The configuration file in the arguments: after -c or joined to `--config=`. `FILE` if there is
+/// none.
 fn named_file(arguments: &[String]) -> &str {
     let flag = |argument: &&String| ["-c", "--config"].contains(&argument.as_str());
     let behind = arguments.iter().skip_while(|argument| !flag(argument)).nth(1);
@@ -125,7 +126,7 @@ fn named_file(arguments: &[String]) -> &str {
     behind.map(String::as_str).or(joined).unwrap_or("FILE")
 }
 
-/// Does what the command line asks for.
+/// Runs the command of the command line.
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
@@ -138,14 +139,14 @@ pub fn run(cli: Cli) -> ExitCode {
     end(result, false, std::io::stderr())
 }
 
-/// Reports the error, if there is one, and gives the exit code.
+/// Reports the error, if there is one, and returns the exit code.
 fn end(result: Result<(), Error>, json: bool, stderr: impl Write) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     control::report_error(&error, json, stderr);
     error.exit_code()
 }
 
-/// Reads the configuration; without a file it is the built-in example.
+/// Reads the configuration; without a file, the built-in example.
 fn read(file: Option<&Path>) -> Result<Config, Error> {
     match file {
         Some(file) => load(file),
@@ -169,8 +170,8 @@ fn serve(config: Config, is_example: bool) -> ExitCode {
         );
     }
     let result = control::run(config);
-    // From here on signals do not end the process by themselves. An error therefore goes into the
-    // queue: a direct write to a stderr that takes nothing more would last for ever.
+    // Signals no longer end the process by default, so a direct write to a stderr that is not read
+    // would block for ever. The error goes into the queue of the diagnostics instead.
     let code = end(result, json, &**diagnostics.queue());
     diagnostics.flush();
     code

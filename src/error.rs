@@ -1,5 +1,5 @@
-//! What can end a run: an error that says where, what, and how to mend it, and the exit code it
-//! means.
+//! Errors that end a run. Each one says where and what failed and how to fix it, and has an exit
+//! code.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,26 +11,26 @@ pub enum Error {
     /// The configuration is wrong; the text lists everything found. Exit code 64 (EX_USAGE of
     /// sysexits.h).
     Configuration(String),
-    /// An environment variable has a value that means nothing. Exit code 64.
+    /// An environment variable has an invalid value. Exit code 64.
     Environment {
         /// What is wrong.
         what: String,
-        /// How to mend it.
+        /// How to fix it.
         advice: &'static str,
     },
-    /// Something of this machine refused: a port, a ring, a file. Exit code 1.
+    /// This machine refused a port, a ring, a file or another resource. Exit code 1.
     Start {
         /// What was tried.
         what: String,
         /// Why it failed.
         cause: String,
-        /// Who may mend it, and how.
+        /// Who can fix it, and how; empty if there is no advice.
         advice: Cow<'static, str>,
     },
 }
 
 impl Error {
-    /// A failed start.
+    /// Makes an [`Error::Start`].
     pub fn start(
         what: impl Into<String>,
         cause: impl fmt::Display,
@@ -39,7 +39,7 @@ impl Error {
         Error::Start { what: what.into(), cause: cause.to_string(), advice: advice.into() }
     }
 
-    /// The error for a line of the diagnostics.
+    /// Returns the error as one line for the diagnostics.
     pub fn in_one_line(&self) -> String {
         match self {
             Error::Start { what, cause, advice } if advice.is_empty() => format!("{what}: {cause}"),
@@ -49,7 +49,7 @@ impl Error {
         }
     }
 
-    /// The process's exit code.
+    /// Returns the exit code of the process.
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Error::Configuration(_) | Error::Environment { .. } => ExitCode::from(64),

@@ -1,9 +1,10 @@
 //! ringgate: an io_uring, thread-per-core edge proxy that puts Shadowsocks behind a real website.
 //!
 //! Two planes share almost nothing. The **data plane** is one worker for each CPU: a pinned thread
-//! with its own runtime, its own listening sockets, its own pools. Everything that a byte touches
-//! is there; it takes no locks. The **control plane** is the main thread: it binds, resolves names,
-//! heeds signals and writes logs. It sends workers immutable values and never touches a connection.
+//! with its own runtime, its own listening sockets and its own pools. It handles every byte of
+//! traffic and takes no locks. The **control plane** is the main thread: it binds sockets, resolves
+//! names, handles signals and writes logs. It sends immutable values to the workers and never
+//! touches a connection.
 //!
 //! ```text
 //! config text ─▶ as typed ─▶ Config (valid, immutable, Arc) ─▶ per worker: Rc<Context>
@@ -17,15 +18,15 @@
 //! ```
 //!
 //! An L4 connection goes from `front::tcp` straight to [`relay`]. An HTTP connection is read by
-//! `front::http`; an upgrade goes on to `front::tunnel` and ends in the same [`relay`], so that a
-//! tunnel is as cheap as plain L4.
+//! `front::http`. An upgrade goes on to `front::tunnel` and ends in the same [`relay`], so a tunnel
+//! costs no more than plain L4.
 //!
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
 //! `cli → control → worker → front → {route, relay, cluster} → {config, timers} → observe → proto →
 //! sys → error`
 //!
-//! One word for each thing: listener, worker, conn, host, route, cluster, endpoint, lease, relay
+//! Each thing has one name: listener, worker, conn, host, route, cluster, endpoint, lease, relay
 //! (copy, splice), tunnel, record. The two sides are always **client** and **upstream**.
 
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The ringgate command: from the command line to an exit code.
+//! The ringgate command: runs the command line and returns the exit code.
 
 use std::process::ExitCode;
 

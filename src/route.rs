@@ -1,4 +1,5 @@
-//! Which route takes a request, and where a redirect leads: pure functions of the configuration.
+//! Chooses the route of a request and the target of a redirect: pure functions of the
+//! configuration.
 
 use crate::config::{
     Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsRule,
@@ -8,11 +9,11 @@ use crate::proto::client_hello::ClientHello;
 use crate::proto::http::{Request, has_dot_segment};
 use crate::proto::websocket::Handshake;
 
-/// The route for a request: the best matching host's first route that takes the path, and the
-/// upgrade where the route asks for one.
+/// Finds the route for a request: of the best matching host, the first route whose path matches and
+/// whose action accepts the request. A route for upgrades accepts only upgrades.
 ///
-/// Paths are compared as sent. A prefix does not hand a path with dot segments to a cluster: a
-/// server that resolves them could serve a path outside of the prefix.
+/// Paths are compared as sent. A prefix route that forwards to a cluster does not match a path with
+/// dot segments: a server that resolves them could serve a path outside of the prefix.
 pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
     let host = find_host(&http.hosts, request.host)?;
     host.routes.iter().find(|route| {
@@ -24,8 +25,9 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
     })
 }
 
-/// Whether an action is for this kind of request. A tunnel that ends here takes nothing but what
-/// its clients send; everything else is to look like any other path of the site.
+/// Returns true if an action accepts this kind of request. A tunnel that terminates here accepts
+/// only the handshakes of its clients, so for all other requests its path looks like any other path
+/// of the site.
 fn takes(action: &Action, request: &Request<'_>) -> bool {
     let Action::Tunnel(tunnel) = action else { return true };
     match (tunnel.kind, request.handshake) {
@@ -36,8 +38,8 @@ fn takes(action: &Action, request: &Request<'_>) -> bool {
     }
 }
 
-/// Whether a route hands the path on to a server that may find another one in it. An exact path is
-/// what the operator wrote, dots included.
+/// Returns true if the route forwards the path to a server that may resolve it to another one. An
+/// exact path is excluded, because the operator wrote it, dots included.
 fn may_leave(route: &Route, path: &str) -> bool {
     let (PathMatch::Prefix(_), Action::Tunnel(tunnel)) = (&route.path, &route.action) else {
         return false;
@@ -45,8 +47,9 @@ fn may_leave(route: &Route, path: &str) -> bool {
     matches!(tunnel.kind, TunnelKind::Forward { .. }) && has_dot_segment(path)
 }
 
-/// The rule for a TLS connection: of those that take its protocols, and its disguise where they
-/// end one, the one with the best matching name.
+/// Finds the rule for a TLS connection: the one with the best matching name among the rules that
+/// accept the ClientHello. A rule with `alpn` accepts it if it offers one of these protocols. A
+/// rule that terminates simple-obfs accepts only a ClientHello of simple-obfs (`is_obfs`).
 pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Option<&'c TlsRule> {
     let offers = |rule: &TlsRule| {
         rule.alpn.is_empty() || rule.alpn.iter().any(|name| hello.offers(name.as_bytes()))
@@ -59,8 +62,9 @@ fn find_host<'c>(hosts: &'c [Host], name: &str) -> Option<&'c Host> {
     best(hosts.iter(), |host| &host.names, name)
 }
 
-/// Exact names before suffixes before prefixes before those without names; among suffixes and among
-/// prefixes the longest; among equal ones the first.
+/// Returns the item with the best matching name. Exact names rank before suffixes, suffixes before
+/// prefixes, and prefixes before items without names. Among suffixes and among prefixes the longest
+/// one wins; among equal ones the first.
 fn best<'c, T>(
     of: impl Iterator<Item = &'c T>,
     names: impl Fn(&'c T) -> &'c Vec<HostName>,
@@ -83,7 +87,8 @@ fn best<'c, T>(
     best.map(|(_, one)| one)
 }
 
-/// How well a pattern fits, 1 at least; none: not at all. Host names are shorter than 2^16.
+/// Returns how well a pattern matches, at least 1; `None` if it does not match. Host names are
+/// shorter than 2^16, so the ranks of the kinds of pattern do not overlap.
 fn rank(pattern: &HostName, name: &str) -> Option<usize> {
     let (name, length) = (name.as_bytes(), name.len());
     match pattern {
@@ -103,8 +108,8 @@ fn rank(pattern: &HostName, name: &str) -> Option<usize> {
     }
 }
 
-/// Appends the target of a redirect. The scheme of the request itself is `http`: no other listener
-/// gives one.
+/// Appends the target of a redirect. The scheme of the request itself is `http`, because no other
+/// kind of listener sends redirects.
 pub fn write_location(
     redirect: &Redirect,
     route: &Route,
@@ -120,8 +125,10 @@ pub fn write_location(
         Some(host) => out.extend_from_slice(host.as_bytes()),
         None => out.extend_from_slice(request.host.as_bytes()),
     }
+    // The port of the request is kept only together with its host and scheme.
     let own_port = request.port.filter(|_| redirect.host.is_none() && scheme == Scheme::Http);
     let default_port = if scheme == Scheme::Http { 80 } else { 443 };
+    // The default port of the scheme is not written.
     match (redirect.port, own_port) {
         (Some(port), _) if port == default_port => {}
         (Some(port), _) => {

@@ -1,16 +1,16 @@
-//! Every time limit of a worker, by one coarse tick.
+//! All time limits of a worker, driven by one coarse tick.
 //!
-//! A connection's limit costs nothing while bytes flow: activity stores the current tick, no timer
-//! moves. The wheel visits an entry when its limit could have run out and puts it back when it has
-//! not. A limit that runs out wakes the connection's task, and the wait that the task is in fails
-//! with the reason: [`Watch::readable`] and [`Watch::writable`]. The sockets themselves are left as
-//! they are, so that the task decides what the peers see. Limits are never early, and at most 150
-//! ms late as long as a turn of the loop takes less than 100 ms.
+//! A connection's limit costs nothing while bytes flow: activity stores the current tick, and no
+//! timer moves. The wheel visits an entry when its limit could have run out, and schedules it again
+//! if it has not. A limit that runs out wakes the connection's task, and the wait of that task
+//! ([`Watch::readable`] or [`Watch::writable`]) fails with the reason. The sockets are left as they
+//! are, so the task decides what the peers see. Limits are never early. They are at most 150 ms
+//! late as long as a turn of the event loop takes less than 100 ms.
 //!
-//! Time here is the worker's own: a tick that comes late moves it on by [`MAX_ADVANCE`] ticks and
-//! no more. After a stop of the process (SIGSTOP, a paused machine, a CPU quota) a connection has
-//! what was left of its limit before; on a worker that is overloaded all limits last longer. A task
-//! whose wait fails still reads what has arrived.
+//! Each worker has its own time: a late tick advances it by [`MAX_ADVANCE`] ticks at most. After a
+//! stop of the process (SIGSTOP, a paused machine, a CPU quota) a connection has what was left of
+//! its limit before. On an overloaded worker all limits last longer. A task whose wait fails still
+//! reads what has arrived.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -26,13 +26,13 @@ use crate::sys::{Keepalive, Stream, Turns};
 /// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// The most that a late tick moves time on.
+/// The most ticks by which a late tick advances time.
 const MAX_ADVANCE: u32 = 2;
 
-/// Ticks between two looks after stalled connections.
+/// Ticks between two checks of stalled connections.
 const STALL_CHECK: u32 = 20;
 
-/// Slots of the wheel; limits beyond 25 s go around it more than once.
+/// Slots of the wheel. Limits beyond 25 s go around it more than once.
 const SLOTS: u32 = 512;
 
 /// Why a wait failed.
@@ -40,72 +40,72 @@ const SLOTS: u32 = 512;
 pub enum Fired {
     /// The limit ran out.
     TimedOut,
-    /// The worker is ending.
+    /// The worker drains or stops.
     Drained,
     /// The client reset the connection while its stream was not read.
     ClientReset,
-    /// The upstream did.
+    /// The upstream reset the connection while its stream was not read.
     UpstreamReset,
 }
 
 /// What a drain does to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnDrain {
-    /// Lets it go on: a request, a relay.
+    /// Lets it continue: a request or a relay.
     Wait,
-    /// Ends it a second after the drain began: one that has sent nothing yet, whose first bytes may
-    /// be on their way.
+    /// Ends it a second after the drain began: a connection that has sent nothing yet, and whose
+    /// first bytes may be in flight.
     Grace,
-    /// Ends it at once: one between two requests.
+    /// Ends it at once: a connection between two requests.
     Now,
 }
 
 /// The limits of one worker.
 pub struct Timers {
-    /// When time was last moved on.
+    /// When `now` was advanced last.
     ticked: Cell<Instant>,
     /// Ticks so far. Wraps after 6.8 years; comparisons are relative.
     now: Cell<u32>,
     turns: Rc<Turns>,
-    /// Set by [`Timers::end_all`].
+    /// Whether [`Timers::end_all`] was called.
     all_ended: Cell<bool>,
     state: RefCell<State>,
 }
 
 struct State {
     entries: Slab<Entry>,
-    /// Keys of entries, by the tick of their next visit.
+    /// Keys of entries, by the slot of their next visit.
     wheel: Vec<Vec<u32>>,
-    /// Keys of entries with stalls.
+    /// Keys of entries that have a [`Stall`].
     stalled: Vec<u32>,
 }
 
 struct Entry {
     client: Rc<Stream>,
     upstream: Option<Rc<Stream>>,
-    /// The task that waits, or that waited last.
+    /// The waker of the task that waits, or that waited last.
     waker: Option<Waker>,
     fired: Option<Fired>,
     on_drain: OnDrain,
-    /// TCP keepalive to be set for the upstream's stream.
+    /// TCP keepalive that is still to be set for the upstream's stream.
     keepalive: Option<Keepalive>,
     /// Tick of the last activity.
     active: u32,
-    /// Ticks from the last activity to the end.
+    /// Ticks from the last activity until the limit fires.
     limit: u32,
     /// Tick of the next visit.
     visit: u32,
     /// Position in the slot of `visit`. `wheel[visit % SLOTS][position]` is this entry's key until
-    /// it fires.
+    /// the limit fires.
     position: u32,
-    /// Reasons why one of the streams is not read.
+    /// The number of [`Stall`]s: reasons why one of the streams is not read.
     stalls: u32,
-    /// Position in `stalled`, while there are such reasons.
+    /// Position in `stalled` while `stalls` is not 0.
     stall_position: u32,
 }
 
 impl Timers {
-    /// No limits yet. Waits count as turns of their tasks.
+    /// Starts without limits. A wait counts as a turn of its task.
     pub fn new(turns: &Rc<Turns>) -> Rc<Timers> {
         let wheel = (0..SLOTS).map(|_| Vec::new()).collect();
         Rc::new(Timers {
@@ -144,7 +144,7 @@ impl Timers {
         Watch { timers: Rc::clone(self), key }
     }
 
-    /// Moves time on and ends what is due. Called once a tick by the worker.
+    /// Advances time and fires the limits that are due. The worker calls this once a tick.
     pub fn tick(&self) {
         let (past, advance) = (self.now.get(), self.advance());
         let now = past.wrapping_add(advance);
@@ -155,6 +155,7 @@ impl Timers {
             for key in std::mem::take(&mut state.wheel[slot]) {
                 let entry = &mut state.entries[key as usize];
                 let due = entry.active.wrapping_add(entry.limit);
+                // The limit may have started anew since the entry was put into this slot.
                 if due.wrapping_sub(now) as i32 <= 0 {
                     entry.fire(Fired::TimedOut);
                 } else {
@@ -168,12 +169,12 @@ impl Timers {
         }
     }
 
-    /// The ticks by which time moves on.
+    /// Returns the number of ticks by which time advances.
     fn advance(&self) -> u32 {
         let ticked = self.ticked.get();
         let passed = (ticked.elapsed().as_millis() / TICK.as_millis()) as u32;
         if passed >= MAX_ADVANCE {
-            // Without what is left of a tick: it belongs to the delay.
+            // What is left of a tick is part of the delay and does not count.
             self.ticked.set(Instant::now());
             return MAX_ADVANCE;
         }
@@ -181,7 +182,8 @@ impl Timers {
         passed
     }
 
-    /// Ends what a drain ends at once, and with `grace_is_over` also what it gives a grace.
+    /// Ends connections with [`OnDrain::Now`], and if `grace_is_over` also those with
+    /// [`OnDrain::Grace`].
     pub fn drain(&self, grace_is_over: bool) {
         self.end(|entry| match entry.on_drain {
             OnDrain::Wait => false,
@@ -190,13 +192,13 @@ impl Timers {
         });
     }
 
-    /// Ends everything.
+    /// Ends all connections.
     pub fn end_all(&self) {
         self.all_ended.set(true);
         self.end(|_| true);
     }
 
-    /// Whether [`Timers::end_all`] was called. For waits that have no stream.
+    /// Returns true after [`Timers::end_all`] was called. For waits that have no stream.
     pub fn all_ended(&self) -> bool {
         self.all_ended.get()
     }
@@ -211,7 +213,7 @@ impl Timers {
 }
 
 impl State {
-    /// Ends stalled connections of which a stream was reset.
+    /// Ends stalled connections if one of their streams was reset.
     fn check_stalled(&mut self) {
         for index in (0..self.stalled.len()).rev() {
             let key = self.stalled[index] as usize;
@@ -224,7 +226,7 @@ impl State {
         }
     }
 
-    /// Ends the current limit of an entry; the first reason stays.
+    /// Fires the limit of an entry, unless it has fired already: the first reason stays.
     fn fire(&mut self, key: usize, why: Fired) {
         if self.entries[key].fired.is_none() {
             self.unschedule(key);
@@ -232,8 +234,8 @@ impl State {
         }
     }
 
-    /// Puts an entry that is in no slot into that of its due tick, or of the farthest tick there
-    /// is.
+    /// Puts an entry that is in no slot into the slot of its due tick, or of the farthest tick of
+    /// the wheel.
     fn schedule(&mut self, key: usize, now: u32) {
         let entry = &mut self.entries[key];
         let wait = entry.active.wrapping_add(entry.limit).wrapping_sub(now) as i32;
@@ -247,6 +249,7 @@ impl State {
         let entry = &self.entries[key];
         let (position, slot) = (entry.position, (entry.visit % SLOTS) as usize);
         self.wheel[slot].swap_remove(position as usize);
+        // The last key of the slot has moved to the free position.
         if let Some(&moved) = self.wheel[slot].get(position as usize) {
             self.entries[moved as usize].position = position;
         }
@@ -256,7 +259,7 @@ impl State {
 impl Entry {
     fn fire(&mut self, why: Fired) {
         self.fired = Some(why);
-        // Waking only puts the task in line.
+        // Waking only puts the task into the ready queue.
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -271,27 +274,27 @@ impl Entry {
     }
 }
 
-/// A running limit; dropping it ends the watch. It keeps its streams alive, so drop it before
-/// expecting a close.
+/// A running limit. Dropping it ends the watch. It holds references to its streams, so they are
+/// closed only after it is dropped.
 pub struct Watch {
     timers: Rc<Timers>,
     key: usize,
 }
 
 impl Watch {
-    /// Waits until a read would not block. May be dropped at any time. A task that is always ready
-    /// gives way to others here.
+    /// Waits until a read would not block. May be dropped at any time. A task whose stream is
+    /// always ready yields here.
     ///
     /// # Errors
-    /// The limit has fired. Bytes may have arrived as it did: a last read tells.
+    /// The limit has fired. Bytes may have arrived at the same time, so read once more.
     pub async fn readable(&self, stream: &Stream) -> Result<(), Fired> {
         self.turn().await;
         let mut ready = pin!(stream.readable());
         poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
     }
 
-    /// Waits until a write would not block. May be dropped at any time. A task that is always ready
-    /// gives way to others here.
+    /// Waits until a write would not block. May be dropped at any time. A task whose stream is
+    /// always ready yields here.
     ///
     /// # Errors
     /// The limit has fired.
@@ -301,8 +304,7 @@ impl Watch {
         poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
     }
 
-    /// Gives way to other tasks when this one has had its turns. For a caller that waits by
-    /// [`Watch::poll`].
+    /// Counts a turn, and yields at the end of a round. For a caller that waits by [`Watch::poll`].
     pub async fn turn(&self) {
         let turns = &self.timers.turns;
         if turns.take() {
@@ -310,8 +312,8 @@ impl Watch {
         }
     }
 
-    /// Polls what becomes ready, and fails when the limit has fired: [`Watch::readable`] for a
-    /// caller that waits for something else, too, without the memory of one more future.
+    /// Polls `ready`, and fails if the limit has fired. It is [`Watch::readable`] for a caller that
+    /// also waits for something else, and saves the memory of one more future.
     ///
     /// # Errors
     /// The limit has fired.
@@ -326,49 +328,51 @@ impl Watch {
         }
     }
 
-    /// Ready when the limit has fired; the waker is called when it does.
+    /// Ready if the limit has fired. Otherwise the waker is called when it fires.
     pub fn poll_fired(&self, waker: &Waker) -> Poll<Fired> {
         let replaced = self.entry(|entry| {
             if let Some(fired) = entry.fired {
                 return Err(fired);
             }
-            // One task waits for a connection, so that this is nearly always the same.
+            // Usually a single task waits for a connection, so this is nearly always the same
+            // waker.
             let known = entry.waker.as_ref().is_some_and(|known| known.will_wake(waker));
             Ok(if known { None } else { entry.waker.replace(waker.clone()) })
         });
         match replaced {
             Err(fired) => Poll::Ready(fired),
-            // Dropped here, where the entries are not borrowed.
+            // The old waker is dropped here, where the entries are not borrowed.
             Ok(_replaced) => Poll::Pending,
         }
     }
 
-    /// Something happened: the limit starts anew.
+    /// Starts the limit anew after activity.
     pub fn touch(&self) {
         let now = self.timers.now.get();
         self.entry(|entry| entry.active = now);
     }
 
-    /// Another limit, from now on. One that has fired stays: the next wait fails with it.
+    /// Starts another limit now. If one has fired, it stays: the next wait fails with it.
     pub fn restart(&self, limit: Duration) {
         let now = self.timers.now.get();
         let state = &mut *self.timers.state.borrow_mut();
         let entry = &mut state.entries[self.key];
         (entry.active, entry.limit) = (now, ticks(limit));
         let sooner = now.wrapping_add(entry.limit).wrapping_sub(entry.visit) as i32;
+        // The scheduled visit would be too late for a limit that is shorter.
         if entry.fired.is_none() && sooner < 0 {
             state.unschedule(self.key);
             state.schedule(self.key, now);
         }
     }
 
-    /// The limit that has fired starts anew: there was something to read as it did.
+    /// Starts the limit that has fired anew, because there was something to read when it fired.
     pub fn again(&self) {
         let limit = self.entry(|entry| entry.limit);
         self.renew(TICK * (limit - SLACK));
     }
 
-    /// Another limit, from now on, also after one that has fired: the caller has dealt with that.
+    /// Starts another limit now, even after one that has fired: the caller has handled that one.
     pub fn renew(&self, limit: Duration) {
         self.restart(limit);
         let now = self.timers.now.get();
@@ -378,12 +382,12 @@ impl Watch {
         }
     }
 
-    /// Says what a drain does to the connection from now on; at first it waits.
+    /// Sets what a drain does to the connection. It begins with [`OnDrain::Wait`].
     pub fn on_drain(&self, what: OnDrain) {
         self.entry(|entry| entry.on_drain = what);
     }
 
-    /// Watches the other stream of the connection too, from now on.
+    /// Sets the upstream's stream of the connection, which is watched from now on, too.
     pub fn set_upstream(&self, upstream: Option<&Rc<Stream>>) {
         let upstream = upstream.cloned();
         // A stream that the new one replaces must not be dropped while the entries are borrowed.
@@ -391,13 +395,13 @@ impl Watch {
         drop(replaced);
     }
 
-    /// Sets TCP keepalive for the upstream's stream at the first visit, after 26 s at most: a
-    /// connection that ends before needs none, and three calls are saved.
+    /// Sets TCP keepalive for the upstream's stream at the first visit of the wheel, after 26 s at
+    /// most. A connection that ends earlier needs none, which saves three calls.
     pub fn keep_alive(&self, keepalive: Option<Keepalive>) {
         self.entry(|entry| entry.keepalive = keepalive);
     }
 
-    /// Says that one of the streams is not read from, as long as the result lives.
+    /// Marks one of the streams as not read, as long as the result lives.
     pub fn stall(&self) -> Stall<'_> {
         let state = &mut *self.timers.state.borrow_mut();
         let entry = &mut state.entries[self.key];
@@ -409,12 +413,12 @@ impl Watch {
         Stall { watch: self }
     }
 
-    /// One of the streams is not read from.
+    /// Returns true if one of the streams is not read.
     pub fn is_stalled(&self) -> bool {
         self.entry(|entry| entry.stalls > 0)
     }
 
-    /// Why waits fail, if they do.
+    /// Returns why waits fail; `None` if they do not.
     pub fn fired(&self) -> Option<Fired> {
         self.entry(|entry| entry.fired)
     }
@@ -432,12 +436,13 @@ impl Drop for Watch {
         }
         let entry = state.entries.remove(self.key);
         drop(state);
-        // Not while borrowed: with it go streams, and a waker may be the last of its task.
+        // Dropped while nothing is borrowed: it holds streams, and a waker may be the last
+        // reference to its task.
         drop(entry);
     }
 }
 
-/// A stream that is not read from.
+/// The mark of a stream that is not read. Dropping it removes the mark.
 pub struct Stall<'a> {
     watch: &'a Watch,
 }
@@ -457,14 +462,14 @@ impl Drop for Stall<'_> {
     }
 }
 
-/// Ticks that are added to a limit, because the current tick has partly passed, and because the
-/// next one may come late.
+/// Ticks that are added to a limit, because the current tick has partly passed and the next one may
+/// come late.
 const SLACK: u32 = 2;
 
-/// Whole ticks that are at least as long as the limit: [`SLACK`] more than it divides into.
+/// Converts a limit to ticks: rounded up, plus [`SLACK`], so that it is never early.
 pub fn ticks(limit: Duration) -> u32 {
     let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + u128::from(SLACK);
-    // Half the range keeps relative comparisons right; it is 3.4 years.
+    // At most half the range, so that relative comparisons are right. That is 3.4 years.
     u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }
 

@@ -1,4 +1,4 @@
-//! A socket address as configurations and records write it: `IP:port`, `[IPv6]:port` or
+//! A socket address in the form that configurations and records use: `IP:port`, `[IPv6]:port` or
 //! `unix:/path`.
 
 use std::fmt;
@@ -14,13 +14,14 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Whether an IP address is one of this machine's own, as its routes say. A socket is made for the
-/// question; nothing is sent.
+/// Returns true if an IP address is one of this machine's own, according to its routes. The check
+/// uses a temporary UDP socket and sends nothing.
 pub fn is_local(ip: IpAddr) -> bool {
     let any =
         if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let source = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
-        // Connecting chooses the source address, which for one of its own is the address itself.
+        // connect(2) chooses the source address. For one of this machine's addresses it is that
+        // address.
         socket.connect(SocketAddr::new(ip, 9))?;
         socket.local_addr()
     });

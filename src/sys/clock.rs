@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-/// The clock of a thread's processor time.
+/// The clock that counts a thread's processor time.
 #[derive(Clone, Copy, Debug)]
 pub struct ThreadClock {
     id: libc::clockid_t,
 }
 
 impl ThreadClock {
-    /// That of the calling thread. None: the system has none.
+    /// The clock of the calling thread; `None` if the system has none.
     pub fn current() -> Option<ThreadClock> {
         let mut id = 0;
         // SAFETY: pthread_self is the calling thread, which is alive, and the pointer is that of
@@ -18,10 +18,11 @@ impl ThreadClock {
         (result == 0).then_some(ThreadClock { id })
     }
 
-    /// What the thread has used so far. None: it has ended.
+    /// The processor time that the thread has used so far; `None` if the thread has ended.
     pub fn used(self) -> Option<Duration> {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the pointer is that of `time`. A clock of a thread that is gone is an error.
+        // SAFETY: the pointer is that of `time`. For a thread that has ended the call returns an
+        // error.
         let result = unsafe { libc::clock_gettime(self.id, &raw mut time) };
         (result == 0).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }

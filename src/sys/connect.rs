@@ -9,29 +9,29 @@ use super::ports::may_be_chosen;
 use super::stream::retry;
 use super::{Address, Errno, Stream};
 
-/// How a connect began.
+/// The state of a connect after its first call.
 pub enum Connect {
-    /// It is under way: wait until the stream is writable, then ask [`Stream::connect_result`].
+    /// In progress: wait until the stream is writable, then call [`Stream::connect_result`].
     Pending(Stream),
-    /// It is done (Unix sockets, and most of the time loopback).
+    /// Connected (Unix sockets, and most of the time loopback).
     Done(Stream),
-    /// The accept queue of a Unix socket is full (EAGAIN, unix(7)). There is no event for when it
-    /// has room: try again after a pause.
+    /// The accept queue of a Unix socket is full (EAGAIN, unix(7)). No event reports free room in
+    /// it, so try again after a pause.
     BacklogFull(UnixConnect),
 }
 
 /// Why a connect failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectError {
-    /// Unreachable from this machine, so that nothing was sent: no route, or no local address of
-    /// that family.
+    /// Unreachable from this machine: there is no route, or no local address of that family.
+    /// Nothing was sent.
     Unreachable(Errno),
     /// This machine is out of descriptors, ports or memory.
     Local(Errno),
-    /// The kernel chose the destination's own address and port as the local ones, so that the
-    /// socket is connected to itself. That happens only where nothing listens.
+    /// The kernel chose the destination's own address and port as the local ones, so the socket is
+    /// connected to itself. This happens only if nothing listens there.
     OwnPeer,
-    /// The endpoint, or the network on the way to it, refused.
+    /// The endpoint, or the network on the way to it, refused the connection.
     Refused(Errno),
 }
 
@@ -42,8 +42,8 @@ pub struct UnixConnect {
 }
 
 impl ConnectError {
-    /// Classifies the result of a connect in progress: a SYN was sent, so that an "unreachable"
-    /// is an answer from the network.
+    /// Classifies the result of a connect in progress. A SYN was sent, so an "unreachable" error
+    /// comes from the network.
     pub fn later(errno: Errno) -> ConnectError {
         if is_local(errno) || errno == Errno::ADDRNOTAVAIL {
             ConnectError::Local(errno)
@@ -53,10 +53,10 @@ impl ConnectError {
     }
 
     /// Classifies an error that connect(2) or socket(2) returned for an IP address. For TCP,
-    /// EADDRNOTAVAIL may also mean that no port is left: the caller checks that first.
+    /// EADDRNOTAVAIL may also mean that no local port is left; the caller checks that first.
     pub(super) fn at_once(errno: Errno) -> ConnectError {
         match errno {
-            // No route; `unreachable`, `blackhole` and `prohibit` routes (ip-route(8)); the local
+            // No route; an `unreachable`, `blackhole` or `prohibit` route (ip-route(8)); the local
             // firewall; no IPv6.
             Errno::NETUNREACH
             | Errno::HOSTUNREACH
@@ -87,7 +87,7 @@ impl Stream {
         }
     }
 
-    /// The result of a connect once the socket is writable.
+    /// Returns the result of a connect once the socket is writable.
     ///
     /// # Errors
     /// SO_ERROR (socket(7)): refused, unreachable, timed out.
@@ -96,23 +96,23 @@ impl Stream {
         result.map_err(ConnectError::later)
     }
 
-    /// Whether a connected socket is connected to itself: nothing listened there, and the kernel
-    /// chose the destination as the local address (a simultaneous open, RFC 9293 section 3.5).
-    /// Costs a system call only where the port is in the range of local ports.
+    /// Returns true if a connected socket is connected to itself: nothing listened there, and the
+    /// kernel chose the destination as the local address (a simultaneous open, RFC 9293 section
+    /// 3.5). Costs a system call only if the port is in the range of local ports.
     pub fn is_own_peer(&self, peer: &Address) -> bool {
         matches!(peer, Address::Ip(peer) if is_bound_to(self, *peer))
     }
 }
 
 impl UnixConnect {
-    /// Tries once more.
+    /// Tries to connect once more.
     ///
     /// # Errors
     /// As [`Stream::connect`].
     pub fn again(self) -> Result<Connect, ConnectError> {
         match retry(|| net::connect(&self.fd, &self.path)) {
-            // Registered only now: the runtime's epoll driver would keep the hang-up event of an
-            // unconnected socket as its state.
+            // Registered with the runtime only after the connect: its epoll driver would remember
+            // the hang-up event of an unconnected socket as readiness.
             Ok(()) => Ok(Connect::Done(registered(self.fd)?)),
             Err(Errno::AGAIN) => Ok(Connect::BacklogFull(self)),
             Err(errno) => Err(ConnectError::later(errno)),
@@ -125,7 +125,8 @@ fn connect_ip(ip: &SocketAddr) -> Result<Connect, ConnectError> {
     let done = match retry(|| net::connect(&fd, ip)) {
         Ok(()) => true,
         Err(Errno::INPROGRESS) => is_there_already(&fd, ip)?,
-        // Either no port is left for this destination, or there is no local address.
+        // Either no local port is left for this destination, or there is no local address.
+        // `has_source` tells the two apart.
         Err(errno @ Errno::ADDRNOTAVAIL) if has_source(ip) => {
             return Err(ConnectError::Local(errno));
         }
@@ -135,9 +136,9 @@ fn connect_ip(ip: &SocketAddr) -> Result<Connect, ConnectError> {
     Ok(if done { Connect::Done(stream) } else { Connect::Pending(stream) })
 }
 
-/// Asks once more for a connect within this machine: its handshake is over when the first call
-/// returns, which cannot know that yet (inet_stream_connect, Linux). That saves a wait and a call
-/// for the result.
+/// Calls connect(2) once more for a loopback address. The handshake is over when the first call
+/// returns, but that call cannot know it yet (inet_stream_connect of Linux). This saves a wait and
+/// a call for the result.
 fn is_there_already(fd: &OwnedFd, address: &SocketAddr) -> Result<bool, ConnectError> {
     if !address.ip().is_loopback() {
         return Ok(false);
@@ -149,8 +150,9 @@ fn is_there_already(fd: &OwnedFd, address: &SocketAddr) -> Result<bool, ConnectE
     }
 }
 
-/// Whether this machine has a route and a local address for a destination. A UDP socket needs the
-/// same ones as a TCP socket, but has ports of its own. Only used after a failure.
+/// Returns true if this machine has a route and a local address for a destination. A UDP socket
+/// needs the same route and address as a TCP socket, but has ports of its own. Called only after a
+/// failure.
 fn has_source(to: &SocketAddr) -> bool {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = net::socket_with(family(to), SocketType::DGRAM, flags, None)
@@ -158,9 +160,9 @@ fn has_source(to: &SocketAddr) -> bool {
     !matches!(probe.map_err(ConnectError::at_once), Err(ConnectError::Unreachable(_)))
 }
 
-/// Whether a connected socket has its peer's address itself.
+/// Returns true if the local address of a connected socket is that of its peer.
 pub(super) fn is_bound_to(socket: impl AsFd, peer: SocketAddr) -> bool {
-    // Connecting to 0.0.0.0 or :: leads to the loopback interface.
+    // A connect to 0.0.0.0 or :: leads to the loopback interface.
     let same = |own: SocketAddr| {
         own.port() == peer.port() && (own.ip() == peer.ip() || peer.ip().is_unspecified())
     };

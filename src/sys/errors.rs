@@ -1,10 +1,10 @@
-//! Errors of UDP sockets over epoll.
+//! Reports errors of UDP sockets over epoll.
 //!
-//! An ICMP message makes a socket report EPOLLERR without EPOLLIN, which the runtime's epoll driver
-//! takes for "writable": a task that waits to read sleeps on. So sockets are in a second epoll
-//! instance as well, which reports nothing but errors, and one task for each worker waits for that.
-//! It costs one epoll_ctl(2) for each socket, and nothing for a datagram. A poll through the ring
-//! completes on an error by itself.
+//! An ICMP message makes a socket report EPOLLERR without EPOLLIN. The runtime's epoll driver takes
+//! that for "writable", so a task that waits to read is not woken. Each socket is therefore also in
+//! a second epoll instance, which reports only errors and for which one task of each worker waits.
+//! That costs one epoll_ctl(2) for each socket, and nothing for a datagram. io_uring does not need
+//! this, since its poll completes on an error.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -19,7 +19,7 @@ use slab::Slab;
 
 use super::Stream;
 
-/// Errors that are taken by one call.
+/// The most errors that one call returns.
 const TOGETHER: usize = 64;
 
 /// The sockets of one worker whose errors are reported.
@@ -28,7 +28,7 @@ pub(super) struct Errors {
     sockets: RefCell<Slab<Socket>>,
 }
 
-/// A socket whose errors are reported, until this is dropped.
+/// A socket whose errors are reported; dropping this ends the reports.
 pub(super) struct Reported {
     errors: Rc<Errors>,
     key: usize,
@@ -36,14 +36,14 @@ pub(super) struct Reported {
 
 #[derive(Default)]
 struct Socket {
-    /// The task that waits.
+    /// The task that waits for the socket.
     waker: Option<Waker>,
-    /// There was an error since the last wait.
+    /// Whether an error was reported since the last wait.
     has_error: bool,
 }
 
 impl Errors {
-    /// Starts the task that waits for errors. None: the driver reports them itself.
+    /// Starts the task that waits for errors. Returns `None` if the driver reports them itself.
     ///
     /// # Errors
     /// As epoll_create1(2), or the runtime's.
@@ -53,17 +53,18 @@ impl Errors {
         }
         let epoll = Stream::from_fd(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
         let errors = Rc::new(Errors { epoll, sockets: RefCell::default() });
-        // It ends with the runtime.
+        // The task ends with the runtime.
         monoio::spawn(Rc::clone(&errors).wake());
         Ok(Some(errors))
     }
 
-    /// Reports the errors of a socket from now on. None: the kernel has no room for it, and its
-    /// errors show at the next call.
+    /// Reports the errors of a socket from now on. Returns `None` if the kernel has no room for the
+    /// socket. The next call on the socket then returns the error.
     pub(super) fn report(self: &Rc<Self>, socket: impl AsFd) -> Option<Reported> {
         let key = self.sockets.borrow_mut().insert(Socket::default());
         let reported = Reported { errors: Rc::clone(self), key };
-        // EPOLLERR is always included (epoll_ctl(2)). The kernel removes a socket that is closed.
+        // EPOLLERR is always included (epoll_ctl(2)). The kernel removes a socket when it is
+        // closed.
         let data = epoll::EventData::new_u64(key as u64);
         epoll::add(&self.epoll, socket, data, epoll::EventFlags::ET).ok()?;
         Some(reported)
@@ -75,13 +76,13 @@ impl Errors {
             self.epoll.readable().await;
             events.clear();
             let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-            // A failure (EINTR) leaves the events for the next call.
+            // A failed call (EINTR) leaves the events for the next one.
             let _ =
                 epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now));
             let mut sockets = self.sockets.borrow_mut();
             for event in &events {
-                // The event of a socket that was closed may meet the one that has its key now,
-                // whose task then finds nothing.
+                // The event may be that of a closed socket whose key a new one has now. The task of
+                // the new socket then wakes up and finds nothing to read.
                 if let Some(socket) = sockets.get_mut(event.data.u64() as usize) {
                     socket.has_error = true;
                     socket.waker.take().into_iter().for_each(Waker::wake);
@@ -92,7 +93,7 @@ impl Errors {
 }
 
 impl Reported {
-    /// Waits for `ready`, or until the socket has an error.
+    /// Waits until `ready` completes or the socket has an error.
     pub(super) async fn or_error(&self, ready: impl Future<Output = ()>) {
         let mut ready = pin!(ready);
         poll_fn(|cx| {

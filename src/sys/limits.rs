@@ -1,92 +1,92 @@
-//! The limit of open files (getrlimit(2), RLIMIT_NOFILE), and how its descriptors are shared out.
+//! The limit of open files (getrlimit(2), RLIMIT_NOFILE), and how its descriptors are divided.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors of the control plane at the start: the standard streams, its runtime, signals, log
-/// files.
+/// Descriptors that the control plane opens at the start: the standard streams, its runtime,
+/// signals, log files.
 const CONTROL: u64 = 32;
-/// Descriptors of a worker beside its listening sockets: a ring or epoll, the outbox, the socket
-/// pairs of its helpers, the epoll instance for the errors of UDP sockets.
+/// Descriptors of a worker besides its listening sockets: a ring or an epoll instance, the outbox,
+/// the socket pairs of its helper tasks, the epoll instance for the errors of UDP sockets.
 const WORKER: u64 = 9;
-/// The part of the limit that is kept for the control plane, at most.
+/// At most 1/`RESERVE_PART` of the limit is reserved for the control plane.
 const RESERVE_PART: u64 = 8;
-/// What the control plane may open later: log files again, an admin's connections, ...
+/// Descriptors that the control plane may open later, for example for log files that are reopened
+/// or for the connections of an administrator. [`RESERVE_FOR_NAME`] is added to them.
 const RESERVE: u64 = 64;
-/// ... and sockets to resolvers, IPv4 and IPv6, for each name, with a second attempt.
+/// Descriptors for each name: sockets to resolvers over IPv4 and IPv6, with a second attempt.
 const RESERVE_FOR_NAME: u64 = 4;
-/// The part of a worker's descriptors that pipes may have. Without a pipe a flow is copied.
+/// Pipes get 1/`PIPES_PART` of a worker's descriptors. A flow without a pipe is copied.
 const PIPES_PART: u64 = 8;
-/// Pipes that one worker may have at most. Clients that do not read may fill them all, with 1 MiB
-/// each.
+/// The most pipes of one worker. Clients that do not read may fill all of them, with 1 MiB each.
 const MAX_PIPES: u64 = 512;
-/// The part of what is left that UDP sessions have, where there are connections, too.
+/// UDP sessions get 1/`SESSIONS_PART` of the remaining descriptors if there are connections, too.
 const SESSIONS_PART: u64 = 3;
-/// The part of the descriptors for connections that accepts in flight may fill.
+/// Accepts in flight may fill 1/`ACCEPTS_PART` of the descriptors for connections.
 const ACCEPTS_PART: usize = 16;
-/// Accepts in flight on one socket at most.
+/// The most accepts in flight on one socket.
 const MAX_ACCEPTS: usize = 8;
-/// UDP sessions that make room keep their descriptors for a moment: so many of them are counted
-/// beyond `max_sessions`, for each socket that clients send to.
+/// An evicted UDP session keeps its descriptor for a moment. This many such sessions are counted in
+/// addition to `max_sessions`, for each socket that clients send to.
 pub const CLOSING_SESSIONS: usize = 32;
-/// "No limit" is this: more than any system has (`fs.nr_open`).
+/// Stands for "no limit": more than the limit of any system (`fs.nr_open`).
 const UNLIMITED: u64 = 1 << 30;
 
 /// What a process needs descriptors for. All of it follows from the configuration.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
-    /// Workers, 1 at least.
+    /// Number of workers, at least 1.
     pub workers: usize,
-    /// Addresses that TCP, HTTP and TLS listeners listen on.
+    /// Number of addresses that TCP, HTTP and TLS listeners listen on.
     pub stream_sockets: usize,
-    /// Addresses that UDP listeners listen on.
+    /// Number of addresses that UDP listeners listen on.
     pub udp_sockets: usize,
     /// The sum of `max_sessions` over all UDP listeners.
     pub max_sessions: usize,
-    /// Names that are looked up.
+    /// Number of names that are looked up.
     pub names: usize,
 }
 
 impl Needs {
-    /// The lowest limit of open files with which each worker serves a connection from each of its
-    /// sockets, and a UDP session.
+    /// The lowest limit of open files with which each worker can serve a connection from each of
+    /// its sockets, and a UDP session.
     pub fn least_limit(&self) -> u64 {
         let (streams, udp) = (self.stream_sockets as u64, self.udp_sockets as u64);
-        // An accept in flight for each socket, and a connection with its upstream.
+        // One accept in flight for each socket, and one connection with its upstream.
         let connections = if streams > 0 { streams + 2 } else { 0 };
         let needed = self.fixed() + self.workers.max(1) as u64 * (connections + udp);
-        // Beside the reserve, which is an eighth of a limit as low as this.
+        // The reserve is added: it is an eighth of a limit that is as low as this.
         needed * RESERVE_PART / (RESERVE_PART - 1) + 1
     }
 
     /// Descriptors that are open from the start.
     fn fixed(&self) -> u64 {
-        // The runtime has a descriptor of its own for a socket that it accepts from.
+        // The runtime has a second descriptor for each socket that it accepts from.
         let sockets = 2 * self.stream_sockets as u64 + self.udp_sockets as u64;
         CONTROL + self.workers.max(1) as u64 * (WORKER + sockets)
     }
 }
 
-/// How the descriptors are shared out. No share is ever exceeded, so that none starves another.
+/// How the descriptors are divided. No share is ever exceeded, so none can starve another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shares {
     /// Descriptors kept for the control plane.
     pub reserve: usize,
-    /// Pipes of one worker, each of two descriptors.
+    /// Pipes of one worker; each has two descriptors.
     pub pipes: usize,
-    /// Connections of one worker, each of two descriptors: the client's and the upstream's. More
-    /// wait in the accept queue.
+    /// Connections of one worker; each has two descriptors, for the client and the upstream.
+    /// Further connections wait in the accept queue.
     pub connections: usize,
-    /// Accepts in flight on each of its sockets. Each may bring a connection that has to wait.
+    /// Accepts in flight on each socket of a worker. Each may return a connection that has to wait.
     pub accepts: usize,
-    /// Descriptors of one worker's UDP sessions, each of which has one.
+    /// Descriptors for the UDP sessions of one worker; each session has one.
     pub sessions: usize,
 }
 
 impl Shares {
-    /// Shares out `file_limit` descriptors: what is open from the start and the reserve come first,
-    /// the rest belongs to the workers in equal parts. An eighth of a part is for pipes. Of what is
-    /// left a third is for UDP sessions and the rest for connections, where there are listeners of
-    /// both kinds; sessions get no more than `max_sessions` needs.
+    /// Divides `file_limit` descriptors. What is open from the start and the reserve are subtracted
+    /// first; the workers get equal parts of the rest. An eighth of a part is for pipes. If there
+    /// are both stream and UDP listeners, a third of the remainder is for UDP sessions and the rest
+    /// for connections. Sessions get no more than `max_sessions` needs.
     pub fn of(file_limit: u64, needs: &Needs) -> Shares {
         let limit = file_limit.min(UNLIMITED);
         let workers = needs.workers.max(1) as u64;
@@ -112,7 +112,7 @@ impl Shares {
         Shares {
             reserve: reserve as usize,
             pipes: pipes as usize,
-            // With a limit that is this low at least something works.
+            // At least one connection and one session are allowed, however low the limit is.
             connections: (streams.saturating_sub(waiting) / 2).max(needs.stream_sockets.min(1)),
             accepts,
             sessions: (sessions as usize).max(needs.udp_sockets.min(1)),
@@ -120,23 +120,23 @@ impl Shares {
     }
 }
 
-/// Raises the soft limit of open files to the hard one and returns what holds now. A relayed
-/// connection needs two descriptors, and the usual soft limit of 1024 is there for select(2), which
-/// nothing here uses.
+/// Raises the soft limit of open files to the hard limit, and returns the soft limit that then
+/// applies. A relayed connection needs two descriptors. The usual soft limit of 1024 exists for
+/// select(2), which nothing here uses.
 pub fn raise_file_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    // A refusal leaves the old limit, which the start-up line then shows.
+    // If this is refused, the old limit stays. The start-up line shows it.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     file_limit()
 }
 
-/// The hard limit of open files, to which [`raise_file_limit`] goes; `u64::MAX` where there is
-/// none.
+/// The hard limit of open files, to which [`raise_file_limit`] raises the soft one; `u64::MAX` if
+/// there is none.
 pub fn hard_file_limit() -> u64 {
     getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
 }
 
-/// The soft limit of open files; `u64::MAX` where there is none.
+/// The soft limit of open files; `u64::MAX` if there is none.
 pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -149,7 +149,7 @@ mod tests {
     const BOTH: Needs =
         Needs { workers: 2, stream_sockets: 1, udp_sockets: 1, max_sessions: 65_536, names: 1 };
 
-    /// The most descriptors that all of this can be.
+    /// The most descriptors that can be open with these shares.
     fn most(needs: &Needs, shares: &Shares) -> u64 {
         let waiting = shares.accepts * needs.stream_sockets;
         let streams = 2 * shares.connections + waiting;
@@ -197,8 +197,8 @@ mod tests {
             let shares = Shares::of(limit, &needs);
             prop_assert!(stream_sockets == 0 || shares.connections > 0 && shares.accepts > 0);
             prop_assert!(udp_sockets == 0 || shares.sessions > 0);
-            // With less than about twice what has to work at all, one of each kind is allowed,
-            // whatever the limit.
+            // One of each kind is allowed whatever the limit is. So a limit that is less than about
+            // twice the necessary minimum may be exceeded.
             let connections = stream_sockets / 2 + 4;
             let least = Shares { reserve: 0, pipes: 0, connections, accepts: 1, sessions: 1 };
             if limit >= most(&needs, &least) * 8 / 7 {

@@ -1,6 +1,6 @@
-//! Listening sockets: each worker has its own for every IP address (SO_REUSEPORT), all workers
-//! share the one of a Unix path. Options that accepted sockets inherit are set here, once, instead
-//! of on every connection.
+//! Listening sockets. Each worker has its own socket for every IP address (SO_REUSEPORT); all
+//! workers share the socket of a Unix path. Options that accepted sockets inherit are set here,
+//! once, instead of on every connection.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -24,9 +24,9 @@ pub struct Listen {
     pub nodelay: bool,
     /// TCP keepalive for accepted connections.
     pub keepalive: Option<Keepalive>,
-    /// TCP Fast Open (tcp(7)); the queue is as long as the backlog.
+    /// TCP Fast Open (tcp(7)); its queue is as long as the backlog.
     pub fast_open: bool,
-    /// SO_REUSEPORT: several sockets share the address, as one for each worker does.
+    /// SO_REUSEPORT: several sockets, one for each worker, share the address.
     pub reuse_port: bool,
 }
 
@@ -50,37 +50,38 @@ pub fn listen(address: &Address, options: Listen) -> io::Result<TcpListener> {
         }
     };
     net::listen(&socket, options.backlog)?;
-    // The type stands for any stream listener: the runtime takes no other.
+    // The type stands for Unix listeners as well, since the runtime takes no other type.
     Ok(TcpListener::from(socket))
 }
 
-/// Finds out whether a socket listens on the address: bind(2) without SO_REUSEPORT fails then, also
-/// where that socket has the option. This one never listens, so that no client connects to it.
+/// Fails with EADDRINUSE if a socket listens on the address. bind(2) without SO_REUSEPORT then
+/// fails, even if that socket has set the option. The socket that is bound here never listens, so
+/// no client connects to it.
 ///
 /// # Errors
 /// As bind(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
 pub fn probe_tcp(ip: SocketAddr) -> io::Result<()> {
     let socket = tcp_socket(ip, SocketFlags::CLOEXEC)?;
-    // Sockets in TIME_WAIT do not count.
+    // With this option sockets in TIME_WAIT do not count.
     sockopt::set_socket_reuseaddr(&socket, true)?;
     Ok(net::bind(&socket, &ip)?)
 }
 
-/// Accepts without waiting.
+/// Accepts a connection without waiting.
 ///
 /// # Errors
-/// `AGAIN` when nobody waits; else as accept(2).
+/// `AGAIN` if no connection waits; otherwise as accept(2).
 pub fn accept_now(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (fd, peer) = net::acceptfrom_with(listener, flags)?;
     Ok((fd, peer.map_or_else(unnamed, to_address)))
 }
 
-/// How many connections wait in the accept queue of a listening TCP socket; 0 for a Unix socket,
-/// which does not say.
+/// Returns how many connections wait in the accept queue of a listening TCP socket; 0 for a Unix
+/// socket, which does not report it.
 pub fn queued(listener: &impl AsFd) -> usize {
     const LENGTH: usize = size_of::<libc::tcp_info>();
-    // SAFETY: all of its fields are numbers, for which zero bytes are a value.
+    // SAFETY: all of its fields are numbers, for which zero bytes are a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
     let mut length = LENGTH as libc::socklen_t;
     // SAFETY: the pointers and the length are those of `info` and `length`, which live until the
@@ -94,11 +95,11 @@ pub fn queued(listener: &impl AsFd) -> usize {
             &raw mut length,
         )
     };
-    // Of a listening socket this field is the length of the queue (tcp_get_info of Linux).
+    // For a listening socket this field is the length of the queue (tcp_get_info of Linux).
     if result == 0 { info.tcpi_unacked as usize } else { 0 }
 }
 
-/// Ends the accepts that wait on the socket, with EINVAL, and lets nobody connect any more
+/// Ends the accepts that wait on the socket, with EINVAL, and refuses new connections
 /// (shutdown(2)).
 pub fn stop_listening(listener: &impl AsFd) {
     let _ = net::shutdown(listener, Shutdown::Read);
@@ -108,7 +109,7 @@ fn tcp_socket(ip: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
     let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
     if ip.is_ipv6() {
-        // `[::]` and `0.0.0.0` are two listeners, as in nginx.
+        // `[::]` and `0.0.0.0` are two separate listeners, as in nginx.
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     Ok(socket)
@@ -145,7 +146,7 @@ fn to_address(address: SocketAddrAny) -> Address {
     }
 }
 
-/// A Unix client that bound no path.
+/// The address of a Unix client that is bound to no path.
 fn unnamed() -> Address {
     Address::Unix(std::path::PathBuf::new())
 }

@@ -1,10 +1,10 @@
-//! The operating system behind small, safe wrappers, and the only home of unsafe code.
+//! Small, safe wrappers of the operating system, and the only place with unsafe code.
 //!
 //! A [`Stream`] is a connected socket: it waits through the worker's runtime (io_uring or epoll)
 //! and moves bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two
-//! streams without copying them to user space; an [`Outbox`] sends the small messages of many
-//! streams at once; [`Turns`] keeps one task from having the worker to itself. Knows no protocol
-//! and no configuration.
+//! streams without copying them to user space. An [`Outbox`] sends the small messages of many
+//! streams by one system call. [`Turns`] makes a busy task yield, so that the others run, too. This
+//! module knows no protocol and no configuration.
 
 #![allow(unsafe_code)] // denied everywhere else
 

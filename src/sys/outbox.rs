@@ -1,15 +1,15 @@
-//! Small messages of one worker on their way out: all that a turn of its event loop has read is
-//! sent by one system call.
+//! Sends the small messages of one worker: all that its flows have read in one turn of the event
+//! loop goes out by one system call.
 //!
-//! A second ring does nothing but send, with the non-blocking flag of the call, so that every send
-//! is over when the call returns: nothing is ever in flight, and what does not fit is told as by
-//! send(2). A message that is passed on is received where it is sent from; nothing is copied,
-//! nothing allocated. A kernel that refuses io_uring_enter(2) loses nothing either: the ring is
-//! given up, and messages are sent by their flows.
+//! A second ring does nothing but send, with the non-blocking flag of the call. Every send is thus
+//! complete when the call returns: nothing stays in flight, and a full socket is reported as by
+//! send(2). A forwarded message is sent from the place where it was received, so nothing is copied
+//! and nothing allocated. If the kernel refuses io_uring_enter(2), no message is lost: the ring is
+//! given up, and flows send their messages themselves.
 //!
-//! With messages of 100 B this saves 12 % of the CPU over 64 connections and 4 % over 512; with
-//! redirects over 64 connections 10 % (0.90 of the CPU, 1.11 of the rate, medians of 9 paired
-//! rounds).
+//! With messages of 100 B this saves 12 % of the CPU with 64 connections and 4 % with 512. With
+//! redirects it saves 10 % with 64 connections (0.90 of the CPU, 1.11 of the rate, medians of 9
+//! paired rounds).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -25,69 +25,71 @@ use io_uring::{IoUring, opcode, types};
 use super::ring::ring_bytes;
 use super::{Errno, Stream};
 
-/// The most that a message has.
+/// The most bytes of one message.
 pub const SLOT: usize = 4096;
 
-/// Messages of one system call; with 16 KiB the ring takes little of what may be locked.
+/// The most messages of one system call. The ring takes 16 KiB, a small part of the memory that may
+/// be locked.
 const ENTRIES: usize = 128;
-/// Messages lie behind each other, so that small ones stay in the CPU's cache.
+/// Bytes for messages. They lie next to each other, so that small ones stay in the CPU's cache.
 const ARENA: usize = 16 * SLOT;
-/// Each begins a line of the cache.
+/// Each message begins at a cache line; this is its length in bytes.
 const LINE: usize = 64;
 
-/// Sends for the flows of one worker.
+/// Sends messages for the flows of one worker.
 pub struct Outbox {
     inner: RefCell<Inner>,
 }
 
 struct Inner {
-    /// None: the kernel has refused it, and the outbox is closed for good.
+    /// `None` after the kernel has refused the ring; the outbox then stays closed.
     ring: Option<IoUring>,
     arena: Box<[u8]>,
-    /// Bytes of the arena that hold messages.
+    /// Bytes of the arena that are in use.
     used: usize,
     queue: Vec<Message>,
     /// Messages that have left the queue since the start.
     done: u64,
-    /// By the number of the message.
+    /// Messages that were not sent whole, by their numbers.
     unsent: BTreeMap<NonZeroU64, Unsent>,
     flusher: Option<Waker>,
 }
 
 /// A message in the queue.
 struct Message {
-    /// Held, so that the descriptor is not closed before.
+    /// Keeps the descriptor open until the message is sent.
     to: Rc<Stream>,
     start: usize,
     len: usize,
-    /// Of the task that is to hear of a failure.
+    /// The waker of the task that handles a failure.
     waker: Waker,
-    /// It is known what became of it.
+    /// Whether the result of the send is known.
     over: bool,
 }
 
-/// A message that was queued. Nothing more may be sent to its stream before it is settled, which
-/// dropping it does, too; what could not be sent is then forgotten.
+/// A queued message. Nothing more may be sent to its stream before it is settled. Dropping it
+/// settles it, too, and discards what could not be sent.
 pub struct Queued {
     outbox: Rc<Outbox>,
-    /// From 1 on.
+    /// The number of the message, counted from 1.
     number: NonZeroU64,
 }
 
-/// What became of a message that was not sent whole.
+/// The result of a message that was not sent whole.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Unsent {
-    /// What was not sent.
+    /// The bytes that were not sent.
     pub rest: Vec<u8>,
-    /// `AGAIN` when it did not fit; else as [`Stream::send`].
+    /// `AGAIN` if they did not fit; otherwise as [`Stream::send`].
     pub errno: Errno,
 }
 
 impl Outbox {
-    /// Makes the ring. On the worker's thread, which alone may submit to it.
+    /// Makes the ring. Must be called on the worker's thread, because no other may submit to it.
     ///
     /// # Errors
-    /// As io_uring_setup(2): ENOMEM for the limit of locked memory, EINVAL before Linux 6.1.
+    /// As io_uring_setup(2): ENOMEM if the ring exceeds the limit of locked memory, EINVAL before
+    /// Linux 6.1.
     pub fn new() -> io::Result<Outbox> {
         let inner = Inner {
             ring: Some(make_ring()?),
@@ -101,26 +103,26 @@ impl Outbox {
         Ok(Outbox { inner: RefCell::new(inner) })
     }
 
-    /// Starts the task that flushes once per turn. Inside the runtime.
+    /// Starts the task that flushes once per turn of the event loop. Must be called in the runtime.
     pub fn start(self) -> Rc<Outbox> {
         let outbox = Rc::new(self);
         monoio::spawn(flush_each_turn(Rc::downgrade(&outbox)));
         outbox
     }
 
-    /// Bytes of its ring that count as locked.
+    /// Bytes of the ring that count as locked memory.
     pub fn bytes() -> u64 {
-        // The kernel's default is two completions for each entry.
+        // By default the kernel makes two completion entries for each submission entry.
         ring_bytes(ENTRIES as u32, 2 * ENTRIES as u32)
     }
 
-    /// Takes messages. When it does not, each flow sends for itself.
+    /// Returns true if the outbox takes messages. If it does not, each flow sends its own.
     pub fn is_open(&self) -> bool {
         self.inner.borrow().ring.is_some()
     }
 
-    /// Reads what is there, at most `max` or [`SLOT`] bytes, and queues it; says how much that was.
-    /// None is the end of the stream. The waker is called if it cannot be sent.
+    /// Reads available bytes, at most `max` or [`SLOT`], and queues them. Returns their number, or
+    /// `None` at the end of the stream. The waker is called if the bytes cannot be sent.
     ///
     /// # Errors
     /// As [`Stream::recv`].
@@ -143,11 +145,11 @@ impl Outbox {
         self.queue_slot(bytes.len(), to, waker)
     }
 
-    /// Queues what has been written to the free slot.
+    /// Queues the bytes that were written to the free slot.
     fn queue_slot(self: &Rc<Self>, len: usize, to: &Rc<Stream>, waker: &Waker) -> Queued {
         let mut inner = self.inner.borrow_mut();
-        // The runtime's queue is first in, first out: the flusher comes behind every task that is
-        // ready by now.
+        // The runtime's ready queue is first in, first out. The flusher therefore runs after every
+        // task that is ready by now.
         if inner.queue.is_empty()
             && let Some(flusher) = &inner.flusher
         {
@@ -165,7 +167,7 @@ impl Outbox {
         Queued { outbox: Rc::clone(self), number }
     }
 
-    /// Sends what is queued.
+    /// Sends all queued messages.
     pub fn flush(&self) {
         let mut inner = self.inner.borrow_mut();
         if inner.queue.is_empty() {
@@ -174,20 +176,21 @@ impl Outbox {
         inner.send_all();
         let mut messages = std::mem::take(&mut inner.queue);
         drop(inner);
-        // Not while borrowed: with the last reference goes a stream or a task, and a task may have
-        // a ticket.
+        // Cleared while nothing is borrowed: the last reference to a stream or a task may be
+        // dropped here, and the task may hold a [`Queued`], which borrows.
         messages.clear();
         self.inner.borrow_mut().queue = messages;
     }
 }
 
 impl Queued {
-    /// It is known that the message could not be sent whole.
+    /// Returns true if it is known that the message could not be sent whole.
     pub fn has_failed(&self) -> bool {
         self.outbox.inner.borrow().unsent.contains_key(&self.number)
     }
 
-    /// What of the message could not be sent; none when all was. Flushes if it is still queued.
+    /// Returns what could not be sent; `None` if all was sent. Flushes if the message is still
+    /// queued.
     pub fn settle(self) -> Option<Unsent> {
         self.take_unsent()
     }
@@ -203,28 +206,29 @@ impl Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        // Nobody else would ask.
+        // The result is discarded, since no caller can ask for it any more.
         let _ = self.take_unsent();
     }
 }
 
 impl Inner {
-    /// Room for a message, behind those that are queued: a full arena has been flushed.
+    /// The free slot behind the queued messages. There is one, because a full arena is flushed at
+    /// once.
     fn slot(&mut self) -> &mut [u8] {
         &mut self.arena[self.used..self.used + SLOT]
     }
 
     fn send_all(&mut self) {
         if let [message] = &self.queue[..] {
-            // Alone it has nobody to share the ring's call with, which costs more than its own.
+            // A single message is sent by send(2), which costs less than a call on the ring.
             let result = message.to.send(message.bytes(&self.arena));
             let result = result.map_or_else(|errno| -errno.raw_os_error(), |sent| sent as i32);
             self.complete(0, result);
         } else if let Some(mut ring) = self.ring.take() {
             self.ring = match self.send_by(&mut ring) {
                 Ok(()) => Some(ring),
-                // The kernel had no memory for a moment. What it has not taken is still in the
-                // ring, which is of no use any more.
+                // The kernel was out of memory for a moment. The entries that it has not taken are
+                // still in the ring, so the ring cannot be used again and is replaced.
                 Err(Some(libc::EAGAIN | libc::EBUSY)) => make_ring().ok(),
                 Err(_) => None,
             };
@@ -232,7 +236,7 @@ impl Inner {
                 tracing::warn!("io_uring refuses to send: every message is a call of its own now");
             }
         }
-        // What the ring has not sent, whoever queued it sends itself.
+        // A message that the ring has not sent is reported as unsent; its flow sends it.
         for index in 0..self.queue.len() {
             if !self.queue[index].over {
                 self.complete(index, -libc::EAGAIN);
@@ -242,10 +246,10 @@ impl Inner {
         self.used = 0;
     }
 
-    /// Sends what the kernel takes, and what became of it is known.
+    /// Sends the messages that the kernel takes, and stores their results.
     ///
     /// # Errors
-    /// The kernel's, when it refuses the rest.
+    /// The kernel's error if it refuses the other messages.
     fn send_by(&mut self, ring: &mut IoUring) -> Result<(), Option<i32>> {
         self.submit(ring);
         let mut left = self.queue.len();
@@ -259,7 +263,7 @@ impl Inner {
                 left -= 1;
                 self.complete(completion.user_data() as usize, completion.result());
             }
-            // Only if the kernel took fewer than all: what it took is complete.
+            // Not 0 if the kernel took fewer than all; those that it took are complete.
             wait_for = left;
         }
         Ok(())
@@ -283,8 +287,8 @@ impl Inner {
                 .build()
                 .user_data(index as u64);
             // SAFETY: the descriptor is open as long as the message holds its stream, and the bytes
-            // stay where they are in the arena. Both outlast the send: `send_all` returns when all
-            // are complete.
+            // do not move in the arena. Both outlast the send, because `send_all` returns only when
+            // all sends are complete.
             unsafe { entries.push(&entry) }.expect("the ring has an entry for each message");
         }
     }
@@ -299,11 +303,11 @@ impl Message {
         &arena[self.start..self.start + self.len]
     }
 
-    /// What a completion means; none when all was sent.
+    /// Interprets a completion. Returns `None` if all was sent.
     fn judge(&self, result: i32, arena: &[u8]) -> Option<Unsent> {
         let (sent, errno) = match result {
             0.. => (result as usize, Errno::AGAIN),
-            // Sent once more by who hears that there was no room.
+            // Treated like a full socket, after which the flow sends the message again.
             _ if result == -libc::EINTR => (0, Errno::AGAIN),
             _ => (0, Errno::from_raw_os_error(-result)),
         };
@@ -318,7 +322,7 @@ fn make_ring() -> io::Result<IoUring> {
     ring.build(ENTRIES as u32)
 }
 
-/// The task: woken by the first message of a turn. It ends with the outbox.
+/// The task that flushes. The first message of a turn wakes it. It ends when the outbox is dropped.
 async fn flush_each_turn(outbox: Weak<Outbox>) {
     poll_fn(|cx| {
         let Some(outbox) = outbox.upgrade() else { return Poll::Ready(()) };

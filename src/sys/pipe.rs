@@ -1,9 +1,9 @@
-//! A pipe that carries bytes from one stream to another by splice(2): pages move, nothing is
+//! A pipe that moves bytes from one stream to another by splice(2): pages are moved, nothing is
 //! copied.
 //!
 //! SPLICE_F_NONBLOCK covers the pipe only, so both sockets must have O_NONBLOCK set. One call moves
-//! at most as many pages as the pipe has free slots. SPLICE_F_MORE is never set: it would hold back
-//! the tail of a message for 200 ms.
+//! at most as many pages as the pipe has free slots. SPLICE_F_MORE is never set, because it would
+//! hold back the tail of a message for 200 ms.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -15,11 +15,11 @@ use rustix::pipe::{
 use super::stream::retry;
 use super::{Errno, Stream};
 
-/// Below this a pipe moves less per call than a copy does. The kernel hands pipes of 8 KiB to a
-/// user who is over the soft limit (pipe(7), pipe-user-pages-soft).
+/// The smallest useful size: a smaller pipe moves less per call than a copy does. The kernel gives
+/// pipes of 8 KiB to a user who is over the soft limit (pipe(7), pipe-user-pages-soft).
 pub const MIN_PIPE_SIZE: usize = 64 * 1024;
 
-/// An anonymous pipe and what it holds.
+/// An anonymous pipe and the number of bytes in it.
 pub struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
@@ -28,14 +28,14 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Makes a pipe of the first of the sizes that the kernel grants, or else of its default size.
+    /// Makes a pipe with the first of the sizes that the kernel grants, or with its default size.
     ///
     /// # Errors
-    /// EMFILE or ENFILE from pipe2(2); `Unsupported` when the pipe is too small to be worth it.
+    /// EMFILE or ENFILE from pipe2(2); `Unsupported` if the pipe is smaller than [`MIN_PIPE_SIZE`].
     pub fn new(sizes: &[usize]) -> io::Result<Pipe> {
         let (reader, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-        // EPERM: the user is over the soft limit of pipe pages. What counts is the size that
-        // results.
+        // EPERM: the user is over the soft limit of pipe pages. Only the resulting size counts, so
+        // the error is ignored.
         let granted = sizes.iter().find_map(|&size| fcntl_setpipe_size(&writer, size).ok());
         let size = match granted {
             Some(size) => size,
@@ -52,27 +52,27 @@ impl Pipe {
         self.len
     }
 
-    /// Nothing inside.
+    /// Returns true if no bytes are inside.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes up to `max` bytes from the stream; 0 is its end. Both fill and drain need
-    /// [`Stream::ensure_nonblocking`] first.
+    /// Moves up to `max` bytes from the stream into the pipe; 0 is the end of the stream. Call
+    /// [`Stream::ensure_nonblocking`] before `fill` and before `drain`.
     ///
     /// # Errors
-    /// `AGAIN`: the stream is dry, or the pipe is full; so drain the pipe before waiting for the
-    /// stream.
+    /// `AGAIN` if the stream has no bytes or the pipe is full. Drain the pipe before waiting for
+    /// the stream.
     pub fn fill(&mut self, from: &Stream, max: usize) -> Result<usize, Errno> {
         let moved = retry(|| splice(from, None, &self.writer, None, max, SpliceFlags::NONBLOCK))?;
         self.len += moved;
         Ok(moved)
     }
 
-    /// Gives up to all it holds to the stream.
+    /// Moves bytes from the pipe to the stream, at most all that are inside.
     ///
     /// # Errors
-    /// `AGAIN` when nothing fits; `PIPE` or `CONNRESET` when the peer is gone.
+    /// `AGAIN` if nothing fits; `PIPE` or `CONNRESET` if the peer is gone.
     pub fn drain(&mut self, to: &Stream) -> Result<usize, Errno> {
         let moved =
             retry(|| splice(&self.reader, None, to, None, self.len, SpliceFlags::NONBLOCK))?;

@@ -1,29 +1,29 @@
-//! The range of local ports that the kernel chooses from for sockets that connect.
+//! The range of local ports from which the kernel chooses for sockets that connect.
 //!
-//! A socket that connects to a port of this range on this machine may be given that same port, and
-//! is then connected to itself. The check for that costs a system call (getsockname(2)), so it is
-//! made for ports of this range only. The default range begins at 32768, above most servers' ports
-//! and Kubernetes' NodePorts.
+//! A socket that connects to a port of this range on this machine may get the same port as its
+//! local port, and is then connected to itself. The check for that costs a system call
+//! (getsockname(2)), so it is made only for ports of this range. The default range begins at 32768,
+//! above the ports of most servers and Kubernetes' NodePorts.
 
 use std::fs;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 const FILE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
-/// The value until the range is known: every port.
+/// The value until the range is known. It includes every port.
 const EVERY_PORT: u32 = 0xffff;
 
-/// The lowest port in the upper half, the highest in the lower half. Read by workers for each
-/// connect, written by the control plane.
+/// The lowest port in the upper half, the highest in the lower half. Workers read it for each
+/// connect; the control plane writes it.
 static RANGE: AtomicU32 = AtomicU32::new(EVERY_PORT);
 
-/// Reads `net.ipv4.ip_local_port_range`, which is for IPv6 too. If it cannot be read, every port
-/// counts. Reads a file, so workers must not call it.
+/// Reads `net.ipv4.ip_local_port_range`, which is for IPv6 too. If it cannot be read, the range
+/// includes every port. Reads a file, so workers must not call it.
 pub fn refresh_local_ports() {
     let text = fs::read_to_string(FILE).unwrap_or_default();
     RANGE.store(parse(&text).unwrap_or(EVERY_PORT), Ordering::Relaxed);
 }
 
-/// Whether the kernel may choose this port for a socket that connects.
+/// Returns true if the kernel may choose this port for a socket that connects.
 pub(super) fn may_be_chosen(port: u16) -> bool {
     within(RANGE.load(Ordering::Relaxed), port)
 }
@@ -32,7 +32,7 @@ fn within(range: u32, port: u16) -> bool {
     (range >> 16..=range & 0xffff).contains(&port.into())
 }
 
-/// Two numbers, as in `32768 60999`.
+/// Parses two numbers, as in `32768 60999`.
 fn parse(text: &str) -> Option<u32> {
     let mut ports = text.split_ascii_whitespace().map(str::parse::<u16>);
     let (low, high) = (ports.next()?.ok()?, ports.next()?.ok()?);

@@ -1,11 +1,11 @@
-//! Random bytes of the kernel.
+//! Random bytes from the kernel.
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// Fills the bytes. They are for looks and for spreading load, not for secrets: where the kernel
-/// has none to give (getrandom(2), before Linux 3.17) they stay as they are.
+/// Fills `bytes` with random data. It may be used to look random and to spread load, not for
+/// secrets: if the kernel has none (getrandom(2), before Linux 3.17), `bytes` stay unchanged.
 pub fn random_bytes(bytes: &mut [u8]) {
-    // Up to 256 bytes are given whole.
+    // getrandom(2) returns up to 256 bytes whole.
     debug_assert!(bytes.len() <= 256);
     let _ = getrandom(bytes, GetRandomFlags::empty());
 }

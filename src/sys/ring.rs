@@ -1,4 +1,4 @@
-//! Whether this machine lets a process use io_uring, and what rings cost.
+//! Finds out whether a process may use io_uring on this machine, and computes what rings cost.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Submission entries of rings that are made to find something out.
+/// Submission entries of rings that are made only for a check.
 const SMALL: u32 = 2;
-/// Between two attempts to make one.
+/// The pause between two attempts to make a ring.
 const RETRY: Duration = Duration::from_millis(10);
-/// What the runtime and the outbox ask the kernel for.
+/// The operations that the runtime and the outbox use.
 const OPERATIONS: [u8; 7] = [
     opcode::Accept::CODE,
     opcode::AsyncCancel::CODE,
@@ -21,21 +21,21 @@ const OPERATIONS: [u8; 7] = [
     opcode::Timeout::CODE,
 ];
 
-/// A call that io_uring needs and that is refused.
+/// A system call that io_uring needs and that is refused.
 #[derive(Debug)]
 pub struct RingRefusal {
-    /// Its name.
+    /// The name of the call.
     pub call: &'static str,
-    /// Why.
+    /// The error that it returned.
     pub error: io::Error,
 }
 
-/// Makes a small ring, asks it for its operations where `asks` says so, and enters it once. A
-/// seccomp filter may refuse each of these calls alone, and a ring that cannot be entered serves
-/// nothing. A ring that does not fit the limit of locked memory is tried again for `patience`.
+/// Makes a small ring, checks that it has all operations if `asks` is true, and enters it once. A
+/// seccomp filter may refuse each of these calls alone, and a ring that cannot be entered is
+/// useless. A ring that does not fit the limit of locked memory is tried again for `patience`.
 ///
 /// # Errors
-/// The call that is refused.
+/// The call that was refused.
 pub fn probe_ring(asks: bool, patience: Duration) -> Result<(), RingRefusal> {
     let refused = |call| move |error| RingRefusal { call, error };
     let mut ring = small_ring(patience).map_err(refused("io_uring_setup"))?;
@@ -71,13 +71,14 @@ fn small_ring(patience: Duration) -> io::Result<IoUring> {
     }
 }
 
-/// A ring does not fit the limit of locked memory.
+/// Returns true if the error means that a ring does not fit the limit of locked memory.
 pub fn is_out_of_memory(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ENOMEM)
 }
 
-/// Whether rings of this process count as locked memory. They do not for a user with CAP_IPC_LOCK,
-/// nor with kernels that count them by cgroup. To find out, the limit is 0 for a moment.
+/// Returns true if rings of this process count as locked memory. They do not for a user with
+/// CAP_IPC_LOCK, nor with kernels that count them by cgroup. For this check the limit is 0 for a
+/// moment.
 pub fn rings_are_charged() -> bool {
     let limit = getrlimit(Resource::Memlock);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
@@ -85,13 +86,13 @@ pub fn rings_are_charged() -> bool {
         return true;
     }
     let made = IoUring::new(SMALL);
-    // It was this before, which is never refused.
+    // Restores the limit. The kernel never refuses the value that it had before.
     let _ = setrlimit(Resource::Memlock, limit);
     made.is_err_and(|error| is_out_of_memory(&error))
 }
 
-/// Bytes that a ring is charged with where rings count against RLIMIT_MEMLOCK: its two areas, in
-/// whole pages (rings_size and io_allocate_scq_urings of Linux).
+/// Bytes that a ring is charged where rings count against RLIMIT_MEMLOCK: its two areas, in whole
+/// pages (rings_size and io_allocate_scq_urings of Linux).
 pub fn ring_bytes(entries: u32, completions: u32) -> u64 {
     const PAGE: u64 = 4096;
     const HEAD: u64 = 320;
@@ -100,7 +101,7 @@ pub fn ring_bytes(entries: u32, completions: u32) -> u64 {
     rings.next_multiple_of(PAGE) + (entries * 64).next_multiple_of(PAGE)
 }
 
-/// The limit of locked memory (getrlimit(2), RLIMIT_MEMLOCK); `u64::MAX` where there is none.
+/// The limit of locked memory (getrlimit(2), RLIMIT_MEMLOCK); `u64::MAX` if there is none.
 pub fn memlock_limit() -> u64 {
     getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
 }
@@ -109,7 +110,7 @@ pub fn memlock_limit() -> u64 {
 mod tests {
     use super::*;
 
-    /// As counted: so many rings fit 8 MiB, and one more does not (Linux 6.18).
+    /// Counted with Linux 6.18: this many rings fit 8 MiB, and one more does not.
     #[test]
     fn rings_cost_what_the_kernel_charges() {
         for (entries, completions, fit) in

@@ -1,8 +1,9 @@
 //! A connected stream socket: readiness from the runtime, bytes by direct system calls.
 //!
-//! Waiting is a one-shot poll through the runtime, so an idle connection holds no buffer. Moving is
-//! `recv`, `send` and `splice` with the non-blocking flag of the call: the ring would punt or copy
-//! where these do not. Nothing here allocates per call.
+//! Waiting is a one-shot poll through the runtime, so an idle connection holds no buffer. Bytes are
+//! moved by `recv`, `send` and `splice` with the non-blocking flag of the call. The same operations
+//! through the ring would be handed to a worker thread of the kernel, or would copy. Nothing here
+//! allocates per call.
 
 use std::cell::Cell;
 use std::io;
@@ -20,43 +21,42 @@ use super::Errno;
 pub struct Stream {
     /// `None` only while it is being dropped.
     inner: Option<TcpStream>,
-    /// Polls handed to the runtime and not completed. While any is left, the runtime owns a
-    /// reference to the descriptor, and it alone may close it.
+    /// Polls that were handed to the runtime and have not completed. While there are any, the
+    /// runtime owns a reference to the descriptor, and only the runtime may close it.
     polls: Cell<u32>,
-    /// O_NONBLOCK is set. splice(2) needs it; recv and send carry their own flag.
+    /// Whether O_NONBLOCK is set. splice(2) needs it; recv and send have a flag of their own.
     nonblocking: Cell<bool>,
 }
 
 /// TCP keepalive as [`Stream::set_keepalive`] sets it (tcp(7)).
 #[derive(Clone, Copy, Debug)]
 pub struct Keepalive {
-    /// Silence before the first probe and between probes; whole seconds.
+    /// Time without traffic before the first probe, and between probes; whole seconds.
     pub idle: Duration,
 }
 
 impl Stream {
     /// Takes over a stream that the runtime accepted.
     pub fn accepted(inner: TcpStream) -> Self {
-        // The epoll driver makes accepted sockets non-blocking, the ring does not; setting the flag
-        // again when a splice needs it is harmless.
+        // The epoll driver makes accepted sockets non-blocking, the ring does not. `false` is right
+        // for both: setting the flag again when a splice needs it is harmless.
         Stream { inner: Some(inner), polls: Cell::new(0), nonblocking: Cell::new(false) }
     }
 
     /// Takes over any stream socket.
     ///
     /// # Errors
-    /// The runtime's, when it cannot register the descriptor (epoll only).
+    /// The runtime's error if it cannot register the descriptor (epoll only).
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        // The runtime only ever polls and closes it, so that the family may be another one than
-        // TCP.
+        // The runtime only polls and closes the socket, so its family may be another one than TCP.
         Ok(Stream::accepted(TcpStream::from_std(StdStream::from(fd))?))
     }
 
-    /// Gives the descriptor up to whoever wants it, for example another worker. Only for a stream
-    /// that was never waited for.
+    /// Gives up the descriptor, for example to another worker. Only for a stream that was never
+    /// waited for.
     pub fn into_fd(mut self) -> OwnedFd {
         let inner = self.inner.take().expect("the stream is taken out by drop alone");
-        // SAFETY: `into_raw_fd` gives up the runtime's ownership, and nobody else has the number.
+        // SAFETY: `into_raw_fd` gives up the runtime's ownership, and there is no other owner.
         unsafe { OwnedFd::from_raw_fd(inner.into_raw_fd()) }
     }
 
@@ -74,7 +74,7 @@ impl Stream {
     /// at any time.
     pub async fn readable(&self) {
         let poll = InFlight::new(self);
-        // An error of the poll itself is one that the read after it reports.
+        // If the poll itself fails, the read after it reports the error.
         let _ = self.tcp().readable(false).await;
         poll.completed();
     }
@@ -86,15 +86,15 @@ impl Stream {
         poll.completed();
     }
 
-    /// Reads what is there; 0 is the end of the stream.
+    /// Reads available bytes; 0 is the end of the stream.
     ///
     /// # Errors
-    /// `AGAIN` when nothing is there; else as recv(2).
+    /// `AGAIN` if no bytes are available; otherwise as recv(2).
     pub fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         retry(|| Ok(net::recv(self.as_fd(), &mut *buffer, RecvFlags::DONTWAIT)?.1))
     }
 
-    /// Looks at what is there without taking it; 0 is the end of the stream.
+    /// Reads available bytes without consuming them; 0 is the end of the stream.
     ///
     /// # Errors
     /// As [`Stream::recv`].
@@ -103,20 +103,21 @@ impl Stream {
         retry(|| Ok(net::recv(self.as_fd(), &mut *buffer, flags)?.1))
     }
 
-    /// Writes what fits.
+    /// Writes as many bytes as fit.
     ///
     /// # Errors
-    /// `AGAIN` when nothing fits; `PIPE` or `CONNRESET` when the peer is gone; else as send(2).
+    /// `AGAIN` if nothing fits; `PIPE` or `CONNRESET` if the peer is gone; otherwise as send(2).
     pub fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
         retry(|| net::send(self.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
     }
 
-    /// The peer has reset the connection. Unlike a read this takes nothing, also when bytes wait.
+    /// Returns true if the peer has reset the connection. Unlike a read this consumes nothing, even
+    /// if bytes wait.
     pub fn is_reset(&self) -> bool {
         self.events(PollFlags::empty()).contains(PollFlags::ERR)
     }
 
-    /// Which of these events there are now, and POLLERR and POLLHUP (poll(2)).
+    /// Returns which of the wanted events there are now, and POLLERR and POLLHUP (poll(2)).
     fn events(&self, wanted: PollFlags) -> PollFlags {
         let mut polled = [PollFd::new(self, wanted)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -126,46 +127,47 @@ impl Stream {
         }
     }
 
-    /// A read would not wait: bytes, the end or an error are there.
+    /// Returns true if a read would not block: there are bytes, the end of the stream or an error.
     pub fn has_input(&self) -> bool {
         !self.events(PollFlags::IN).is_empty()
     }
 
-    /// A write would not wait, or fail; a connect has its result.
+    /// Returns true if a write would succeed or fail at once, or if a connect has its result.
     pub fn can_write(&self) -> bool {
         !self.events(PollFlags::OUT).is_empty()
     }
 
-    /// The peer has ended its writing side or is gone, also when bytes of it wait to be read.
+    /// Returns true if the peer has ended its writing side or is gone, even if its bytes wait to be
+    /// read.
     pub fn has_ended(&self) -> bool {
         !self.events(PollFlags::RDHUP).is_empty()
     }
 
     /// Ends the writing side: the peer reads the end of the stream after what was sent.
     pub fn shutdown_write(&self) {
-        // ENOTCONN: the peer was faster; there is nobody left to tell.
+        // ENOTCONN: the peer has closed the connection before, so there is nothing to end.
         let _ = net::shutdown(self.as_fd(), Shutdown::Write);
     }
 
-    /// Ends the reading side: what is already here can still be read, then comes the end of the
-    /// stream. A task that waits in [`Stream::readable`] wakes up.
+    /// Ends the reading side: bytes that have arrived can still be read, and the end of the stream
+    /// follows. A task that waits in [`Stream::readable`] wakes up.
     pub fn shutdown_read(&self) {
         let _ = net::shutdown(self.as_fd(), Shutdown::Read);
     }
 
-    /// Ends both sides (also a connect under way) and wakes up whoever waits.
+    /// Ends both sides, also those of a connect in progress, and wakes all tasks that wait.
     pub fn shutdown(&self) {
         let _ = net::shutdown(self.as_fd(), Shutdown::Both);
     }
 
-    /// Makes the close that follows a reset: the peer must not take a broken stream for a finished
-    /// one. A Unix stream has no reset (unix(7)): its peer reads an end, or ECONNRESET where bytes
-    /// of its own were not read.
+    /// Makes the close that follows send a reset, so that the peer does not take a broken stream
+    /// for a complete one. A Unix stream has no reset (unix(7)): its peer reads the end of the
+    /// stream, or ECONNRESET if bytes that the peer sent were not read.
     pub fn reset_on_close(&self) {
         let _ = sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
     }
 
-    /// Sets TCP_NODELAY. A failure (a Unix socket) changes nothing that a caller could act on.
+    /// Sets TCP_NODELAY. A failure (a Unix socket) is ignored, because no caller could act on it.
     pub fn set_nodelay(&self) {
         let _ = sockopt::set_tcp_nodelay(self.as_fd(), true);
     }
@@ -175,7 +177,7 @@ impl Stream {
         let _ = set_keepalive(self.as_fd(), keepalive);
     }
 
-    /// Sets O_NONBLOCK, once.
+    /// Sets O_NONBLOCK if it is not set yet.
     ///
     /// # Errors
     /// As ioctl(2); practically never.
@@ -202,9 +204,9 @@ impl AsFd for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // The runtime closes through the ring: two entries, two completions and an allocation. A
-        // direct close is cheaper, but it is only ours to make when no poll of ours is still with
-        // the runtime.
+        // A close through the runtime uses the ring: two entries, two completions and an
+        // allocation. A direct close is cheaper, but only allowed if the runtime holds no poll of
+        // this stream.
         if self.polls.get() == 0
             && let Some(inner) = self.inner.take()
         {

@@ -1,14 +1,15 @@
-//! Turns of the tasks of one worker: how a task that could go on lets the others have theirs.
+//! Turns of the tasks of one worker: how a task that could continue yields to the others.
 //!
-//! A task that wakes itself is run again before all others (monoio puts it in front), and a run
-//! queue that is never empty keeps the ring's completions from being looked at. So a helper task
-//! does the waking, when a bell that was rung has been heard through the kernel. What became ready
-//! before the bell is heard before it, in as many calls as that takes: Linux runs 20 deferred
-//! completions for each. That holds only for a bell that was waited for already when it was rung;
-//! so there are two, and while one is rung the other gets ready.
+//! monoio runs a task that wakes itself before all others, and it processes no completions of the
+//! ring while the ready queue is not empty. So a helper task wakes the task that yields. The
+//! yielding task writes a byte to a socket pair (it rings a bell), and the helper waits through the
+//! kernel until it can read that byte (it hears the bell). All that became ready before the byte
+//! was written is handled before it, in as many calls as that takes: Linux runs 20 deferred
+//! completions per call. This order holds only if the helper waited before the byte was written. So
+//! there are two bells: while one is rung, the helper of the other starts to wait.
 //!
-//! The epoll driver remembers readiness, so that waiting for what is ready returns at once. There,
-//! tasks also count their turns, and one that comes to the end of a round gives way.
+//! The epoll driver remembers readiness, so a wait for what is ready returns at once. Over epoll
+//! tasks therefore also count their turns, and a task yields at the end of a round.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -19,28 +20,30 @@ use std::task::{Poll, Waker};
 
 use super::Stream;
 
-/// Turns over epoll between two looks at who else is ready.
+/// Turns of a round over epoll. At its end the task that is running yields.
 const ROUND: u32 = 64;
 
-/// Shared by the tasks of one worker.
+/// Shared by the tasks of one worker, so that they can yield to each other.
 pub struct Turns {
     bells: [Bell; 2],
-    /// The bell of the next round.
+    /// Index of the bell of the next round.
     next: Cell<usize>,
-    /// Over epoll: turns since the last round.
+    /// Turns since the last round; `None` unless the driver is epoll.
     taken: Option<Cell<u32>>,
 }
 
-/// What ends a round.
+/// A socket pair. A round ends when the helper has read the byte in it.
 struct Bell {
+    /// The end that is written to. The helper has the other end.
     rope: UnixStream,
-    /// Those who give way until it is heard; it was rung for the first of them.
+    /// Wakers of the tasks that yield until the byte is read. The first of these tasks writes it.
     waiting: RefCell<Vec<Waker>>,
+    /// How many times the helper has read a byte.
     heard: Cell<u64>,
 }
 
 impl Turns {
-    /// Starts the helpers. On the worker's thread.
+    /// Starts the helper tasks. Must be called on the worker's thread.
     ///
     /// # Errors
     /// EMFILE or ENFILE from socketpair(2).
@@ -56,7 +59,7 @@ impl Turns {
         Ok(turns)
     }
 
-    /// Lets every task that is ready by now have a turn. May be dropped at any time.
+    /// Yields until every task that is ready by now has had a turn. May be dropped at any time.
     pub async fn give_way(&self) {
         let bell = &self.bells[self.next.get()];
         let until = bell.heard.get() + 1;
@@ -66,7 +69,7 @@ impl Turns {
             }
             let mut waiting = bell.waiting.borrow_mut();
             if waiting.is_empty() {
-                // One byte is in it at most, so that it is never full.
+                // The socket pair holds one byte at most, so it is never full.
                 let _ = (&bell.rope).write(&[0]);
             }
             waiting.push(cx.waker().clone());
@@ -75,7 +78,7 @@ impl Turns {
         .await;
     }
 
-    /// Counts a turn. True: it is time to give way.
+    /// Counts a turn. Returns true when the task must yield, which is so over epoll only.
     pub fn take(&self) -> bool {
         self.taken.as_ref().is_some_and(|taken| {
             taken.set(taken.get() + 1);
@@ -83,7 +86,7 @@ impl Turns {
         })
     }
 
-    /// A bell has been heard.
+    /// Ends a round after the helper has read the byte of this bell.
     fn end_round(&self, index: usize) {
         self.next.set(1 - index);
         if let Some(taken) = &self.taken {
@@ -91,7 +94,7 @@ impl Turns {
         }
         let bell = &self.bells[index];
         bell.heard.set(bell.heard.get() + 1);
-        // Waking only puts in line, so that nobody comes back meanwhile.
+        // Waking only puts a task into the ready queue, so none can join `waiting` meanwhile.
         bell.waiting.borrow_mut().drain(..).for_each(Waker::wake);
     }
 }
@@ -101,17 +104,17 @@ impl Bell {
         let (bell, rope) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;
         rope.set_nonblocking(true)?;
-        // Room for more than usually give way at one time: giving way allocates nothing.
+        // Room for more tasks than usually yield at one time, so that yielding allocates nothing.
         let (waiting, heard) = (RefCell::new(Vec::with_capacity(64)), Cell::new(0));
         Ok((Stream::from_fd(bell.into())?, Bell { rope, waiting, heard }))
     }
 }
 
-/// Waits for one of the bells. It ends with the turns: then the rope is gone.
+/// The helper task of one bell. It ends after `Turns` is dropped, which closes the other end.
 async fn help(turns: Weak<Turns>, index: usize, bell: Stream) {
     loop {
         bell.readable().await;
-        // Nothing is left, so that epoll speaks of the next ring as news.
+        // The socket is emptied, so that epoll reports the next byte as a new event.
         let _ = bell.recv(&mut [0]);
         let Some(turns) = turns.upgrade() else { return };
         turns.end_round(index);
@@ -122,10 +125,10 @@ async fn help(turns: Weak<Turns>, index: usize, bell: Stream) {
 mod tests {
     use super::*;
 
-    /// More than the kernel tells in one call.
+    /// More than the kernel completes in one call.
     const MANY: usize = 200;
 
-    /// Runs the test over epoll, and through a ring like a worker's where the kernel has one.
+    /// Runs the test over epoll, and over a ring like a worker's if the kernel has one.
     fn on_each_driver(test: impl AsyncFn()) {
         let mut epoll = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
         epoll.block_on(test());
@@ -162,7 +165,7 @@ mod tests {
                     }
                 });
             }
-            // The task that is in the way: one of those that the worker runs.
+            // The busy task is a spawned one, like all tasks of a worker.
             let greedy = monoio::spawn(async move {
                 for round in 1..=10 {
                     turns.give_way().await;
@@ -188,7 +191,7 @@ mod tests {
                 hears.set(true);
             });
             let greedy = monoio::spawn(async move {
-                // Its source says more before it has heard all: it never has to wait.
+                // The source sends more before all is read, so the reader never has to wait.
                 source.write_all(b"more").unwrap();
                 turns.give_way().await;
                 other.write_all(b"!").unwrap();

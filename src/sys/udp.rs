@@ -1,5 +1,5 @@
-//! UDP sockets: many datagrams by one system call in both directions, where the kernel can do that
-//! (recvmmsg(2), and the segmentation and receive offloads of udp(7)).
+//! UDP sockets that move many datagrams by one system call in both directions, if the kernel
+//! supports it (recvmmsg(2), and the segmentation and receive offloads of udp(7)).
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
@@ -14,22 +14,22 @@ use super::errors::{Errors, Reported};
 use super::options::set_int;
 use super::{ConnectError, Errno, Stream};
 
-/// Room for one datagram, or for the several that the kernel has put together.
+/// Room for one datagram, or for several that the kernel has joined.
 const ROOM: usize = 64 * 1024;
-/// Payload of one send at most: what fits an IPv4 datagram (RFC 791).
+/// The most payload of one send: what fits an IPv4 datagram (RFC 791).
 pub const MAX_PAYLOAD: usize = 65_507;
-/// Segments of one send at most (UDP_MAX_SEGMENTS of older kernels).
+/// The most segments of one send (UDP_MAX_SEGMENTS of older kernels).
 pub const MAX_SEGMENTS: usize = 64;
 
-/// A segment of more is not sent together with others: with its headers it may be more than an
-/// Ethernet frame takes, and the kernel refuses segments that would have to be fragmented.
+/// The largest segment that is sent together with others. A larger one, with its headers, may not
+/// fit an Ethernet frame, and the kernel refuses segments that would have to be fragmented.
 const MAX_SEGMENT: usize = 1452;
 
 /// A UDP socket that belongs to one worker.
 pub struct UdpSocket {
     stream: Stream,
     offload: Rc<Offload>,
-    /// Over epoll, where a peer's errors are to wake the reader.
+    /// Only for connected sockets over epoll: wakes the reader when the peer reports an error.
     errors: Option<Reported>,
 }
 
@@ -39,15 +39,17 @@ pub struct Connected {
     errors: Option<Rc<Errors>>,
 }
 
-/// What has been found out about the ways out: finding it out costs a dozen system calls, so that
-/// sockets share it. Two, because a single send that is refused says nothing of segments.
+/// What is known about the kernel's offloads. Finding it out costs a dozen system calls, so sockets
+/// share it. After a send has failed (EIO, EINVAL) quinn-udp does not segment with the same state
+/// again. There are two states, because the failure of a single datagram says nothing about
+/// segmentation.
 struct Offload {
     single: UdpSocketState,
     joined: UdpSocketState,
 }
 
 impl Connected {
-    /// On the worker's thread.
+    /// Must be called on the worker's thread.
     ///
     /// # Errors
     /// As socket(2) and epoll_create1(2).
@@ -59,23 +61,23 @@ impl Connected {
 
 impl Offload {
     fn of(socket: &StdSocket) -> io::Result<Rc<Offload>> {
-        // This sets options of the socket, too.
+        // `UdpSocketState::new` sets options of the socket, too.
         let state = || UdpSocketState::new(UdpSockRef::from(socket));
         Ok(Rc::new(Offload { single: state()?, joined: state()? }))
     }
 }
 
-/// Datagrams that were not sent because the kernel had an error about an earlier one to return.
+/// Datagrams that were not sent because the kernel returned an error about an earlier one.
 pub struct Refusal<'b> {
     /// The error.
     pub errno: Errno,
-    /// The datagrams that were not tried, and the one that met the error before them.
+    /// The datagram whose send returned the error, and those after it, which were not tried.
     pub rest: &'b [u8],
-    /// Datagrams before these that were not sent.
+    /// The number of datagrams before `rest` that were not sent.
     pub lost: usize,
 }
 
-/// Datagrams of one receive. One for a worker: it is 2 MiB.
+/// The datagrams of one receive. A worker has only one `Batch`, because it takes 2 MiB.
 pub struct Batch {
     buffer: Box<[u8]>,
     meta: [RecvMeta; BATCH_SIZE],
@@ -84,25 +86,26 @@ pub struct Batch {
 
 /// Datagrams of one sender that arrived together.
 pub struct Received<'b> {
-    /// Who sent them.
+    /// Their sender.
     pub from: SocketAddr,
-    /// The address of ours that they were sent to, where the kernel says so.
+    /// The local address that they were sent to, if the kernel reports it.
     pub to: Option<IpAddr>,
-    /// One behind the other.
+    /// The datagrams, one after the other.
     pub bytes: &'b [u8],
-    /// The length of each; the last may be shorter. 0 only for one that is empty.
+    /// The length of each datagram; the last may be shorter. 0 only for one that is empty.
     pub segment: usize,
 }
 
-/// Binds a socket for one of several workers, which share the address (SO_REUSEPORT): the kernel
-/// gives a sender to the same one of them as long as there are as many.
+/// Binds a socket for one of several workers, which share the address (SO_REUSEPORT). The kernel
+/// delivers the datagrams of a sender to the same socket as long as the number of sockets stays the
+/// same.
 ///
 /// # Errors
 /// As bind(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
 pub fn bind_udp(address: SocketAddr, reuse_port: bool) -> io::Result<StdSocket> {
     let socket = socket_for(address)?;
     if address.is_ipv6() {
-        // `[::]` and `0.0.0.0` are two listeners, as with TCP.
+        // `[::]` and `0.0.0.0` are two separate listeners, as with TCP.
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
     if reuse_port {
@@ -122,18 +125,18 @@ impl UdpSocket {
     /// Takes over a bound socket.
     ///
     /// # Errors
-    /// The options that tell where a datagram was sent to, or the runtime's.
+    /// Those of the options that report where a datagram was sent to, or the runtime's.
     pub fn bound(socket: StdSocket) -> io::Result<UdpSocket> {
         let offload = Offload::of(&socket)?;
         allow_fragments(&socket)?;
         Ok(UdpSocket { stream: Stream::from_fd(socket.into())?, offload, errors: None })
     }
 
-    /// A socket of its own for one session. The kernel chooses address and port.
+    /// Makes a connected socket for one session. The kernel chooses the local address and port.
     ///
     /// # Errors
-    /// Those of socket(2) and connect(2). A socket that is connected to itself is an error: it
-    /// would receive its own datagrams.
+    /// Those of socket(2) and connect(2). A socket that is connected to itself is an error, because
+    /// it would receive its own datagrams.
     pub fn connected(to: SocketAddr, shared: &Connected) -> Result<UdpSocket, ConnectError> {
         let errno = |error: &io::Error| Errno::from_io_error(error).unwrap_or(Errno::IO);
         let socket = socket_for(to).map_err(|error| ConnectError::at_once(errno(&error)))?;
@@ -141,7 +144,7 @@ impl UdpSocket {
         if is_bound_to(&socket, to) {
             return Err(ConnectError::OwnPeer);
         }
-        // Where the kernel cannot put datagrams together, they come one by one.
+        // If the kernel cannot join datagrams, they arrive one by one.
         let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
         let stream = Stream::from_fd(socket.into());
         let stream = stream.map_err(|error| ConnectError::Local(errno(&error)))?;
@@ -149,8 +152,8 @@ impl UdpSocket {
         Ok(UdpSocket { stream, offload: Rc::clone(&shared.offload), errors })
     }
 
-    /// Waits until datagrams are there, the network has reported an error to a connected socket, or
-    /// the socket was ended. May be dropped at any time.
+    /// Waits until there are datagrams, the network has reported an error to a connected socket, or
+    /// [`UdpSocket::end`] was called. May be dropped at any time.
     pub async fn readable(&self) {
         let readable = self.stream.readable();
         match &self.errors {
@@ -159,12 +162,12 @@ impl UdpSocket {
         }
     }
 
-    /// Wakes whoever waits, for good.
+    /// Wakes the tasks that wait. Later waits return at once, too.
     pub fn end(&self) {
         self.stream.shutdown();
     }
 
-    /// Where it is bound.
+    /// The port that the socket is bound to.
     ///
     /// # Errors
     /// As getsockname(2); practically never.
@@ -173,11 +176,12 @@ impl UdpSocket {
         Ok(address.port())
     }
 
-    /// Receives what is there, as far as it fits the batch; says how many receives that was.
+    /// Receives available datagrams, as far as they fit the batch. Returns the number of items in
+    /// the batch, each of which may hold several datagrams.
     ///
     /// # Errors
-    /// `AGAIN` when nothing is there; what the network has told of earlier sends
-    /// ([`is_unreachable`]); else as recvmmsg(2).
+    /// `AGAIN` if there are none; an error that the network reported about earlier sends
+    /// ([`is_unreachable`]); otherwise as recvmmsg(2).
     pub fn receive(&self, batch: &mut Batch) -> Result<usize, Errno> {
         let mut rooms = batch.buffer.chunks_exact_mut(ROOM);
         let mut rooms: [IoSliceMut<'_>; BATCH_SIZE] =
@@ -188,14 +192,15 @@ impl UdpSocket {
         received.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
     }
 
-    /// Sends datagrams of one length, the last of which may be shorter, from this address of ours:
-    /// by one call where the kernel and the way out allow it. What the socket has no room for is
-    /// lost, as everywhere on the way. Returns how many datagrams were not sent.
+    /// Sends datagrams of one length, the last of which may be shorter, from the local address
+    /// `from`. One call sends them all if the kernel and the network device allow it. Datagrams
+    /// that the socket has no room for are lost, as they may be anywhere on the network. Returns
+    /// how many datagrams were not sent.
     ///
     /// # Errors
-    /// What the network reported about an earlier datagram ([`is_unreachable`]). The kernel returns
-    /// that error once, from whichever call comes first, and does not send the datagram of that
-    /// call. [`Refusal`] begins with it.
+    /// The error that the network reported about an earlier datagram ([`is_unreachable`]). The
+    /// kernel returns that error once, from the first call that follows, and does not send the
+    /// datagram of that call. [`Refusal::rest`] begins with that datagram.
     pub fn try_send<'b>(
         &self,
         to: SocketAddr,
@@ -211,6 +216,7 @@ impl UdpSocket {
         };
         let Offload { single, joined } = &*self.offload;
         let count = bytes.len().div_ceil(segment.max(1)).max(1);
+        // All at once, if segmentation is possible for this number and length.
         if count > 1
             && count <= joined.max_gso_segments().min(MAX_SEGMENTS)
             && segment <= MAX_SEGMENT
@@ -221,7 +227,7 @@ impl UdpSocket {
                 Err(errno) if is_unreachable(errno) => {
                     return Err(Refusal { errno, rest: bytes, lost: 0 });
                 }
-                // The way out does not segment, or takes less at once.
+                // The device does not segment, or takes fewer bytes at once: send one by one.
                 Err(_) => {}
             }
         }
@@ -237,8 +243,8 @@ impl UdpSocket {
         Ok(lost)
     }
 
-    /// As [`UdpSocket::try_send`], but a datagram that meets an error about an earlier one is sent
-    /// again, once. The second value is such an error, if there was one.
+    /// As [`UdpSocket::try_send`], but a datagram whose send returns an error about an earlier one
+    /// is sent again, once. The second value is such an error, if there was one.
     pub fn send(
         &self,
         to: SocketAddr,
@@ -247,7 +253,7 @@ impl UdpSocket {
         segment: usize,
     ) -> (usize, Option<Errno>) {
         let (mut rest, mut lost, mut told) = (bytes, 0, None);
-        // The length of the rest whose first datagram has been tried already.
+        // The length that `rest` had when its first datagram was tried and not sent.
         let mut tried = None;
         loop {
             match self.try_send(to, from, rest, segment) {
@@ -255,6 +261,7 @@ impl UdpSocket {
                 Err(refusal) => {
                     (lost, told) = (lost + refusal.lost, Some(refusal.errno));
                     rest = refusal.rest;
+                    // The second failure of the same datagram: skip it.
                     if tried == Some(rest.len()) {
                         lost += 1;
                         rest = &rest[segment.min(rest.len())..];
@@ -270,9 +277,9 @@ impl UdpSocket {
     }
 }
 
-/// Says that the network could not deliver a datagram: the fatal ones among the errors that the
-/// kernel makes of ICMP messages (icmp_err_convert and tab_unreach of Linux), or of a missing
-/// route.
+/// Returns true if the network could not deliver a datagram. These are the fatal errors among those
+/// that the kernel makes of ICMP messages (icmp_err_convert and tab_unreach of Linux) or of a
+/// missing route.
 pub fn is_unreachable(errno: Errno) -> bool {
     matches!(
         errno,
@@ -288,7 +295,7 @@ pub fn is_unreachable(errno: Errno) -> bool {
 }
 
 impl Batch {
-    /// Room for as much as one receive takes.
+    /// Makes room for one receive.
     pub fn new() -> Batch {
         Batch {
             buffer: vec![0; ROOM * BATCH_SIZE].into_boxed_slice(),
@@ -297,7 +304,7 @@ impl Batch {
         }
     }
 
-    /// What the last receive brought, in order.
+    /// The datagrams of the last receive, in order.
     pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
         self.meta[..self.count].iter().zip(self.buffer.chunks_exact(ROOM)).map(|(meta, room)| {
             Received {
@@ -316,7 +323,8 @@ impl Default for Batch {
     }
 }
 
-/// Without what makes two of one sender (the flow label of IPv6).
+/// Removes what would make one sender look like two: the flow label of IPv6, and the scope of an
+/// address that is not link-local.
 fn plain(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(mut v6) => {
@@ -334,8 +342,9 @@ fn is_link_local(ip: &Ipv6Addr) -> bool {
     ip.segments()[0] & 0xffc0 == 0xfe80
 }
 
-/// A datagram that is too large for the way is fragmented, as the kernel does by default: its
-/// sender knows nothing of our ways. quinn-udp forbids that, which QUIC needs.
+/// Lets the kernel fragment a datagram that is too large for the path, as it does by default,
+/// because the sender knows nothing of the path from here. quinn-udp forbids fragments, as QUIC
+/// needs it.
 fn allow_fragments(socket: &StdSocket) -> io::Result<()> {
     if socket.local_addr()?.is_ipv4() {
         set_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)

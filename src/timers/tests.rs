@@ -1,4 +1,4 @@
-//! Limits on streams of the test's own.
+//! Tests of limits. Their streams are socket pairs.
 
 use super::*;
 use std::cell::Cell;
@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Runs a worker's runtime, without a ring: the test must not depend on the memlock limit.
+/// Runs the test over epoll, so that it does not depend on the memlock limit.
 fn with_timers(test: impl AsyncFnOnce(Rc<Timers>)) {
     monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
         .enable_timer()
@@ -32,7 +32,7 @@ async fn tick_until(timers: &Timers, done: impl Fn() -> bool) {
     }
 }
 
-/// As much time passes as if the process had been stopped for so long, and then comes a tick.
+/// Ticks as if the process had been stopped for `stop` before.
 fn tick_after(timers: &Timers, stop: Duration) {
     timers.ticked.set(timers.ticked.get().checked_sub(stop).unwrap());
     timers.tick();
@@ -56,7 +56,7 @@ fn a_limit_is_never_early_and_can_be_renewed() {
 #[test]
 fn a_limit_is_not_early_where_a_tick_is_late() {
     with_timers(async |timers| {
-        // What has passed since the last tick when the limit begins.
+        // Milliseconds since the last tick when the limit begins.
         for late in [40, 90, 110, 140, 190] {
             let (client, _peer) = stream();
             let ticked = Instant::now() - Duration::from_millis(late);
@@ -76,7 +76,7 @@ fn a_limit_is_not_early_where_a_tick_is_late() {
 fn a_stop_of_the_process_takes_two_ticks_of_a_limit_and_no_more() {
     with_timers(async |timers| {
         let (client, _peer) = stream();
-        // Four ticks, with the two that are added.
+        // The limit is four ticks: two, and the two that are added.
         let watch = timers.watch(&client, TICK * 2);
         tick_after(&timers, HOUR);
         assert_eq!((timers.now(), watch.fired()), (2, None));
@@ -114,7 +114,7 @@ fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
         tick_until(&timers, || result.get().is_some()).await;
         assert_eq!(result.get(), Some(Err(Fired::TimedOut)));
         let watch = waiting.await;
-        // Both ways still work.
+        // Both directions still work.
         peer.write_all(b"x").unwrap();
         watch.renew(HOUR);
         assert_eq!(watch.readable(&client).await, Ok(()));

@@ -1,5 +1,5 @@
-//! Accepting: several accepts in flight for each socket, every connection a task of its own, on
-//! this worker or on one that has clearly fewer.
+//! Accepts connections: several accepts are in flight for each socket. Each connection gets a task
+//! of its own, on this worker or on one that has clearly fewer connections.
 
 use std::cell::Cell;
 use std::io;
@@ -16,12 +16,13 @@ use crate::config::Driver;
 use crate::front::{self, Accepted, Context, Gate, Place};
 use crate::sys::{self, Address, Errno, Stream};
 
-/// Accepts in a row over epoll.
+/// The most accepts in a row over epoll.
 const BATCH: u32 = 64;
-/// The pause after a failed accept, and between two looks at whether another worker has room for a
-/// connection. Connections wait in the queue meanwhile; trying at once would only spin.
+/// The pause after a failed accept, and between two checks whether another worker has room for a
+/// connection. Connections wait in the accept queue meanwhile. Without the pause the loop would
+/// only spin.
 const BACK_OFF: Duration = Duration::from_millis(100);
-/// The pause after a wake-up that brought nobody.
+/// The pause after a wake-up without a connection.
 const AFTER_NOTHING: Duration = Duration::from_millis(1);
 
 /// A listening socket and the tasks that accept from it.
@@ -30,11 +31,11 @@ pub(super) struct Acceptor {
     balance: Rc<Balance>,
     socket: Socket,
     runtime: TcpListener,
-    /// Connections that wait, as they are counted in [`Shortage`](crate::front::Shortage), ...
+    /// Connections that wait, as they were last added to [`Shortage`](crate::front::Shortage).
     waiting: Cell<usize>,
-    /// ... and when that was found out.
+    /// When `waiting` was last counted.
     looked: Cell<Option<Instant>>,
-    /// Accepted connections that wait for a place.
+    /// Accepted connections that wait for a [`Place`].
     held: Cell<usize>,
 }
 
@@ -44,7 +45,7 @@ enum Seat {
     Elsewhere(usize, Place),
 }
 
-/// Begins to accept, and to serve what other workers hand over.
+/// Starts to accept connections, and to serve those that other workers hand over.
 ///
 /// # Errors
 /// The runtime cannot use a socket.
@@ -68,7 +69,7 @@ pub(super) fn start(
     sockets.into_iter().map(start).collect()
 }
 
-/// Serves a connection on this worker.
+/// Serves an accepted connection on this worker.
 fn serve(
     context: &Rc<Context>,
     listener: usize,
@@ -99,8 +100,9 @@ impl Acceptor {
         socket: Socket,
         in_flight: usize,
     ) -> io::Result<Rc<Self>> {
-        // The ring answers EAGAIN on a non-blocking socket instead of waiting; epoll needs one.
-        // Workers share the socket of a Unix path, so another may be faster after the same wake-up.
+        // On a non-blocking socket an accept through the ring returns EAGAIN instead of waiting;
+        // epoll needs a non-blocking socket. The socket of a Unix path is shared by the workers and
+        // is also non-blocking, because another worker may accept first after the same wake-up.
         let in_ring = in_flight > 0 && !socket.unix;
         socket.socket.set_nonblocking(!in_ring)?;
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
@@ -108,9 +110,9 @@ impl Acceptor {
         let (waiting, looked, held) = (Cell::new(0), Cell::new(None), Cell::new(0));
         let acceptor = Acceptor { context, balance, socket, runtime, waiting, looked, held };
         let acceptor = Rc::new(acceptor);
-        // Several in flight arrive with one system call. Under a steady load, where one wake-up
-        // finds several anyway, 1, 8 and 32 cost the same (0.97 to 1.03 of the CPU for a
-        // connection, paired medians of 9 rounds).
+        // Several accepts in flight complete by one system call. Under a steady load one wake-up
+        // finds several connections anyway; there 1, 8 and 32 in flight cost the same (0.97 to 1.03
+        // of the CPU for a connection, paired medians of 9 rounds).
         for _ in 0..if in_ring { in_flight } else { 1 } {
             let acceptor = Rc::clone(&acceptor);
             monoio::spawn(async move {
@@ -124,11 +126,11 @@ impl Acceptor {
         Ok(acceptor)
     }
 
-    /// Takes what is in the accept queue, which closing would drop, and ends the tasks.
+    /// Serves the connections of the accept queue, which a close would drop, and ends the tasks.
     pub(super) fn stop(&self) {
         let _ = self.socket.socket.set_nonblocking(true);
-        // Clients that connect meanwhile must not keep the worker here: a full queue is enough. It
-        // has one more than the backlog (listen(2)).
+        // The loop is limited to a full queue, which has one connection more than the backlog
+        // (listen(2)). Clients that connect meanwhile could otherwise keep the worker here.
         let backlog = self.context.config.listeners[self.socket.listener].backlog;
         for _ in 0..=backlog {
             if self.context.load.is_full() {
@@ -138,7 +140,7 @@ impl Acceptor {
             self.take(fd, address);
         }
         // Ends the accepts in flight. The socket of a Unix path is shared by all workers, which
-        // stop at the same word.
+        // stop at the same command.
         sys::stop_listening(&self.socket.socket);
     }
 
@@ -147,6 +149,7 @@ impl Acceptor {
             match self.runtime.accept().await {
                 Ok((stream, address)) => {
                     let (stream, address) = (Stream::accepted(stream), Address::Ip(address));
+                    // Accepts that already wait for a place come first.
                     let at_once = if self.context.line.is_empty() { self.seat() } else { None };
                     let seat = match at_once {
                         Some(seat) => seat,
@@ -174,7 +177,8 @@ impl Acceptor {
             let mut accepted = 0;
             loop {
                 if accepted == BATCH {
-                    // Those that were accepted, and all others, have their turn before the rest.
+                    // Yields, so that the tasks of the accepted connections and all others run
+                    // first.
                     self.context.pool.turns().give_way().await;
                     break;
                 }
@@ -187,8 +191,8 @@ impl Acceptor {
                         self.take(fd, address);
                     }
                     Err(Errno::AGAIN) if accepted > 0 => break,
-                    // Another worker was faster; or it has stopped the socket already, which is
-                    // then ready for good and has nobody to accept.
+                    // Another worker accepted first, or has stopped the shared socket already. A
+                    // stopped socket is always ready and has no connections.
                     Err(Errno::AGAIN) => {
                         monoio::time::sleep(AFTER_NOTHING).await;
                         break;
@@ -200,19 +204,20 @@ impl Acceptor {
         }
     }
 
-    /// Serves a connection that was accepted where there was room.
+    /// Serves an accepted connection for which there was room before the accept.
     fn take(&self, fd: OwnedFd, address: Address) {
         match self.seat() {
             Some(Seat::Elsewhere(to, place)) => self.hand_over(to, place, fd, address),
             Some(Seat::Here(place)) => self.serve(Stream::from_fd(fd), address, place),
-            // The room has gone to a connection that was handed over meanwhile.
+            // A connection that was handed over meanwhile has taken the place.
             None => self.serve_in_any_case(fd, address),
         }
     }
 
-    /// Where a connection can be served. None: all workers have as many as they may have.
+    /// Returns where a connection can be served; `None` if all workers have as many as they may
+    /// have.
     ///
-    /// A worker that is about to end keeps its connections, and gives none to others.
+    /// A worker that drains keeps its connections and hands none over.
     fn seat(&self) -> Option<Seat> {
         let to = |(to, place)| Seat::Elsewhere(to, place);
         if self.context.draining.get() {
@@ -221,12 +226,12 @@ impl Acceptor {
         let seat = self.balance.elsewhere().map(to);
         let seat = seat.or_else(|| self.context.load.take_place().map(Seat::Here));
         let seat = seat.or_else(|| self.balance.anywhere().map(to))?;
-        // One waits no more; how many do is found out at the next look.
+        // One connection fewer waits. The next check counts them again.
         self.set_waiting(self.waiting.get().saturating_sub(1));
         Some(seat)
     }
 
-    /// There may be a place for one more connection.
+    /// Returns true if there may be a place for one more connection.
     fn has_room(&self) -> bool {
         !self.context.load.is_full() || !self.context.draining.get() && self.balance.has_room()
     }
@@ -244,8 +249,9 @@ impl Acceptor {
         self.in_turn(|| self.has_room().then_some(())).await;
     }
 
-    /// Waits behind all accepts of this worker that do so already, until `find` finds something: a
-    /// connection of this worker has ended, or one of another worker's may have.
+    /// Waits behind all accepts of this worker that wait already, until `find` returns something.
+    /// `find` is called when a connection of this worker has ended, and after each pause, because
+    /// one of another worker may have ended.
     async fn in_turn<T>(&self, find: impl Fn() -> Option<T>) -> T {
         let place = self.context.line.join();
         loop {
@@ -262,7 +268,7 @@ impl Acceptor {
         }
     }
 
-    /// Counts the connections that wait, if that was not done just before.
+    /// Counts the connections that wait, unless the last count was less than [`BACK_OFF`] ago.
     fn look_at_queue(&self) {
         if self.looked.get().is_none_or(|looked| looked.elapsed() >= BACK_OFF) {
             self.looked.set(Some(Instant::now()));
@@ -285,8 +291,9 @@ impl Acceptor {
         }
     }
 
+    /// Serves a connection even if the worker has as many as it may have.
     fn serve_in_any_case(&self, fd: OwnedFd, address: Address) {
-        // None: the worker has ended, and nothing runs what would be served.
+        // `None`: the worker has ended, and no task would run any more.
         let Some(place) = self.context.load.force_place() else { return };
         self.serve(Stream::from_fd(fd), address, place);
     }
@@ -296,9 +303,9 @@ impl Acceptor {
         serve(&self.context, *listener, gate.as_ref(), stream, address, place);
     }
 
-    /// Nothing ends an accept loop but the end of the worker.
+    /// Handles a failed accept. The accept loop goes on until the worker ends.
     async fn failed(&self, error: &io::Error) {
-        // The client gave up while it waited; that says nothing about the next one (accept(2)).
+        // The client gave up while it waited. The next client may not have (accept(2)).
         if error.raw_os_error() == Some(libc::ECONNABORTED) {
             return;
         }

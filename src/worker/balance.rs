@@ -1,18 +1,18 @@
-//! Even numbers of connections on all workers.
+//! Keeps the numbers of connections on all workers even.
 //!
-//! The kernel spreads new connections over the SO_REUSEPORT sockets by a hash, which knows nothing
-//! of what lasts: of 50 flows over 4 workers, the busiest worker had 1.27 (1.05–1.43) times its
-//! share, for as long as they lasted; now it has 1.11 (1.05–1.14). A worker that accepts while it
-//! has clearly more connections than another hands the new one over: the descriptor goes through a
-//! queue without locks, and a byte through a socket pair wakes the other. The larger the numbers,
-//! the less the hash is off, and the more may be missing: with thousands of connections nothing is
-//! handed over.
+//! The kernel spreads new connections over the SO_REUSEPORT sockets by a hash, which does not know
+//! how long connections last. Of 50 flows over 4 workers the busiest worker had 1.27 (1.05–1.43)
+//! times its share, for as long as they lasted. With this module it has 1.11 (1.05–1.14). A worker
+//! that accepts a connection while it has clearly more than another hands it over: the descriptor
+//! goes through a queue without locks, and a byte through a socket pair wakes the other worker.
+//! With more connections the hash is more even, and the difference that is tolerated is larger:
+//! with thousands of connections none is handed over.
 //!
-//! What is counted is connections, not work: a worker with few but busy ones gets new ones, too.
+//! Connections are counted, not work: a worker with few but busy ones gets new ones, too.
 //!
-//! Whoever hands over counts the connection for the receiver at once, so that a burst does not
-//! overshoot, and so that a worker that is about to end either gets it before it looks for the last
-//! time or refuses to be counted.
+//! The worker that hands a connection over counts it for the receiver at once, so that a burst does
+//! not overshoot. A receiver that is about to end then either gets the connection before it checks
+//! its load for the last time (`Load::close`), or has closed its load and refuses the place.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -25,51 +25,54 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use crate::front::{Gate, Load, Place};
 use crate::sys::{Address, Stream};
 
-/// A worker that has so many more than another hands over, ...
+/// A worker hands over if it has this many connections more than another, ...
 const SLACK: usize = 2;
-/// ... beside this part of what the other one has.
+/// ... plus 1/`SLACK_PART` of the other's number.
 const SLACK_PART: usize = 8;
-/// Others that are looked at for one connection; the next one goes on with the others.
+/// The most workers that are compared for one connection. The next one starts one worker further.
 const LOOKS: usize = 8;
 
 /// A connection on its way to another worker.
 pub(super) struct Handed {
-    /// Position in the configuration.
+    /// Position of the listener in the configuration.
     pub(super) listener: usize,
     pub(super) gate: Option<Arc<Gate>>,
     pub(super) fd: OwnedFd,
     pub(super) address: Address,
-    /// Taken on the worker that it goes to.
+    /// A place on the worker that receives the connection.
     pub(super) place: Place,
 }
 
-/// What the others see of a worker.
+/// The part of a worker that the others use.
 struct Desk {
     load: Arc<Load>,
     queue: Sender<Handed>,
+    /// A byte that is written here wakes the worker.
     bell: UnixStream,
-    /// A byte is in the bell already.
+    /// Whether a byte is in the socket pair already.
     rung: AtomicBool,
 }
 
-/// One worker's view of all.
+/// One worker's view of all workers.
 pub struct Balance {
     desks: Arc<[Desk]>,
     index: usize,
-    /// Where the next look begins.
+    /// Where the next comparison begins.
     next: Cell<usize>,
 }
 
-/// What is handed over to one worker.
+/// Receives the connections that are handed over to one worker.
 pub struct Inbox {
     desks: Arc<[Desk]>,
     index: usize,
     queue: Receiver<Handed>,
+    /// The end of the socket pair from which the worker reads.
     bell: UnixStream,
 }
 
 impl Balance {
-    /// A pair for each worker, in their order. Each may have `max` connections at one time.
+    /// Makes a `Balance` and an `Inbox` for each worker, in their order. Each worker may have `max`
+    /// connections at one time.
     ///
     /// # Errors
     /// EMFILE or ENFILE from socketpair(2).
@@ -98,7 +101,7 @@ impl Balance {
         &self.desks[self.index].load
     }
 
-    /// A place on another worker that has clearly fewer connections, where there is one.
+    /// Takes a place on another worker that has clearly fewer connections; `None` if there is none.
     pub(super) fn elsewhere(&self) -> Option<(usize, Place)> {
         let (count, others) = (self.desks.len(), self.desks.len() - 1);
         if others == 0 {
@@ -106,7 +109,7 @@ impl Balance {
         }
         let first = self.next.get();
         self.next.set((first + 1) % others);
-        // Counted from the worker behind this one, so that this one is left out.
+        // Counted from the worker after this one, so that this one is skipped.
         let looked_at = (0..others.min(LOOKS)).map(|look| self.index + 1 + (first + look) % others);
         let open = |index: usize| self.desks[index].load.open();
         let least = looked_at.map(|index| index % count).min_by_key(|&index| open(index))?;
@@ -116,14 +119,14 @@ impl Balance {
         Some((least, Load::take_place(&self.desks[least].load)?))
     }
 
-    /// Another worker may have one more connection.
+    /// Returns true if another worker may have one more connection.
     pub(super) fn has_room(&self) -> bool {
         let others = self.desks.iter().enumerate().filter(|(index, _)| *index != self.index);
         others.into_iter().any(|(_, desk)| !desk.load.is_full())
     }
 
-    /// A place on any other worker that may have one more connection: this one has as many as it
-    /// may have.
+    /// Takes a place on any other worker that may have one more connection. Used if this worker has
+    /// as many as it may have.
     pub(super) fn anywhere(&self) -> Option<(usize, Place)> {
         let count = self.desks.len();
         let others = (1..count).map(|step| (self.index + step) % count);
@@ -131,16 +134,16 @@ impl Balance {
         with_room.find_map(|index| Some((index, Load::take_place(&self.desks[index].load)?)))
     }
 
-    /// Hands a connection over.
+    /// Hands a connection over to another worker.
     ///
     /// # Errors
-    /// The other worker is gone: the connection comes back.
+    /// The other worker has ended. The error returns the connection.
     pub(super) fn hand_over(&self, to: usize, handed: Handed) -> Result<(), Handed> {
         let desk = &self.desks[to];
         desk.queue.send(handed).map_err(|refused| refused.0)?;
         fence(Ordering::SeqCst);
         if !desk.rung.swap(true, Ordering::SeqCst) {
-            // There is one byte in it at most, so that it is never full.
+            // The socket pair holds one byte at most, so it is never full.
             let _ = (&desk.bell).write(&[0]);
         }
         Ok(())
@@ -148,19 +151,19 @@ impl Balance {
 }
 
 impl Inbox {
-    /// Gives `serve` what is handed over, as long as the worker lives.
+    /// Calls `serve` for each connection that is handed over, as long as the worker lives.
     ///
     /// # Errors
-    /// The runtime's, when it cannot register the bell (epoll only).
+    /// The runtime's error if it cannot register the socket pair (epoll only).
     pub(super) fn open(self, serve: impl Fn(Handed) + 'static) -> io::Result<()> {
         let Inbox { desks, index, queue, bell } = self;
         let bell = Stream::from_fd(bell.into())?;
         monoio::spawn(async move {
             loop {
                 bell.readable().await;
-                // Whatever it says: the queue is looked into.
+                // The result does not matter, since the queue is checked in any case.
                 let _ = bell.recv(&mut [0]);
-                // Before the look: what is put there behind it rings again.
+                // Before the check: what is queued after it must write a byte again.
                 desks[index].rung.swap(false, Ordering::SeqCst);
                 fence(Ordering::SeqCst);
                 queue.try_iter().for_each(&serve);
@@ -176,7 +179,7 @@ mod tests {
 
     const MAX: usize = 2000;
 
-    /// Workers with so many connections each.
+    /// Makes workers with these numbers of connections.
     fn workers(open: &[usize]) -> (Vec<Balance>, Vec<Place>) {
         let (all, _): (Vec<Balance>, Vec<Inbox>) =
             Balance::for_workers(open.len(), MAX).unwrap().into_iter().unzip();
@@ -236,7 +239,7 @@ mod tests {
         assert_eq!(found.0, 1);
         assert!(all[0].anywhere().is_none());
         assert!(Load::take_place(all[0].load()).is_none());
-        // A place that could not be had is not counted.
+        // A failed attempt to take a place is not counted.
         places.truncate(MAX - 1);
         assert!(Load::take_place(all[0].load()).is_some());
         assert!(Load::force_place(all[1].load()).is_some());

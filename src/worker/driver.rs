@@ -1,12 +1,12 @@
-//! The runtime of a worker: io_uring with the flags that measured best, or epoll where the kernel
-//! refuses.
+//! The runtime of a worker: io_uring with the flags that measured best, or epoll if the kernel
+//! refuses io_uring.
 //!
 //! SINGLE_ISSUER, COOP_TASKRUN and DEFER_TASKRUN together cost a fifth less CPU for a small message
-//! than a plain ring, and 9 % less for a short connection; they need Linux 6.1.
+//! than a plain ring, and 9 % less for a short connection. They need Linux 6.1.
 //!
-//! Rings are charged to RLIMIT_MEMLOCK of users without CAP_IPC_LOCK, all of a user's together. So
-//! the control plane has all workers build by the same [`Plan`] before any of them runs: either the
-//! rings of all fit, or all try a smaller one.
+//! The rings of a user without CAP_IPC_LOCK are charged to RLIMIT_MEMLOCK, all of them together. So
+//! the control plane makes all workers build by the same [`Plan`] before any of them runs: either
+//! the rings of all workers fit, or all try smaller ones.
 
 use std::future::Future;
 use std::io;
@@ -20,9 +20,9 @@ use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 use crate::config::Driver;
 use crate::sys::{Outbox, is_out_of_memory, ring_bytes};
 
-/// Completion entries for each submission entry: every waiting stream may complete at once.
+/// Completion entries for each submission entry, since all waiting streams may complete at once.
 const COMPLETIONS: u32 = 16;
-/// Between two attempts to make a ring.
+/// The pause between two attempts to make a ring.
 const RETRY: Duration = Duration::from_millis(10);
 
 /// What a worker runs on.
@@ -32,7 +32,7 @@ pub enum Plan {
     Ring {
         /// Submission entries of its ring.
         size: u32,
-        /// Beside it there is an [`Outbox`], where the kernel knows the flags that it needs.
+        /// Whether it also has an [`Outbox`], if the kernel knows the flags that it needs.
         outbox: bool,
     },
     /// epoll.
@@ -40,8 +40,9 @@ pub enum Plan {
 }
 
 impl Plan {
-    /// What is tried, the best first. A ring of 256 is no slower over 512 connections than one of
-    /// 1,024, which spares calls where more wait at one time; an outbox saves more than that.
+    /// The plans in the order in which they are tried, the best first. With 512 connections a ring
+    /// of 256 is no slower than one of 1,024. The larger ring saves calls when more connections
+    /// wait at one time; an outbox saves more than that.
     pub const RINGS: [Plan; 4] = [
         Plan::Ring { size: 1024, outbox: true },
         Plan::Ring { size: 512, outbox: true },
@@ -49,7 +50,7 @@ impl Plan {
         Plan::Ring { size: 256, outbox: false },
     ];
 
-    /// Bytes of one worker that count as locked.
+    /// Bytes of one worker that count as locked memory.
     pub fn locked_bytes(self) -> u64 {
         match self {
             Plan::Ring { size, outbox } => {
@@ -61,27 +62,27 @@ impl Plan {
     }
 }
 
-/// A plan that a worker is to build by.
+/// A plan by which a worker is to build its runtime.
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
     /// The plan.
     pub plan: Plan,
-    /// How long a ring that does not fit is tried again: the kernel frees the memory of rings that
-    /// were closed a moment later.
+    /// How long a ring that does not fit is tried again. The kernel frees the memory of closed
+    /// rings with a delay.
     pub patience: Duration,
 }
 
 /// How a worker runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Running {
-    /// io_uring or epoll; never auto.
+    /// io_uring or epoll, never auto.
     pub driver: Driver,
-    /// Submission entries; 0 for epoll.
+    /// Submission entries of the ring; 0 for epoll.
     pub ring_size: u32,
 }
 
 impl Running {
-    /// As the configuration writes it.
+    /// The name of the driver in the configuration.
     pub fn driver_name(self) -> &'static str {
         if self.driver == Driver::Epoll { "epoll" } else { "io_uring" }
     }
@@ -96,12 +97,12 @@ pub(super) enum Runtime {
 
 type Ring = monoio::Runtime<TimeDriver<IoUringDriver>>;
 
-/// Builds by each plan that comes, on the calling thread, and reports how that went, until no more
-/// come. Returns what was built last. None: that has failed.
+/// Builds a runtime by each plan that arrives, on the calling thread, and reports the result, until
+/// the sender is dropped. Returns the runtime of the last plan; `None` if that one failed.
 pub(super) fn build(plans: &Receiver<Trial>, built: &Sender<io::Result<()>>) -> Option<Runtime> {
     let mut last = None;
     for Trial { plan, patience } in plans {
-        // Closed first: both may not fit at one time.
+        // The last runtime is closed first, since both may not fit at one time.
         drop(last.take());
         let deadline = Instant::now() + patience;
         let result = loop {
@@ -112,7 +113,7 @@ pub(super) fn build(plans: &Receiver<Trial>, built: &Sender<io::Result<()>>) -> 
                 result => break result,
             }
         };
-        // The receiver waits for exactly this; when it is gone, so is the process.
+        // The control plane waits for this result. If it is gone, the process is ending.
         let _ = built.send(result.map(|runtime| last = Some(runtime)));
     }
     last
@@ -131,7 +132,7 @@ impl Runtime {
         })?;
         let outbox = match if outbox { Outbox::new().map(Some) } else { Ok(None) } {
             Err(error) if is_out_of_memory(&error) => return Err(error),
-            // It does without where the kernel does not know the flags.
+            // If the kernel does not know the flags, the worker runs without an outbox.
             outbox => outbox.unwrap_or_default(),
         };
         Ok(Runtime::Ring { runtime, size, outbox })

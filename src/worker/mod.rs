@@ -1,6 +1,6 @@
-//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks; all
-//! it shares with other workers are counts of connections, and connections that are handed over.
-//! The control plane reaches it by [`Command`]s, which it looks for once a tick.
+//! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks. It
+//! shares only counts of connections with other workers, and hands connections over to them. The
+//! control plane sends it [`Command`]s, which it reads once a tick.
 
 mod accept;
 mod balance;
@@ -29,45 +29,46 @@ pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial};
 pub use pulse::Pulse;
 
-/// How long connections that were ended by force get to write their records.
+/// The time for connections that were ended by force to write their records.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// What a client that was accepted before a drain, and has sent nothing yet, gets to send
-/// something.
+/// The time in which a client must send something if it was accepted before a drain and has sent
+/// nothing yet.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What the control plane tells a worker.
+/// A command of the control plane to a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// A cluster has these endpoints now.
+    /// Sets the endpoints of a cluster.
     Endpoints {
-        /// Position in the configuration.
+        /// Position of the cluster in the configuration.
         cluster: usize,
-        /// All of them.
+        /// All endpoints of the cluster.
         addresses: Arc<[Address]>,
     },
-    /// Accept nothing new, end what is idle and all UDP sessions, return when the rest has ended.
+    /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
+    /// connections have ended.
     Drain,
-    /// End everything and return.
+    /// End all connections and return.
     Stop,
 }
 
 /// A listening socket of one worker.
 pub struct Socket {
-    /// Position in the configuration.
+    /// Position of the listener in the configuration.
     pub listener: usize,
-    /// Bound and listening. Of a Unix path all workers have the same one.
+    /// Bound and listening. All workers have the same socket of a Unix path.
     pub socket: TcpListener,
-    /// Its family has no addresses that the runtime could return.
+    /// Whether it is a Unix socket. The runtime cannot return the addresses of its clients.
     pub unix: bool,
-    /// The listener's limit of connections, over all workers.
+    /// The listener's limit of connections, which all workers share.
     pub gate: Option<Arc<Gate>>,
 }
 
-/// All a worker needs.
+/// All that a worker needs.
 pub struct Setup {
-    /// 0 to the number of workers - 1.
+    /// From 0 to the number of workers - 1.
     pub index: usize,
-    /// Where it runs; none: anywhere.
+    /// The CPU that it is pinned to; `None` if it may run on any.
     pub cpu: Option<CoreId>,
     /// The configuration.
     pub config: Arc<Config>,
@@ -77,33 +78,35 @@ pub struct Setup {
     pub datagrams: Vec<(usize, UdpSocket)>,
     /// How many workers there are.
     pub workers: usize,
-    /// Where its records go.
+    /// Where it sends access records.
     pub recorder: Recorder,
-    /// Where it reports endpoints that fail.
+    /// Where it sends reports of endpoints that fail.
     pub failures: SyncSender<Report>,
-    /// Descriptors it may have open at once, and for what.
+    /// The descriptors that it may have open at once, by their use.
     pub shares: Shares,
-    /// What all workers could not serve.
+    /// Counts what the workers could not serve; shared by all.
     pub shortage: Arc<Shortage>,
-    /// Its part in the balance over all workers.
+    /// Its part in balancing connections over all workers.
     pub balance: Balance,
-    /// What the others hand over to it.
+    /// Receives the connections that other workers hand over.
     pub inbox: Inbox,
-    /// From the control plane; endpoints known at the start come first.
+    /// Commands of the control plane. The endpoints that are known at the start come first.
     pub commands: Receiver<Command>,
-    /// What to build the runtime by, one after the other. It runs by the last one.
+    /// The plans by which to build the runtime, one after the other. The worker runs by the last
+    /// one.
     pub plans: Receiver<Trial>,
-    /// Told for each of them how that went.
+    /// Gets the result of each plan.
     pub built: Sender<io::Result<()>>,
-    /// Shows that the worker goes on.
+    /// Counts the worker's ticks for the control plane.
     pub pulse: Arc<Pulse>,
-    /// Told once how the worker runs, or why it does not.
+    /// Gets one message: how the worker runs, or why it does not.
     pub started: Sender<Result<Running, Error>>,
 }
 
-/// Runs a worker on the calling thread until it is told to end.
+/// Runs a worker on the calling thread until a command ends it.
 pub fn run(setup: Setup) {
-    // Pinned before the ring is made: its memory is then local, and one thread alone submits to it.
+    // Pinned before the ring is made, so that the ring's memory is local. A single thread submits
+    // to the ring.
     if let Some(cpu) = setup.cpu
         && !core_affinity::set_for_current(cpu)
     {
@@ -111,7 +114,7 @@ pub fn run(setup: Setup) {
     }
     let pulse = Arc::clone(&setup.pulse);
     pulse.start();
-    // None: the control plane ends the process, as it was told why this has failed.
+    // `None`: the control plane has received the error, and ends the process.
     if let Some(runtime) = driver::build(&setup.plans, &setup.built) {
         runtime.run(|running, outbox| serve(setup, running, outbox));
     }
@@ -130,10 +133,12 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
             return;
         }
     };
+    // What all connections of this worker share.
     let pool = Pool::new(shares.pipes, BUDGET, outbox, turns);
     let load = Arc::clone(balance.load());
     let shortage = setup.shortage;
     let context = Rc::new(Context::new(config, recorder, index, pool, load, shortage));
+    // The endpoints that are known at the start, before the first connection needs them.
     for command in setup.commands.try_iter() {
         obey(&context, &mut Vec::new(), &[], command);
     }
@@ -158,7 +163,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     let _ = setup.started.send(Ok(running));
     drop(setup.started);
 
-    // The tick at which the drain began, and when the end.
+    // The tick at which the drain began, and the time of the command to stop.
     let (mut draining, mut stop): (Option<u32>, Option<Instant>) = (None, None);
     while stop.is_none_or(|stop| stop.elapsed() < LAST_WORDS) {
         monoio::time::sleep(TICK).await;
@@ -168,7 +173,8 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
         context.update_date();
         context.flush_records();
         context.report_failures(&failures);
-        // A connection that was accepted as the word to drain came still has its task to start.
+        // Checked before the commands: the task of a connection that is accepted by the command to
+        // drain has not started yet.
         let drained = context.draining.get()
             && context.load.open() == 0
             && udp.iter().all(|udp| udp.is_drained());
@@ -182,19 +188,20 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
             draining = Some(context.timers.now());
         }
         if let Some(begun) = draining {
-            // Again at each tick: one may have been handed over by a worker that had not heard yet.
+            // Repeated at each tick, because a worker that had not read the command yet may have
+            // handed a connection over.
             let passed = context.timers.now().wrapping_sub(begun);
             context.timers.drain(passed >= ticks(GRACE));
         }
         if stop.is_some() {
-            // Again at each tick: a connection may just have gone on to its next stage.
+            // Repeated at each tick, because a connection may just have gone on to its next stage.
             context.timers.end_all();
         }
         if drained && context.load.close() {
             break;
         }
     }
-    // After a second signal that came early there may be some.
+    // If a second signal came early, there may be UDP sessions left.
     udp.iter().for_each(|udp| udp.end_rest());
     context.flush_records();
     context.report_failures(&failures);
@@ -213,9 +220,9 @@ fn obey(
         }
         Command::Drain | Command::Stop => {
             if !context.draining.replace(true) {
-                // The last task of each closes its sockets. So another process can bind the
-                // addresses while this one drains, and the ring, which the kernel tears down after
-                // the end of the process, holds none of them.
+                // The last task of each acceptor and UDP listener closes its sockets. So another
+                // process can bind the addresses while this one drains. The ring, which the kernel
+                // tears down after the end of the process, holds none of the sockets.
                 acceptors.drain(..).for_each(|acceptor| acceptor.stop());
                 udp.iter().for_each(Udp::drain);
             }

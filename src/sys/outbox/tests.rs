@@ -1,4 +1,4 @@
-//! Tests of the outbox, over streams without a ring of their own.
+//! Tests of the outbox. The runtime itself uses epoll.
 
 use super::*;
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-/// Streams without a ring of their own; none where the kernel has no such ring to give.
+/// Runs the test over epoll; skips it if the kernel cannot make the outbox's ring.
 fn with_outbox(test: impl AsyncFnOnce(Rc<Outbox>)) {
     let Ok(outbox) = Outbox::new() else { return eprintln!("not tested without a ring") };
     let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
@@ -38,7 +38,7 @@ fn reads(peer: &mut UnixStream, expected: &[u8]) {
 #[test]
 fn messages_wait_for_the_flush_and_each_gets_where_it_is_to_go() {
     with_outbox(async |outbox| {
-        // More than the ring and the arena hold: a full outbox flushes by itself.
+        // More messages than the ring and the arena hold: a full outbox flushes by itself.
         let pairs: Vec<_> = (0..=u8::MAX).map(|_| stream()).collect();
         let message = |number: usize| vec![number as u8; 1 + 13 * number];
         let queue = |(number, (to, _)): (usize, &(Rc<Stream>, UnixStream))| {
@@ -147,7 +147,7 @@ fn a_refused_ring_is_given_up_and_its_messages_come_back() {
         let first = forward(&outbox, b"first", &to);
         let (other, _other_peer) = stream();
         let second = forward(&outbox, b"second", &other);
-        // A ring whose descriptor is another file's: every call on it fails.
+        // The ring gets the descriptor of another file, so every call on it fails.
         let other = std::fs::File::open("/dev/null").unwrap();
         let ring = outbox.inner.borrow().ring.as_ref().unwrap().as_raw_fd();
         // SAFETY: both descriptors are open, and the ring is closed like any file.

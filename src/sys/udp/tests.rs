@@ -11,7 +11,7 @@ fn local() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-/// Receives so many datagrams; each is given with who it is from and where it was sent to.
+/// Receives `count` datagrams and checks the address that each of them was sent to.
 async fn datagrams(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
     let (mut batch, mut all) = (Batch::new(), Vec::new());
     while all.len() < count {
@@ -62,8 +62,8 @@ fn more_than_segments_allow_goes_one_by_one() {
     });
 }
 
-/// A bound socket that takes datagrams from one other address alone, so that the kernel answers
-/// all others with "port unreachable".
+/// A bound socket that accepts datagrams from one other address only, so the kernel responds to all
+/// others with "port unreachable".
 fn refusing() -> (StdSocket, SocketAddr) {
     let socket = StdSocket::bind(local()).unwrap();
     net::connect(&socket, &SocketAddr::from(([127, 0, 0, 1], 9))).unwrap();
@@ -71,7 +71,7 @@ fn refusing() -> (StdSocket, SocketAddr) {
     (socket, address)
 }
 
-/// From now on it takes datagrams from this sender.
+/// Lets the socket accept datagrams from this sender.
 fn open(socket: StdSocket, sender: &UdpSocket) -> UdpSocket {
     let sender = SocketAddr::new([127, 0, 0, 1].into(), sender.local_port().unwrap());
     net::connect(&socket, &sender).unwrap();
@@ -87,7 +87,7 @@ fn a_datagram_that_meets_the_error_of_an_earlier_one_is_given_back() {
         let refusal = from.try_send(address, None, b"one two three", 4).err().unwrap();
         assert_eq!((refusal.errno, refusal.lost), (Errno::CONNREFUSED, 0));
         assert_eq!(refusal.rest, b"one two three");
-        // The kernel returns an error once.
+        // The kernel returns each error only once.
         assert!(matches!(from.receive(&mut Batch::new()), Err(Errno::AGAIN)));
     });
 }
@@ -112,7 +112,7 @@ fn a_datagram_that_meets_the_error_of_an_earlier_one_is_sent_again() {
 fn datagrams_to_a_socket_that_refuses_them_all_are_tried_twice_at_most() {
     run(async || {
         let (_refusing, address) = refusing();
-        // One by one: each that is sent leaves an error to the next.
+        // More than fit one call are sent one by one; each leaves an error for the next.
         let from = UdpSocket::connected(address, &Connected::start().unwrap()).unwrap();
         let many = [7; 100];
         assert_eq!(from.send(address, None, &many, 1), (0, Some(Errno::CONNREFUSED)));
