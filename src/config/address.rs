@@ -1,7 +1,8 @@
-//! The texts of a configuration that name places: where to listen, endpoints, host names.
+//! Parses the addresses and names in a configuration: listen addresses, endpoints and host names.
 //!
-//! Pure functions from text to value or [`Fault`]; nothing is resolved, opened or bound. The advice
-//! is for the spellings other programs take and ringgate does not: `:80`, `*:80`, `localhost:80`.
+//! These are pure functions from text to a value or a [`Fault`]; nothing is resolved, opened or
+//! bound. The advice covers spellings that other programs accept and ringgate does not: `:80`,
+//! `*:80`, `localhost:80`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -11,15 +12,16 @@ use super::report::{Fault, quoted};
 use super::{DnsName, HostName};
 use crate::sys::Address;
 
-/// As many ports as one range may have: each is a socket in every worker.
+/// The maximum number of ports in one range: each port is a socket in every worker.
 const MOST_PORTS: usize = 1024;
-/// The longest path of a Unix socket in bytes, see unix(7): `sun_path` with its final zero is 108.
+/// The longest path of a Unix socket in bytes. `sun_path` including its final zero has 108, see
+/// unix(7).
 const LONGEST_UNIX_PATH: usize = 107;
-/// The longest host name in characters, RFC 1035 section 2.3.4 without the final dot.
+/// The longest host name in characters, without the final dot (RFC 1035 section 2.3.4).
 const LONGEST_NAME: usize = 253;
 
-/// One element of `listen`: `IP:port`, `IP:port-port` or `unix:/path`. Port 0 lets the kernel
-/// choose.
+/// Parses one element of `listen`: `IP:port`, `IP:port-port` or `unix:/path`. For port 0 the kernel
+/// chooses the port.
 pub(super) fn listen(text: &str) -> Result<Vec<Address>, Fault> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(vec![unix(path)?]);
@@ -56,13 +58,14 @@ pub(super) fn listen(text: &str) -> Result<Vec<Address>, Fault> {
     if let IpAddr::V6(mapped) = ip
         && let Some(ip) = mapped.to_ipv4_mapped()
     {
-        // Sockets for IPv6 are for IPv6 alone (ipv6(7), IPV6_V6ONLY).
+        // IPv6 sockets accept only IPv6 here (IPV6_V6ONLY, ipv6(7)).
         return Err(not_one(format!("write it as the IPv4 address: \"{ip}:{}\"", ports.start())));
     }
     Ok(ports.map(|port| Address::Ip(SocketAddr::new(ip, port))).collect())
 }
 
-/// Why no socket can have the address: it is one of a group, or needs an interface beside it.
+/// The reason why a socket cannot use this address: it is a group address, or it needs an
+/// interface.
 fn no_host(ip: IpAddr) -> Option<String> {
     let note = match ip {
         IpAddr::V4(ip) if ip.is_broadcast() => "that is every machine of a network, not one",
@@ -75,7 +78,7 @@ fn no_host(ip: IpAddr) -> Option<String> {
     Some(String::from(note))
 }
 
-/// `80` or `12345-12399`.
+/// Parses `80` or `12345-12399`.
 fn port_range(ports: &str, text: &str) -> Result<RangeInclusive<u16>, Fault> {
     let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
     let (Some(first), Some(last)) = (port(low), port(high)) else {
@@ -98,7 +101,7 @@ fn port_range(ports: &str, text: &str) -> Result<RangeInclusive<u16>, Fault> {
     Ok(first..=last)
 }
 
-/// An endpoint of a static cluster: `IP:port` or `unix:/path`.
+/// Parses an endpoint of a static cluster: `IP:port` or `unix:/path`.
 pub(super) fn static_endpoint(text: &str) -> Result<Address, Fault> {
     if let Some(path) = text.strip_prefix("unix:") {
         return unix(path);
@@ -113,7 +116,7 @@ pub(super) fn static_endpoint(text: &str) -> Result<Address, Fault> {
     }
 }
 
-/// An endpoint of a strict_dns cluster: `name:port`; addresses are taken as well.
+/// Parses an endpoint of a strict_dns cluster: `name:port` or `IP:port`.
 pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
     let not_one =
         |note: &str| Fault::new(format!("{} is not an endpoint", quoted(text)), note.to_owned());
@@ -123,7 +126,7 @@ pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
     if text.starts_with("unix:") {
         return Err(not_one("a strict_dns cluster looks names up; use discovery = \"static\""));
     }
-    // `::1:80` is an address of its own, so that the port cannot be told from it.
+    // `::1:80` is itself a valid address, so its last part may not be a port.
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(not_one("an IPv6 address stands in brackets, then its port: \"[::1]:80\""));
     }
@@ -140,13 +143,14 @@ pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
     if host.parse::<Ipv6Addr>().is_ok() {
         return Err(not_one(&format!("an IPv6 address stands in brackets: \"[{host}]:{port}\"")));
     }
-    // A trailing dot keeps the resolver from trying its search domains.
+    // The trailing dot is kept for the resolver: it prevents the use of search domains.
     let name = host.strip_suffix('.').unwrap_or(host);
     name_fault(name).map_or(Ok(()), |note| Err(not_one(note)))?;
     Ok(DnsName { host: host.to_ascii_lowercase(), port })
 }
 
-/// One of `host.names`, in lower case: a name, `*.name`, `name.*` or an IP address.
+/// Parses one of `host.names` and converts it to lower case: a name, `*.name`, `name.*` or an IP
+/// address.
 pub(super) fn host_name(text: &str) -> Result<HostName, Fault> {
     if text == "*" {
         return Err(Fault::new(
@@ -165,7 +169,8 @@ pub(super) fn host_name(text: &str) -> Result<HostName, Fault> {
     }
 }
 
-/// A host without port, in lower case, as a Host header has it: IPv6 addresses in brackets.
+/// Parses a host without port into the form of a Host header: lower case, IPv6 addresses in
+/// brackets.
 pub(super) fn exact_host(text: &str) -> Result<String, Fault> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     match bare.parse::<Ipv6Addr>() {
@@ -174,7 +179,7 @@ pub(super) fn exact_host(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// `name` is what is left of `text` without its star.
+/// Checks `name`, which is `text` without its star.
 fn plain_name(text: &str, name: &str) -> Result<String, Fault> {
     match name_fault(name) {
         None => Ok(name.to_ascii_lowercase()),
@@ -182,7 +187,7 @@ fn plain_name(text: &str, name: &str) -> Result<String, Fault> {
     }
 }
 
-/// What keeps a text from being a host name or an IPv4 address.
+/// The reason why a text is neither a host name nor an IPv4 address.
 fn name_fault(name: &str) -> Option<&'static str> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let last = name.rsplit('.').next().unwrap_or_default();
@@ -213,7 +218,7 @@ fn name_fault(name: &str) -> Option<&'static str> {
     }
 }
 
-/// `127.0.0.1` or `[::1]`.
+/// Parses `127.0.0.1` or `[::1]`.
 fn ip(text: &str) -> Option<IpAddr> {
     match text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
         Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
@@ -221,7 +226,7 @@ fn ip(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Digits only: `u16::from_str` would take a sign as well.
+/// Parses digits only; `u16::from_str` would also accept a sign.
 fn port(digits: &str) -> Option<u16> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?
 }

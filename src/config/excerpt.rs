@@ -1,20 +1,20 @@
-//! The line an error is about, drawn with carets under the culprit.
+//! Shows the line of an error and marks the faulty part with carets.
 //!
-//! Positions are bytes in the text; columns count characters, as editors do. What is drawn is safe
-//! for a terminal and as wide as it looks: tabs become spaces, control characters and those that
-//! turn the direction of writing become U+FFFD, letters of double width take two carets, and of a
-//! very long line only the part around the culprit is shown.
+//! Positions are bytes in the text; columns count characters, as editors do. The output is safe for
+//! a terminal, and its width is known. Tabs become spaces. Control characters and characters that
+//! change the writing direction become U+FFFD. Characters of double width get two carets. Of a very
+//! long line only the part around the error is shown.
 
 use std::fmt;
 
 use super::report::Span;
 
-/// How many cells of a terminal a line may take before it is shortened.
+/// The maximum width of a line in terminal cells. Wider lines are shortened.
 const WIDEST: usize = 100;
-/// Of these, how many stand before the culprit where the line has that many.
+/// Of these cells, the maximum number before the marked part.
 const LEAD: usize = 40;
 
-/// One line of the text and where in it the culprit stands.
+/// One line of the text and the part of it to be marked.
 pub(super) struct Excerpt {
     /// Counted from 1.
     pub(super) line: usize,
@@ -25,22 +25,24 @@ pub(super) struct Excerpt {
     carets: usize,
 }
 
-/// The number of the line that holds byte `at`, counted from 1.
+/// The number of the line that contains byte `at`, counted from 1.
 pub(super) fn line_number(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
 impl Excerpt {
-    /// A span that goes on over several lines is drawn on the first of them; an empty one gets one
-    /// caret; offsets behind the text mean its end.
+    /// Creates the excerpt of a span. Of a span over several lines, only the first line is shown.
+    /// An empty span gets one caret. Offsets after the end of the text are treated as its end.
     pub(super) fn new(text: &str, span: Span) -> Self {
         let start = floor(text, span.start);
+        // The line that holds the start of the span, and the marked part of it, in bytes.
         let from = text[..start].rfind('\n').map_or(0, |feed| feed + 1);
         let to = text[start..].find('\n').map_or(text.len(), |feed| start + feed);
         let line = text[from..to].trim_end_matches('\r');
         let before = start.min(from + line.len()) - from;
         let inside = floor(text, span.end).clamp(from + before, from + line.len()) - from;
 
+        // The visible part of the line, in terminal cells.
         let cells: Vec<Cell> =
             line.char_indices().map(|(at, character)| Cell::new(at, character)).collect();
         let (first, last) = window(&cells, before);
@@ -62,7 +64,7 @@ impl Excerpt {
         }
     }
 
-    /// How many digits the line number has.
+    /// The number of digits of the line number.
     pub(super) fn gutter(&self) -> usize {
         self.line.to_string().len()
     }
@@ -77,12 +79,12 @@ impl fmt::Display for Excerpt {
     }
 }
 
-/// One character of the line, as it is drawn.
+/// One character of the line, as it is shown.
 struct Cell {
     /// Byte offset within the line.
     at: usize,
     character: char,
-    /// How many cells of a terminal it takes.
+    /// Width in terminal cells.
     width: usize,
 }
 
@@ -90,9 +92,9 @@ impl Cell {
     fn new(at: usize, character: char) -> Self {
         let width = match character {
             '\t' => 4,
-            // Combining marks and joiners stand on the letter before them.
+            // Combining marks and joiners are drawn over the previous letter.
             '\u{300}'..='\u{36f}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' => 0,
-            // East Asian scripts, their full-width forms, and emoji.
+            // East Asian scripts, full-width forms and emoji.
             '\u{1100}'..='\u{115f}'
             | '\u{2e80}'..='\u{a4cf}'
             | '\u{ac00}'..='\u{d7a3}'
@@ -119,7 +121,7 @@ impl Cell {
     }
 }
 
-/// Which cells are shown: all of them, or as many as fit around byte `focus` of the line.
+/// The range of cells to show: all of them, or as many as fit around byte `focus` of the line.
 fn window(cells: &[Cell], focus: usize) -> (usize, usize) {
     if cells.iter().map(|cell| cell.width).sum::<usize>() <= WIDEST {
         return (0, cells.len());
@@ -140,7 +142,7 @@ fn window(cells: &[Cell], focus: usize) -> (usize, usize) {
     (first, last)
 }
 
-/// The character boundary at or before `at`.
+/// The nearest character boundary at or before `at`.
 fn floor(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)

@@ -1,8 +1,8 @@
-//! The configuration as typed: which keys exist, of which types, and where each value stood.
+//! The configuration as typed: the keys, their types and the position of each value.
 //!
-//! Nothing here depends on two keys at once, save that some are required. What values mean
-//! together, names and defaults are `check`'s business. A key that is not asked for here does not
-//! exist; the lists of later keys only make the error for them say so.
+//! The checks here look at single keys; they also report a missing key that is required. Rules for
+//! several keys, references and defaults are in `check`. A key that is not read here is unknown.
+//! The lists of later keys only change the error message for these keys.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct File {
     pub(super) access_log: Option<AccessLog>,
     pub(super) listeners: Vec<Listener>,
     pub(super) clusters: Vec<(At<String>, Cluster)>,
-    /// No other clusters stand under a key that is reported.
+    /// Whether all clusters are known: none is under a key that was reported.
     pub(super) clusters_complete: bool,
 }
 
@@ -68,20 +68,20 @@ pub(super) struct Listener {
     pub(super) max_connections: Field<u64>,
     pub(super) idle_timeout: Field<Duration>,
     pub(super) half_closed_timeout: Field<Duration>,
-    /// `protocol = "udp"` only.
+    /// For `protocol = "udp"` only.
     pub(super) max_sessions: Field<u64>,
-    /// `protocol = "tcp"` and `"udp"`.
+    /// For `protocol = "tcp"` and `"udp"`.
     pub(super) cluster: Field<String>,
-    /// `protocol = "http"` only.
+    /// For `protocol = "http"` only.
     pub(super) http: Http,
-    /// `protocol = "tls"` or `"http"`.
+    /// For `protocol = "tls"` and `"http"`.
     pub(super) hello_timeout: Field<Duration>,
     pub(super) tls: Vec<TlsRule>,
-    /// All its keys are known: what is missing was not misspelt.
+    /// Whether all its keys are known. If so, a missing key was not misspelt.
     pub(super) complete: bool,
 }
 
-/// The keys of a listener that only HTTP has.
+/// The keys of a listener that are valid for HTTP only.
 pub(super) struct Http {
     pub(super) head_timeout: Field<Duration>,
     pub(super) keepalive_timeout: Field<Duration>,
@@ -104,7 +104,7 @@ pub(super) struct Host {
     pub(super) span: Span,
     pub(super) names: Field<Vec<At<String>>>,
     pub(super) routes: Vec<Route>,
-    /// All its keys are known: what is missing was not misspelt.
+    /// Whether all its keys are known. If so, a missing key was not misspelt.
     pub(super) complete: bool,
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Route {
     pub(super) idle_timeout: Field<Duration>,
     pub(super) redirect: Field<Redirect>,
     pub(super) respond: Field<Respond>,
-    /// All its keys are known: what is missing was not misspelt.
+    /// Whether all its keys are known. If so, a missing key was not misspelt.
     pub(super) complete: bool,
 }
 
@@ -144,7 +144,7 @@ pub(super) struct Redirect {
     pub(super) prefix: Field<String>,
     pub(super) strip_query: Field<bool>,
     pub(super) status: Field<u64>,
-    /// All its keys are known: what is missing was not misspelt.
+    /// Whether all its keys are known. If so, a missing key was not misspelt.
     pub(super) complete: bool,
 }
 
@@ -211,7 +211,7 @@ impl Server {
     }
 }
 
-/// `"auto"`, a number, or a list of CPU ids.
+/// Reads `"auto"`, a number, or a list of CPU ids.
 fn read_workers(table: &mut Table<'_>) -> Field<Workers> {
     const KINDS: &str = "write \"auto\", a number of workers, or a list of CPU ids such as [0, 2]";
     let report = table.report;
@@ -259,7 +259,7 @@ fn read_workers(table: &mut Table<'_>) -> Field<Workers> {
     Field { key: field.key, value }
 }
 
-/// As many as an affinity mask holds, see sched_setaffinity(2).
+/// The number of CPUs in an affinity mask, see sched_setaffinity(2).
 const MAX_WORKERS: u64 = 1024;
 
 fn read_cpu(report: &Report<'_>, item: &toml::Spanned<DeValue<'_>>) -> Option<usize> {
@@ -450,7 +450,7 @@ impl Cluster {
         let families =
             [("auto", DnsFamily::Auto), ("ipv4", DnsFamily::Ipv4), ("ipv6", DnsFamily::Ipv6)];
         let balances = [("round_robin", ())];
-        // There is one balance so far: naming it changes nothing, naming another is an error.
+        // There is only one balance so far. Its name has no effect, and another name is an error.
         table.word("balance", &balances, &["least_connections", "random", "maglev"]);
         let endpoints = table.strings("endpoints", false);
         let cluster = Cluster {

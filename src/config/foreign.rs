@@ -1,6 +1,6 @@
-//! Words that other programs have, and what is written here instead.
+//! Advice for words that other programs use but ringgate does not.
 
-/// The advice for a `protocol` of another program, in lower case.
+/// The advice for a value of `protocol` from another program; `word` is in lower case.
 pub(super) fn protocol(word: &str) -> Option<&'static str> {
     Some(match word {
         "https" | "ssl" | "tls1.2" | "tls1.3" | "tls_terminate" | "tls-terminate" | "wss" => {

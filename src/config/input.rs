@@ -1,8 +1,9 @@
-//! The files that a configuration is made of, read within bounds of size and time.
+//! Reads the files of a configuration within limits of size and time.
 //!
-//! Opening a FIFO waits for its writer, reading a terminal for its user, and opening a device may
-//! do something: what a path is comes first, and nothing is opened in a way that waits. A pipe is
-//! read all the same, as a shell makes one of `ringgate check <(generate)`, but not for ever.
+//! Opening a FIFO blocks until there is a writer, reading a terminal blocks until the user types,
+//! and opening a device may have side effects. Therefore the type of a path is checked first, and
+//! every open is non-blocking. Pipes are allowed for `ringgate check <(generate)` in a shell, but
+//! with a time limit.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -13,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long a pipe may take to its end.
+/// The time limit for reading a pipe to its end.
 const PIPE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a path may be.
+/// The accepted types of files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accept {
     /// A regular file.
@@ -28,13 +29,13 @@ pub(super) enum Accept {
 /// Why a file cannot be read.
 #[derive(Debug)]
 pub(super) enum Unread {
-    /// The system says so.
+    /// A system call failed.
     Io(io::Error),
-    /// It is of this kind.
+    /// The path has this type, which is not accepted.
     Kind(&'static str),
-    /// A pipe that has not ended in time.
+    /// A pipe that did not end in time.
     Endless,
-    /// It has more bytes than the limit.
+    /// The file has more bytes than the limit.
     TooLong,
 }
 
@@ -48,13 +49,14 @@ impl From<io::Error> for Unread {
 pub(super) fn read(path: &Path, accept: Accept, limit: usize) -> Result<Vec<u8>, Unread> {
     let file = {
         is_pipe(&fs::metadata(path)?, accept)?;
-        // Another may stand there by now; it is not waited for either.
+        // The path may have been replaced after the check; O_NONBLOCK keeps this open from
+        // blocking, too.
         OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?
     };
     read_open(file, accept, limit)
 }
 
-/// Reads standard input, a regular file or a pipe of at most `limit` bytes.
+/// Reads standard input, which is a regular file or a pipe of at most `limit` bytes.
 pub(super) fn read_stdin(limit: usize) -> Result<Vec<u8>, Unread> {
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     read_open(stdin.into(), Accept::FilesAndPipes, limit)
@@ -71,7 +73,7 @@ fn read_open(file: File, accept: Accept, limit: usize) -> Result<Vec<u8>, Unread
     if bytes.len() > limit { Err(Unread::TooLong) } else { Ok(bytes) }
 }
 
-/// Whether it is a pipe; an error where it is nothing that can be read here.
+/// Returns true for a pipe and false for a regular file. Other types are an error.
 fn is_pipe(metadata: &Metadata, accept: Accept) -> Result<bool, Unread> {
     let kind = metadata.file_type();
     if kind.is_file() {
@@ -89,7 +91,7 @@ fn is_pipe(metadata: &Metadata, accept: Accept) -> Result<bool, Unread> {
     }
 }
 
-/// Reads a pipe to its end, or one byte more than the limit.
+/// Reads a pipe to its end, or until it exceeds the limit.
 fn read_pipe(mut pipe: File, limit: usize) -> Result<Vec<u8>, Unread> {
     let deadline = Instant::now() + PIPE_LIMIT;
     let mut bytes = Vec::new();
@@ -97,7 +99,7 @@ fn read_pipe(mut pipe: File, limit: usize) -> Result<Vec<u8>, Unread> {
     while bytes.len() <= limit {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).expect("5 s fit");
-        // Before the first writer a read would say that this is the end; poll(2) waits.
+        // Before the first writer opens the pipe, a read would return end of file; poll(2) waits.
         let ready = poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&timeout));
         if ready.map_err(io::Error::from)? == 0 {
             return Err(Unread::Endless);

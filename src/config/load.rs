@@ -1,4 +1,4 @@
-//! The way in: a file or a text becomes a [`Config`], or everything that is wrong with it.
+//! The entry points: turn a file or a text into a [`Config`] or into a list of its errors.
 
 use std::borrow::Cow;
 use std::io::ErrorKind;
@@ -10,13 +10,14 @@ use super::input::{self, Accept, Unread};
 use super::report::{Errors, Fault, Report, Span};
 use super::{Config, Machine, check, file};
 
-/// The embedded example: what `ringgate run` without a file does, on the loopback interface only.
+/// The embedded example, used by `ringgate run` without a file. It listens on the loopback
+/// interface only.
 pub const DEFAULT: &str = include_str!("../../config/default.toml");
 
-/// A configuration is read into memory.
+/// The largest configuration in bytes. It is read into memory as a whole.
 const LARGEST_FILE: usize = 16 << 20;
 
-/// What messages call a configuration: by its path, or `<stdin>` for `-`.
+/// The name of a configuration in messages: its path, or `<stdin>` for `-`.
 pub fn name_of(path: &Path) -> Cow<'_, str> {
     if is_stdin(path) { Cow::Borrowed("<stdin>") } else { path.to_string_lossy() }
 }
@@ -25,12 +26,12 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Reads and checks a file, or standard input where the path is `-`. Relative paths of
-/// `respond.file` start at its directory, those of standard input where ringgate was started.
-/// Errors come from the file alone; warnings also look at what this machine gives.
+/// Reads and checks a file, or standard input if the path is `-`. Relative paths of `respond.file`
+/// start at the directory of the file; for standard input they start at the working directory.
+/// Errors depend on the file only; warnings also depend on this machine.
 ///
 /// # Errors
-/// Everything wrong with it, rendered; or why it cannot be read.
+/// Returns all errors of the configuration, rendered, or the reason why it cannot be read.
 pub fn load(path: &Path) -> Result<Config, Errors> {
     let name = name_of(path);
     let bytes = read(path).map_err(|fault| Errors::unreadable(&name, fault))?;
@@ -41,11 +42,11 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     parse_on(&Machine::this(), &name, &text, path.parent().unwrap_or(Path::new("")))
 }
 
-/// The same for text, by which the machine is not looked at; `name` is shown as file name, `base`
-/// is where relative paths of `respond.file` start.
+/// Like [`load`], for a text and independent of the machine. `name` is shown as the file name.
+/// Relative paths of `respond.file` start at `base`.
 ///
 /// # Errors
-/// Everything wrong with it, rendered.
+/// Returns all errors of the configuration, rendered.
 pub fn parse(name: &str, text: &str, base: &Path) -> Result<Config, Errors> {
     parse_on(&Machine::UNKNOWN, name, text, base)
 }
@@ -59,7 +60,8 @@ pub(super) fn parse_on(
     let report = Report::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // What recovery made of the rest would be guesses: the syntax comes first.
+        // After a syntax error the rest of the tree is guesswork, so only syntax errors are
+        // reported.
         syntax(&report, errors);
         return Err(report.into_errors(name));
     }
@@ -75,7 +77,7 @@ pub(super) fn parse_on(
     }
 }
 
-/// Reports what is not TOML. One error a line: the parser often stumbles over the same thing twice.
+/// Reports syntax errors, one per line: the parser often reports the same problem twice.
 fn syntax(report: &Report<'_>, errors: Vec<Error>) {
     let mut last_line = 0;
     for error in errors {
@@ -137,11 +139,11 @@ fn io_advice(path: &Path, kind: ErrorKind) -> &'static str {
     }
 }
 
-/// Points at the first byte that is not text.
+/// Reports the first byte that is not UTF-8.
 fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Errors {
     let start = error.utf8_error().valid_up_to();
     let byte = error.as_bytes()[start];
-    // Up to that byte the offsets are the same, and there stands U+FFFD.
+    // The offsets are the same up to this byte, which is shown as U+FFFD.
     let text = String::from_utf8_lossy(error.as_bytes());
     let report = Report::new(&text);
     let span = Span { start, end: start + '\u{fffd}'.len_utf8() };
@@ -163,7 +165,7 @@ mod tests {
     const SITE: &str = include_str!("../../config/site.toml");
 
     proptest! {
-        /// Any damage to a good file is an error with a place, or none at all.
+        /// A damaged file is either valid or refused with at least one error.
         #[test]
         fn a_damaged_file_is_read_or_refused(
             from in 0_usize..SITE.len(), length in 0_usize..40,

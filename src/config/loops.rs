@@ -1,8 +1,10 @@
-//! Loops: endpoints that are listeners of the same configuration, directly or by way of others.
+//! Detects loops: endpoints that are listeners of the same configuration, directly or through other
+//! listeners.
 //!
-//! A connection that comes back to its own listener opens the next one, until all descriptors are
-//! used. A loop is certain where an address says so and where what comes back is passed on again in
-//! the same way; it is likely where one of that is a matter of the machine or of what clients send.
+//! A connection that returns to its own listener opens the next one, until all descriptors are
+//! used. A loop is certain if its addresses prove it and the returning connection is passed on
+//! again in the same way. It is likely if one of these conditions depends on the machine or on what
+//! clients send.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,49 +12,50 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::{Action, Cluster, ClusterId, Config, Discovery, Listener, Protocol, TunnelKind};
 use crate::sys::Address;
 
-/// What leads back to a cluster.
+/// A loop from a cluster through listeners back to the cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Loop {
-    /// The listeners on the way, as positions in [`Config::listeners`]; the first is the endpoint
-    /// itself. Never empty.
+    /// The listeners of the loop, as positions in [`Config::listeners`]; never empty. The endpoint
+    /// is an address of the first one.
     pub(super) listeners: Vec<usize>,
-    /// Else it is likely.
+    /// Whether the loop is certain. If not, it is likely.
     pub(super) certain: bool,
 }
 
-/// An address that a name of a cluster has got, and that leads back to the cluster.
+/// An address of a name of a cluster that leads back to the cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Back<'c> {
     /// The address.
     pub address: SocketAddr,
-    /// The names of the listeners on the way; the first listens at the address. Never empty.
+    /// The names of the listeners of the loop; never empty. The first one listens at the address.
     pub listeners: Vec<&'c str>,
-    /// Each connection would open another, without end. Else that is likely: it depends on what
-    /// clients send, or on this machine's addresses.
+    /// Whether each connection certainly opens another one, without end. If false, this is likely
+    /// and depends on what clients send or on this machine's addresses.
     pub certain: bool,
 }
 
-/// What of its connections a listener passes on to a cluster.
+/// What a listener passes on to a cluster.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Passes {
-    /// All of them, as they are.
+    /// All connections, unchanged.
     Everything,
-    /// Those that a route or a rule chooses, as they are.
+    /// Connections chosen by a route or a rule, unchanged.
     Chosen,
-    /// The payload of a tunnel that ends here.
+    /// The payload of a tunnel that is terminated here.
     Payload,
 }
 
-/// Which listener leads to which.
+/// The graph of listeners and clusters.
 pub(super) struct Loops<'c> {
     config: &'c Config,
-    /// Listeners with their IP address, by transport (UDP or not) and port.
+    /// Listeners with their IP addresses, by transport (true for UDP) and port.
     at: HashMap<(bool, u16), Vec<(IpAddr, usize)>>,
-    /// Whether an address is one of this machine, as far as that is known.
+    /// Returns true for an address of this machine, as far as its addresses are known.
     is_local: fn(IpAddr) -> bool,
-    /// The listeners that use each cluster.
+    /// For each cluster, the listeners that use it.
     users: Vec<Vec<(usize, Passes)>>,
-    /// Over TCP and over UDP: the clusters that lead to each listener.
+    /// For TCP and UDP, and for each listener: the clusters that lead to it, and whether that is
+    /// certain.
     before: [Vec<Vec<(usize, bool)>>; 2],
 }
 
@@ -66,12 +69,14 @@ impl<'c> Loops<'c> {
                 }
             }
         }
+        // From each cluster back to the listeners that use it.
         let mut users = vec![Vec::new(); config.clusters.len()];
         for (index, listener) in config.listeners.iter().enumerate() {
             for (to, passes) in leads_to(listener) {
                 users[to.0].push((index, passes));
             }
         }
+        // From each listener back to the clusters with an endpoint that reaches it.
         let nothing = || vec![Vec::new(); config.listeners.len()];
         let mut loops = Loops { config, at, is_local, users, before: [nothing(), nothing()] };
         for (index, cluster) in config.clusters.iter().enumerate() {
@@ -86,15 +91,15 @@ impl<'c> Loops<'c> {
         loops
     }
 
-    /// The listeners that a connection, or a datagram, to this address arrives at, and whether that
-    /// is certain.
+    /// The listeners that receive a connection or datagram to this address, and whether that is
+    /// certain.
     fn reached(&self, address: &Address, udp: bool) -> Vec<(usize, bool)> {
         let Address::Ip(ip) = address else {
             let listens = |listener: &Listener| !udp && listener.addresses.contains(address);
             let found = self.config.listeners.iter().position(listens);
             return found.map(|listener| (listener, true)).into_iter().collect();
         };
-        // Connecting to no address in particular reaches this machine.
+        // Connecting to the unspecified address reaches this machine.
         let to = match ip.ip().to_canonical() {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -102,6 +107,8 @@ impl<'c> Loops<'c> {
         };
         let at = self.at.get(&(udp, ip.port())).map_or(&[][..], Vec::as_slice);
         let reached = at.iter().filter_map(|(listening, listener)| {
+            // A wildcard listener surely receives on loopback addresses, and probably on local
+            // ones.
             let every = listening.is_unspecified() && listening.is_ipv4() == to.is_ipv4();
             if *listening == to || every && to.is_loopback() {
                 Some((*listener, true))
@@ -112,7 +119,7 @@ impl<'c> Loops<'c> {
         reached.collect()
     }
 
-    /// The ways from listeners to the cluster, the shortest first.
+    /// The ways from listeners to the cluster, the shortest first. This is a breadth-first search.
     fn ways_to(&self, cluster: usize, udp: bool) -> Ways {
         let mut ways = Ways { steps: Vec::new(), seen: HashSet::new() };
         ways.extend(&self.users[cluster], None, true);
@@ -132,8 +139,8 @@ impl<'c> Loops<'c> {
         [false, true].map(|udp| self.ways_to(cluster, udp))
     }
 
-    /// How an endpoint of the cluster leads back to the cluster; a certain loop comes before a
-    /// likely one.
+    /// The loop from an endpoint of the cluster back to the cluster. A certain loop takes
+    /// precedence over a likely one.
     fn back(&self, ways: &[Ways; 2], endpoint: &Address) -> Option<Loop> {
         let mut found: Option<Loop> = None;
         for (ways, udp) in ways.iter().zip([false, true]) {
@@ -150,7 +157,8 @@ impl<'c> Loops<'c> {
         found
     }
 
-    /// Every endpoint that leads back to its own cluster: the cluster, the position in its list.
+    /// Every endpoint that leads back to its own cluster: the cluster and the endpoint's position
+    /// in it.
     pub(super) fn all(&self) -> Vec<(usize, usize, Loop)> {
         let mut all = Vec::new();
         for (index, cluster) in self.config.clusters.iter().enumerate() {
@@ -162,43 +170,47 @@ impl<'c> Loops<'c> {
                 }
             }
         }
-        // A name has more than one address.
+        // A name may have several addresses, but each endpoint is reported once.
         all.dedup_by_key(|(cluster, position, _)| (*cluster, *position));
         all
     }
 }
 
-/// Ways from listeners to one cluster.
+/// The ways from listeners to one cluster.
 struct Ways {
     steps: Vec<Step>,
     seen: HashSet<(usize, usize, bool)>,
 }
 
-/// A listener, and how it leads to the cluster.
+/// A listener on a way to the cluster.
 struct Step {
     listener: usize,
-    /// How many listeners on the way choose what they pass on. Two may choose differently.
+    /// The number of listeners on the way that choose what they pass on. If there are two, they may
+    /// choose differently.
     choices: usize,
     certain: bool,
-    /// The step behind it, as a position in [`Ways::steps`]; none: the cluster.
+    /// The next step to the cluster, as a position in [`Ways::steps`]. `None` if the cluster
+    /// follows.
     next: Option<usize>,
 }
 
 impl Ways {
-    /// Adds the users of a cluster from which it goes on with the step `next`.
+    /// Adds the users of a cluster that leads to the step `next`.
     fn extend(&mut self, users: &[(usize, Passes)], next: Option<usize>, sure: bool) {
         let (choices, certain) =
             next.map_or((0, sure), |at| (self.steps[at].choices, self.steps[at].certain && sure));
         for (listener, passes) in users {
             let choices = choices + usize::from(*passes == Passes::Chosen);
             let certain = certain && *passes != Passes::Payload && choices < 2;
+            // A step that is not certain can only lead to likely ones, so its choices do not
+            // matter.
             if self.seen.insert((*listener, if certain { choices } else { 2 }, certain)) {
                 self.steps.push(Step { listener: *listener, choices, certain, next });
             }
         }
     }
 
-    /// The listeners from this step on.
+    /// The listeners from this step to the cluster.
     fn listeners(&self, step: &Step) -> Vec<usize> {
         let mut listeners = vec![step.listener];
         let mut next = step.next;
@@ -211,8 +223,8 @@ impl Ways {
 }
 
 impl Config {
-    /// Those of the addresses that names of the cluster have got that lead back to the cluster.
-    /// `is_local` says whether an address is one of this machine.
+    /// Returns those resolved addresses of the cluster's names that lead back to the cluster.
+    /// `is_local` returns true for an address of this machine.
     pub fn loops_through(
         &self,
         cluster: usize,
@@ -230,7 +242,7 @@ impl Config {
         addresses.iter().filter_map(back).collect()
     }
 
-    /// Whether a listener, a route or a rule leads to the cluster.
+    /// Returns true when a listener, a route or a rule uses the cluster.
     pub(super) fn uses(&self, cluster: usize) -> bool {
         self.listeners.iter().flat_map(leads_to).any(|(to, _)| to.0 == cluster)
     }
@@ -240,8 +252,8 @@ fn is_udp(listener: &Listener) -> bool {
     matches!(listener.protocol, Protocol::Udp(_))
 }
 
-/// The endpoints with an address that is known without a look-up: the position in the list, the
-/// address, and whether it is certain.
+/// The endpoints whose address is known without a look-up: the position in the list, the address,
+/// and whether the address is certain.
 fn endpoints(cluster: &Cluster) -> Vec<(usize, Address, bool)> {
     match &cluster.discovery {
         Discovery::Static(addresses) => {
@@ -253,7 +265,7 @@ fn endpoints(cluster: &Cluster) -> Vec<(usize, Address, bool)> {
             for (position, name) in names.iter().enumerate() {
                 let (ips, certain) = match name.host.parse::<IpAddr>() {
                     Ok(ip) => (vec![ip], true),
-                    // RFC 6761 section 6.3.
+                    // `localhost` is always a loopback address (RFC 6761 section 6.3).
                     Err(_) if name.host.trim_end_matches('.') == "localhost" => {
                         (vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], false)
                     }
@@ -269,7 +281,7 @@ fn endpoints(cluster: &Cluster) -> Vec<(usize, Address, bool)> {
     }
 }
 
-/// The clusters that a listener passes something on to.
+/// The clusters that a listener passes connections or payload to.
 fn leads_to(listener: &Listener) -> Vec<(ClusterId, Passes)> {
     let passes = |ends_here| if ends_here { Passes::Payload } else { Passes::Chosen };
     let (tls, hosts) = match &listener.protocol {
@@ -344,7 +356,7 @@ mod tests {
         assert_eq!(through("192.0.2.1:443", |_| true), Some((vec!["edge"], false)));
         assert_eq!(through("192.0.2.1:443", |_| false), None);
         assert_eq!(through("[::2]:443", |_| true), None);
-        // Its own cluster is another, whose names are not known here.
+        // This listener uses another cluster, whose names are not resolved here.
         assert_eq!(through("127.0.0.1:8443", |_| true), None);
     }
 
@@ -389,7 +401,8 @@ mod tests {
             })
             .collect();
         let errors = parse("x", &format!("{listeners}{clusters}"), Path::new("")).err();
-        // Of each cluster the endpoint that is its own listener; the rest is likely.
+        // In each cluster only the endpoint that is its own listener is certain; the others are
+        // likely.
         assert_eq!(errors.expect("all are loops").count(), 60);
     }
 }

@@ -1,23 +1,23 @@
-//! What warnings know of the machine. Errors do not depend on it: a file that is valid is so
-//! everywhere.
+//! Properties of the machine that warnings depend on. Errors do not depend on them: a valid file is
+//! valid on every machine.
 
 use std::net::IpAddr;
 
 use crate::sys;
 
-/// A machine that a configuration may run on.
+/// A machine that may run a configuration.
 pub(super) struct Machine {
-    /// The most descriptors that a process may have open.
+    /// The hard limit of open descriptors per process.
     pub(super) file_limit: u64,
-    /// Whether an address is one of the machine's own.
+    /// Returns true for an address of this machine.
     pub(super) is_local: fn(IpAddr) -> bool,
 }
 
 impl Machine {
-    /// One that gives everything and of whose addresses nothing is known.
+    /// A machine without limits and with unknown addresses.
     pub(super) const UNKNOWN: Machine = Machine { file_limit: u64::MAX, is_local: |_| false };
 
-    /// The one this process runs on.
+    /// The machine that this process runs on.
     pub(super) fn this() -> Self {
         Machine { file_limit: sys::hard_file_limit(), is_local: sys::is_local }
     }

@@ -1,10 +1,10 @@
-//! The configuration as the rest of the program sees it: valid, immutable, shared by `Arc`.
+//! The configuration as the rest of the program sees it: valid, immutable and shared by `Arc`.
 //!
-//! Text becomes a [`Config`] in two steps: `file` reads the TOML as typed and keeps where each
-//! value stood, `check` resolves names, fills defaults and refuses contradictions. Every problem
-//! found is reported at once, with its place in the file. After that nothing asks again whether a
-//! value is set or makes sense. Reading a configuration resolves no names and listens nowhere; the
-//! only other files it opens are those of `respond.file`.
+//! Text becomes a [`Config`] in two steps. `file` reads the TOML as typed and records the position
+//! of each value. `check` resolves references, fills in defaults and refuses contradictions. All
+//! problems are reported at once, with their positions in the file. After that, no code checks
+//! again whether a value is set or valid. Reading a configuration looks up no DNS names and does
+//! not listen anywhere. The only other files it opens are those of `respond.file`.
 
 mod address;
 mod check;
@@ -30,25 +30,25 @@ pub use self::report::{Errors, Warning, Warnings};
 use crate::observe::access_log::Format;
 use crate::sys::{Address, Needs};
 
-/// Everything one run of ringgate needs to know.
+/// The complete configuration of one run of ringgate.
 #[derive(Debug)]
 pub struct Config {
     /// Workers and shutdown.
     pub server: Server,
     /// Diagnostics on stderr.
     pub log: Log,
-    /// The access logs in use, each once; listeners refer to them by position.
+    /// The access logs in use, without duplicates. Listeners refer to them by position.
     pub access_logs: Vec<AccessLog>,
     /// The listeners, in the order of the file.
     pub listeners: Vec<Listener>,
-    /// The clusters, in the order of their names; routes refer to them by position.
+    /// The clusters, sorted by name. Routes refer to them by position.
     pub clusters: Vec<Cluster>,
-    /// What is probably not meant.
+    /// Parts of the file that are valid but probably unintended.
     pub warnings: Warnings,
 }
 
 impl Config {
-    /// What so many workers need descriptors for.
+    /// The objects that need descriptors when this many workers run.
     pub fn needs(&self, workers: usize) -> Needs {
         let mut needs =
             Needs { workers, stream_sockets: 0, udp_sockets: 0, max_sessions: 0, names: 0 };
@@ -76,32 +76,33 @@ pub struct ClusterId(pub usize);
 /// `[server]`
 #[derive(Debug)]
 pub struct Server {
-    /// How many workers run and where. Default: [`Workers::Auto`].
+    /// How many workers run, and on which CPUs. Default: [`Workers::Auto`].
     pub workers: Workers,
     /// How workers wait for sockets. Default: [`Driver::Auto`].
     pub driver: Driver,
-    /// How long connections may go on after SIGTERM. Default 30 s.
+    /// How long connections may continue after SIGTERM. Default 30 s.
     pub drain_timeout: Duration,
 }
 
 /// `server.workers`
 #[derive(Debug, PartialEq, Eq)]
 pub enum Workers {
-    /// `"auto"`: one per CPU of the process's affinity mask.
+    /// `"auto"`: one worker per CPU of the process's affinity mask.
     Auto,
-    /// A number, 1 to 1024: on the first CPUs of the mask, again from the start where it is longer
-    /// than the mask.
+    /// A number from 1 to 1024. Workers run on the first CPUs of the mask and start again at the
+    /// first one if there are more workers than CPUs.
     Count(usize),
-    /// One per CPU id of the list, each 0 to 1023; never empty, ids are not repeated.
+    /// One worker per CPU id of the list, each 0 to 1023. The list is never empty and has no
+    /// duplicates.
     Cpus(Vec<usize>),
 }
 
 /// `server.driver`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// io_uring, or epoll where the kernel refuses a ring.
+    /// io_uring, or epoll if the kernel refuses a ring.
     Auto,
-    /// io_uring or nothing.
+    /// io_uring only.
     IoUring,
     /// epoll.
     Epoll,
@@ -112,153 +113,158 @@ pub enum Driver {
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`. Default `info`.
     pub level: String,
-    /// JSON lines instead of text.
+    /// Whether lines are JSON instead of text.
     pub json: bool,
 }
 
 /// `[access_log]`, at the top or in a listener.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AccessLog {
-    /// Where records go.
+    /// The destination of the records.
     pub path: LogPath,
-    /// How a record is written.
+    /// The format of a record.
     pub format: Format,
 }
 
-/// `access_log.path` when it is not `off`.
+/// `access_log.path` if it is not `off`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogPath {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file, appended to; reopened on SIGUSR1.
+    /// A file, opened in append mode; reopened on SIGUSR1.
     File(PathBuf),
 }
 
 /// `[[listener]]`
 #[derive(Debug)]
 pub struct Listener {
-    /// Unique name, for records and start-up lines.
+    /// A unique name, for records and start-up lines.
     pub name: String,
-    /// At least one; port ranges already expanded.
+    /// The addresses, at least one, with port ranges already expanded.
     pub addresses: Vec<Address>,
-    /// Position in [`Config::access_logs`]; none: no records.
+    /// The position in [`Config::access_logs`]. `None` if the listener writes no records.
     pub access_log: Option<usize>,
     /// Length of the accept queue, 1 to 65535. Default 4096.
     pub backlog: i32,
     /// TCP_NODELAY on both sides. Default true.
     pub nodelay: bool,
-    /// TCP keepalive idle time on both sides (tcp(7)), whole seconds; on the upstream's side it
-    /// begins within 26 s of the connect. Default 30 s; none: off.
+    /// TCP keepalive idle time on both sides (tcp(7)), in whole seconds. On the upstream side it
+    /// starts within 26 s of the connect. Default 30 s; `None` if off.
     pub keepalive: Option<Duration>,
     /// TCP Fast Open on the listening socket (tcp(7)). Default false.
     pub fast_open: bool,
-    /// Connections at once over all workers; more are closed as they arrive. None: no limit.
+    /// The maximum number of simultaneous connections of all workers. Further connections are
+    /// closed as they arrive. `None` if there is no limit.
     pub max_connections: Option<usize>,
-    /// What happens to the bytes.
+    /// What the listener does with the bytes.
     pub protocol: Protocol,
 }
 
 /// `listener.protocol` with the keys that belong to it.
 #[derive(Debug)]
 pub enum Protocol {
-    /// Every byte to a cluster.
+    /// Every byte is relayed to a cluster.
     Tcp(Tcp),
     /// An HTTP/1.1 site.
     Http(Http),
-    /// TLS, by the name that is asked for; nothing is decrypted.
+    /// TLS, routed by server name; nothing is decrypted.
     Tls(Tls),
-    /// Every datagram to a cluster.
+    /// Every datagram is relayed to a cluster.
     Udp(Udp),
 }
 
-/// Limits of a relay.
+/// Timeouts of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayTimeouts {
-    /// Neither side sent a byte for this long. Default 1 h.
+    /// How long both sides may send nothing. Default 1 h.
     pub idle: Duration,
-    /// One side has ended and the other sent nothing for this long. Default 1 min.
+    /// How long one side may send nothing after the other has ended. Default 1 min.
     pub half_closed: Duration,
 }
 
 /// `protocol = "tcp"`
 #[derive(Debug)]
 pub struct Tcp {
-    /// Where connections go.
+    /// The cluster that connections are relayed to.
     pub cluster: ClusterId,
-    /// When they end without a word.
+    /// When silent connections are closed.
     pub timeouts: RelayTimeouts,
 }
 
 /// `protocol = "udp"`
 #[derive(Debug)]
 pub struct Udp {
-    /// Where datagrams go; its endpoints are IP addresses.
+    /// The cluster that datagrams are relayed to. Its endpoints are IP addresses.
     pub cluster: ClusterId,
-    /// A session ends when neither side has sent for this long. Default 5 min.
+    /// How long both sides may send nothing before the session ends. Default 5 min.
     pub idle_timeout: Duration,
-    /// Sessions at once, 1 to 1,000,000, shared out evenly to the workers. Default 65536.
+    /// The maximum number of simultaneous sessions, 1 to 1,000,000, divided evenly among the
+    /// workers. Default 65536.
     pub max_sessions: usize,
 }
 
 /// `protocol = "http"`
 #[derive(Debug)]
 pub struct Http {
-    /// A request head must be complete this long after its first byte, and a new connection must
-    /// send one. Default 10 s.
+    /// The time limit for a request head, counted from its first byte. A new connection must send a
+    /// head within this time, too. Default 10 s.
     pub head_timeout: Duration,
-    /// Silence allowed between requests. Default 75 s.
+    /// How long a connection may be silent between requests. Default 75 s.
     pub keepalive_timeout: Duration,
-    /// Bytes of a request head, 1 KiB to 64 KiB. Default 16 KiB.
+    /// The maximum size of a request head in bytes, 1 KiB to 64 KiB. Default 16 KiB.
     pub max_head: usize,
-    /// Fields of a request head, 1 to 256. Default 100.
+    /// The maximum number of fields in a request head, 1 to 256. Default 100.
     pub max_headers: usize,
     /// The hosts; never empty.
     pub hosts: Vec<Host>,
-    /// What becomes of a connection that begins with a TLS handshake. None: that is not HTTP.
+    /// The rules for connections that begin with a TLS handshake. `None` if such bytes are treated
+    /// as invalid HTTP.
     pub tls: Option<Tls>,
 }
 
 /// `protocol = "tls"`, or `[[listener.tls]]` of an http listener.
 #[derive(Debug)]
 pub struct Tls {
-    /// A ClientHello must be complete this long after the connection was accepted. Default 5 s.
+    /// The time limit for a complete ClientHello, counted from the accept. Default 5 s.
     pub hello_timeout: Duration,
-    /// The best matching name wins, among equal ones the first; never empty.
+    /// The rules; never empty. The most specific name wins, and the first rule among equal names.
     pub rules: Vec<TlsRule>,
-    /// When connections end without a word.
+    /// When silent connections are closed.
     pub timeouts: RelayTimeouts,
 }
 
 /// `[[listener.tls]]`
 #[derive(Debug)]
 pub struct TlsRule {
-    /// How records name the rule: by its first name, `*` without names.
+    /// The name of the rule in records: its first name, or `*` if it has no names.
     pub name: String,
-    /// SNI in lower case; empty: every other name, and none.
+    /// Server names (SNI) in lower case. An empty list matches every other name and connections
+    /// without a name.
     pub names: Vec<HostName>,
-    /// One of these must be offered (ALPN); empty: whatever is.
+    /// The client must offer one of these protocols (ALPN). An empty list sets no condition.
     pub alpn: Vec<String>,
-    /// Where connections go.
+    /// The cluster that connections are relayed to.
     pub cluster: ClusterId,
-    /// It takes only simple-obfs in its tls mode, which ends here. Default false.
+    /// Whether the rule matches only simple-obfs in its tls mode, which is terminated here. Default
+    /// false.
     pub simple_obfs: bool,
 }
 
 /// `[[listener.host]]`
 #[derive(Debug)]
 pub struct Host {
-    /// Lower case; empty: every other host.
+    /// Host names in lower case. An empty list matches every other host.
     pub names: Vec<HostName>,
-    /// First match wins; never empty.
+    /// The routes; never empty. The first match wins.
     pub routes: Vec<Route>,
 }
 
 /// One of `host.names`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HostName {
-    /// `live.example.com`; an IPv6 address in brackets, as the Host header has it.
+    /// A name such as `live.example.com`, or an IPv6 address in brackets, as in the Host header.
     Exact(String),
     /// `*.example.com`, kept as `.example.com`.
     Suffix(String),
@@ -269,16 +275,16 @@ pub enum HostName {
 /// `[[listener.host.route]]`
 #[derive(Debug)]
 pub struct Route {
-    /// How records name the route: `/stream` for a path, `/img/*` for a prefix.
+    /// The name of the route in records: `/stream` for a path, `/img/*` for a prefix.
     pub name: String,
-    /// Which paths it takes.
+    /// The paths that the route matches.
     pub path: PathMatch,
-    /// What it does with them.
+    /// What the route does with matching requests.
     pub action: Action,
 }
 
-/// `path` or `prefix` of a route, compared as sent, without the query. Starts with `/`. A prefix of
-/// a forwarding tunnel takes no path with dot segments.
+/// `path` or `prefix` of a route, compared with the path as sent, without the query. It starts with
+/// `/`. A prefix of a forwarding tunnel does not match paths with dot segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathMatch {
     /// The whole path.
@@ -290,7 +296,7 @@ pub enum PathMatch {
 /// What a route does.
 #[derive(Debug)]
 pub enum Action {
-    /// `upgrade = "websocket"` with `cluster`: only such requests match.
+    /// `upgrade = "websocket"` with `cluster`: the route matches only such requests.
     Tunnel(Tunnel),
     /// `redirect = { … }`
     Redirect(Redirect),
@@ -301,28 +307,30 @@ pub enum Action {
 /// `upgrade = "websocket"` with `cluster = …`
 #[derive(Debug)]
 pub struct Tunnel {
-    /// Where the tunnel leads.
+    /// The cluster that the tunnel leads to.
     pub cluster: ClusterId,
-    /// Who answers the handshake.
+    /// Whether the cluster or ringgate answers the handshake.
     pub kind: TunnelKind,
-    /// Limits once the request is sent: `idle_timeout` of the route, else of the listener;
-    /// `half_closed_timeout` of the listener.
+    /// Timeouts that apply after the request was sent. `idle_timeout` is the route's, or else the
+    /// listener's; `half_closed_timeout` is the listener's.
     pub timeouts: RelayTimeouts,
 }
 
 /// `route.tunnel`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelKind {
-    /// `"forward"`, the default: the cluster does.
+    /// `"forward"`, the default: the cluster answers the handshake.
     Forward {
-        /// Bytes behind the head go on before the 101. Default false.
+        /// Whether bytes after the request head are forwarded before the 101 response. Default
+        /// false.
         early_data: bool,
     },
-    /// `"terminate"`: ringgate does, these alone, and the cluster gets payload.
+    /// `"terminate"`: ringgate answers these handshakes and no others. The cluster receives the
+    /// payload.
     Terminate(Handshakes),
 }
 
-/// `route.accept`; one of them at least.
+/// `route.accept`; at least one of them is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshakes {
     /// simple-obfs in its http mode. Default true.
@@ -336,16 +344,16 @@ pub struct Handshakes {
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308. Default 301.
     pub status: u16,
-    /// `http` or `https`; none: the request's own.
+    /// `http` or `https`. `None` keeps the scheme of the request.
     pub scheme: Option<Scheme>,
-    /// Host without port, in lower case, IPv6 in brackets; none: the request's own.
+    /// Host without port, in lower case, IPv6 in brackets. `None` keeps the host of the request.
     pub host: Option<String>,
-    /// Port; none: the request's own where neither scheme nor host changes, else the scheme's
-    /// default.
+    /// Port. `None` keeps the port of the request if neither scheme nor host changes, and means the
+    /// scheme's default otherwise.
     pub port: Option<u16>,
-    /// What becomes of the path.
+    /// How the path is rewritten.
     pub path: PathRewrite,
-    /// Drop the query instead of keeping it. Default false.
+    /// Whether the query is dropped. Default false.
     pub strip_query: bool,
 }
 
@@ -358,25 +366,25 @@ pub enum Scheme {
     Https,
 }
 
-/// `path` or `prefix` of a redirect; both start with `/` and hold no query.
+/// `path` or `prefix` of a redirect. Both start with `/` and contain no query.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PathRewrite {
-    /// Neither: the path as sent.
+    /// Neither key: the path stays as sent.
     Keep,
-    /// `path`: instead of the whole path.
+    /// `path`: replaces the whole path.
     Path(String),
-    /// `prefix`: instead of what the route's own `prefix` matched.
+    /// `prefix`: replaces the part that the route's own `prefix` matched.
     Prefix(String),
 }
 
 /// `respond = { … }`
 #[derive(Debug)]
 pub struct Respond {
-    /// 200 to 599, without 204, 205 and 304 when there is a body. Default 200.
+    /// 200 to 599, except 204, 205 and 304 if there is a body. Default 200.
     pub status: u16,
     /// Default `text/plain; charset=utf-8`.
     pub content_type: String,
-    /// From `body` or `file`, at most 1 MiB; a file is read when the configuration is.
+    /// From `body` or `file`, at most 1 MiB. A file is read when the configuration is read.
     pub body: Arc<[u8]>,
 }
 
@@ -385,26 +393,27 @@ pub struct Respond {
 pub struct Cluster {
     /// The name in the file.
     pub name: String,
-    /// Where its endpoints come from.
+    /// How its endpoints are found.
     pub discovery: Discovery,
-    /// How long one connect may take. Default 5 s.
+    /// The time limit for one connect. Default 5 s.
     pub connect_timeout: Duration,
-    /// Endpoints tried for one connection, 1 to 16, each another one where there is one. Default 2.
+    /// The maximum number of endpoints tried for one connection, 1 to 16. Each attempt uses another
+    /// endpoint if there is one. Default 2.
     pub connect_attempts: usize,
 }
 
-/// `cluster.discovery` with the endpoints.
+/// `cluster.discovery` together with the endpoints.
 #[derive(Debug)]
 pub enum Discovery {
-    /// Addresses as written; never empty.
+    /// The addresses as written; never empty.
     Static(Vec<Address>),
-    /// Every address of every name.
+    /// All addresses of all names.
     StrictDns {
         /// Names (or addresses) with ports; never empty.
         names: Vec<DnsName>,
-        /// Between look-ups when the answer's TTL is 0 or unknown. Default 5 s.
+        /// The time between look-ups if the TTL of the answer is 0 or unknown. Default 5 s.
         refresh: Duration,
-        /// Which addresses of the names are endpoints. Default [`DnsFamily::Auto`].
+        /// Which addresses of the names become endpoints. Default [`DnsFamily::Auto`].
         family: DnsFamily,
     },
 }
@@ -412,7 +421,7 @@ pub enum Discovery {
 /// `cluster.dns_family`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DnsFamily {
-    /// Both families. Addresses that this machine has no route to use up no attempt.
+    /// Both families. An address that this machine has no route to does not count as an attempt.
     Auto,
     /// A records only.
     Ipv4,

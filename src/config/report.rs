@@ -1,9 +1,10 @@
-//! What is wrong with a configuration: collected while it is read, shown all at once.
+//! The problems of a configuration: collected while it is read, shown all at once.
 //!
-//! A [`Report`] takes problems in any order from `table`, `file` and `check`, each with the place
-//! it is about, and becomes the [`Errors`] an operator sees, in the order of the file. A file
-//! without errors may still have [`Warnings`]: what is allowed and probably not meant. How a place
-//! is drawn is `excerpt`'s business. Values of the file stand in messages only through [`quoted`].
+//! `table`, `file` and `check` add problems to a [`Report`] in any order, each with its position.
+//! The report becomes the [`Errors`] that the operator sees, in the order of the file. A file
+//! without errors may still have [`Warnings`]: parts that are valid but probably unintended.
+//! `excerpt` shows the lines of the file. Messages must contain values of the file only through
+//! [`quoted`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::ops::Range;
 
 use super::excerpt::{Excerpt, line_number};
 
-/// A place in the text: byte offsets, the end not included.
+/// A range of the text in byte offsets, without the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Span {
     pub(super) start: usize,
@@ -24,12 +25,12 @@ impl From<Range<usize>> for Span {
     }
 }
 
-/// What is wrong with a value, before anyone says where it stood.
+/// An error in a value, without its position.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
-    /// One sentence: what is wrong.
+    /// One sentence that states the error.
     pub(super) what: String,
-    /// Why it matters or how to mend it; each line is shown on its own. May be empty.
+    /// Why it matters or how to fix it. Each line is shown separately. May be empty.
     pub(super) note: String,
 }
 
@@ -51,29 +52,30 @@ impl<'a> Report<'a> {
         Report { text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
-    /// Records a problem; see [`Fault`] for what the two texts say.
+    /// Adds an error. See [`Fault`] for the two texts.
     pub(super) fn error(&self, span: Span, what: impl Into<String>, note: impl Into<String>) {
         self.fault(span, Fault::new(what, note));
     }
 
-    /// The same for a fault that was found without its place.
+    /// Adds a fault at its position.
     pub(super) fn fault(&self, span: Span, fault: Fault) {
         self.problems.borrow_mut().push(Problem { span: Some(span), fault });
     }
 
-    /// Records what is allowed and probably not meant; the texts are those of [`Fault`].
+    /// Adds a warning about something valid but probably unintended. See [`Fault`] for the two
+    /// texts.
     pub(super) fn warning(&self, span: Span, what: impl Into<String>, note: impl Into<String>) {
         let problem = Problem { span: Some(span), fault: Fault::new(what, note) };
         self.warnings.borrow_mut().push(problem);
     }
 
-    /// The number of the line a span starts on, for messages that speak of two places.
+    /// The line on which a span starts, for messages about two positions.
     pub(super) fn line(&self, span: Span) -> usize {
         line_number(self.text, span.start)
     }
 
-    /// The place of one character within a string value, `offset` bytes into it; the whole value
-    /// where escapes or a multi-line string make the offset mean something else in the file.
+    /// The span of the character at byte `offset` of a string value. Returns the span of the whole
+    /// value if escapes or a multi-line string make the offset in the file different.
     pub(super) fn within(&self, span: Span, value: &str, offset: usize) -> Span {
         let typed = self.text.get(span.start + 1..span.end.saturating_sub(1));
         match (typed == Some(value), value.get(offset..).and_then(|rest| rest.chars().next())) {
@@ -89,7 +91,7 @@ impl<'a> Report<'a> {
         self.problems.borrow().is_empty()
     }
 
-    /// Everything found, in the order of the file; `name` is what the file is called.
+    /// The errors in the order of the file. `name` is the name of the file in messages.
     pub(super) fn into_errors(self, name: &str) -> Errors {
         Errors(Findings::new("error", name, self.text, self.problems.into_inner()))
     }
@@ -100,43 +102,43 @@ impl<'a> Report<'a> {
     }
 }
 
-/// One thing that is wrong, and where.
+/// One error or warning and its position.
 #[derive(Debug, PartialEq, Eq)]
 struct Problem {
-    /// None: the file as a whole.
+    /// `None` if it is about the file as a whole.
     span: Option<Span>,
     fault: Fault,
 }
 
-/// Everything wrong with one configuration. `Display` shows all of it, in the order of the file,
-/// each with its line, a caret under the culprit and advice; problems are separated by an empty
-/// line and the last line has no line feed.
+/// All errors of one configuration. `Display` shows them in the order of the file, each with its
+/// line, carets under the faulty part and advice. An empty line separates them, and the last line
+/// has no line feed.
 pub struct Errors(Findings);
 
 impl Errors {
-    /// The one error that a file could not be read at all.
+    /// The error that a file could not be read at all.
     pub(super) fn unreadable(name: &str, fault: Fault) -> Self {
         Errors(Findings::new("error", name, "", vec![Problem { span: None, fault }]))
     }
 
-    /// How many there are; at least one.
+    /// The number of errors; at least one.
     pub fn count(&self) -> usize {
         self.0.problems.len()
     }
 }
 
-/// What is probably not meant in a configuration that is valid. `Display` shows it as [`Errors`]
-/// are shown; it is empty when there is none.
+/// The parts of a valid configuration that are probably unintended. `Display` shows them like
+/// [`Errors`]; the text is empty if there are none.
 #[derive(Default)]
 pub struct Warnings(Findings);
 
 impl Warnings {
-    /// Whether there is none.
+    /// Returns true when there are no warnings.
     pub fn is_empty(&self) -> bool {
         self.0.problems.is_empty()
     }
 
-    /// Each as it is logged.
+    /// The warnings in the form in which they are logged.
     pub fn each(&self) -> impl Iterator<Item = Warning<'_>> {
         self.0.problems.iter().map(|problem| {
             let excerpt = problem.span.map(|span| Excerpt::new(&self.0.text, span));
@@ -154,15 +156,15 @@ impl Warnings {
 /// One of the [`Warnings`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Warning<'w> {
-    /// What is odd.
+    /// What is unusual.
     pub what: &'w str,
     /// The name of the file.
     pub file: &'w str,
-    /// Counted from 1; none: it is about the file as a whole.
+    /// The line, counted from 1. `None` if the warning is about the file as a whole.
     pub line: Option<usize>,
-    /// Characters, counted from 1.
+    /// The column in characters, counted from 1.
     pub column: Option<usize>,
-    /// How to mend it.
+    /// How to fix it.
     pub advice: String,
 }
 
@@ -192,7 +194,7 @@ impl fmt::Display for Errors {
     }
 }
 
-/// Problems of one kind in one file, in its order.
+/// Problems of one kind in one file, in the order of the file.
 #[derive(Default)]
 struct Findings {
     kind: &'static str,
@@ -232,10 +234,11 @@ impl fmt::Display for Findings {
     }
 }
 
-/// Where a note is broken into lines, in characters.
+/// The maximum width of a line of a note, in characters.
 const NOTE_WIDTH: usize = 96;
 
-/// Breaks a note between words where it passes `width`; lines after the first are indented.
+/// Breaks a note between words into lines of at most `width` characters. Lines after the first are
+/// indented.
 fn wrapped(note: &str, width: usize, indent: usize) -> String {
     let mut lines = String::new();
     let mut used = 0;
@@ -255,7 +258,8 @@ fn wrapped(note: &str, width: usize, indent: usize) -> String {
     lines
 }
 
-/// A value of the file for a message: in backticks, on one line, harmless to a terminal, not long.
+/// Prepares a value of the file for a message: in backticks, on one line, shortened and without
+/// characters that affect a terminal.
 pub(super) fn quoted(value: &str) -> String {
     const LONGEST: usize = 60;
     let mut shown = String::from("`");
@@ -269,7 +273,8 @@ pub(super) fn quoted(value: &str) -> String {
     shown
 }
 
-/// The word among `known` that was probably meant. A third of it may be wrong, at most 3 letters.
+/// The known word that was probably meant. The edit distance may be a third of its length, but at
+/// least 1 and at most 3.
 pub(super) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     known
@@ -280,7 +285,7 @@ pub(super) fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// The note for a word that does not exist: the one meant, or all there are.
+/// The note for an unknown word: the word that was probably meant, or all known words.
 pub(super) fn advice(word: &str, known: &[&str]) -> String {
     match closest(word, known.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
@@ -288,7 +293,7 @@ pub(super) fn advice(word: &str, known: &[&str]) -> String {
     }
 }
 
-/// "`a`, `b` or `c`"
+/// Formats words as "`a`, `b` or `c`".
 pub(super) fn one_of(words: &[&str]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
     match words.split_last() {

@@ -1,9 +1,9 @@
-//! One TOML table, read key by key.
+//! Reads one TOML table key by key.
 //!
-//! A serde derive stops at the first error and forgets where values stood. Here each key is asked
-//! for with the type it must have; what does not fit is recorded with its place and reading goes
-//! on, so that one run shows everything. [`Table::finish`] then reports the keys nobody asked for.
-//! It knows TOML and units, but not what any key means.
+//! A serde derive stops at the first error and loses the positions of values. Here each key is read
+//! with the type it must have. A value of another type is reported with its position and reading
+//! continues, so that one run shows all errors. Finally [`Table::finish`] reports the keys that
+//! were not read. This module knows TOML and units, but not the meaning of any key.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use toml::de::{DeTable, DeValue};
 use super::report::{Report, Span, advice, closest, one_of, quoted};
 use super::units::{self, Unfit};
 
-/// A value and where it stood.
+/// A value and its position.
 #[derive(Clone, Debug)]
 pub(super) struct At<T> {
     pub(super) value: T,
     pub(super) span: Span,
 }
 
-/// A key of a table as it was found: left out, given and understood, or given and already reported.
+/// A key of a table: left out, given and valid, or given and already reported.
 #[derive(Clone, Debug)]
 pub(super) struct Field<T> {
-    /// Where the key stood; none: it was left out.
+    /// The position of the key. `None` if it was left out.
     pub(super) key: Option<Span>,
-    /// None: left out or reported.
+    /// `None` if the key was left out or reported.
     pub(super) value: Option<At<T>>,
 }
 
@@ -56,20 +56,20 @@ impl<T> Field<T> {
     }
 }
 
-/// The tables of a key that holds them by name.
+/// The tables below a key, by name, such as `[cluster.NAME]`.
 pub(super) struct NamedTables<'a> {
     pub(super) tables: Vec<(At<String>, Table<'a>)>,
-    /// All there are: none stands under a key that is misspelt or of the wrong type.
+    /// Whether these are all tables: none is under a key that is misspelt or of the wrong type.
     pub(super) complete: bool,
 }
 
-/// A table of the file, with the keys asked for so far.
+/// A table of the file and the keys read from it so far.
 pub(super) struct Table<'a> {
     pub(super) report: &'a Report<'a>,
     keys: &'a DeTable<'a>,
-    /// How messages call it: `[[listener]]`.
+    /// Its name in messages, such as `[[listener]]`.
     place: String,
-    /// Its header or, of an inline table, all of it.
+    /// Its header, or the whole of an inline table.
     pub(super) span: Span,
     asked: Vec<&'static str>,
 }
@@ -106,7 +106,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A whole number of the range; `advice` is the note for one outside of it.
+    /// Reads a whole number in the range. `advice` is the note for one outside of it.
     pub(super) fn integer(
         &mut self,
         key: &'static str,
@@ -135,19 +135,19 @@ impl<'a> Table<'a> {
         self.read(key, |value| read_duration(report, key, value, false).flatten())
     }
 
-    /// A duration or `"off"`, which is none.
+    /// Reads a duration or `"off"`, which becomes `None`.
     pub(super) fn duration_or_off(&mut self, key: &'static str) -> Field<Option<Duration>> {
         let report = self.report;
         self.read(key, |value| read_duration(report, key, value, true))
     }
 
-    /// A size of the range, in bytes.
+    /// Reads a size in the range, in bytes.
     pub(super) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Field<u64> {
         let report = self.report;
         self.read(key, |value| read_size(report, key, &range, value))
     }
 
-    /// One of `words`. A word of `later` is planned, but this version does not have it.
+    /// Reads one of `words`. The words in `later` are planned but not available in this version.
     pub(super) fn word<T: Copy>(
         &mut self,
         key: &'static str,
@@ -157,7 +157,7 @@ impl<'a> Table<'a> {
         self.word_with(key, words, later, |_| None)
     }
 
-    /// The same, with advice of its own for words that other programs have.
+    /// Like [`Table::word`], with special advice for words of other programs.
     pub(super) fn word_with<T: Copy>(
         &mut self,
         key: &'static str,
@@ -173,6 +173,8 @@ impl<'a> Table<'a> {
                 let note = format!("write {key} = \"{}\", in quotes", known[0]);
                 return mistyped(report, key, &one_of(&known), span, value.get_ref(), note);
             };
+            // An unknown word gets the most specific advice: planned, of another program, or
+            // similar.
             let found = words.iter().find(|(word, _)| word == text).map(|(_, meaning)| *meaning);
             if found.is_none() && later.contains(&text.as_ref()) {
                 let what = format!("`{key} = \"{text}\"` is not available in this version");
@@ -186,8 +188,8 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// A list of strings; with `or_one`, a string alone is a list of one. May be empty. Elements
-    /// that are no strings are reported and left out.
+    /// Reads a list of strings, which may be empty. With `or_one`, a single string is a list of
+    /// one. Other elements are reported and left out.
     pub(super) fn strings(&mut self, key: &'static str, or_one: bool) -> Field<Vec<At<String>>> {
         let report = self.report;
         let wanted = if or_one { "a string or a list of strings" } else { "a list of strings" };
@@ -203,12 +205,12 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// Whatever stands there, for the one key whose values have several types.
+    /// Reads a value of any type, for the one key that accepts several types.
     pub(super) fn any(&mut self, key: &'static str) -> Field<&'a DeValue<'a>> {
         self.read(key, |value| Some(value.get_ref()))
     }
 
-    /// `[key]`, or `key = { … }`.
+    /// Reads `[key]` or `key = { … }`.
     pub(super) fn table(&mut self, key: &'static str, place: &str) -> Field<Table<'a>> {
         let report = self.report;
         self.read(key, |value| match value.get_ref() {
@@ -229,8 +231,8 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// `[[key]]`; none when it was left out, or when the header above was misspelt: `[[keys]]` with
-    /// a `[[key.sub]]` below makes a table `key` that has nothing but `sub`.
+    /// Reads `[[key]]`. The result is empty if the key was left out or its header was misspelt:
+    /// `[[keys]]` followed by `[[key.sub]]` makes a table `key` with no key but `sub`.
     pub(super) fn tables(&mut self, key: &'static str, place: &str) -> Vec<Table<'a>> {
         let report = self.report;
         let element = |item: &'a Spanned<DeValue<'a>>| match item.get_ref() {
@@ -247,7 +249,7 @@ impl<'a> Table<'a> {
             DeValue::Table(_) => {
                 let what = format!("`{key}` is a list of tables, there may be several");
                 report.error(value.span().into(), what, format!("write {place}"));
-                // It is read all the same, for the errors within.
+                // The table is read anyway, so that its errors are reported, too.
                 element(value).map(|only| vec![only])
             }
             _ => element(value).map(|never| vec![never]),
@@ -255,7 +257,7 @@ impl<'a> Table<'a> {
         field.or(Vec::new())
     }
 
-    /// `[key.NAME]`, in the order of the names, each with the place of its name.
+    /// Reads `[key.NAME]` in the order of the names, each with the position of its name.
     pub(super) fn named_tables(&mut self, key: &'static str) -> NamedTables<'a> {
         let report = self.report;
         let field = self.table(key, &format!("[{key}.NAME]"));
@@ -277,8 +279,8 @@ impl<'a> Table<'a> {
         NamedTables { tables: named.collect(), complete }
     }
 
-    /// Passes a field on, and reports it when the key was left out.
-    /// Not when it was only misspelt, which [`Table::finish`] says.
+    /// Returns the field and reports it if the key was left out. A misspelt key is not reported
+    /// here: [`Table::finish`] does it.
     pub(super) fn required<T>(&self, key: &str, field: Field<T>, note: &str) -> Field<T> {
         if !field.is_given() && !self.is_misspelt(key) {
             self.report.error(self.span, format!("{} needs `{key}`", self.place), note);
@@ -286,15 +288,15 @@ impl<'a> Table<'a> {
         field
     }
 
-    /// Whether the table has a key that is probably meant to be this one.
+    /// Returns true when the table has a key that is probably meant to be this one.
     fn is_misspelt(&self, key: &str) -> bool {
         let mut others = self.keys.keys().filter(|typed| typed.get_ref() != key);
         others.any(|typed| closest(typed.get_ref(), [key]).is_some())
     }
 
-    /// Reports the keys nobody asked for; false when there are any, so that nobody complains about
-    /// what they were meant to be. Those of `later` are planned, but this version has not
-    /// got them.
+    /// Reports the keys that were not read. Returns false if there are any; then a missing key may
+    /// be misspelt and must not be reported as well. The keys in `later` are planned but not
+    /// available in this version.
     pub(super) fn finish(self, later: &[&str]) -> bool {
         let mut complete = true;
         let mut known = self.asked;
@@ -333,7 +335,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Reports a value of the wrong type; the note shows the right form.
+/// Reports a value of the wrong type. The note shows the right form.
 fn mistyped<T>(
     report: &Report<'_>,
     key: &str,
@@ -370,7 +372,7 @@ fn read_element(report: &Report<'_>, key: &str, item: &Spanned<DeValue<'_>>) -> 
     }
 }
 
-/// Some(None): off. None: reported.
+/// Returns `Some(None)` for "off" and `None` if an error was reported.
 fn read_duration(
     report: &Report<'_>,
     key: &str,
@@ -459,7 +461,7 @@ fn read_size(
     None
 }
 
-/// The text of a string, or of a whole number, which then lacks its unit.
+/// The text of a string, or of a whole number, which has no unit then.
 fn with_unit(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.clone().into_owned()),
@@ -467,13 +469,13 @@ fn with_unit(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// None: not a whole number, or below 0, or over what 64 bits hold.
+/// Returns `None` if the value is not a whole number, is negative, or does not fit in 64 bits.
 pub(super) fn whole_number(value: &DeValue<'_>) -> Option<u64> {
     let DeValue::Integer(number) = value else { return None };
     u64::from_str_radix(number.as_str(), number.radix()).ok()
 }
 
-/// The sentence for a number that is too small or too large.
+/// The error message for a number that is too small or too large.
 pub(super) fn out_of_range(key: &str, range: &RangeInclusive<u64>) -> String {
     match *range.end() {
         u64::MAX => format!("`{key}` must be {} or more", range.start()),

@@ -1,12 +1,12 @@
-//! Durations (`"250ms"`, `"1h"`) and sizes (`"64KiB"`) as a configuration writes them.
+//! Parses durations (`"250ms"`, `"1h"`) and sizes (`"64KiB"`).
 //!
-//! One whole number and one unit, nothing else: a value reads the same to everyone, and what is not
-//! understood is refused instead of guessed. `0` is refused as well, because some programs take it
-//! for "off" and others for "at once".
+//! A value is one whole number and one unit, so that it cannot be misread. Everything else is
+//! refused instead of guessed. `0` is refused as well, because some programs treat it as "off" and
+//! others as "at once".
 
 use std::time::Duration;
 
-/// The longest duration: whoever writes more means something else.
+/// The longest duration. A longer one is probably a mistake.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Why a text is not a duration or a size.
@@ -14,15 +14,15 @@ pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) enum Unfit {
     /// Not a whole number with a unit.
     Shape,
-    /// A whole number alone.
+    /// A whole number without a unit.
     NoUnit,
-    /// Nothing at all of something.
+    /// The number is 0.
     Zero,
-    /// Over [`LONGEST`], or more bytes than can be counted.
+    /// More than [`LONGEST`], or more bytes than a `u64` holds.
     TooMuch,
 }
 
-/// Reads `"250ms"`, `"5s"`, `"1m"`, `"1h"` or `"1d"`: more than nothing, at most 365 days.
+/// Parses `"250ms"`, `"5s"`, `"1m"`, `"1h"` or `"1d"`: more than 0, at most 365 days.
 pub(super) fn duration(text: &str) -> Result<Duration, Unfit> {
     let (number, unit) = split(text)?;
     let unit_ms: u64 = match unit {
@@ -39,7 +39,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Unfit> {
     if duration > LONGEST { Err(Unfit::TooMuch) } else { Ok(duration) }
 }
 
-/// Reads `"512B"`, `"64KiB"`, `"1MiB"` or `"1GiB"`, in bytes: more than nothing.
+/// Parses `"512B"`, `"64KiB"`, `"1MiB"` or `"1GiB"` into bytes: more than 0.
 pub(super) fn size(text: &str) -> Result<u64, Unfit> {
     let (number, unit) = split(text)?;
     let unit_bytes: u64 = match unit {
@@ -53,7 +53,7 @@ pub(super) fn size(text: &str) -> Result<u64, Unfit> {
     more_than_nothing(number)?.checked_mul(unit_bytes).ok_or(Unfit::TooMuch)
 }
 
-/// Digits, then everything else.
+/// Splits a text into its leading digits and the rest.
 fn split(text: &str) -> Result<(&str, &str), Unfit> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 { Err(Unfit::Shape) } else { Ok(text.split_at(digits)) }
@@ -63,12 +63,12 @@ fn more_than_nothing(digits: &str) -> Result<u64, Unfit> {
     match digits.parse() {
         Ok(0) => Err(Unfit::Zero),
         Ok(number) => Ok(number),
-        // The digits are digits, so there are too many of them.
+        // Only digits are passed in, so the only possible error is an overflow.
         Err(_) => Err(Unfit::TooMuch),
     }
 }
 
-/// A size for a message, in the largest unit that leaves a whole number.
+/// Formats a size for a message, in the largest unit that gives a whole number.
 pub(super) fn in_bytes(size: u64) -> String {
     match size {
         _ if size > 0 && size.is_multiple_of(1 << 20) => format!("{}MiB", size >> 20),

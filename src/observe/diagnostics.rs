@@ -1,10 +1,12 @@
-//! Diagnostics on their way to stderr.
+//! The queue of diagnostics on their way to stderr.
 //!
-//! Any thread adds lines to a queue that is bounded in bytes; one thread writes the queue to
-//! stderr. So a stderr that blocks (an unread pipe, a stopped terminal) blocks that thread alone.
-//! While the queue is full, lines are dropped and counted, and a line reports the count as soon as
-//! stderr takes text again. The access log's queue carries batches, which a worker hands over once
-//! a tick; diagnostics are rare and go line by line, so that those before a crash are written, too.
+//! Any thread adds lines to a queue that is bounded in bytes, and one thread writes the queue to
+//! stderr. A stderr that blocks (an unread pipe, a stopped terminal) therefore blocks only that
+//! thread. While the queue is full, lines are dropped and counted; a line reports the count as soon
+//! as stderr accepts text again.
+//!
+//! The access log's queue carries batches, which a worker hands over once a tick. Diagnostics are
+//! rare and are queued line by line, so that the lines before a crash are written, too.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -18,47 +20,49 @@ use std::time::{Duration, Instant};
 
 use super::outlet::{Counts, Outlet, Target};
 
-/// What the queue holds at most, in bytes.
+/// The capacity of the queue in bytes.
 const LIMIT: usize = 1 << 20;
-/// What a line takes in memory beside its text.
+/// Memory that a line uses in addition to its text, in bytes.
 const OVERHEAD: usize = 64;
-/// Lines that wait are written together, about so many bytes at a time.
+/// Waiting lines are written together, in blocks of about this many bytes.
 const TOGETHER: usize = 64 * 1024;
-/// How long [`Diagnostics::flush`] waits for a stderr that takes nothing more.
+/// How long [`Diagnostics::flush`] waits for a blocked stderr.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The queue, which a thread writes.
+/// A handle to the queue, which its own thread writes to stderr.
 #[derive(Clone)]
 pub struct Diagnostics {
     queue: Arc<Queue>,
 }
 
-/// Takes lines from any thread; never blocks. Each call of `write` is one line with its line feed.
+/// Accepts lines from any thread and never blocks. Each call of `write` is one line including its
+/// line feed.
 pub struct Queue {
     messages: Sender<Message>,
-    /// Bytes in the queue and in the write under way.
+    /// Bytes in the queue and in the write in progress.
     held: AtomicUsize,
-    /// Lines dropped because the queue was full, ever.
+    /// Total number of lines dropped because the queue was full.
     dropped: AtomicU64,
 }
 
 enum Message {
     Line(Vec<u8>),
-    /// Answered when everything before it is written.
+    /// A request for an answer when everything before it is written.
     Flush(SyncSender<()>),
 }
 
 thread_local! {
-    /// This thread writes the queue: its report of dropped lines has a place also when it is full.
+    /// Whether this thread writes the queue. Its report of dropped lines is accepted even if the
+    /// queue is full.
     static WRITES: Cell<bool> = const { Cell::new(false) };
 }
 
 impl Diagnostics {
-    /// Starts the thread. `report` is called on it with a number of lines that were lost; what it
-    /// gives to the queue is written next.
+    /// Starts the thread. `report` is called on that thread with the number of lost lines; lines
+    /// that it adds to the queue are written next.
     ///
     /// # Errors
-    /// No descriptor or no thread is to be had.
+    /// Returns an error if no descriptor or no thread is available.
     pub fn start(report: impl Fn(u64) + Send + 'static) -> io::Result<Diagnostics> {
         Diagnostics::over(io::stderr().as_fd().try_clone_to_owned()?.into(), report)
     }
@@ -70,19 +74,19 @@ impl Diagnostics {
         let counts = Arc::new(Counts::default());
         let outlet = Outlet::new(Target::Stderr, file, Arc::clone(&counts));
         let writing = Writing { queue: Arc::clone(&queue), outlet, counts, told: 0 };
-        // It ends with the process.
+        // The thread ends with the process.
         let builder = thread::Builder::new().name("diagnostics".to_owned());
         builder.spawn(move || writing.run(&received, report))?;
         Ok(Diagnostics { queue })
     }
 
-    /// Where lines go in.
+    /// The queue that lines are added to.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
     }
 
-    /// Waits until everything so far is written, at most a second: a stderr that takes nothing more
-    /// does not hold up the end of the process.
+    /// Waits until everything queued so far is written, at most one second: a blocked stderr must
+    /// not delay the end of the process.
     pub fn flush(&self) {
         let (done, written) = sync_channel(1);
         if self.queue.messages.send(Message::Flush(done)).is_ok() {
@@ -92,7 +96,7 @@ impl Diagnostics {
 }
 
 impl Queue {
-    /// Adds a line, or drops and counts it.
+    /// Adds a line; if the queue is full, drops and counts it.
     fn push(&self, line: &[u8]) {
         let cost = line.len() + OVERHEAD;
         let held = self.held.fetch_add(cost, Ordering::Relaxed) + cost;
@@ -116,12 +120,12 @@ impl Write for &Queue {
     }
 }
 
-/// The thread's side.
+/// The state of the writing thread.
 struct Writing {
     queue: Arc<Queue>,
     outlet: Outlet,
     counts: Arc<Counts>,
-    /// How many lost lines a report that was written has told of.
+    /// The number of lost lines covered by reports that have been written.
     told: u64,
 }
 
@@ -129,7 +133,7 @@ impl Writing {
     fn run(mut self, messages: &Receiver<Message>, report: impl Fn(u64)) {
         WRITES.set(true);
         let (mut lines, mut flushes) = (Vec::new(), Vec::new());
-        // The total that a report in the queue tells of.
+        // The total covered by a report that is still in the queue.
         let mut telling = None;
         let mut ahead = None;
         while let Some(message) = ahead.take().or_else(|| messages.recv().ok()) {
@@ -143,13 +147,14 @@ impl Writing {
                     }
                     Message::Flush(done) => flushes.push(done),
                 }
+                // One write takes the lines that are waiting already, up to the limit.
                 next = (lines.len() < TOGETHER).then(|| messages.try_recv().ok()).flatten();
             }
             let lost_before = self.lost_in_writing();
             self.outlet.write(&lines);
             self.queue.held.fetch_sub(held, Ordering::Relaxed);
             if self.lost_in_writing() > lost_before {
-                // A report would fail, too, and be reported in turn.
+                // A report would be lost, too, and cause another report.
                 telling = None;
             } else if !lines.is_empty() {
                 self.told = telling.take().unwrap_or(self.told);
@@ -157,7 +162,8 @@ impl Writing {
                 if lost > self.told {
                     report(lost - self.told);
                     telling = Some(lost);
-                    // A flush is over when the report is written, if the filter lets it through.
+                    // The report is in the queue, unless the log filter removed it. A flush must
+                    // wait for it.
                     ahead = messages.try_recv().ok();
                 }
             }
@@ -165,7 +171,7 @@ impl Writing {
             if ahead.is_some() {
                 continue;
             }
-            // The other side may have given up.
+            // The waiting thread may have given up.
             for done in flushes.drain(..) {
                 let _ = done.try_send(());
             }
@@ -177,7 +183,7 @@ impl Writing {
     }
 }
 
-/// Limits a message that any connection can cause to one a second.
+/// Limits a message that any connection can cause to one per second.
 #[derive(Default)]
 pub struct Throttle {
     last: Cell<Option<Instant>>,
@@ -185,11 +191,11 @@ pub struct Throttle {
 }
 
 impl Throttle {
-    /// How often a message may be written.
+    /// The minimum time between two messages.
     const INTERVAL: Duration = Duration::from_secs(1);
 
-    /// None: the message is to be left out. Some: it is to be written, with the number of messages
-    /// that were left out since the last one.
+    /// Returns `None` if the message must be skipped. Otherwise returns the number of messages that
+    /// were skipped since the last one.
     pub fn pass(&self) -> Option<u64> {
         self.pass_at(Instant::now())
     }
@@ -212,7 +218,7 @@ mod tests {
 
     use super::*;
 
-    /// Diagnostics into a pipe; the report of dropped lines is `N lost`.
+    /// Diagnostics that are written to a pipe. The report of dropped lines is `N lost`.
     fn piped() -> (PipeReader, Diagnostics) {
         let (reader, writer) = io::pipe().unwrap();
         let (give_queue, queue) = channel::<Arc<Queue>>();
@@ -230,7 +236,7 @@ mod tests {
         (&**diagnostics.queue()).write_all(format!("{line}\n").as_bytes()).unwrap();
     }
 
-    /// Reads up to the line.
+    /// Reads up to and including this line.
     fn read_to(reader: &mut impl Read, last: &str) -> String {
         let (mut text, mut byte) = (Vec::new(), [0]);
         while !text.ends_with(format!("{last}\n").as_bytes()) {
@@ -258,7 +264,7 @@ mod tests {
         let (mut reader, diagnostics) = piped();
         let dropped = || diagnostics.queue().dropped.load(Ordering::Relaxed);
         let mut said = 0;
-        // Far more than the pipe, the write under way and the queue hold together.
+        // Far more than the pipe, the write in progress and the queue hold together.
         while dropped() < 1000 {
             say(&diagnostics, &format!("{said:0>999}"));
             said += 1;
@@ -272,7 +278,7 @@ mod tests {
 
         let lost = dropped();
         let text = thread::spawn(move || {
-            // The report may come in parts: room for it is there after the first write.
+            // The report may come in parts: it fits into the queue after the first write.
             let mut text = String::new();
             let told = |text: &str| -> u64 {
                 let lines = text.lines().filter_map(|line| line.strip_suffix(" lost"));

@@ -1,7 +1,7 @@
-//! What ringgate tells about itself: one access record per connection, request and tunnel, and
-//! diagnostics. Workers format both; threads of their own write them, so that a log that takes
-//! nothing more stops neither a worker nor the control plane. Knows nothing of the configuration's
-//! shape and nothing of sockets.
+//! Output about ringgate's own work: one access-log record per connection, request and tunnel, and
+//! diagnostics. Workers format both. Separate threads write them, so a blocked log stops neither a
+//! worker nor the control plane. This module does not depend on the structure of the configuration
+//! or on sockets.
 
 pub mod access_log;
 pub mod diagnostics;

@@ -1,9 +1,9 @@
-//! One open file of a log, and the thread of an access log that writes to it.
+//! One open log file, and the thread of an access log that writes to it.
 //!
-//! A write may block for as long as the other end of a pipe likes; only its own thread waits. A
-//! write may fail half-way through a line; the rest of that line is kept and goes first the next
-//! time, so that a disk with room again does not leave two records run together. Everything lost is
-//! counted in [`Counts`], which others read without asking this thread.
+//! A write to a pipe may block for any time; only the thread of this file waits. A write may fail
+//! in the middle of a line. The rest of that line is kept and written first at the next attempt;
+//! otherwise two records would be joined once the disk has room again. All losses are counted in
+//! [`Counts`], which other threads read directly.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -20,15 +20,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::error::Error;
 
-/// Where an access log goes.
+/// The destination of an access log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// A file, appended to; [`Writer::reopen`](super::access_log::Writer::reopen) opens it again by
-    /// its path.
+    /// A file, opened in append mode. [`Writer::reopen`](super::access_log::Writer::reopen) opens
+    /// its path again.
     File(PathBuf),
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Target {
 }
 
 impl Target {
-    /// Opens the target; the error says which, why not and what to do about it.
+    /// Opens the target. The error names the target, the cause and a remedy.
     pub(super) fn open(&self) -> Result<File, Error> {
         let file = match self {
             Target::Stdout => io::stdout().as_fd().try_clone_to_owned().map(File::from),
@@ -74,52 +74,53 @@ impl Target {
 }
 
 fn open_file(path: &Path) -> io::Result<File> {
-    // fifo(7): to open a FIFO for writing only waits for a reader; for both it does not, on Linux.
+    // fifo(7): opening a FIFO for writing only blocks until there is a reader. On Linux, opening it
+    // for reading and writing does not block.
     let fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
     OpenOptions::new().append(true).create(true).read(fifo).mode(0o640).open(path)
 }
 
-/// What recorders, the thread of an outlet and the reporter know together.
+/// State shared by the recorders, the thread of an outlet and the reporter.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    /// Records that recorders threw away for want of room, ever.
+    /// Total number of records that recorders dropped because there was no room.
     pub(super) dropped: AtomicU64,
-    /// Records that could not be written, ever.
+    /// Total number of records that could not be written.
     pub(super) lost: AtomicU64,
-    /// The system's number for why the last of them was lost.
+    /// The errno of the last failed write.
     pub(super) errno: AtomicI32,
-    /// Records handed over and neither written nor lost yet.
+    /// Records that were handed over and are neither written nor lost yet.
     pub(super) waiting: AtomicU64,
-    /// The file is to be opened again before the next batch.
+    /// Whether the file must be reopened before the next batch.
     pub(super) reopen: AtomicBool,
 }
 
-/// What goes over an outlet's queue.
+/// A message in an outlet's queue.
 pub(super) enum Message {
     /// Whole lines to write.
     Batch(Batch),
-    /// Nothing but a reason to look at [`Counts::reopen`].
+    /// Wakes the thread so that it checks [`Counts::reopen`].
     Wake,
 }
 
-/// Whole lines, from one recorder.
+/// Whole lines from one recorder.
 pub(super) struct Batch {
     pub(super) lines: Vec<u8>,
-    /// How many lines.
+    /// The number of lines.
     pub(super) records: u64,
-    /// Where the emptied buffer goes.
+    /// The channel that returns the emptied buffer to its recorder.
     pub(super) home: SyncSender<Vec<u8>>,
 }
 
-/// Emptied buffers that grew beyond this are freed instead of going home.
+/// Emptied buffers with a larger capacity are freed instead of returned to their recorder.
 const KEPT_CAPACITY: usize = 128 * 1024;
 
-/// An open file.
+/// An open log file.
 pub(super) struct Outlet {
     target: Target,
     file: File,
-    /// The end of a line whose start is in the file already, with its line feed; empty: no line is
-    /// torn.
+    /// The rest of a line whose start is in the file already, including its line feed. Empty if the
+    /// last line was written completely.
     torn: Vec<u8>,
     counts: Arc<Counts>,
 }
@@ -129,7 +130,7 @@ impl Outlet {
         Outlet { target, file, torn: Vec::new(), counts }
     }
 
-    /// Writes what comes until everyone who could send something is gone.
+    /// Writes batches until all senders are dropped.
     pub(super) fn run(mut self, queue: Receiver<Message>) {
         for message in queue {
             if self.counts.reopen.swap(false, Ordering::AcqRel) {
@@ -140,21 +141,22 @@ impl Outlet {
             self.counts.waiting.fetch_sub(batch.records, Ordering::Relaxed);
             if batch.lines.capacity() <= KEPT_CAPACITY {
                 batch.lines.clear();
-                // Its recorder has enough of them, or is gone.
+                // Fails if the recorder has enough buffers or no longer exists.
                 let _ = batch.home.try_send(batch.lines);
             }
         }
         self.finish_torn_line_or_lose_it();
     }
 
-    /// Writes whole lines, in one write(2) where the file takes them; what it does not take is
-    /// counted as lost.
+    /// Writes whole lines, in one write(2) if the file accepts all of them. Lines that it does not
+    /// accept are counted as lost.
     pub(super) fn write(&mut self, lines: &[u8]) {
         if let Err(cause) = self.finish_torn_line() {
             return self.lose(lines, &cause);
         }
         let (written, stopped) = push(&self.file, lines);
         let Some(cause) = stopped else { return };
+        // The rest of the line that was cut is written later; the lines after it are lost.
         let whole = end_of_line(lines, written);
         self.torn.extend_from_slice(&lines[written..whole]);
         self.lose(&lines[whole..], &cause);
@@ -177,18 +179,18 @@ impl Outlet {
         let records = memchr_iter(b'\n', lines).count() as u64;
         let errno = cause.raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
         self.counts.errno.store(errno, Ordering::Relaxed);
-        // Whoever sees the count sees the reason.
+        // `Release`, so that a thread that sees the new count also sees its errno.
         self.counts.lost.fetch_add(records, Ordering::Release);
     }
 
-    /// Opens the file again by its path; keeps the old one where that fails.
+    /// Opens the file's path again. If that fails, the old file stays in use.
     fn reopen(&mut self) {
         if !matches!(self.target, Target::File(_)) {
             return;
         }
         match self.target.open() {
             Ok(file) => {
-                // A torn line belongs to the old file; its end would make no sense in the new one.
+                // A torn line belongs to the old file; its end would be meaningless in the new one.
                 self.finish_torn_line_or_lose_it();
                 self.file = file;
             }
@@ -200,7 +202,8 @@ impl Outlet {
     }
 }
 
-/// Writes `bytes` as far as `file` takes them: how many went, and what stopped the rest.
+/// Writes `bytes` as far as `file` accepts them. Returns the number of bytes written and the error
+/// that stopped the rest.
 fn push(mut file: &File, bytes: &[u8]) -> (usize, Option<io::Error>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -209,7 +212,7 @@ fn push(mut file: &File, bytes: &[u8]) -> (usize, Option<io::Error>) {
             Ok(count) => written += count,
             Err(cause) if cause.kind() == ErrorKind::Interrupted => {}
             Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
-                // Stdout is shared with whoever started us, who may have made it non-blocking.
+                // Stdout is shared with the parent process, which may have made it non-blocking.
                 let mut waiting = [PollFd::new(file, PollFlags::OUT)];
                 match poll(&mut waiting, None) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -222,8 +225,8 @@ fn push(mut file: &File, bytes: &[u8]) -> (usize, Option<io::Error>) {
     (written, None)
 }
 
-/// Where the line ends that `written` bytes of `lines` end in; `written` itself where they end no
-/// line early.
+/// The end of the line in which the first `written` bytes of `lines` end. It is `written` itself if
+/// no line is torn.
 fn end_of_line(lines: &[u8], written: usize) -> usize {
     if written == 0 || lines[written - 1] == b'\n' {
         return written;
@@ -302,7 +305,7 @@ mod tests {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut outlet = outlet(Target::Stdout);
         outlet.file = File::from(OwnedFd::from(writer));
-        // More than a pipe holds, so the write is under way when the reader goes away.
+        // More than a pipe holds, so the write is in progress when the reader closes.
         let line = |number: usize| format!("{number:0>999}\n");
         let lines: String = (0..1000).map(line).collect();
 
@@ -314,7 +317,7 @@ mod tests {
         outlet.write(lines.as_bytes());
         reading.join().unwrap();
         assert!((1..1000).contains(&lost(&outlet)));
-        // A pipe takes whole pages, a line is a thousand bytes.
+        // A pipe takes whole pages, and a line has a thousand bytes.
         let torn = String::from_utf8(outlet.torn.clone()).unwrap();
         assert!(torn.ends_with('\n') && torn.len() < 1000, "{torn}");
 

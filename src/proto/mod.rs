@@ -1,5 +1,5 @@
-//! Bytes in, values out: protocols without sockets, clocks or configuration, so that they can be
-//! tested on any input.
+//! Protocol code that turns bytes into values. It knows no sockets, clocks or configuration, so
+//! every parser can be tested with any input.
 
 pub mod client_hello;
 pub mod http;

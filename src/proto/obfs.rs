@@ -1,8 +1,9 @@
-//! simple-obfs in its tls mode: nothing is encrypted, it only looks like TLS 1.2 from afar.
+//! simple-obfs in its tls mode. It encrypts nothing; its bytes only resemble a TLS 1.2 connection.
 //!
-//! The client's first payload travels as the session ticket of a ClientHello, the server's behind a
-//! ServerHello and a ChangeCipherSpec as if it were the encrypted Finished; after that both sides
-//! send records of application data. Everything happens in the caller's buffer.
+//! The client's first payload is the session ticket of a ClientHello. The server's first payload
+//! follows a ServerHello and a ChangeCipherSpec, in the place of the encrypted Finished. After that
+//! both sides send records of application data. Encoding and decoding happen in the caller's
+//! buffer.
 
 use std::ops::Range;
 
@@ -11,24 +12,25 @@ use super::client_hello::{Bytes, HANDSHAKE, MAX_RECORD, RECORD_HEADER, extension
 const CHANGE_CIPHER_SPEC: u8 = 0x14;
 const APPLICATION_DATA: u8 = 0x17;
 
-/// A session id.
+/// Length of a session id.
 const SESSION_ID: usize = 32;
 
-/// Extensions that follow the name, each with the length of its body.
+/// The extensions after the server name, each with the length of its body.
 const TAIL: [(u16, usize); 5] = [(11, 4), (10, 10), (13, 32), (22, 0), (23, 0)];
 
-/// A ClientHello of a simple-obfs client; it borrows from its message.
+/// The ClientHello of a simple-obfs client, borrowed from its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObfsHello<'a> {
-    /// To be sent back.
+    /// The session id, which the ServerHello repeats.
     pub session_id: &'a [u8; SESSION_ID],
     /// The first payload; never empty.
     pub payload: &'a [u8],
 }
 
 impl<'a> ObfsHello<'a> {
-    /// Tells the hello of simple-obfs from a real one: by its 28 cipher suites, by what its
-    /// extensions are and in which order, a ticket before the name, and by nothing being left over.
+    /// Recognises the ClientHello of simple-obfs. Returns `None` for a real one. A simple-obfs
+    /// ClientHello has 28 cipher suites, a fixed order of extensions with the ticket before the
+    /// server name, and no bytes after them.
     pub fn parse(message: &'a [u8]) -> Option<ObfsHello<'a>> {
         let mut rest = Bytes(message);
         let version = rest.take(2)?;
@@ -51,19 +53,19 @@ impl<'a> ObfsHello<'a> {
     }
 }
 
-/// Takes records of application data apart.
+/// Extracts the payload from records of application data.
 #[derive(Default)]
 pub struct Decoder {
     header: [u8; RECORD_HEADER],
     filled: usize,
-    /// Bytes of this record that are still to come.
+    /// Bytes of the current record that are still missing.
     left: usize,
     over: bool,
 }
 
 impl Decoder {
-    /// Takes the next bytes of the client. Their payload is then at the start of `bytes`; says how
-    /// much it is.
+    /// Decodes the next bytes of the client. Moves their payload to the start of `bytes` and
+    /// returns its length.
     pub fn decode(&mut self, bytes: &mut [u8]) -> usize {
         let (mut read, mut written) = (0, 0);
         while read < bytes.len() && !self.over {
@@ -85,23 +87,26 @@ impl Decoder {
         written
     }
 
-    /// What came was no record: nothing behind it means anything.
+    /// Returns true after a header that is not one of application data. Everything after it is
+    /// ignored.
     pub fn is_over(&self) -> bool {
         self.over
     }
 }
 
-/// The server's hello and its change of cipher: what goes before the first payload.
+/// Length of the ServerHello record and the ChangeCipherSpec record, which precede the first
+/// payload.
 const FLIGHT: usize = 96 + 6;
 
-/// Makes records of what is sent to a client.
+/// Puts the bytes for a client into records.
 pub struct Encoder {
-    /// What the client sees first, until it has seen it.
+    /// The records that precede the first payload. `None` once they have been sent.
     flight: Option<[u8; FLIGHT]>,
 }
 
 impl Encoder {
-    /// Answers a hello with this session id, at this time (Unix, s), with these random bytes.
+    /// Prepares the reply to a ClientHello with this session id. `time` (Unix time in seconds) and
+    /// `random` fill the random field of the ServerHello.
     pub fn new(session_id: &[u8; SESSION_ID], time: u32, random: &[u8; 28]) -> Encoder {
         let mut flight = [0; FLIGHT];
         let mut at = 0;
@@ -109,35 +114,38 @@ impl Encoder {
             flight[at..at + bytes.len()].copy_from_slice(bytes);
             at += bytes.len();
         };
+        // The header of the record, the header of the ServerHello, and its version.
         put(&[HANDSHAKE, 3, 1, 0, 0x5b, 2, 0, 0, 0x57, 3, 3]);
         put(&time.to_be_bytes());
         put(random);
         put(&[SESSION_ID as u8]);
         put(session_id);
-        // One cipher suite, no compression; the length of the extensions is 0 although there are
-        // some: that is how it is.
+        // One cipher suite and no compression. The length of the extensions is 0 although
+        // extensions follow; simple-obfs sends it so.
         put(&[0xcc, 0xa8, 0, 0, 0, 0xff, 1, 0, 1, 0, 0, 0x17, 0, 0, 0, 0x0b, 0, 2, 1, 0]);
         put(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]);
         Encoder { flight: Some(flight) }
     }
 
-    /// Bytes to be left free before the payload in a buffer of this size.
+    /// The number of bytes to leave free before the payload in a buffer of this size.
     pub const fn room(buffer: usize) -> usize {
         FLIGHT + (buffer / MAX_RECORD + 1) * RECORD_HEADER
     }
 
-    /// Makes records of what is at `payload`, behind the room of the buffer; says where they are.
+    /// Encodes the payload at `payload`, which begins after the free room of the buffer. Returns
+    /// the range of the encoded bytes.
     pub fn encode(&mut self, buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
         let (mut from, mut to) = (payload.start, 0);
         let mut kind = APPLICATION_DATA;
         if let Some(flight) = self.flight.take() {
+            // The first payload follows as the encrypted Finished, which is a handshake record.
             buffer[..FLIGHT].copy_from_slice(&flight);
             (kind, to) = (HANDSHAKE, FLIGHT);
         }
         while from < payload.end {
             let count = MAX_RECORD.min(payload.end - from);
             buffer[to..to + 3].copy_from_slice(&[kind, 3, 3]);
-            // A record is shorter than 64 KiB.
+            // The cast is safe: a record is shorter than 64 KiB.
             buffer[to + 3..to + RECORD_HEADER].copy_from_slice(&(count as u16).to_be_bytes());
             buffer.copy_within(from..from + count, to + RECORD_HEADER);
             (from, to) = (from + count, to + RECORD_HEADER + count);
@@ -153,7 +161,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A hello as simple-obfs 0.0.5 sends it, header of the record included.
+    /// A ClientHello as simple-obfs 0.0.5 sends it, record header included.
     fn client_hello(host: &str, payload: &[u8]) -> Vec<u8> {
         let (host_length, length) = (host.len() as u16, payload.len() as u16);
         let extensions = 79 + host_length + length;
@@ -230,7 +238,7 @@ mod tests {
         assert_eq!(ObfsHello::parse(&longer), None, "a byte too many");
     }
 
-    /// Records of these payloads.
+    /// Puts each of these payloads into a record.
     fn records(payloads: &[Vec<u8>]) -> Vec<u8> {
         let one = |payload: &Vec<u8>| {
             let length = (payload.len() as u16).to_be_bytes();

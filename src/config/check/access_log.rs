@@ -1,4 +1,5 @@
-//! `[access_log]`, of the file and of single listeners: each log in use once, and who uses which.
+//! Checks `[access_log]` of the file and of single listeners. Collects the logs in use without
+//! duplicates.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,8 @@ use super::Check;
 use crate::observe::access_log::Format;
 
 impl Check<'_> {
-    /// The logs in use, and for each listener the position of its own in them; none: no records.
+    /// The logs in use, and for each listener the position of its log. `None` if it writes no
+    /// records.
     pub(super) fn access_logs(
         &self,
         common: Option<file::AccessLog>,
@@ -21,6 +23,7 @@ impl Check<'_> {
             Some(typed) => self.access_log(&typed),
             None => Some(AccessLog { path: LogPath::Stdout, format: Format::text() }),
         };
+        // Listeners without a log of their own share the common one, which is then opened once.
         let mut common = Common::Unused(common);
         let of_listeners = listeners
             .iter()
@@ -32,7 +35,7 @@ impl Check<'_> {
         (logs, of_listeners)
     }
 
-    /// None: off.
+    /// Returns `None` if the log is off or was reported.
     fn access_log(&self, typed: &file::AccessLog) -> Option<AccessLog> {
         let format = self.format(&typed.format);
         match self.log_path(&typed.path) {
@@ -48,7 +51,7 @@ impl Check<'_> {
         }
     }
 
-    /// None: off, or reported.
+    /// Returns `None` if the log is off or was reported.
     fn log_path(&self, field: &Field<String>) -> Option<LogPath> {
         const WORDS: [&str; 3] = ["stdout", "stderr", "off"];
         let Some(At { value: path, span }) = &field.value else { return Some(LogPath::Stdout) };
@@ -61,7 +64,8 @@ impl Check<'_> {
                 String::from("control characters are not allowed in a path")
             }
             file if file.contains('/') => return Some(LogPath::File(PathBuf::from(file))),
-            // A bare word would become a file somewhere, and nobody would look there.
+            // A bare word would become a file in the working directory, which is probably
+            // unintended.
             word => match closest(word, WORDS) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => String::from(
@@ -102,7 +106,8 @@ impl Check<'_> {
     }
 }
 
-/// The log of the listeners without their own; it is opened only if there is such a listener.
+/// The log of the listeners without a log of their own. It is opened only if there is such a
+/// listener.
 enum Common {
     Unused(Option<AccessLog>),
     Used(Option<usize>),
@@ -120,7 +125,8 @@ impl Common {
     }
 }
 
-/// Where the log stands; two that are the same are one, or they would write over each other.
+/// The position of the log. Equal logs share one position; otherwise they would overwrite each
+/// other.
 fn position(logs: &mut Vec<AccessLog>, log: AccessLog) -> usize {
     logs.iter().position(|known| *known == log).unwrap_or_else(|| {
         logs.push(log);

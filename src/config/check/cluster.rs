@@ -1,4 +1,4 @@
-//! `[cluster.NAME]`: endpoints that fit the way they are found.
+//! Checks `[cluster.NAME]`: endpoints must fit the kind of discovery.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -20,7 +20,8 @@ impl Check<'_> {
                 let family = typed.dns_family.or(DnsFamily::Auto);
                 names.map(|names| Discovery::StrictDns { names, refresh, family })
             }
-            // One that is no good has been reported: endpoints of which kind it meant is not known.
+            // An invalid `discovery` was reported. Endpoints are not checked, because their kind is
+            // unknown.
             None if typed.discovery.is_given() => None,
             None | Some(DiscoveryWord::Static) => {
                 let because = "has no meaning in a static cluster, which looks no names up";
@@ -38,7 +39,8 @@ impl Check<'_> {
         })
     }
 
-    /// Reads each endpoint; none when one is no good, there is none, or one stands there twice.
+    /// Reads the endpoints. Reports an empty list, invalid endpoints and duplicates. Returns `None`
+    /// if the key was left out or was reported.
     fn endpoints<T: Clone + Eq + Hash>(
         &self,
         field: &Field<Vec<At<String>>>,

@@ -1,4 +1,4 @@
-//! `[[listener]]`: names and addresses that are free, and the keys that go with the protocol.
+//! Checks `[[listener]]`: unique names and addresses, and the keys that each protocol allows.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,20 +12,20 @@ use super::super::{Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
 use super::Check;
 use crate::sys::Address;
 
-/// What TCP_KEEPIDLE takes, see tcp(7): whole seconds up to this many.
+/// The largest value of TCP_KEEPIDLE in whole seconds, see tcp(7).
 const LONGEST_KEEPALIVE_S: u64 = 32_767;
 
 const CLUSTER_PLACE: &str = "belongs to protocol = \"tcp\" or \"udp\"";
 
 impl Check<'_> {
-    /// `access_logs` holds the position of each listener's log.
+    /// `access_logs` has the position of each listener's log.
     pub(super) fn listeners(
         &self,
         typed: Vec<file::Listener>,
         access_logs: Vec<Option<usize>>,
     ) -> Option<Vec<Listener>> {
         let mut names = HashMap::new();
-        // TCP and UDP have ports of their own.
+        // TCP and UDP have separate ports.
         let (mut taken, mut taken_by_udp) = (Taken::default(), Taken::default());
         let mut listeners = Vec::with_capacity(typed.len());
         for (typed, access_log) in typed.into_iter().zip(access_logs) {
@@ -63,7 +63,8 @@ impl Check<'_> {
             Some(ProtocolWord::Tls) => self.tls_listener(&typed, timeouts).map(Protocol::Tls),
             Some(ProtocolWord::Udp) => self.udp(&typed).map(Protocol::Udp),
             None => {
-                // Which keys belong here is not known, but names and routes can be checked.
+                // The allowed keys depend on the protocol, which is unknown; names and routes can
+                // be checked anyway.
                 self.cluster_id(&typed.cluster);
                 self.hosts(&typed.http.hosts, timeouts);
                 self.tls(&typed, timeouts);
@@ -96,8 +97,8 @@ impl Check<'_> {
         }
     }
 
-    /// Reads `listen`; an address may stand in the whole file once, also as a part of every address
-    /// of the machine, unless the kernel chooses the port.
+    /// Reads `listen`. An address may occur only once in the whole file, and not together with the
+    /// wildcard address that includes it. Port 0 is exempt, because the kernel chooses the port.
     pub(super) fn addresses(
         &self,
         field: &Field<Vec<At<String>>>,
@@ -117,6 +118,7 @@ impl Check<'_> {
                     continue;
                 }
             };
+            // A range may overlap in many ports; only the first one is reported.
             let mut first_taken = None;
             for address in &read {
                 let before = taken.take(address, text.span);
@@ -149,7 +151,7 @@ impl Check<'_> {
         self.report.error(span, what, note);
     }
 
-    /// None: off.
+    /// Returns `None` if keepalive is off.
     fn keepalive(&self, field: Field<Option<Duration>>) -> Option<Duration> {
         let Some(At { value, span }) = field.value else { return Some(Duration::from_secs(30)) };
         let duration = value?;
@@ -175,7 +177,8 @@ impl Check<'_> {
         Some(Tcp { cluster: cluster?, timeouts })
     }
 
-    /// Reports keys that only TLS has; `knows` says why this listener has not.
+    /// Reports keys that are valid for TLS only. `knows` is the start of the note that explains
+    /// why.
     pub(super) fn no_tls(&self, typed: &file::Listener, knows: &str) {
         if let Some(rule) = typed.tls.first() {
             let what = "[[listener.tls]] belongs to protocol = \"tls\" or \"http\"";
@@ -186,7 +189,8 @@ impl Check<'_> {
         self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
     }
 
-    /// Reports keys that only HTTP has; `reads` and `knows` say why this listener has not.
+    /// Reports keys that are valid for HTTP only. `reads` and `knows` are parts of the notes that
+    /// explain why.
     pub(super) fn no_http(&self, typed: &file::Listener, reads: &str, knows: &str) {
         let (http, note) = (&typed.http, format!("take it out; {reads}"));
         let because = "belongs to protocol = \"http\"";
@@ -245,19 +249,19 @@ impl Check<'_> {
     }
 }
 
-/// The addresses that are listened on so far, and where they stand.
+/// The listen addresses so far and their positions in the file.
 #[derive(Default)]
 pub(super) struct Taken {
-    /// By port.
+    /// IP addresses by port.
     ips: HashMap<u16, Vec<(SocketAddr, Span)>>,
     paths: HashMap<PathBuf, Span>,
 }
 
 impl Taken {
-    /// Takes an address; gives an earlier one that has all or a part of it.
+    /// Adds an address. Returns an earlier address that is equal to it or overlaps with it.
     fn take(&mut self, address: &Address, span: Span) -> Option<(Address, Span)> {
         let ip = match address {
-            // The kernel chooses one that is free.
+            // The kernel chooses a free port.
             Address::Ip(ip) if ip.port() == 0 => return None,
             Address::Ip(ip) => ip,
             Address::Unix(path) => {
@@ -266,7 +270,7 @@ impl Taken {
             }
         };
         let same_port = self.ips.entry(ip.port()).or_default();
-        // `[::]` is for IPv6 alone.
+        // `[::]` does not include IPv4.
         let meets = |other: &SocketAddr| {
             let every = other.ip().is_unspecified() || ip.ip().is_unspecified();
             other == ip || every && other.is_ipv4() == ip.is_ipv4()

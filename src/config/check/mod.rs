@@ -1,9 +1,9 @@
-//! From the file as typed to a valid [`Config`]: names resolved, defaults filled, contradictions
-//! refused.
+//! Turns the file as typed into a valid [`Config`]: resolves references, fills in defaults and
+//! refuses contradictions.
 //!
-//! Every function here takes what was typed and gives what is valid, or nothing after it has
-//! reported why; it never stops at the first problem. A value that `file` has reported already
-//! counts as its default meanwhile, so that one mistake is one error.
+//! Every function here takes values as typed and returns valid ones, or nothing after it has
+//! reported the errors. It never stops at the first error. For a value that `file` has already
+//! reported the default is used, so that one mistake causes one error.
 
 mod access_log;
 mod cluster;
@@ -24,7 +24,7 @@ use super::report::{Report, closest, quoted};
 use super::table::{At, Field};
 use super::{Cluster, ClusterId, Config, Driver, Log, Machine, Server, Workers};
 
-/// Turns the file into the configuration. None: the report says why.
+/// Turns the file into the configuration. Returns `None` if errors were reported.
 pub(super) fn config(
     report: &Report<'_>,
     base: &Path,
@@ -56,6 +56,7 @@ pub(super) fn config(
         clusters: clusters.into_iter().collect::<Option<_>>()?,
         warnings: Warnings::default(),
     };
+    // These checks need a configuration without errors.
     if report.is_empty() {
         whole::whole(report, &config, &places, machine);
     }
@@ -70,20 +71,20 @@ fn server(server: file::Server) -> Server {
     }
 }
 
-/// What the checks of all parts need.
+/// The data that the checks of all parts need.
 struct Check<'a> {
     report: &'a Report<'a>,
-    /// Where relative paths of `respond.file` start.
+    /// The directory where relative paths of `respond.file` start.
     base: &'a Path,
-    /// The names of all clusters, sorted; a [`ClusterId`] is a position in here.
+    /// The names of all clusters, sorted. A [`ClusterId`] is a position in this list.
     clusters: &'a [At<String>],
-    /// These are all: none stands under a key that is reported.
+    /// Whether these are all clusters: none is under a key that was reported.
     clusters_complete: bool,
-    /// Which of them have endpoints that are paths.
+    /// For each cluster, whether it has endpoints that are paths.
     with_paths: &'a [bool],
 }
 
-/// The first of the names, and how many more there are.
+/// Lists the first names and the number of the others.
 fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const MOST: usize = 8;
     let more = names.len().saturating_sub(MOST);
@@ -97,8 +98,8 @@ fn has_paths(cluster: &file::Cluster) -> bool {
 }
 
 impl Check<'_> {
-    /// Finds the cluster a route or listener names. None: left out, or reported, as a name that
-    /// does not exist or as the key above the cluster.
+    /// Finds the cluster that a route or listener names. Returns `None` if the key was left out, or
+    /// if an error was reported: for the name itself, or for the key above the cluster.
     fn cluster_id(&self, field: &Field<String>) -> Option<ClusterId> {
         let At { value: name, span } = field.value.as_ref()?;
         let position = self.clusters.iter().position(|cluster| cluster.value == *name);
@@ -116,7 +117,8 @@ impl Check<'_> {
         position.map(ClusterId)
     }
 
-    /// Names of listeners and clusters stand in records and messages: no spaces, nothing to escape.
+    /// Checks a name of a listener or cluster. Names occur in records and messages, so they must
+    /// not contain spaces or characters that need escapes.
     fn name(&self, what: &str, name: &At<String>) {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
@@ -126,14 +128,14 @@ impl Check<'_> {
         }
     }
 
-    /// Reports a key that makes no sense where it stands.
+    /// Reports a key that is not allowed in this place.
     fn misplaced<T>(&self, key: &str, field: &Field<T>, because: &str, note: &str) {
         if let Some(span) = field.key {
             self.report.error(span, format!("`{key}` {because}"), note);
         }
     }
 
-    /// Reports a path that no request can have, or a target that is not one.
+    /// Reports a path that cannot occur in a request, or a target that is not a path.
     fn url_path(&self, key: &str, path: &At<String>) {
         let text = path.value.as_str();
         let odd = text.char_indices().find(|(_, c)| !c.is_ascii_graphic() || "?#".contains(*c));

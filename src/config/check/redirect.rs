@@ -1,8 +1,9 @@
-//! `redirect = { … }`: a target that is safe to send and leads somewhere else.
+//! Checks `redirect = { … }`: the target must be safe to send and lead somewhere else.
 //!
-//! A redirect that leads back to its own route makes browsers turn in circles until they give up,
-//! and nobody sees an error; what can be known from the file alone is refused here. Whether a TLS
-//! server in front makes `scheme = "https"` a circle, the file cannot tell.
+//! A redirect that leads back to its own route makes browsers repeat the request until they give
+//! up, and the operator sees no error. Such loops are refused here if the file alone
+//! proves them. The file cannot show whether a TLS server in front turns `scheme = "https"` into a
+//! loop.
 
 use super::super::report::quoted;
 use super::super::table::At;
@@ -13,8 +14,8 @@ use super::route::{Matcher, matches};
 const STATUSES: [u64; 5] = [301, 302, 303, 307, 308];
 
 impl Check<'_> {
-    /// `matched` is what the route itself takes, `earlier` the routes before it, `hosts` the names
-    /// of its host.
+    /// `matched` is the path of the route itself, `earlier` are the routes before it, and `hosts`
+    /// are the names of its host.
     pub(super) fn redirect(
         &self,
         at: &At<file::Redirect>,
@@ -48,7 +49,7 @@ impl Check<'_> {
         })
     }
 
-    /// None: reported.
+    /// Returns `None` if an error was reported.
     fn redirect_host(&self, host: &At<String>) -> Option<String> {
         match address::exact_host(&host.value) {
             Ok(host) => Some(host),
@@ -88,7 +89,7 @@ impl Check<'_> {
     }
 }
 
-/// Why the redirect leads back to its own route, where that is certain: what, and how to mend it.
+/// The error and the advice for a redirect that certainly leads back to its own route.
 fn circle(
     typed: &file::Redirect,
     path: &PathRewrite,
@@ -96,6 +97,7 @@ fn circle(
     earlier: &[Matcher],
     hosts: &[HostName],
 ) -> Option<(String, String)> {
+    // A new scheme or port leads elsewhere, and an unknown key may be a misspelt one of these.
     if typed.scheme.is_given() || typed.port.is_given() || !typed.complete {
         return None;
     }
@@ -107,6 +109,7 @@ fn circle(
         let note = "take the name out of this host's `names`, or add scheme, port or path";
         return same.then(|| (what, String::from(note)));
     }
+    // An invalid `path` or `prefix` was reported, so its target is unknown.
     let rewritten_away = typed.path.is_given() || typed.prefix.is_given();
     let (target, again) = match path {
         PathRewrite::Keep if rewritten_away => return None,

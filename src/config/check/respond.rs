@@ -1,4 +1,4 @@
-//! `respond = { … }`: a status, a type, and a body read once.
+//! Checks `respond = { … }`: a status, a type, and a body that is read once.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use super::super::table::At;
 use super::super::{Respond, file};
 use super::Check;
 
-/// A body is held in memory and written in one piece.
+/// The largest body in bytes. A body is held in memory and written in one piece.
 const LARGEST_BODY: usize = 1 << 20;
 
 impl Check<'_> {
@@ -33,7 +33,8 @@ impl Check<'_> {
         Some(Respond { status: u16::try_from(status).unwrap_or(200), content_type, body: body? })
     }
 
-    /// It becomes a header field: a line feed in it would start another.
+    /// Checks the content type. It becomes a header field, and a line feed in it would start
+    /// another field.
     fn content_type(&self, at: &At<String>) {
         let text = at.value.as_str();
         let printable = |c: char| c.is_ascii_graphic() || c == ' ';
@@ -49,7 +50,7 @@ impl Check<'_> {
         self.report.error(at.span, what, note);
     }
 
-    /// None: reported.
+    /// Returns `None` if an error was reported.
     fn body(&self, typed: &file::Respond) -> Option<Arc<[u8]>> {
         if let Some(body) = &typed.body.value {
             if body.value.len() > LARGEST_BODY {

@@ -1,4 +1,5 @@
-//! `[[listener.host]]` and its routes: every host once, every route reachable, with one action.
+//! Checks `[[listener.host]]` and its routes: each host occurs once, each route is reachable and
+//! has one action.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use super::Check;
 use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
-    /// `timeouts` are those of the listener, for tunnels.
+    /// `timeouts` are the listener's, for tunnels.
     pub(super) fn hosts(&self, typed: &[file::Host], timeouts: RelayTimeouts) -> Option<Vec<Host>> {
         let mut nameless = None;
         let mut taken = HashMap::new();
@@ -115,6 +116,8 @@ impl Check<'_> {
         }
         if let Some(prefix) = &route.prefix.value {
             self.url_path("prefix", prefix);
+            // Such a prefix does not match paths with dot segments, so one that has a dot segment
+            // itself matches nothing.
             let forwards =
                 route.cluster.is_given() && route.tunnel.as_ref() != Some(&TunnelWord::Terminate);
             if forwards && has_dot_segment(&format!("{}x", prefix.value)) {
@@ -151,6 +154,7 @@ impl Check<'_> {
         hosts: &[HostName],
         timeouts: RelayTimeouts,
     ) -> Option<Action> {
+        // Every action is checked, so that all errors are reported, even if the route has several.
         let given = self.given_actions(route);
         if !route.cluster.is_given() {
             self.not_without_cluster(route);
@@ -168,7 +172,7 @@ impl Check<'_> {
         tunnel.or(redirect.map(Action::Redirect)).or(respond.map(Action::Respond))
     }
 
-    /// How many actions the route names; other than one is reported.
+    /// The number of actions that the route names. Any number but one is reported.
     fn given_actions(&self, route: &file::Route) -> usize {
         let mut given: Vec<(Span, &str)> = [
             (route.cluster.key, "cluster"),
@@ -192,7 +196,7 @@ impl Check<'_> {
         given.len()
     }
 
-    /// Reports keys of a tunnel in a route that hands nothing to a cluster.
+    /// Reports tunnel keys in a route that has no cluster.
     fn not_without_cluster(&self, route: &file::Route) {
         let note = "name the [cluster.NAME] that answers upgrade requests, or take it out";
         self.misplaced("upgrade", &route.upgrade, "needs `cluster`", note);
@@ -228,7 +232,7 @@ impl Check<'_> {
         Some(Tunnel { cluster: cluster?, kind, timeouts: RelayTimeouts { idle, ..timeouts } })
     }
 
-    /// What requests the route takes, as far as it is not a matter of their path.
+    /// The kinds of requests that the route matches, apart from their path.
     fn kinds(&self, route: &file::Route) -> Kinds {
         if route.tunnel.as_ref() == Some(&TunnelWord::Terminate) {
             let note = "take it out; a tunnel that ends here never holds payload back";
@@ -273,14 +277,14 @@ impl Check<'_> {
     }
 }
 
-/// Which requests a route takes, to find out who comes too late.
+/// The requests that a route matches. It serves to find later routes that can never match.
 pub(super) struct Matcher {
     pub(super) path: PathMatch,
     kinds: Kinds,
     span: Span,
 }
 
-/// What of the requests for its paths a route takes.
+/// The kinds of requests that a route matches, among those for its paths.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kinds {
     All,
@@ -291,7 +295,7 @@ enum Kinds {
 }
 
 impl Kinds {
-    /// Whether nothing is left for `later`.
+    /// Returns true when no request is left for `later`.
     fn take_all_of(self, later: Kinds) -> bool {
         match (self, later) {
             (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
@@ -313,9 +317,9 @@ impl Matcher {
         }
     }
 
-    /// Whether nothing is left for `later`.
+    /// Returns true when no request is left for `later`.
     fn takes_all_of(&self, later: &Matcher) -> bool {
-        // A prefix that forwards upgrades leaves paths with dot segments to others.
+        // A prefix that forwards upgrades does not match paths with dot segments.
         let skips = |path: &str| self.kinds == Kinds::Upgrades && has_dot_segment(path);
         self.kinds.take_all_of(later.kinds)
             && match (&self.path, &later.path) {
@@ -327,19 +331,20 @@ impl Matcher {
             }
     }
 
-    /// Whether a plain request for this path ends here.
+    /// Returns true when this route matches a request for this path that is not an upgrade.
     pub(super) fn takes_path(&self, path: &str) -> bool {
         self.kinds == Kinds::All && matches(&self.path, path)
     }
 
-    /// Whether plain requests for all paths that start like this end here.
+    /// Returns true when this route matches all requests with this start of the path that are not
+    /// upgrades.
     pub(super) fn takes_prefix(&self, start: &str) -> bool {
         let PathMatch::Prefix(prefix) = &self.path else { return false };
         self.kinds == Kinds::All && start.starts_with(prefix)
     }
 }
 
-/// Whether a route with this matcher takes the path.
+/// Returns true when a route with this matcher matches the path.
 pub(super) fn matches(matcher: &PathMatch, path: &str) -> bool {
     match matcher {
         PathMatch::Exact(exact) => path == exact,

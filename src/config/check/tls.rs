@@ -1,4 +1,4 @@
-//! `[[listener.tls]]`: every name once for each protocol, every rule reachable.
+//! Checks `[[listener.tls]]`: each name occurs once for each protocol, each rule is reachable.
 
 use std::time::Duration;
 
@@ -32,6 +32,7 @@ impl Check<'_> {
             self.misplaced("alpn", &typed.alpn, "has no place beside simple_obfs = true", note);
         }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
+            // A rule without names is checked like a rule with one name, `None`.
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.span));
             for (name, span) in all.chain(none) {
@@ -92,7 +93,7 @@ impl Check<'_> {
             return None;
         }
         for text in texts {
-            // RFC 7301 section 3.1.
+            // The length of a protocol name is one byte (RFC 7301 section 3.1).
             if !(1..=255).contains(&text.value.len()) {
                 let what = format!("{} is not the name of a protocol", quoted(&text.value));
                 let note = "it has 1 to 255 bytes, as in alpn = [\"h2\", \"http/1.1\"]";
@@ -103,7 +104,8 @@ impl Check<'_> {
     }
 }
 
-/// What of the connections with one name a rule takes; no name: all that have no better rule.
+/// The connections with one server name that a rule matches. Without a name it matches all
+/// connections that no rule with a name matches.
 struct Taken {
     name: Option<HostName>,
     alpn: Vec<String>,
@@ -112,7 +114,7 @@ struct Taken {
 }
 
 impl Taken {
-    /// Whether nothing is left for `later`.
+    /// Returns true when no connection is left for `later`.
     fn takes_all_of(&self, later: &Taken) -> bool {
         let protocols = self.alpn.is_empty()
             || !later.alpn.is_empty() && later.alpn.iter().all(|name| self.alpn.contains(name));

@@ -1,4 +1,4 @@
-//! `protocol = "udp"`: what a listener without connections has, and has not.
+//! Checks `protocol = "udp"`: the keys that a listener without connections allows and refuses.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ impl Check<'_> {
         })
     }
 
-    /// As for connections, but that there are no paths.
+    /// Reads `listen` like `addresses`, but refuses paths.
     pub(super) fn udp_addresses(
         &self,
         field: &Field<Vec<At<String>>>,

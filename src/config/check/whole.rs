@@ -1,20 +1,20 @@
-//! What only the whole of a valid file shows: loops, clusters that nothing uses, limits that cannot
-//! be reached on this machine.
+//! Checks that need the whole valid file: loops, unused clusters, and limits that this machine
+//! cannot reach.
 
 use super::super::loops::{Loop, Loops};
 use super::super::report::{Report, Span, quoted};
 use super::super::table::At;
 use super::super::{Config, Machine, file};
 
-/// Of a connection to a cluster: the client's and the upstream's. A request that is answered here
-/// takes one, but which clients ask for what is not known.
+/// Descriptors of one connection to a cluster: the client's and the upstream's. A request that is
+/// answered here needs only one, but the mix of requests is not known in advance.
 const DESCRIPTORS: u64 = 2;
 
-/// Where the values stand that these checks speak of.
+/// The positions of the values that these checks report.
 pub(super) struct Places {
-    /// Of each listener: `listen`, and `max_connections`.
+    /// For each listener, the positions of `listen` and `max_connections`.
     listeners: Vec<(Span, Option<Span>)>,
-    /// Of each cluster: its name, and its endpoints.
+    /// For each cluster, the position of its name and its endpoints.
     clusters: Vec<(Span, Vec<At<String>>)>,
 }
 
@@ -39,7 +39,7 @@ impl Places {
     }
 }
 
-/// Reports what is certain not to work, and warns of what is likely not to.
+/// Reports what certainly does not work and warns of what probably does not.
 pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machine: &Machine) {
     for (cluster, position, found) in Loops::new(config, machine.is_local).all() {
         a_loop(report, config, places, &places.clusters[cluster].1[position], &found);
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(warnings(999, |_| false), [format!("edge.toml:6:27 {what}")]);
         let both = [format!("edge.toml:6:27 {what}"), format!("edge.toml:11:27 {what}")];
         assert_eq!(warnings(997, |_| false), both);
-        // Not a number to write.
+        // 0 is not a valid number to suggest.
         assert_eq!(warnings(0, |_| false).len(), 2);
     }
 
@@ -153,7 +153,7 @@ mod tests {
         let expected = "edge.toml:16:22 the endpoint `192.0.2.1:443` probably leads back to its \
                         own cluster";
         assert_eq!(warnings(1000, |ip| ip == IpAddr::from([192, 0, 2, 1])), [expected]);
-        // 0.0.0.0 is for IPv4 alone.
+        // 0.0.0.0 does not include IPv6.
         assert!(warnings(1000, |ip| ip.is_ipv6()).is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! The fields of a record by name: what a template can ask for and what JSON is made of.
-//! The only place that takes a [`Record`] apart. Names are those of the configuration's
-//! documentation; a new field is added here, to the two built-in formats and to that page.
+//! The fields of a record by name, for templates and for JSON. This is the only module that reads
+//! the single values of a [`Record`]. The names are those in the configuration's documentation. A
+//! new field must be added here, to the two built-in formats and to the documentation.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ const FIELDS: [(&str, Field); 20] = [
     ("reason", Field::Reason),
 ];
 
-/// The name of every field.
+/// The names of all fields.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FIELDS.iter().map(|(name, _)| *name)
 }
@@ -67,7 +67,7 @@ impl Field {
         FIELDS.iter().find(|(known, _)| *known == name).map(|(_, field)| *field)
     }
 
-    /// Inlined always: where the field is a constant nothing of the match is left.
+    /// Always inlined: for a constant field the compiler removes the whole match.
     #[inline(always)]
     pub(super) fn value<'a>(self, record: &Record<'a>) -> Value<'a> {
         match self {

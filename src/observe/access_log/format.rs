@@ -1,8 +1,8 @@
-//! How a record becomes a line: literals and fields in turn, whether text, JSON or a template.
+//! Formats a record as a line of alternating literals and fields: text, JSON or a template.
 //!
-//! The built-in formats are straight-line code and templates are interpreted, which takes up to
-//! twice as long for the same line. Field names are those of the configuration's documentation.
-//! Nothing here allocates but the growing line.
+//! The built-in formats are straight-line code. Templates are interpreted, which takes up to twice
+//! as long for the same line. Field names are those in the configuration's documentation. Nothing
+//! here allocates except when the line grows.
 
 use std::fmt;
 use std::mem;
@@ -11,8 +11,8 @@ use super::field::{Field, names};
 use super::record::Record;
 use super::value::Clock;
 
-/// How the records of one access log are written. Every record is exactly one line, whatever peers
-/// sent.
+/// The format of the records of one access log. Every record is exactly one line, whatever bytes
+/// the peers sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format(Layout);
 
@@ -30,18 +30,18 @@ enum Piece {
 }
 
 impl Format {
-    /// One line of words split by spaces, in the order Envoy's users know; `-` for what is missing.
+    /// Words separated by spaces, in Envoy's default order, with `-` for a missing value.
     pub fn text() -> Format {
         Format(Layout::Text)
     }
 
-    /// One JSON object a line, always with all fields; `null` for what is missing.
+    /// One JSON object per line with all fields, and `null` for a missing value.
     pub fn json() -> Format {
         Format(Layout::Json)
     }
 
-    /// A line of the operator's own making: `%{field}` for a value, `%%` for a percent sign. Values
-    /// are written as in text, without spaces and quotes.
+    /// A custom line: `%{field}` stands for a value, `%%` for a percent sign. Values are written as
+    /// in the text format, without spaces and quotes.
     pub fn template(template: &str) -> Result<Format, TemplateError> {
         if let Some((offset, char)) =
             template.char_indices().find(|(_, char)| char.is_control() && *char != '\t')
@@ -60,6 +60,7 @@ impl Format {
                 rest = after;
                 continue;
             }
+            // A field begins: the literal before it is complete.
             let (name, after) =
                 placeholder(after).map_err(|why| TemplateError::new(offset, why))?;
             let field = Field::named(name).ok_or_else(|| TemplateError::unknown(offset, name))?;
@@ -72,14 +73,15 @@ impl Format {
         if pieces.is_empty() {
             return Err(TemplateError::no_field());
         }
-        // The last literal carries the end of the line, so that no record can go without.
+        // The line feed is part of the last literal, so every record ends with one.
         literal.push_str(rest);
         literal.push('\n');
         pieces.push(Piece::Literal(literal));
         Ok(Format(Layout::Template(pieces)))
     }
 
-    /// Appends `record` to `out` as one line with its line feed. `clock` is the worker's own.
+    /// Appends `record` to `out` as one line including its line feed. `clock` belongs to the
+    /// worker.
     pub fn write(&self, record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         match &self.0 {
             Layout::Text => write_text(record, clock, out),
@@ -96,8 +98,8 @@ impl Format {
     }
 }
 
-/// Writes literals and fields in turn. Unrolled like this the compiler sees which field and which
-/// literal it is each time, which more than halves the time a record takes.
+/// Writes literals and fields in turn. In this unrolled form the compiler knows each field and each
+/// literal, which more than halves the time per record.
 macro_rules! write_line {
     ($write:ident($record:ident, $clock:ident, $out:ident):
      $($literal:literal $field:ident)* ; $last:literal) => {{
@@ -109,8 +111,8 @@ macro_rules! write_line {
     }};
 }
 
-/// Envoy's default order, then the fields that Envoy does not have. New fields are appended, as
-/// scripts count positions.
+/// Envoy's default order, then the fields that Envoy does not have. New fields must be appended,
+/// because scripts count positions.
 fn write_text(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
     write_line!(write_text(record, clock, out):
         b"[" Start b"] \"" Method b" " Path b" " Protocol b"\" " Status b" " End
@@ -144,25 +146,26 @@ fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b",\"reason\":" Reason; b"}\n");
 }
 
-/// Splits what follows a `%` into the name between braces and the rest.
+/// Splits the text after a `%` into the name in braces and the rest.
 fn placeholder(after: &str) -> Result<(&str, &str), &'static str> {
     let Some(name) = after.strip_prefix('{') else {
         return Err(
             "a percent sign stands alone; write %% for a percent sign, %{field} for a value",
         );
     };
-    // A name holds none of these: whoever forgot the brace meant the name to end there.
+    // A name contains none of these characters. One of them before the closing brace means that the
+    // brace is missing.
     match name.find(['}', '%', '{', '"', ' ', '\t']) {
         Some(end) if name[end..].starts_with('}') => Ok((&name[..end], &name[end + 1..])),
         _ => Err("%{ without its closing brace"),
     }
 }
 
-/// What is wrong with a template.
+/// An error in a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TemplateError {
-    /// Where, in bytes from the start of the template: the percent sign of a field, or the
-    /// character itself.
+    /// The position in bytes from the start of the template: of the percent sign of a field, or of
+    /// the invalid character.
     pub offset: usize,
     message: String,
 }

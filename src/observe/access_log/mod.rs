@@ -1,10 +1,10 @@
 //! The access log: one line for each connection, request and tunnel, error paths included.
 //!
-//! A worker fills in a [`Record`] when something ends and gives it to its own [`Recorder`], which
-//! formats it into a batch and hands batches over a bounded queue: no lock, no wait, no system call
-//! but the wake-up of a sleeping writer. The [`Writer`] owns the files and one thread for each of
-//! them, so a pipe nobody reads stops neither the workers nor the other files. What cannot be
-//! written in time is dropped and counted.
+//! When a connection, request or tunnel ends, the worker fills in a [`Record`] and passes it to its
+//! own [`Recorder`]. The recorder formats it into a batch and hands batches over through a bounded
+//! queue. This needs no lock, no wait and no system call except the wake-up of a sleeping writer.
+//! The [`Writer`] owns the files and one thread for each file, so an unread pipe stops neither the
+//! workers nor the other files. Records that cannot be written in time are dropped and counted.
 
 mod field;
 mod format;

@@ -1,7 +1,7 @@
-//! What one finished connection, request or tunnel tells.
+//! The data of one finished connection, request or tunnel.
 //!
-//! Borrowed from whoever knows it, so that telling it allocates nothing; the lines it becomes are
-//! `format`'s business.
+//! A record borrows its values from their owners, so creating it allocates nothing. The `format`
+//! module turns it into a line.
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -11,13 +11,13 @@ use crate::sys::Address;
 /// One finished connection, request or tunnel.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// When the connection was accepted, or the first byte of the request came.
+    /// When the connection was accepted or the first byte of the request arrived.
     pub start: SystemTime,
     /// The listener's name.
     pub listener: &'a str,
     /// `tcp`, `HTTP/1.1`, `HTTP/1.0`, `tls` or `udp`.
     pub protocol: &'static str,
-    /// Who connected.
+    /// The client's address.
     pub client: &'a Address,
     /// The request's method as sent.
     pub method: Option<&'a str>,
@@ -25,47 +25,48 @@ pub struct Record<'a> {
     pub host: Option<&'a str>,
     /// The request's path as sent.
     pub path: Option<&'a str>,
-    /// The status the client was given.
+    /// The status of the response that the client received.
     pub status: Option<u16>,
     /// The route that matched.
     pub route: Option<&'a str>,
-    /// The cluster the route names.
+    /// The cluster of the route.
     pub cluster: Option<&'a str>,
     /// The endpoint that was chosen, whether or not it could be reached.
     pub endpoint: Option<&'a Address>,
-    /// Connect attempts made; none: the record has no connect.
+    /// The number of connect attempts. `None` if the record has no connect.
     pub attempts: Option<u32>,
     /// The endpoints that failed, without repetitions.
     pub failed_endpoints: &'a [Rc<Address>],
     /// Why the request was refused, in one word.
     pub reason: Option<&'static str>,
-    /// From `start` to the end.
+    /// The time from `start` to the end.
     pub duration: Duration,
-    /// How long connecting to the upstream took, all attempts together; none: it was not tried.
+    /// The time spent on connecting to the upstream, all attempts together. `None` if no attempt
+    /// was made.
     pub connect: Option<Duration>,
     /// Bytes from client to upstream.
     pub bytes_up: u64,
-    /// Bytes from upstream to client, or of our own answer.
+    /// Bytes from upstream to client, or bytes of ringgate's own response.
     pub bytes_down: u64,
-    /// How bytes were moved.
+    /// How bytes were relayed.
     pub relay: Relay,
-    /// Who ended it, or what failed.
+    /// Which side ended it, or what failed.
     pub end: End,
 }
 
-/// How the bytes of a record went between client and upstream.
+/// How the bytes of a record were relayed between client and upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relay {
     /// Nothing was relayed.
     None,
-    /// Through a buffer of ours.
+    /// Through a buffer of ringgate.
     Copy,
     /// Through a pipe in the kernel.
     Splice,
 }
 
 impl Relay {
-    /// The word the log writes.
+    /// The word in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
             Relay::None => "none",
@@ -78,48 +79,48 @@ impl Relay {
 /// Why a record ended: the first cause, not what followed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The client closed in good order.
+    /// The client closed cleanly.
     Client,
-    /// The upstream closed in good order.
+    /// The upstream closed cleanly.
     Upstream,
     /// The client reset the connection or vanished.
     ClientReset,
     /// The upstream reset the connection or vanished.
     UpstreamReset,
-    /// Neither side sent a byte for the idle timeout.
+    /// Neither side sent a byte within the idle timeout.
     Idle,
-    /// One side had ended and the other fell silent for the half-closed timeout.
+    /// One side had ended, and the other sent nothing within the half-closed timeout.
     HalfClosedTimeout,
     /// The client did not complete a request head in time.
     HeadTimeout,
-    /// No endpoint took the connection within the connect timeout.
+    /// No endpoint accepted the connection within the connect timeout.
     ConnectTimeout,
-    /// Every endpoint that was tried refused or was unreachable.
+    /// Every endpoint that was tried refused the connection or was unreachable.
     ConnectFailed,
     /// The cluster had no endpoint to try.
     NoEndpoint,
-    /// No rule takes what the client asks for.
+    /// No rule matches what the client asks for.
     NoRoute,
-    /// A session had to make room for another one.
+    /// The session was removed to make room for another one.
     Evicted,
     /// A limit on connections was reached.
     Overflow,
-    /// The client sent what is no request that we accept, or no frame in a tunnel of frames.
+    /// The client sent an invalid or unacceptable request, or an invalid frame in a tunnel.
     BadRequest,
-    /// The upstream sent something that is not an answer we accept.
+    /// The upstream sent an invalid or unacceptable response.
     BadResponse,
-    /// The upstream did not answer in time.
+    /// The upstream did not respond in time.
     ResponseTimeout,
-    /// We are shutting down and the drain timeout was over.
+    /// ringgate is shutting down and the drain timeout has expired.
     Drain,
-    /// The request was answered and the connection can carry the next one.
+    /// The request was answered, and the connection can carry the next one.
     Done,
-    /// We failed ourselves, for example for want of descriptors.
+    /// ringgate itself failed, for example because it had no free descriptors.
     Local,
 }
 
 impl End {
-    /// The word the log writes.
+    /// The word in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
             End::Client => "client",

@@ -1,8 +1,7 @@
-//! A worker's end of the access log: formats records into batches and hands them over.
+//! The worker's side of the access log: formats records into batches and hands them over.
 //!
-//! Nothing here waits. While the queue is full a batch grows; beyond [`LIMIT`] new records are
-//! dropped and counted, because a proxy that stands still for its log is worse than a log with a
-//! gap it admits to.
+//! Nothing here waits. While the queue is full, the batch grows; beyond [`LIMIT`] new records are
+//! dropped and counted. A log with a reported gap is better than a proxy that stops for its log.
 
 use std::mem;
 use std::sync::Arc;
@@ -14,19 +13,20 @@ use super::format::Format;
 use super::record::Record;
 use super::value::Clock;
 
-/// A batch of this many bytes goes at once; short of 64 KiB so that its last record rarely grows
-/// the buffer.
+/// A batch of this many bytes is handed over at once. The value is less than 64 KiB so that the
+/// last record rarely makes the buffer grow.
 const READY: usize = 60 * 1024;
 
-/// A batch of this many bytes takes no more records, so a worker holds at most this and one record.
+/// A batch of this many bytes accepts no more records. A worker therefore holds at most this many
+/// bytes and one record.
 pub(super) const LIMIT: usize = 256 * 1024;
 
-/// Emptied buffers that may wait for their next use.
+/// The number of emptied buffers that are kept for reuse.
 const SPARE: usize = 8;
 
-/// Formats the records of one worker. Dropping it hands over what is left.
+/// Formats the records of one worker. Dropping it hands over the remaining records.
 pub struct Recorder {
-    /// The lane of each sink; sinks with the same file share one.
+    /// The lane of each sink. Sinks with the same file share a lane.
     lanes_by_sink: Arc<[usize]>,
     lanes: Vec<Lane>,
     clock: Clock,
@@ -37,8 +37,9 @@ impl Recorder {
         Recorder { lanes_by_sink, lanes, clock: Clock::default() }
     }
 
-    /// Writes `record` into the batch of `sink`, a position in the list the writer was started
-    /// with. Never blocks; where the writer cannot keep up the record is dropped and counted.
+    /// Formats `record` into the batch of `sink`, which is a position in the list that the writer
+    /// was started with. Never blocks: if the writer cannot keep up, the record is dropped and
+    /// counted.
     pub fn record(&mut self, sink: usize, format: &Format, record: &Record) {
         let lane = &mut self.lanes[self.lanes_by_sink[sink]];
         if !lane.has_room() {
@@ -52,7 +53,7 @@ impl Recorder {
         }
     }
 
-    /// Hands over what has gathered. The worker calls it every 50 ms or so; without records it
+    /// Hands over the current batches. The worker calls this about every 50 ms; without records it
     /// costs nothing.
     pub fn flush(&mut self) {
         for lane in &mut self.lanes {
@@ -70,14 +71,14 @@ impl Drop for Recorder {
     }
 }
 
-/// A recorder's way to one file.
+/// The connection of a recorder to one file.
 pub(super) struct Lane {
-    /// The batch: whole lines only.
+    /// The current batch, which consists of whole lines.
     lines: Vec<u8>,
-    /// How many lines.
+    /// The number of lines in the batch.
     records: u64,
     queue: SyncSender<Message>,
-    /// Where emptied buffers come back, and the other end to send along.
+    /// The channel of emptied buffers. Each batch carries a clone of `home`, its sending end.
     emptied: Receiver<Vec<u8>>,
     home: SyncSender<Vec<u8>>,
     counts: Arc<Counts>,
@@ -96,13 +97,13 @@ impl Lane {
         self.lines.len() < LIMIT
     }
 
-    /// Gives the batch to the writer; keeps it where the queue is full.
+    /// Hands the batch to the writer. If the queue is full, the batch is kept.
     fn hand_over(&mut self) {
         if self.lines.is_empty() {
             return;
         }
         let (lines, records) = (mem::take(&mut self.lines), self.records);
-        // Counted first: the other side may be done with the batch before try_send returns.
+        // Counted first, because the writer may finish the batch before `try_send` returns.
         self.counts.waiting.fetch_add(records, Ordering::Relaxed);
         let batch = Batch { lines, records, home: self.home.clone() };
         match self.queue.try_send(Message::Batch(batch)) {

@@ -1,7 +1,7 @@
 //! Recorders and the writer together, on real files and pipes.
 //!
-//! What a single part promises is tested beside it; here stands what only holds of the whole:
-//! order, bounds on memory and time, and that every record is either written or counted.
+//! Properties of a single part are tested beside that part. The tests here check the properties of
+//! the whole: order, bounds on memory and time, and that every record is either written or counted.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,7 +16,7 @@ use super::writer::QUEUE;
 use super::*;
 use crate::sys::Address;
 
-/// Far more than anything here takes.
+/// Far longer than any test here needs.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
@@ -51,7 +51,7 @@ fn note(recorder: &mut Recorder, sink: usize, listener: &str, number: u64) {
         relay: Relay::Copy,
         end: End::Client,
     };
-    // 128 bytes and a few, so that a thousand records are a good many batches.
+    // A little more than 128 bytes, so that a thousand records fill several batches.
     let format = Format::template(&format!("%{{listener}} %{{bytes_up}} {:x>120}", "")).unwrap();
     recorder.record(sink, &format, &record);
 }
@@ -169,7 +169,7 @@ fn starting_fails_with_the_path_in_the_message() {
     assert!(error.contains("/nowhere/at/all/access.log"), "{error}");
 }
 
-/// A path that opens as a FIFO for as long as the reader lives.
+/// A path that opens as a FIFO while the reader exists.
 fn fifo() -> (File, PathBuf) {
     let (reader, _) = io::pipe().unwrap();
     let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
@@ -184,7 +184,7 @@ fn a_reader_that_stands_still_costs_records_but_neither_memory_nor_the_worker() 
     let writer = Writer::start(targets).unwrap();
     let mut recorder = writer.recorder();
 
-    // Beyond what the pipe, the queue and the batch hold together.
+    // More than the pipe, the queue and the batch hold together.
     let mut recorded = 0;
     while writer.lost() < 1000 {
         note(&mut recorder, 0, "web", recorded);
@@ -197,13 +197,13 @@ fn a_reader_that_stands_still_costs_records_but_neither_memory_nor_the_worker() 
     recorder.flush();
     eventually("the other file", || fs::metadata(&other).unwrap().len() > 0);
 
-    // The reader wakes up: what was kept arrives whole and in order, and only the counted ones are
-    // missing.
+    // The reader continues: the records that were kept arrive whole and in order, and only the
+    // counted ones are missing.
     let (sender, received) = channel();
     let reading = thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
         let mut text = Vec::new();
-        // The writer's own end of the FIFO keeps it open; a last line says that all has been read.
+        // The writer's own end of the FIFO keeps it open, so a last line marks the end of the data.
         let is_last = |line: &[u8]| line.starts_with(b"last ");
         while !(text.ends_with(b"\n")
             && text.rsplit(|byte| *byte == b'\n').nth(1).is_some_and(is_last))

@@ -1,8 +1,8 @@
-//! How single values are written: times, numbers, addresses and what peers sent. By hand and
-//! without allocation, for this runs on the workers once for each field of each record.
+//! Writes single values: times, numbers, addresses and text from peers. The code is hand-written
+//! and does not allocate, because workers run it for each field of each record.
 //!
-//! Whatever a peer sent becomes printable ASCII here, so it can neither end a line nor look like
-//! another field, nor move the cursor of the terminal that shows it.
+//! All text from peers is converted to printable ASCII. It can therefore not end a line, look like
+//! another field or move the cursor of a terminal.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -14,25 +14,25 @@ use crate::sys::Address;
 
 /// The value of one field.
 pub(super) enum Value<'a> {
-    /// There is none.
+    /// There is no value.
     Missing,
     /// A point in time.
     Time(SystemTime),
-    /// A word of our own that needs no escapes.
+    /// A word of ringgate's own that needs no escaping.
     Word(&'static str),
-    /// Anything else, hostile or not.
+    /// Any other text, which may be hostile.
     Text(&'a str),
-    /// An address, whose path may be hostile too.
+    /// An address, whose path may be hostile, too.
     Address(&'a Address),
-    /// Any number of them.
+    /// A list of addresses.
     Addresses(&'a [Rc<Address>]),
     /// A count, a status or milliseconds.
     Number(u64),
 }
 
 impl Value<'_> {
-    /// Writes the value as one word without spaces or quotes; `-` where there is none. Inlined
-    /// always, as the caller mostly knows the variant; what is long is called from here.
+    /// Writes the value as one word without spaces or quotes; `-` if it is missing. Always inlined,
+    /// because the caller mostly knows the variant. The long branches are calls.
     #[inline(always)]
     pub(super) fn write_text(&self, clock: &mut Clock, out: &mut Vec<u8>) {
         match self {
@@ -47,7 +47,7 @@ impl Value<'_> {
         }
     }
 
-    /// Writes the value as JSON (RFC 8259): a string, a number or `null`.
+    /// Writes the value as JSON (RFC 8259): a string, a number, an array or `null`.
     #[inline(always)]
     pub(super) fn write_json(&self, clock: &mut Clock, out: &mut Vec<u8>) {
         if let Value::Missing = self {
@@ -71,8 +71,8 @@ impl Value<'_> {
     }
 }
 
-/// The most addresses of a list that are written; `...` stands for the rest. It bounds the length
-/// of a line for a name with many addresses.
+/// The maximum number of addresses written from a list; `...` stands for the rest. It bounds the
+/// length of a line for a name with many addresses.
 const MOST_ADDRESSES: usize = 16;
 
 #[inline(always)]
@@ -89,7 +89,7 @@ fn address_as_text(address: &Address, out: &mut Vec<u8>) {
     }
 }
 
-/// The content of a JSON string.
+/// Writes the content of a JSON string.
 #[inline(always)]
 fn address_as_json(address: &Address, out: &mut Vec<u8>) {
     match address {
@@ -101,7 +101,7 @@ fn address_as_json(address: &Address, out: &mut Vec<u8>) {
     }
 }
 
-/// `10.0.0.1:80,10.0.0.2:80`
+/// Writes a list such as `10.0.0.1:80,10.0.0.2:80`.
 #[cold]
 fn addresses_as_text(addresses: &[Rc<Address>], out: &mut Vec<u8>) {
     for (position, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
@@ -115,7 +115,7 @@ fn addresses_as_text(addresses: &[Rc<Address>], out: &mut Vec<u8>) {
     }
 }
 
-/// A list of strings, also an empty one.
+/// Writes a JSON array of strings, which may be empty.
 fn addresses_as_json(addresses: &[Rc<Address>], out: &mut Vec<u8>) {
     out.push(b'[');
     for (position, address) in addresses.iter().take(MOST_ADDRESSES).enumerate() {
@@ -129,13 +129,13 @@ fn addresses_as_json(addresses: &[Rc<Address>], out: &mut Vec<u8>) {
     out.push(b']');
 }
 
-/// Writes times as RFC 3339 in UTC with milliseconds, and remembers the last second's text: under
-/// load thousands of records share it, and only the milliseconds differ.
+/// Writes times as RFC 3339 in UTC with milliseconds. It caches the text of the last second: under
+/// load thousands of records share it and differ only in the milliseconds.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// The second `text` stands for, since 1970.
+    /// The second that `text` represents, since 1970.
     second: u64,
-    /// Always 24 characters; the milliseconds are those of the last call.
+    /// Always 24 characters. The milliseconds are those of the last call.
     text: [u8; 24],
 }
 
@@ -146,11 +146,11 @@ impl Default for Clock {
 }
 
 impl Clock {
-    /// 9999-12-31T23:59:59Z, the last second that has four digits for its year.
+    /// 9999-12-31T23:59:59Z, the last second of a year with four digits.
     const LAST: u64 = 253_402_300_799;
 
-    /// Appends `time` to `out`. A clock set before 1970 or after 9999 is written as the nearest of
-    /// these.
+    /// Appends `time` to `out`. A time before 1970 or after 9999 is written as the nearest
+    /// representable one.
     #[inline]
     pub fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -202,7 +202,7 @@ fn days_of_month(year: u64, month: u64) -> u64 {
     }
 }
 
-/// Fills `field` with the last digits of `value`, zeros in front.
+/// Fills `field` with the last digits of `value`, with leading zeros.
 fn digits(field: &mut [u8], mut value: u64) {
     for digit in field.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
@@ -215,7 +215,8 @@ fn write_number(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// As `Display` does, but without the formatting machinery for IPv4, which is most of the traffic.
+/// Writes an address as `Display` does. IPv4, which is most of the traffic, avoids the formatting
+/// machinery.
 fn write_ip(address: &SocketAddr, out: &mut Vec<u8>) {
     let SocketAddr::V4(v4) = address else {
         // Writing to a Vec cannot fail.
@@ -232,22 +233,23 @@ fn write_ip(address: &SocketAddr, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(v4.port()).as_bytes());
 }
 
-/// Whether a byte stands for itself in a JSON string. Everything else gets an escape, also what RFC
-/// 8259 would let pass: line separators beyond ASCII split lines in some readers, other characters
-/// turn the text around.
+/// Returns true when a byte needs no escape in a JSON string. More is escaped than RFC 8259
+/// requires: some readers split lines at separators beyond ASCII, and other characters reverse the
+/// direction of the text.
 #[inline]
 fn plain_in_json(byte: u8) -> bool {
     (b' '..=b'~').contains(&byte) & (byte != b'"') & (byte != b'\\')
 }
 
-/// Whether a byte stands for itself in text. A space does not, so lines can be split at spaces.
+/// Returns true when a byte needs no escape in text. A space needs one, so that lines can be split
+/// at spaces.
 #[inline]
 fn plain_in_text(byte: u8) -> bool {
     plain_in_json(byte) & (byte != b' ')
 }
 
-/// Whether all bytes are `plain`. Looks at each without stopping early, which the compiler turns
-/// into vector instructions; nearly every value passes.
+/// Returns true when all bytes are `plain`. It has no early exit, so that the compiler can
+/// vectorise the loop; nearly every value passes.
 #[inline]
 fn all(value: &[u8], plain: impl Fn(u8) -> bool) -> bool {
     value.iter().fold(true, |all, &byte| all & plain(byte))
@@ -255,8 +257,8 @@ fn all(value: &[u8], plain: impl Fn(u8) -> bool) -> bool {
 
 const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
-/// Writes `\xNN` for what is not plain. Empty becomes `-`, and a lone `-` is escaped so as not to
-/// pass for it.
+/// Writes bytes that are not plain as `\xNN`. An empty value becomes `-`; a value `-` is escaped so
+/// that it differs from an empty one.
 #[inline(never)]
 fn escape_text(value: &[u8], out: &mut Vec<u8>) {
     if value.len() > 1 && all(value, plain_in_text) {
@@ -280,7 +282,7 @@ fn escape_text_slowly(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Writes the inside of a JSON string in ASCII.
+/// Writes the content of a JSON string in ASCII.
 #[inline(never)]
 fn escape_json(value: &str, out: &mut Vec<u8>) {
     if all(value.as_bytes(), plain_in_json) {
@@ -301,7 +303,7 @@ fn escape_json_slowly(value: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// RFC 8259 section 7: `\u` and four digits, twice for a character beyond the basic plane.
+/// Writes `\u` and four digits (RFC 8259 section 7), twice for a character beyond the basic plane.
 fn escape_char(char: char, out: &mut Vec<u8>) {
     for unit in char.encode_utf16(&mut [0; 2]) {
         out.extend_from_slice(b"\\u");
@@ -387,8 +389,7 @@ mod tests {
         ) {
             let mut clock = Clock::default();
             for (second, millis) in &times {
-                // Half of the cases stay within one second, where only the milliseconds are
-                // patched.
+                // Half of the cases stay within one second, where only the milliseconds change.
                 let second = if same { times[0].0 } else { *second };
                 let time = UNIX_EPOCH + Duration::from_millis(second * 1000 + millis);
                 let mut out = Vec::new();

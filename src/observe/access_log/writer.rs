@@ -1,9 +1,9 @@
-//! The control plane's end of the access log: opens the files, runs their threads, reports what was
-//! lost.
+//! The control plane's side of the access log: opens the files, runs their threads and reports
+//! losses.
 //!
-//! There is one thread for each file, because one that waits for a full pipe can do nothing else,
-//! and one that reports, because those that wait cannot. None of them holds up the end of the
-//! process for much longer than [`PATIENCE`].
+//! Each file has its own thread, because a thread that waits for a full pipe can do nothing else.
+//! For the same reason one more thread reports losses. None of them delays the end of the process
+//! for much longer than [`PATIENCE`].
 
 use std::convert::Infallible;
 use std::io;
@@ -17,13 +17,14 @@ use super::super::outlet::{Counts, Message, Outlet, Target};
 use super::recorder::{Lane, Recorder};
 use crate::error::Error;
 
-/// Batches a file's queue holds, from all workers: 8 MiB of the usual size, 32 MiB at worst.
+/// Batches that a file's queue holds, from all workers: 8 MiB at the usual batch size, 32 MiB at
+/// most.
 pub(super) const QUEUE: usize = 128;
 
-/// How long [`Writer::close`] waits for files that take nothing more.
+/// How long [`Writer::close`] waits for files that accept nothing more.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between two reports about the same file.
+/// The time between two reports about the same file.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The open files of all access logs and the threads that write to them.
@@ -44,10 +45,10 @@ struct OpenFile {
 
 impl Writer {
     /// Opens every file and starts the threads. The position of a target in the list is the sink
-    /// records are given to; targets that are the same share one file.
+    /// number for records. Equal targets share one file.
     ///
     /// # Errors
-    /// A file cannot be opened, or a thread cannot be started.
+    /// Returns an error if a file cannot be opened or a thread cannot be started.
     pub fn start(targets: Vec<Target>) -> Result<Writer, Error> {
         let mut distinct: Vec<Target> = Vec::new();
         let mut files_by_sink = Vec::new();
@@ -75,31 +76,32 @@ impl Writer {
         Ok(Writer { files_by_sink: files_by_sink.into(), files, reporter, reporting })
     }
 
-    /// A recorder for one worker.
+    /// Creates a recorder for one worker.
     pub fn recorder(&self) -> Recorder {
         let lane = |file: &OpenFile| Lane::new(file.queue.clone(), file.counts.clone());
         Recorder::new(self.files_by_sink.clone(), self.files.iter().map(lane).collect())
     }
 
-    /// Opens every file again by its path, after a log rotation has moved the old one. Returns at
-    /// once: a file is reopened before its next batch is written. Where that fails the old one
-    /// stays in use, with a warning.
+    /// Opens every file's path again, after a log rotation has moved the old file. Returns at once:
+    /// each file is reopened before its next batch is written. If that fails, the old file stays in
+    /// use and a warning is logged.
     pub fn reopen(&self) {
         for file in &self.files {
             file.counts.reopen.store(true, Ordering::Release);
-            // A full queue has messages enough to wake the thread.
+            // If the queue is full, its messages wake the thread anyway.
             let _ = file.queue.try_send(Message::Wake);
         }
     }
 
-    /// Records that never reached their file so far: dropped by recorders or lost in writing.
+    /// The number of records that did not reach their file so far: dropped by recorders or lost in
+    /// writing.
     pub fn lost(&self) -> u64 {
         self.files.iter().map(|file| missing(&file.counts)).sum()
     }
 
-    /// Writes what recorders handed over and ends the threads; all recorders must have been
-    /// dropped. A file that takes nothing more is given up after two seconds, and its records are
-    /// reported as lost.
+    /// Writes the batches that were handed over and ends the threads. All recorders must have been
+    /// dropped before. A file that accepts nothing more is given up after two seconds, and its
+    /// records are reported as lost.
     pub fn close(self) {
         let deadline = Instant::now() + PATIENCE;
         let threads: Vec<Thread> = self.files.into_iter().map(|file| file.thread).collect();
@@ -107,7 +109,7 @@ impl Writer {
             thread.join_until(deadline);
         }
         drop(self.reporting);
-        // It writes to stderr, which may be the very pipe that is full.
+        // The reporter writes to stderr, which may be the same blocked pipe.
         self.reporter.join_until(deadline + REPORT_INTERVAL / 4);
     }
 }
@@ -116,10 +118,10 @@ fn missing(counts: &Counts) -> u64 {
     counts.dropped.load(Ordering::Relaxed) + counts.lost.load(Ordering::Relaxed)
 }
 
-/// A thread that can be waited for with a deadline.
+/// A thread that can be joined with a deadline.
 struct Thread {
     handle: JoinHandle<()>,
-    /// Never carries anything: disconnected when the thread has ended.
+    /// Carries no message. It is disconnected when the thread has ended.
     ended: Receiver<Infallible>,
 }
 
@@ -135,11 +137,11 @@ impl Thread {
         Ok(Thread { handle, ended })
     }
 
-    /// Leaves the thread to itself where it has not ended by then.
+    /// Waits for the thread until the deadline. After that, the thread is left running.
     fn join_until(self, deadline: Instant) {
         let patience = deadline.saturating_duration_since(Instant::now());
         if let Err(RecvTimeoutError::Disconnected) = self.ended.recv_timeout(patience) {
-            // A panic has been reported already, by the hook.
+            // The panic hook has reported a panic already.
             let _ = self.handle.join();
         }
     }
@@ -149,8 +151,9 @@ impl Thread {
 struct Watched {
     name: String,
     counts: Arc<Counts>,
-    /// How many of each kind have been reported.
+    /// The number of dropped records that have been reported.
     dropped: u64,
+    /// The number of lost records that have been reported.
     lost: u64,
 }
 
@@ -159,7 +162,7 @@ impl Watched {
         Watched { name: target.to_string(), counts, dropped: 0, lost: 0 }
     }
 
-    /// What was lost since the last time.
+    /// The losses since the last call.
     fn news(&mut self) -> Vec<News> {
         let dropped = since(&self.counts.dropped, &mut self.dropped);
         let lost = since(&self.counts.lost, &mut self.lost);
@@ -171,7 +174,7 @@ impl Watched {
         [dropped, lost].into_iter().filter(|news| news.records > 0).collect()
     }
 
-    /// What will be lost because the process ends.
+    /// The records that are lost because the process ends.
     fn last_news(&self) -> Option<News> {
         let records = self.counts.waiting.load(Ordering::Relaxed);
         let what = "access log: records lost, it took nothing more at the end";
@@ -180,7 +183,7 @@ impl Watched {
     }
 }
 
-/// Records that were lost.
+/// A loss of records, to be reported.
 struct News {
     records: u64,
     /// The name of the log.
@@ -202,7 +205,7 @@ fn since(count: &AtomicU64, told: &mut u64) -> u64 {
     now - std::mem::replace(told, now)
 }
 
-/// Says once a second what was lost, and at the end what remains to be said.
+/// Reports losses once a second; when it ends, reports the remaining ones.
 fn report(mut watched: Vec<Watched>, ended: Receiver<Infallible>, say: impl Fn(&News)) {
     loop {
         let last = ended.recv_timeout(REPORT_INTERVAL) == Err(RecvTimeoutError::Disconnected);

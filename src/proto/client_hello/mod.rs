@@ -1,34 +1,34 @@
-//! What a ClientHello asks for (RFC 8446 section 4.1.2), as far as it decides where the connection
-//! goes. No key is needed for that.
+//! The parts of a TLS ClientHello (RFC 8446 section 4.1.2) that decide where a connection is
+//! routed: the server name and the offered protocols. Reading them needs no key.
 
 mod reader;
 
 pub use reader::{HelloReader, Progress};
 
-/// The first byte of a record that begins a handshake (RFC 8446 section 5.1).
+/// The content type of a record that carries handshake messages (RFC 8446 section 5.1).
 pub const HANDSHAKE: u8 = 0x16;
 
-/// A message of a handshake that begins one (RFC 8446 section 4).
+/// The handshake message type of a ClientHello (RFC 8446 section 4).
 const CLIENT_HELLO: u8 = 1;
 
-/// Bytes of a record's header: type, version, length.
+/// Length of a record header: type, version, length.
 pub(super) const RECORD_HEADER: usize = 5;
 
-/// Plaintext in a record at most (RFC 8446 section 5.1).
+/// The largest plaintext of a record (RFC 8446 section 5.1).
 pub(super) const MAX_RECORD: usize = 1 << 14;
 
-/// The names in a ClientHello; they borrow from it.
+/// The names in a ClientHello, borrowed from the message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello<'a> {
-    /// The name of the server (RFC 6066 section 3), as sent, without a dot at its end.
+    /// The server name (RFC 6066 section 3), as sent, without a trailing dot.
     pub server_name: Option<&'a str>,
-    /// Protocols that the client offers (RFC 7301), in its order: a list in the form of the
-    /// extension, each with its length before it.
+    /// The protocols that the client offers (RFC 7301), in its order. The bytes have the format of
+    /// the extension: each name is preceded by its length.
     protocols: &'a [u8],
 }
 
 impl<'a> ClientHello<'a> {
-    /// Reads the message behind its header. None: it is malformed.
+    /// Parses the message that follows the handshake header. Returns `None` if it is malformed.
     pub fn parse(message: &'a [u8]) -> Option<ClientHello<'a>> {
         let mut rest = Bytes(message);
         rest.take(2 + 32)?;
@@ -50,7 +50,7 @@ impl<'a> ClientHello<'a> {
                 extension::PROTOCOLS if hello.protocols.is_empty() => {
                     hello.protocols = protocols(body)?;
                 }
-                // Twice: nobody knows which of them the server would take.
+                // An extension that occurs twice is ambiguous: servers may use either one.
                 extension::SERVER_NAME | extension::PROTOCOLS => return None,
                 _ => {}
             }
@@ -58,7 +58,7 @@ impl<'a> ClientHello<'a> {
         rest.0.is_empty().then_some(hello)
     }
 
-    /// Whether the client offers this protocol.
+    /// Returns true when the client offers this protocol.
     pub fn offers(&self, protocol: &[u8]) -> bool {
         let mut rest = Bytes(self.protocols);
         std::iter::from_fn(|| rest.vector8()).any(|offered| offered == protocol)
@@ -71,7 +71,8 @@ pub(super) mod extension {
     pub(crate) const SESSION_TICKET: u16 = 35;
 }
 
-/// Outer None: malformed. An address is no name (RFC 6066 section 3), but some clients send one.
+/// The outer `None` means malformed. An IP address is not a valid name (RFC 6066 section 3), but
+/// some clients send one, so it is accepted.
 fn server_name(mut body: Bytes<'_>) -> Option<Option<&str>> {
     let mut list = Bytes(body.vector16()?);
     let mut found = None;
@@ -89,7 +90,7 @@ fn server_name(mut body: Bytes<'_>) -> Option<Option<&str>> {
     (!name.is_empty() && name.bytes().all(valid)).then_some(Some(name))
 }
 
-/// The list, when each of its entries is whole and not empty.
+/// Returns the list if every entry is complete and none is empty.
 fn protocols(mut body: Bytes<'_>) -> Option<&[u8]> {
     let list = body.vector16()?;
     let mut rest = Bytes(list);
@@ -99,7 +100,7 @@ fn protocols(mut body: Bytes<'_>) -> Option<&[u8]> {
     Some(list)
 }
 
-/// Bytes that are still to be read.
+/// A cursor over the bytes that are still to be read.
 #[derive(Clone, Copy)]
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
@@ -115,13 +116,13 @@ impl<'a> Bytes<'a> {
         Some(u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 
-    /// What stands behind a length of one byte.
+    /// Reads a vector with a one-byte length prefix.
     pub(super) fn vector8(&mut self) -> Option<&'a [u8]> {
         let length = self.take(1)?[0];
         self.take(length.into())
     }
 
-    /// What stands behind a length of two bytes.
+    /// Reads a vector with a two-byte length prefix.
     pub(super) fn vector16(&mut self) -> Option<&'a [u8]> {
         let length = self.u16()?;
         self.take(length.into())

@@ -1,46 +1,47 @@
-//! Collects a ClientHello from the records it comes in.
+//! Reassembles a ClientHello from the TLS records that carry it.
 
 use super::{CLIENT_HELLO, HANDSHAKE, MAX_RECORD, RECORD_HEADER};
 
-/// The largest ClientHello that is read, with the four bytes before it. Post-quantum key shares
-/// make 2 KiB of it; more than this is nobody's.
+/// The largest ClientHello that is accepted, including its four-byte message header. Post-quantum
+/// key shares bring it to 2 KiB; no known client sends more than this limit.
 const MAX_HELLO: usize = 16 * 1024;
 
-/// Bytes before a message of a handshake: its type and its length.
+/// Length of the header of a handshake message: type and length.
 const MESSAGE_HEADER: usize = 4;
 
-/// Takes the bytes of a client as they arrive, each once.
+/// Consumes the client's bytes as they arrive. Each byte is given to it once.
 #[derive(Default)]
 pub struct HelloReader {
     header: [u8; RECORD_HEADER],
     filled: usize,
-    /// Bytes of this record that are still to come.
+    /// Bytes of the current record that are still missing.
     left: usize,
-    /// What the records hold: a header of a message, and the message.
+    /// The content of the records so far: the message header and the message.
     message: Vec<u8>,
     records: usize,
-    /// Bytes of the client, headers of records included.
+    /// Bytes consumed so far, record headers included.
     taken: usize,
 }
 
-/// What has come so far.
+/// The state of the reader after a call of [`HelloReader::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The beginning of a ClientHello.
+    /// The bytes so far are the beginning of a ClientHello.
     Incomplete,
-    /// A ClientHello: see [`HelloReader::message`].
+    /// A ClientHello is complete: see [`HelloReader::message`].
     Complete,
-    /// Something else, or more than is read.
+    /// The bytes are something else, or exceed a limit.
     Refused,
 }
 
 impl HelloReader {
-    /// Goes on with these bytes. What follows the ClientHello is not looked at.
+    /// Consumes the next bytes. Bytes after the ClientHello are ignored.
     pub fn advance(&mut self, bytes: &[u8]) -> Progress {
         let before = self.taken;
         let mut at = 0;
         while at < bytes.len() {
             if self.left == 0 {
+                // A record header may arrive in pieces, so each byte of it is checked on its own.
                 self.header[self.filled] = bytes[at];
                 (self.filled, at) = (self.filled + 1, at + 1);
                 if !self.begins_record() {
@@ -65,20 +66,21 @@ impl HelloReader {
         Progress::Incomplete
     }
 
-    /// How many bytes of the client a ClientHello was that came in one record with nothing else in
-    /// it.
+    /// The number of bytes consumed, if the ClientHello is the only content of one record. `None`
+    /// if it is spread over several records or shares its record with other bytes.
     pub fn whole_record(&self) -> Option<usize> {
         let whole = self.records == 1 && Some(self.message.len()) == self.expected();
         (whole && self.left == 0).then_some(self.taken)
     }
 
-    /// The ClientHello without the header of the message.
+    /// The ClientHello without its message header.
     pub fn message(&self) -> &[u8] {
         self.message.get(MESSAGE_HEADER..self.expected().unwrap_or(0)).unwrap_or_default()
     }
 
-    /// The header of a record, as far as it is there, is one of a handshake. Its version was frozen
-    /// at 3.x (RFC 8446 section 5.1); records are neither empty nor too long, nor all tiny.
+    /// Returns true when the part of the record header that has arrived belongs to a handshake
+    /// record. The major version is always 3 (RFC 8446 section 5.1). A record must not be empty or
+    /// too long, and their number is limited, so that a client cannot send a record for each byte.
     fn begins_record(&mut self) -> bool {
         match self.filled {
             1 => self.header[0] == HANDSHAKE,
@@ -103,7 +105,7 @@ impl HelloReader {
         }
     }
 
-    /// How long header and message are together, once that is known.
+    /// The length of message header and message together. `None` while the header is incomplete.
     fn expected(&self) -> Option<usize> {
         let [_, high, middle, low] = self.message.first_chunk::<MESSAGE_HEADER>()?;
         let length = u32::from_be_bytes([0, *high, *middle, *low]);
@@ -116,7 +118,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A ClientHello of this content in records of these sizes, the last one of what is left.
+    /// Puts a ClientHello with this content into records of these sizes. The last record holds the
+    /// rest.
     fn in_records(content: &[u8], sizes: &[usize]) -> Vec<u8> {
         let length = u32::to_be_bytes(content.len() as u32);
         let message = [&[CLIENT_HELLO], &length[1..], content].concat();
@@ -141,7 +144,7 @@ mod tests {
             match reader.advance(piece) {
                 Progress::Incomplete => {}
                 Progress::Complete => return (Progress::Complete, reader.message().to_vec()),
-                // How much was taken before that is a matter of the cuts.
+                // How much was consumed before the refusal depends on the cuts.
                 Progress::Refused => return (Progress::Refused, Vec::new()),
             }
         }

@@ -1,7 +1,7 @@
-//! Heads of the answers that ringgate gives itself.
+//! Heads of the responses that ringgate generates itself.
 
-/// The standard phrase (RFC 9110 section 15); empty for codes without one, which a status line may
-/// have.
+/// The standard reason phrase (RFC 9110 section 15). It is empty for codes without one; a status
+/// line may omit the phrase.
 pub fn reason(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
@@ -36,34 +36,35 @@ pub fn reason(status: u16) -> &'static str {
     }
 }
 
-/// What the client is told about the connection.
+/// What the response tells the client about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connection {
-    /// HTTP/1.1 goes on by itself.
+    /// HTTP/1.1 keeps the connection open by default.
     Persistent,
-    /// HTTP/1.0 goes on because it is told so.
+    /// HTTP/1.0 keeps the connection open because `Connection: keep-alive` is sent.
     KeepAlive,
-    /// It is closed after this answer.
+    /// The connection is closed after this response.
     Close,
 }
 
-/// Whether the content of an answer is sent behind its head (RFC 9110 section 9.3.2).
+/// Whether the content of a response follows its head (RFC 9110 section 9.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// It is sent.
+    /// The content is sent.
     Sent,
-    /// Only its length is announced: to HEAD. The client reads the next byte as the next answer.
+    /// Only the length of the content is sent, in response to HEAD. The client takes the next byte
+    /// for the start of the next response.
     Announced,
 }
 
 impl Content {
-    /// For the answer to a request with this method.
+    /// The value for a response to a request with this method.
     pub fn for_method(method: &str) -> Content {
         if method == "HEAD" { Content::Announced } else { Content::Sent }
     }
 
-    /// For the answer to bytes that are no request, or none so far: they count as HEAD when they
-    /// begin with that method.
+    /// The value for a response to bytes that are not a request, or only a part of one. Bytes that
+    /// begin with the method HEAD are treated as a HEAD request.
     pub fn for_rejected(bytes: &[u8]) -> Content {
         let is_line_end = |&byte: &u8| matches!(byte, b'\r' | b'\n');
         let start = bytes.iter().position(|byte| !is_line_end(byte)).unwrap_or(bytes.len());
@@ -73,17 +74,17 @@ impl Content {
     }
 }
 
-/// A character of a token (RFC 9110 section 5.6.2).
+/// Returns true for a character of a token (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The value of `Allow` for the methods that redirects and canned responses answer.
+/// The value of `Allow`: the methods that redirects and configured responses accept.
 const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// Appends `Allow`, which a 405 must have (RFC 9110 section 15.5.6) and OPTIONS asks for. With
-/// `any` the site answers other methods than that of the request; without it, it answers none for
-/// this target, which is an empty list (section 10.2.1).
+/// Appends `Allow`. A 405 must have this field (RFC 9110 section 15.5.6), and a response to OPTIONS
+/// lists the methods in it. If `any` is true, the site accepts other methods than the one of the
+/// request. If it is false, the target accepts no method, which is an empty list (section 10.2.1).
 pub fn allow(out: &mut Vec<u8>, any: bool) {
     out.extend_from_slice(b"allow: ");
     if any {
@@ -92,8 +93,8 @@ pub fn allow(out: &mut Vec<u8>, any: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends an answer's head up to, and without, the fields that `finish` adds. `date` is an
-/// IMF-fixdate.
+/// Appends the status line and `Date`. The caller appends its own fields, then calls [`finish`].
+/// `date` is an IMF-fixdate.
 pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
@@ -104,7 +105,7 @@ pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the framing and the empty line. A body, if there is one, follows.
+/// Appends the framing fields and the empty line. The body, if there is one, follows.
 pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Connection) {
     if let Some(length) = length {
         out.extend_from_slice(b"content-length: ");
@@ -118,8 +119,8 @@ pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Connection) 
     });
 }
 
-/// An upstream's head, changed to say that the connection closes behind this answer. The head must
-/// have been parsed: it has no folded lines.
+/// Copies an upstream's head and replaces its fields about the connection by `connection: close`.
+/// The head must have been parsed: folded lines are not handled.
 pub fn closing_head(head: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 24);
     let about_connection = |line: &[u8]| {

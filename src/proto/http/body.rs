@@ -1,26 +1,26 @@
-//! Follows a message body to its end without keeping it (RFC 9112 section 6).
+//! Finds the end of a message body without storing the body (RFC 9112 section 6).
 
 /// How a body is delimited, and how far it has been followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// So many bytes are left; 0: the end is reached.
+    /// The number of bytes that are left; 0 at the end.
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked(Chunked),
-    /// A response that ends with its connection.
+    /// A response body that ends when the connection closes.
     UntilClose,
 }
 
-/// A place inside a chunked body (RFC 9112 section 7.1).
+/// A position inside a chunked body (RFC 9112 section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Chunked {
-    /// In a chunk's size; the digits so far and their number.
+    /// In the chunk size: its value so far and the number of its digits.
     Size(u64, u8),
-    /// Behind the size, in extensions that mean nothing here.
+    /// After the size, in a chunk extension, which is ignored.
     Extension(u64),
-    /// Behind the CR of the size line.
+    /// After the CR of the size line.
     SizeEnd(u64),
-    /// In the data.
+    /// In the chunk data: the number of bytes left.
     Data(u64),
     /// Before the CR that ends the data.
     DataCr,
@@ -30,38 +30,38 @@ pub enum Chunked {
     Trailer,
     /// Inside a trailer line.
     TrailerLine,
-    /// Behind the CR of a trailer line.
+    /// After the CR of a trailer line.
     TrailerLf,
-    /// Behind the CR of the empty line.
+    /// After the CR of the empty line that ends the body.
     EndLf,
-    /// At the end.
+    /// At the end of the body.
     End,
 }
 
-/// What following a body came to.
+/// The result of [`Body::follow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyEnd {
-    /// All bytes belong to the body, and more will.
+    /// All bytes belong to the body, and it is not complete.
     NotYet,
-    /// The body ends before this position; the rest is not part of it.
+    /// The body ends before this position. The remaining bytes are not part of it.
     At(usize),
-    /// The chunks are malformed.
+    /// The chunked coding is malformed.
     Malformed,
 }
 
 impl Body {
-    /// No body.
+    /// A message without a body.
     pub const NONE: Body = Body::Length(0);
 
-    /// A chunked body at its start.
+    /// The start of a chunked body.
     pub const CHUNKED: Body = Body::Chunked(Chunked::Size(0, 0));
 
-    /// The end is reached.
+    /// Returns true when the end is reached.
     pub fn is_done(self) -> bool {
         matches!(self, Body::Length(0) | Body::Chunked(Chunked::End))
     }
 
-    /// Follows the body through the next bytes.
+    /// Advances through the next bytes of the connection.
     pub fn follow(&mut self, bytes: &[u8]) -> BodyEnd {
         match self {
             Body::UntilClose => BodyEnd::NotYet,
@@ -70,7 +70,7 @@ impl Body {
                     *left -= bytes.len() as u64;
                     return BodyEnd::NotYet;
                 }
-                // Not more than the slice is long.
+                // The cast is safe: `left` is at most the length of the slice.
                 let end = *left as usize;
                 *left = 0;
                 BodyEnd::At(end)
@@ -100,18 +100,18 @@ fn follow_chunks(state: &mut Chunked, bytes: &[u8]) -> BodyEnd {
 }
 
 impl Chunked {
-    /// The state behind one byte outside of the data; none: it may not stand there.
+    /// The state after one byte outside of the chunk data. `None` if the byte is not allowed here.
     fn step(self, byte: u8) -> Option<Chunked> {
         use Chunked::*;
         Some(match (self, byte) {
-            // 15 digits: no overflow, and no chunk is that long.
+            // 15 digits cannot overflow, and no real chunk is longer.
             (Size(size, digits @ 0..15), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = (byte as char).to_digit(16).map_or(0, u64::from);
                 Size(size * 16 + digit, digits + 1)
             }
             (Size(size, 1..), b'\r') => SizeEnd(size),
-            // White space may stand before the semicolon, but only senders up to no good put it
-            // there.
+            // The grammar allows white space before the semicolon, but only malicious senders use
+            // it, so it is refused.
             (Size(size, 1..), b';') => Extension(size),
             (Extension(size), b'\r') => SizeEnd(size),
             (Extension(_), b'\n') => return None,

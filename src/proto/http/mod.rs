@@ -1,8 +1,8 @@
 //! HTTP/1.1 as a strict server reads it (RFC 9110, RFC 9112).
 //!
-//! A front end that guesses what a malformed request meant will one day guess otherwise than the
-//! server behind it. So everything ambiguous is refused: see [`request`]. Heads are found by
-//! [`HeadScan`] as bytes arrive and parsed once, when they are complete.
+//! If a front end guesses the meaning of a malformed request, the server behind it may guess
+//! differently. Therefore everything ambiguous is refused: see [`request`]. [`HeadScan`] finds the
+//! end of a head as bytes arrive; the head is parsed once, when it is complete.
 
 pub mod answer;
 mod body;
@@ -19,5 +19,5 @@ pub use response::{Response, may_begin_response, parse_response};
 pub use scan::{HeadScan, Scan};
 pub use upgrade::{UpgradeList, write_websocket_alone};
 
-/// Fields that a head may have at most; the configuration's limit is lower or equal.
+/// The largest number of fields in a head. The configured limit is lower or equal.
 pub const MAX_HEADERS: usize = 256;

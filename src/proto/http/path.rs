@@ -1,20 +1,20 @@
-//! Dot segments in a path (RFC 3986 section 3.3): `.` and `..`, which a server may resolve before
-//! it looks for what is asked for.
+//! Dot segments in a path (RFC 3986 section 3.3): `.` and `..`. A server may resolve them before it
+//! looks up the resource.
 //!
-//! Routing compares paths as they were sent. A path with dot segments can therefore begin like one
-//! route and, once the server behind it has resolved them, be another path. Servers differ in what
-//! they take for a dot segment, so every reading that is in use counts as one here:
+//! Routing compares paths as they were sent. A path with dot segments can therefore match one route
+//! here and become another path when the server behind it resolves them. Servers differ in what
+//! they treat as a dot segment, so every interpretation in use counts as one here:
 //!
-//! | reading | seen in |
+//! | interpretation | used by |
 //! | --- | --- |
 //! | `%2e` is a dot | every server (RFC 3986 section 6.2.2.2) |
 //! | `%2f` ends a segment | nginx |
 //! | `\` and `%5c` end a segment | IIS, and parsers of the WHATWG URL standard |
 //! | `;` ends the name of a segment | Java servlet containers |
 //!
-//! The path is decoded once. `%252e` is no dot: a server that decodes twice is wrong by itself.
+//! The path is decoded once. `%252e` is not a dot: a server that decodes twice is at fault itself.
 
-/// Whether one of the segments of a path is a dot segment to some server.
+/// Returns true when a segment of the path is a dot segment for some server.
 pub fn has_dot_segment(path: &str) -> bool {
     let mut rest = path.as_bytes();
     let mut segment = Segment::Dots(0);
@@ -30,22 +30,22 @@ pub fn has_dot_segment(path: &str) -> bool {
     matches!(segment, Segment::Dots(1 | 2))
 }
 
-/// What the bytes of a segment are so far.
+/// What the bytes of the current segment are so far.
 #[derive(Clone, Copy)]
 enum Segment {
-    /// So many dots and nothing else, 2 at most.
+    /// This number of dots, at most 2, and nothing else.
     Dots(u8),
     /// Anything else.
     Other,
 }
 
-/// The first byte, percent-decoded where it is encoded well, and what follows it.
+/// The first byte, decoded if it is a valid percent-encoding, and the bytes after it.
 fn decode_one(bytes: &[u8]) -> Option<(u8, &[u8])> {
     let hex = |digit: u8| (digit as char).to_digit(16);
     if let [b'%', high, low, rest @ ..] = bytes
         && let (Some(high), Some(low)) = (hex(*high), hex(*low))
     {
-        // Two digits are no more than a byte.
+        // Two hexadecimal digits fit in a byte.
         return Some(((high * 16 + low) as u8, rest));
     }
     bytes.split_first().map(|(&byte, rest)| (byte, rest))
@@ -117,7 +117,8 @@ mod tests {
         }
     }
 
-    /// Decodes all of it first and looks at segments then: slower, and easy to believe.
+    /// The reference implementation: it decodes the whole path first and then looks at its
+    /// segments. It is slower but evidently correct.
     fn in_two_steps(path: &str) -> bool {
         let mut decoded = String::new();
         let mut rest = path.as_bytes();

@@ -1,46 +1,46 @@
-//! A request head, parsed and judged (RFC 9112 sections 3, 5 and 6).
+//! Parses and validates a request head (RFC 9112 sections 3, 5 and 6).
 
 use std::mem::MaybeUninit;
 
 use super::{Body, MAX_HEADERS, UpgradeList};
 use crate::proto::websocket::{Handshake, Keys};
 
-/// A request that is to be answered; it borrows from its head.
+/// A valid request, borrowed from its head.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// `GET`
+    /// The method, such as `GET`.
     pub method: &'a str,
-    /// The target as sent, for records.
+    /// The target as sent, for access-log records.
     pub target: &'a str,
-    /// The path without the query, as sent: not decoded, not normalised. `*` where OPTIONS asks
-    /// about the server as a whole.
+    /// The path without the query, as sent: neither decoded nor normalised. It is `*` for an
+    /// OPTIONS request about the whole server.
     pub path: &'a str,
-    /// What follows the first `?`.
+    /// The part of the target after the first `?`.
     pub query: Option<&'a str>,
     /// 1.0 or 1.1.
     pub version: Version,
-    /// Without port and without a dot at its end; as sent otherwise. Empty where HTTP/1.0 sent
-    /// none.
+    /// The host without its port and without a trailing dot, otherwise as sent. Empty if an
+    /// HTTP/1.0 request has none.
     pub host: &'a str,
-    /// The port of the authority, digits only.
+    /// The port of the authority; digits only.
     pub port: Option<&'a str>,
-    /// A WebSocket upgrade: GET, HTTP/1.1, `Upgrade` with the value `websocket`, `Connection` with
-    /// the token `upgrade`.
+    /// Whether this is a WebSocket upgrade: GET, HTTP/1.1, `Upgrade` with the value `websocket`,
+    /// and `Connection` with the token `upgrade`.
     pub upgrade: bool,
-    /// `Upgrade` is one line that has this value alone. Another head is not to be forwarded as it
-    /// is: see [`super::write_websocket_alone`].
+    /// Whether `Upgrade` is a single line with the value `websocket` and no other. If it is not,
+    /// the head must not be forwarded unchanged: see [`super::write_websocket_alone`].
     pub names_websocket_alone: bool,
-    /// What kind of upgrade it is, where it is one that can be answered here.
+    /// The kind of upgrade, if it is one that can be answered here.
     pub handshake: Option<Handshake<'a>>,
-    /// What follows the head.
+    /// The body that follows the head.
     pub body: Body,
-    /// The client goes on with this connection.
+    /// Whether the client keeps the connection open for further requests.
     pub keep_alive: bool,
-    /// The client waits for a 100 before it sends the body.
+    /// Whether the client waits for a 100 response before it sends the body.
     pub expects_continue: bool,
 }
 
-/// The versions that are answered.
+/// The supported HTTP versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.0
@@ -49,15 +49,15 @@ pub enum Version {
     Http11,
 }
 
-/// Why a head is refused. The connection is closed after the answer: nobody knows where the next
-/// one would begin.
+/// Why a head is refused. The connection is closed after the response, because the start of the
+/// next request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
     /// 400, 405, 408, 431, 503 or 505.
     pub status: u16,
-    /// One word, for records.
+    /// One word, for access-log records.
     pub reason: &'static str,
-    /// The answer's body.
+    /// The body of the response.
     pub text: &'static str,
 }
 
@@ -69,7 +69,7 @@ const fn bad(reason: &'static str, text: &'static str) -> Reject {
 /// it.
 ///
 /// # Errors
-/// Whatever RFC 9112 leaves to guessing.
+/// Everything that RFC 9112 leaves open to interpretation is an error.
 pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Reject> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Request::new(&mut []);
@@ -112,6 +112,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     let (host, port) = authority(&target, &fields, version)?;
     let websocket = fields.upgrade.has_websocket() && fields.connection_upgrade;
     let upgrade = websocket && method == "GET" && version == Version::Http11;
+    // Chunked framing is ambiguous on an upgrade and in HTTP/1.0.
     if websocket && fields.chunked {
         return Err(bad("bad_coding", "Transfer-Encoding on an upgrade"));
     }
@@ -120,7 +121,7 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     }
     let has_body = fields.content_length.is_some_and(|length| length > 0);
     let names_websocket_alone = fields.upgrade.is_websocket_alone();
-    // What is answered here is exactly what the clients of these handshakes send.
+    // A handshake is answered here only if it is exactly what the clients of that handshake send.
     let handshake = if upgrade && names_websocket_alone && !fields.expects_continue {
         Handshake::of(&fields.websocket, has_body)
     } else {
@@ -150,15 +151,15 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     })
 }
 
-/// The third word of the request line is a version, if not one of ours; otherwise the target has a
-/// space in it.
+/// Returns true when the third word of the request line is an HTTP version, though not a supported
+/// one. Returns false when, for example, a space in the target displaced the version.
 fn names_a_version(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let version = line.splitn(3, |&byte| byte == b' ').nth(2).unwrap_or_default();
     version.starts_with(b"HTTP/") && !version.contains(&b' ')
 }
 
-/// The fields that framing and routing look at.
+/// The fields that matter for framing and routing.
 #[derive(Default)]
 struct Fields<'a> {
     host: Option<&'a [u8]>,
@@ -185,7 +186,7 @@ impl<'a> Fields<'a> {
     }
 
     fn add(&mut self, name: &str, value: &'a [u8]) -> Result<(), Reject> {
-        // Lengths first: most fields are none of these.
+        // Comparing lengths first is cheap, and most fields are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") && self.host.replace(value).is_some() => {
                 return Err(bad("two_hosts", "more than one Host"));
@@ -227,7 +228,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Digits and nothing else (RFC 9110 section 8.6), and no more of them than a u64 surely holds.
+/// Parses a number that has digits only (RFC 9110 section 8.6). The limit of 18 digits guarantees
+/// that it fits in a u64.
 pub(super) fn plain_number(value: &[u8]) -> Option<u64> {
     let digits = (1..=18).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| digits)?;
@@ -237,7 +239,7 @@ pub(super) fn plain_number(value: &[u8]) -> Option<u64> {
 /// The request target (RFC 9112 section 3.2).
 struct Target<'a> {
     whole: &'a str,
-    /// Of the absolute form.
+    /// The authority of the absolute form.
     authority: Option<&'a str>,
     default_port: &'static str,
     path: &'a str,
@@ -267,7 +269,7 @@ impl<'a> Target<'a> {
             None => (rest, None),
         };
         let path = if path.is_empty() && authority.is_some() { "/" } else { path };
-        // The asterisk form is the server as a whole, for OPTIONS alone (section 3.2.4).
+        // The asterisk form means the whole server and is valid for OPTIONS alone (section 3.2.4).
         let is_server = whole == "*" && method == "OPTIONS";
         if !path.starts_with('/') && !is_server {
             return Err(bad("bad_target", "the request target is no path"));
@@ -276,7 +278,7 @@ impl<'a> Target<'a> {
     }
 }
 
-/// The default port of `http://` or `https://`, and what follows.
+/// The default port of an `http://` or `https://` target, and the part after the scheme.
 fn split_scheme(target: &str) -> Option<(&'static str, &str)> {
     let (scheme, rest) = target.split_once("://")?;
     if scheme.eq_ignore_ascii_case("http") {
@@ -288,7 +290,7 @@ fn split_scheme(target: &str) -> Option<(&'static str, &str)> {
     }
 }
 
-/// Host and port, from Host and, in the absolute form, from the target, which must agree.
+/// The host and port from `Host` and, in the absolute form, from the target. Both must agree.
 fn authority<'a>(
     target: &Target<'a>,
     fields: &Fields<'a>,
@@ -315,8 +317,9 @@ fn authority<'a>(
 
 const BAD_HOST: Reject = bad("bad_host", "malformed Host");
 
-/// `host:port`, `[v6]:port`, without the dot that ends a fully qualified name.
+/// Splits `host:port` or `[v6]:port` and removes the trailing dot of a fully qualified name.
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), Reject> {
+    // An IPv6 literal contains colons, so its end is the closing bracket.
     let host_end = match authority.strip_prefix('[') {
         Some(literal) => literal.find(']').ok_or(BAD_HOST)? + 2,
         None => authority.find(':').unwrap_or(authority.len()),
@@ -337,7 +340,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), Reject> {
     if valid && !host.is_empty() { Ok((host, port)) } else { Err(BAD_HOST) }
 }
 
-/// Digits, and a number that TCP has as a port.
+/// Returns true for digits that form a valid TCP port.
 fn is_port(port: &str) -> bool {
     let digits = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     digits && port.parse::<u16>().is_ok()

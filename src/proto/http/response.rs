@@ -1,43 +1,46 @@
-//! The head of an upstream's answer to an upgrade (RFC 9112 section 4).
+//! Parses the head of an upstream's response to an upgrade (RFC 9112 section 4).
 
 use std::mem::MaybeUninit;
 
 use super::request::plain_number;
 use super::{Body, MAX_HEADERS, UpgradeList};
 
-/// What an upstream answered; the head itself stays with the caller.
+/// A parsed response. The head itself stays with the caller.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Response {
     /// 100 to 999.
     pub status: u16,
-    /// How a body that follows ends. For the answer to a GET.
+    /// How the body that follows is delimited, for a response to GET.
     pub body: Body,
     upgrade: UpgradeList,
 }
 
 impl Response {
-    /// Whether it switches to WebSocket: a 101 that names this protocol and no other. A `bare` 101,
-    /// one without `Upgrade`, counts where that is expected: some servers of simple-obfs send it.
+    /// Returns true when the response switches to WebSocket: a 101 whose `Upgrade` names this
+    /// protocol and no other. With `bare`, a 101 without `Upgrade` counts too: some simple-obfs
+    /// servers send it.
     pub fn switches_to_websocket(&self, bare: bool) -> bool {
         let named = self.upgrade.is_websocket() || bare && self.upgrade.is_missing();
         self.status == 101 && named
     }
 }
 
-/// Whether a head may begin with these bytes, which follow any empty lines before it. An upstream
-/// that speaks another protocol is found out by its first bytes, and need not end a line.
+/// Returns true when a head can begin with these bytes. The caller skips the empty lines before
+/// them. This detects an upstream that speaks another protocol by its first bytes, even if it never
+/// ends a line.
 pub fn may_begin_response(bytes: &[u8]) -> bool {
-    // One more empty line may be about to come.
+    // A lone CR may be the start of one more empty line.
     bytes == b"\r" || bytes.iter().zip(STATUS_LINE).all(|(byte, allowed)| allowed.contains(byte))
 }
 
-/// What may stand at each place of a status line, up to the end of the status (RFC 9112 section 4).
+/// The bytes allowed at each position of a status line, up to the end of the status code (RFC 9112
+/// section 4).
 const STATUS_LINE: [&[u8]; 13] = {
     const DIGIT: &[u8] = b"0123456789";
     [b"H", b"T", b"T", b"P", b"/", b"1", b".", b"01", b" ", b"123456789", DIGIT, DIGIT, b" \r"]
 };
 
-/// Parses a complete head. None: it is malformed, or its framing is ambiguous.
+/// Parses a complete head. Returns `None` if it is malformed or its framing is ambiguous.
 pub fn parse_response(head: &[u8]) -> Option<Response> {
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
@@ -56,8 +59,7 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
                 return None;
             }
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            // Any other coding before it changes nothing about where the body ends (RFC 9112
-            // section 6.3).
+            // Codings before `chunked` do not change where the body ends (RFC 9112 section 6.3).
             let last = header.value.rsplit(|&byte| byte == b',').next()?;
             chunked = last.trim_ascii().eq_ignore_ascii_case(b"chunked");
             if !chunked {
@@ -67,6 +69,7 @@ pub fn parse_response(head: &[u8]) -> Option<Response> {
             upgrade.add(header.value);
         }
     }
+    // Responses with status 1xx, 204 or 304 have no body, whatever their fields announce.
     let body = match (status, chunked, length) {
         (100..=199 | 204 | 304, ..) => Body::NONE,
         (_, true, Some(_)) => return None,

@@ -1,39 +1,40 @@
-//! Finds the end of a head in bytes that arrive in pieces, looking at each byte once.
+//! Finds the end of a head in bytes that arrive in pieces. Each byte is examined once.
 
 use memchr::memchr;
 
-/// Where the search stands; begins anew for each head.
+/// The state of the search; a new one is needed for each head.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScan {
-    /// Start of the line that is not complete yet.
+    /// Start of the current line, whose end has not arrived.
     line: usize,
-    /// Bytes already searched for its end.
+    /// The number of bytes already searched for a line end.
     seen: usize,
-    /// A line that was not empty has been seen.
+    /// Whether a line that is not empty has been seen.
     started: bool,
-    /// Empty lines before the head (RFC 9112 section 2.2 asks to ignore them).
+    /// Length of the empty lines before the head (RFC 9112 section 2.2 asks servers to ignore
+    /// them).
     leading: usize,
 }
 
-/// What was found.
+/// The result of [`HeadScan::advance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {
     /// More bytes are needed.
     Incomplete,
-    /// The head is `bytes[start..end]`; what lies before is empty lines.
+    /// The head is `bytes[start..end]`. Only empty lines come before it.
     Complete {
         /// First byte of the first line.
         start: usize,
-        /// One past the empty line that ends the head.
+        /// One past the end of the empty line that ends the head.
         end: usize,
     },
-    /// A line ends in LF without CR. Some servers would take that for a line end, some for a part
-    /// of the line.
+    /// A line ends in LF without CR. Servers disagree here: some treat the LF as a line end, some
+    /// as a part of the line.
     BareLineFeed,
 }
 
 impl HeadScan {
-    /// Goes on with the search; `bytes` begins with all that the former calls were given.
+    /// Continues the search. `bytes` begins with all the bytes of the previous calls.
     pub fn advance(&mut self, bytes: &[u8]) -> Scan {
         while let Some(position) = memchr(b'\n', &bytes[self.seen..]) {
             let line_feed = self.seen + position;
@@ -53,7 +54,7 @@ impl HeadScan {
         Scan::Incomplete
     }
 
-    /// Where the head begins among the bytes searched so far: behind the empty lines before it.
+    /// The position of the head in the bytes searched so far: after the empty lines before it.
     pub fn start(&self) -> usize {
         self.leading
     }

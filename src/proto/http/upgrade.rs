@@ -1,19 +1,19 @@
 //! The `Upgrade` fields of a head (RFC 9110 section 7.8).
 //!
-//! Several lines with this name mean the same as one line with all their values (section 5.3), but
-//! not every server reads them so: one looks at the first line, another at the last, a third at
-//! each. A request that offers WebSocket among other protocols is therefore forwarded with
-//! `websocket` as the only value, and a 101 must name that protocol and no other.
+//! Several lines with this name are equivalent to one line with all their values (section 5.3), but
+//! not every server follows this rule: some read only the first line, some only the last, some each
+//! line separately. A request that offers WebSocket among other protocols is therefore forwarded
+//! with `websocket` as the only value, and a 101 must name that protocol and no other.
 
 /// What the `Upgrade` fields of one head name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UpgradeList {
     named: bool,
-    /// One of the values is `websocket`, in any case.
+    /// Whether one of the values is `websocket`, in any case.
     websocket: bool,
-    /// One of them is something else.
+    /// Whether one of the values is something else.
     other: bool,
-    /// There is exactly one line, and all of its value is `websocket`.
+    /// Whether there is exactly one line and its whole value is `websocket`.
     alone: bool,
 }
 
@@ -22,32 +22,32 @@ impl UpgradeList {
     pub fn add(&mut self, value: &[u8]) {
         self.alone = !self.named && is_websocket(value);
         self.named = true;
-        // Empty members are no members (RFC 9110 section 5.6.1.2).
+        // Empty list members are ignored (RFC 9110 section 5.6.1.2).
         for member in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            // With a version (`websocket/13`) it is another protocol: RFC 6455 section 4.2.1 asks
-            // for this value.
+            // A value with a version (`websocket/13`) is another protocol: RFC 6455 section 4.2.1
+            // requires `websocket`.
             self.websocket |= is_websocket(member);
             self.other |= !member.is_empty() && !is_websocket(member);
         }
     }
 
-    /// The head has no such field.
+    /// Returns true when the head has no `Upgrade` field.
     pub fn is_missing(self) -> bool {
         !self.named
     }
 
-    /// WebSocket is among what is named.
+    /// Returns true when WebSocket is one of the named protocols.
     pub fn has_websocket(self) -> bool {
         self.websocket
     }
 
-    /// WebSocket is named and nothing else.
+    /// Returns true when WebSocket is the only named protocol.
     pub fn is_websocket(self) -> bool {
         self.websocket && !self.other
     }
 
-    /// No server can read these fields as anything but `websocket`: there is one line, and it has
-    /// this value alone.
+    /// Returns true when there is one line with the single value `websocket`. No server can read
+    /// that in another way.
     pub fn is_websocket_alone(self) -> bool {
         self.alone
     }
@@ -57,9 +57,10 @@ fn is_websocket(value: &[u8]) -> bool {
     value.eq_ignore_ascii_case(b"websocket")
 }
 
-/// Appends a request head in which `Upgrade` names `websocket` alone, in one line where the first
-/// such line was. All else stays as it is. The head must have been parsed: it has no folded lines,
-/// and no space before a colon.
+/// Appends a copy of a request head in which `Upgrade` names `websocket` alone. This single line
+/// replaces the first `Upgrade` line, and further `Upgrade` lines are removed. All other lines stay
+/// as they are. The head must have been parsed: folded lines and spaces before a colon are not
+/// handled.
 pub fn write_websocket_alone(head: &[u8], out: &mut Vec<u8>) {
     const NAME: &[u8] = b"upgrade:";
     let mut written = false;
@@ -183,7 +184,7 @@ mod tests {
             let rewritten = parse_request(&out, 100).expect("still a request");
             prop_assert!(rewritten.upgrade && rewritten.names_websocket_alone);
             prop_assert_eq!((rewritten.path, rewritten.body), (request.path, request.body));
-            // Once more changes nothing.
+            // A second rewrite changes nothing.
             let mut again = Vec::new();
             write_websocket_alone(&out, &mut again);
             prop_assert_eq!(again, out);

@@ -1,36 +1,36 @@
-//! The frames of a client, taken apart in place.
+//! Decodes the frames of a client in place.
 
 use super::mask::Mask;
 use super::replies::Replies;
 use super::{FIN, MAX_CONTROL, code, opcode};
 
-/// The longest header of a frame from a client: with a mask.
+/// The longest frame header of a client, masking key included.
 const MAX_CLIENT_HEADER: usize = 14;
 
-/// Where in its frames a client is. Keeps no payload but that of a control frame.
+/// The position in the client's frames. Of the payload it stores only that of a control frame.
 pub struct Decoder {
     header: [u8; MAX_CLIENT_HEADER],
-    /// Bytes of `header` that are there; 0 while payload is expected.
+    /// The number of bytes in `header`; 0 while payload is expected.
     filled: usize,
-    /// What the payload of this frame is.
+    /// The kind of the current frame.
     frame: Frame,
-    /// Bytes of payload of this frame that are still to come.
+    /// Bytes of the current frame's payload that are still missing.
     left: u64,
     mask: Mask,
-    /// A message has begun whose last frame was not seen.
+    /// Whether a message has begun and its last frame has not.
     in_message: bool,
-    /// Payload of a control frame.
+    /// The payload of the current control frame.
     control: [u8; MAX_CONTROL],
     control_filled: usize,
-    /// The client has closed, or has to be closed on.
+    /// Whether the client has sent a close or has broken the protocol.
     over: bool,
-    /// It has to be.
+    /// Whether the client has broken the protocol.
     broken: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Frame {
-    /// None yet: the next bytes are a header's.
+    /// There is no current frame: the next bytes belong to a header.
     Header,
     Data,
     Ping,
@@ -56,8 +56,8 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Takes the next bytes of the client. Their payload, without masks, is then at the start of
-    /// `bytes`; says how much it is. What is to be answered goes to `replies`.
+    /// Decodes the next bytes of the client. Moves their unmasked payload to the start of `bytes`
+    /// and returns its length. Replies to control frames are added to `replies`.
     pub fn decode(&mut self, bytes: &mut [u8], replies: &mut Replies) -> usize {
         let (mut read, mut written) = (0, 0);
         while read < bytes.len() && !self.over {
@@ -74,6 +74,7 @@ impl Decoder {
                 let here = bytes.len() - read;
                 let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(here);
                 self.left -= count as u64;
+                // Data moves to the front of `bytes`; control payload is kept until its frame ends.
                 if self.frame == Frame::Data {
                     bytes.copy_within(read..read + count, written);
                     self.mask.apply(&mut bytes[written..written + count]);
@@ -93,22 +94,24 @@ impl Decoder {
         written
     }
 
-    /// The client has closed, or broke the protocol: nothing more comes, and the rest of what it
-    /// sends means nothing.
+    /// Returns true when the client has sent a close or has broken the protocol. No more payload
+    /// follows, and the remaining bytes are ignored.
     pub fn is_over(&self) -> bool {
         self.over
     }
 
-    /// The client broke the protocol.
+    /// Returns true when the client has broken the protocol.
     pub fn is_broken(&self) -> bool {
         self.broken
     }
 
-    /// A header is complete. An error is the code to close with.
+    /// Parses a complete header. An error is the code to close the connection with.
     fn begin_frame(&mut self) -> Result<(), u16> {
         let header = &self.header;
         let (fin, opcode) = (header[0] & FIN != 0, header[0] & 0x0f);
         let masked = header[1] & 0x80 != 0;
+        // The length has 7 bits, or 16 or 64 bits after them; the masking key follows (section
+        // 5.2).
         let (length, key_at) = match header[1] & 0x7f {
             126 => (u64::from(u16::from_be_bytes([header[2], header[3]])), 4),
             127 => {
@@ -118,8 +121,8 @@ impl Decoder {
             }
             short => (u64::from(short), 2),
         };
-        // No extension was agreed on that would give the reserved bits a meaning (section 5.2); a
-        // client masks (section 5.1); the most significant bit of a length is 0.
+        // Reserved bits must be 0, as no extension was negotiated (section 5.2). A client must mask
+        // its frames (section 5.1). The most significant bit of a 64-bit length must be 0.
         if header[0] & 0x70 != 0 || !masked || length >> 63 != 0 {
             return Err(code::PROTOCOL_ERROR);
         }
@@ -144,7 +147,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// The payload of the frame is complete.
+    /// Handles the end of a frame's payload.
     fn end_frame(&mut self, replies: &mut Replies) {
         let control = &self.control[..self.control_filled];
         match self.frame {
@@ -165,7 +168,7 @@ impl Decoder {
     }
 }
 
-/// How long the header is that begins like this, as far as that is known: at least 2.
+/// The length of a header that begins with these bytes, as far as it is known: at least 2.
 fn header_length(begun: &[u8]) -> usize {
     let Some(second) = begun.get(1) else { return 2 };
     let masked = if second & 0x80 != 0 { 4 } else { 0 };
@@ -177,7 +180,7 @@ fn header_length(begun: &[u8]) -> usize {
         }
 }
 
-/// The code that a close is answered with: its own, unless that is none to be sent (section 7.4).
+/// The code of the reply to a close: the code received, unless it must not be sent (section 7.4).
 fn answer_to_close(payload: &[u8]) -> Option<u16> {
     let (code, reason) = match payload {
         [] => return None,
@@ -200,7 +203,8 @@ mod tests {
 
     const KEY: [u8; 4] = [0x11, 0x22, 0x33, 0xf4];
 
-    /// A frame as a client sends it, with the length in the shortest form or a longer one.
+    /// A frame as a client sends it. `form` selects the shortest form of the length or a longer
+    /// one.
     fn frame_in_form(first: u8, payload: &[u8], form: usize) -> Vec<u8> {
         let mut frame = vec![first];
         match (payload.len(), form) {
@@ -225,7 +229,7 @@ mod tests {
         frame_in_form(first, payload, 0)
     }
 
-    /// Decodes in pieces of these sizes, and the rest at once.
+    /// Decodes pieces of these sizes, then the rest at once.
     fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
         let (mut decoder, mut replies) = (Decoder::default(), Replies::default());
         let (mut payload, mut rest) = (Vec::new(), bytes);
@@ -350,7 +354,7 @@ mod tests {
         assert_eq!(out.len(), 4);
     }
 
-    /// Bytes of a client: frames that are mostly right, with some that are not.
+    /// Bytes of a client: mostly valid frames and some invalid ones.
     fn client_bytes() -> impl Strategy<Value = Vec<u8>> {
         let first = prop_oneof![8 => Just(0x82u8), 2 => Just(0x02), 2 => Just(0x80),
             1 => Just(0x89), 1 => Just(0x8a), 1 => any::<u8>()];

@@ -1,4 +1,5 @@
-//! What an upgrade request asks for, and the value that accepts it (RFC 6455 section 4.2).
+//! Recognises the handshake of an upgrade request and computes the value that accepts it (RFC 6455
+//! section 4.2).
 
 use base64::Engine;
 use base64::alphabet;
@@ -6,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest, Sha1};
 
-/// The fields of a request that make a handshake of an upgrade.
+/// The request fields that decide which handshake an upgrade is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keys<'a> {
     /// `Sec-WebSocket-Key`
@@ -17,20 +18,20 @@ pub struct Keys<'a> {
     pub protocol: Field<'a>,
 }
 
-/// A field that may be there once.
+/// How often a field occurs. Its value counts only if it occurs once.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Field<'a> {
-    /// It is not there.
+    /// The head does not have the field.
     #[default]
     Missing,
-    /// It is there.
+    /// The head has the field once.
     Once(&'a [u8]),
-    /// It is there more than once.
+    /// The head has the field more than once.
     Again,
 }
 
 impl<'a> Field<'a> {
-    /// It is there once more.
+    /// Adds one occurrence.
     pub fn add(&mut self, value: &'a [u8]) {
         *self = match self {
             Field::Missing => Field::Once(value),
@@ -39,27 +40,27 @@ impl<'a> Field<'a> {
     }
 }
 
-/// A handshake that can be answered.
+/// A handshake that can be answered here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handshake<'a> {
-    /// simple-obfs in its http mode: it names no version, and what follows the head is payload.
+    /// simple-obfs in its http mode. It sends no version, and the bytes after the head are payload.
     Obfs {
-        /// 16 bytes in either of base64's alphabets.
+        /// 16 bytes in base64, in the standard or the URL-safe alphabet.
         key: &'a str,
     },
-    /// RFC 6455.
+    /// WebSocket (RFC 6455).
     WebSocket {
         /// 16 bytes in base64.
         key: &'a str,
-        /// `Sec-WebSocket-Protocol`, where it is payload in disguise rather than a list of
-        /// protocols: v2ray's early data.
+        /// `Sec-WebSocket-Protocol`, if its value is payload (v2ray's early data) and not a list of
+        /// protocols.
         early_data: Option<&'a str>,
     },
 }
 
 impl<'a> Handshake<'a> {
-    /// The handshake of an upgrade request, `has_body` with a body. None: it is not one that any
-    /// client of these would send.
+    /// Recognises the handshake of an upgrade request; `has_body` tells whether the request has a
+    /// body. Returns `None` if no client of these protocols would send it.
     pub fn of(keys: &Keys<'a>, has_body: bool) -> Option<Handshake<'a>> {
         let Field::Once(key) = keys.key else { return None };
         let key = std::str::from_utf8(key).ok()?;
@@ -82,20 +83,20 @@ impl<'a> Handshake<'a> {
     }
 }
 
-/// 16 bytes, as a client that follows the book writes them.
+/// Returns true for 16 bytes in base64, as a conforming client sends them.
 fn is_key(key: &str, engines: &[GeneralPurpose]) -> bool {
     key.len() == 24
         && engines.iter().any(|engine| engine.decode(key).is_ok_and(|key| key.len() == 16))
 }
 
-/// The shortest start of a Shadowsocks stream: a salt of 16 bytes, a length of 2, and the tag of 16
-/// that authenticates it. A client sends at least as much as one packet.
+/// The shortest start of a Shadowsocks stream: a salt of 16 bytes, a length of 2 bytes and its
+/// authentication tag of 16 bytes. The first packet of a client has at least this length.
 const MIN_EARLY_DATA: usize = 34;
 
-/// The payload in a `Sec-WebSocket-Protocol`: base64 in the alphabet of URLs, or of RFC 4648
-/// section 4 as older clients send it, mostly without padding. None: there is none in it. The names
-/// of real protocols (`chat`, `mqtt`) are valid base64, too, but of less than a client of
-/// Shadowsocks begins with.
+/// Decodes the payload in a `Sec-WebSocket-Protocol`. It is base64 in the URL-safe alphabet or,
+/// from older clients, in the alphabet of RFC 4648 section 4, mostly without padding. Returns
+/// `None` if the value is not early data. The names of real protocols (`chat`, `mqtt`) are valid
+/// base64, too, but decode to fewer bytes than the start of a Shadowsocks stream.
 pub fn early_data(protocol: &str) -> Option<Vec<u8>> {
     const CONFIG: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -107,7 +108,7 @@ pub fn early_data(protocol: &str) -> Option<Vec<u8>> {
     data.filter(|data| data.len() >= MIN_EARLY_DATA)
 }
 
-/// What `Sec-WebSocket-Accept` says to a key.
+/// The value of `Sec-WebSocket-Accept` for a key.
 pub fn accept_value(key: &str) -> String {
     let mut hash = Sha1::new();
     hash.update(key);

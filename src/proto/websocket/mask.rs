@@ -1,6 +1,6 @@
-//! The masking of payload (RFC 6455 section 5.3).
+//! Payload masking (RFC 6455 section 5.3).
 
-/// The masking key, turned so that its first byte is for the next byte of payload.
+/// The masking key, rotated so that its first byte applies to the next byte of payload.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Mask([u8; 4]);
 
@@ -9,9 +9,9 @@ impl Mask {
         Mask(key)
     }
 
-    /// Takes the mask off the next bytes of payload, or puts it on.
+    /// Masks or unmasks the next bytes of payload.
     pub(super) fn apply(&mut self, bytes: &mut [u8]) {
-        // The compiler makes vector instructions of blocks of one size.
+        // The compiler vectorises a loop over blocks of a fixed size.
         const BLOCK: usize = 64;
         let mut wide = [0; BLOCK];
         wide.chunks_exact_mut(4).for_each(|chunk| chunk.copy_from_slice(&self.0));

@@ -1,10 +1,10 @@
-//! WebSocket (RFC 6455) as a server speaks it that wants a stream of bytes, not messages: payload
-//! goes on as it arrives, whatever the frames and fragments it comes in, and so no frame is too
-//! large.
+//! WebSocket (RFC 6455) for a server that carries a byte stream, not messages. Payload is forwarded
+//! as it arrives, regardless of frame and message boundaries, so no frame is too large.
 //!
-//! Everything happens in the caller's buffer. [`Decoder`] takes the frames of a client apart,
-//! [`write_header`] makes one frame of what goes to it, and [`Replies`] are what the client is
-//! owed beside that: pongs and the close.
+//! Encoding and decoding happen in the caller's buffer. [`Decoder`] extracts the payload from a
+//! client's frames, [`write_header`] makes one frame of the bytes for the client, and [`Replies`]
+//! collects the control frames that the client must be sent in between: pongs, a ping and the
+//! close.
 
 mod decoder;
 mod handshake;
@@ -15,13 +15,13 @@ pub use decoder::Decoder;
 pub use handshake::{Handshake, Keys, accept_value, early_data};
 pub use replies::Replies;
 
-/// The longest header of a frame to a client.
+/// The longest frame header that is sent to a client.
 pub const MAX_HEADER: usize = 10;
 
-/// Payload of a control frame at most (section 5.5).
+/// The largest payload of a control frame (section 5.5).
 const MAX_CONTROL: usize = 125;
 
-/// The last frame of a message.
+/// The bit that marks the last frame of a message.
 const FIN: u8 = 0x80;
 
 mod opcode {
@@ -33,7 +33,7 @@ mod opcode {
     pub(super) const PONG: u8 = 10;
 }
 
-/// Why a connection is closed (section 7.4.1).
+/// Close codes (section 7.4.1).
 mod code {
     pub(super) const NORMAL: u16 = 1000;
     pub(super) const PROTOCOL_ERROR: u16 = 1002;
@@ -41,8 +41,8 @@ mod code {
     pub(super) const INVALID_PAYLOAD: u16 = 1007;
 }
 
-/// Writes the header of one binary frame with so much payload to the end of `room`, where the
-/// payload begins; says how long it is.
+/// Writes the header of a binary frame with `payload` bytes of payload. The header ends at the end
+/// of `room`, directly before the payload. Returns its length.
 pub fn write_header(room: &mut [u8; MAX_HEADER], payload: usize) -> usize {
     let length = payload as u64;
     let size = match length {

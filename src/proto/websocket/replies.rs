@@ -1,20 +1,20 @@
-//! What a client is owed beside payload: the answers to its pings and to its close.
+//! The control frames to be sent to a client: pongs, the ping of [`Replies::ask`] and the close.
 
 use super::{FIN, MAX_CONTROL, code, opcode};
 
-/// Control frames that are to be sent between two others.
+/// Control frames that are waiting to be sent between two other frames.
 #[derive(Default)]
 pub struct Replies {
     pong: Pong,
     ping: Ping,
     close: Close,
-    /// The client says nothing any more.
+    /// The client will send nothing more.
     gone: bool,
-    /// Nobody reads from the client any more: what it could say will not be heard.
+    /// The client's bytes are no longer read, so an answer from it cannot arrive.
     abandoned: bool,
 }
 
-/// The question whether the client has read everything before it.
+/// The ping that checks whether the client has read everything sent before it.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum Ping {
     #[default]
@@ -24,8 +24,8 @@ enum Ping {
     Answered,
 }
 
-/// The payload of the last ping that was not answered. A client that sends more of them than it
-/// reads answers to gets one for the last (RFC 6455 section 5.5.3).
+/// A pong with the payload of the last ping. If several pings arrive before a pong is sent, only
+/// the last one is answered (RFC 6455 section 5.5.3).
 struct Pong {
     due: bool,
     payload: [u8; MAX_CONTROL],
@@ -42,19 +42,19 @@ impl Default for Pong {
 enum Close {
     #[default]
     None,
-    /// With this code, or without one.
+    /// To be sent, with this code or without one.
     Due(Option<u16>),
     Sent,
 }
 
 impl Replies {
-    /// Whether anything is to be sent.
+    /// Returns true when a frame is waiting to be sent.
     pub fn are_due(&self) -> bool {
         let due = self.pong.due || self.ping == Ping::Due || self.close != Close::None;
         due && self.close != Close::Sent
     }
 
-    /// Appends what is to be sent. Nothing is to be sent behind a close.
+    /// Appends the waiting frames. No frame is sent after a close.
     pub fn write(&mut self, out: &mut Vec<u8>) {
         if self.close == Close::Sent {
             return;
@@ -76,59 +76,61 @@ impl Replies {
         }
     }
 
-    /// There is no more payload: the client is asked whether it has read all there was.
+    /// Schedules a ping after the end of the payload. Its pong shows that the client has read all
+    /// of it.
     pub fn ask(&mut self) {
         if self.ping == Ping::None {
             self.ping = Ping::Due;
         }
     }
 
-    /// It has, or it will not say so any more.
+    /// Returns true when the pong has arrived, or when the client will send nothing more.
     pub fn are_answered(&self) -> bool {
         self.ping == Ping::Answered || self.gone
     }
 
-    /// The client has ended its stream, with a close or without.
+    /// Records that the client has ended its stream, with or without a close.
     pub fn gone(&mut self) {
         self.gone = true;
     }
 
-    /// Nobody hears the client any more, as what it says cannot be passed on: there is no good end.
+    /// Records that the client is no longer read, because its bytes cannot be forwarded. A clean
+    /// close is then impossible.
     pub fn abandon(&mut self) {
         self.abandoned = true;
     }
 
-    /// A close may still be sent, and an answer to it be heard.
+    /// Returns true when a close can still be sent and its answer be read.
     pub fn can_end(&self) -> bool {
         self.close != Close::Sent && !self.abandoned
     }
 
-    /// A pong came: only one behind [`Replies::ask`] is an answer.
+    /// Records a pong. It counts as an answer only after the ping of [`Replies::ask`] was sent.
     pub(super) fn answer(&mut self) {
         if self.ping == Ping::Sent {
             self.ping = Ping::Answered;
         }
     }
 
-    /// The client is to be told that this is the end.
+    /// Schedules a normal close.
     pub fn end(&mut self) {
         self.close(Some(code::NORMAL));
     }
 
-    /// The close was sent.
+    /// Returns true when the close has been sent.
     pub fn have_ended(&self) -> bool {
         self.close == Close::Sent
     }
 
-    /// The client sent a ping.
+    /// Schedules a pong with the payload of this ping.
     pub(super) fn pong(&mut self, payload: &[u8]) {
         self.pong.payload[..payload.len()].copy_from_slice(payload);
-        // A control frame has no more.
+        // The cast is safe: a control frame has at most 125 bytes of payload.
         self.pong.length = payload.len() as u8;
         self.pong.due = true;
     }
 
-    /// The client is to be told that this is the end; the first reason counts.
+    /// Schedules a close with this code. Later calls have no effect: the first reason counts.
     pub(super) fn close(&mut self, code: Option<u16>) {
         if self.close == Close::None {
             self.close = Close::Due(code);

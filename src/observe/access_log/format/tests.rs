@@ -1,4 +1,4 @@
-//! The three kinds of formats, on records that peers have filled.
+//! The three formats, on records with values from peers.
 
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -188,7 +188,7 @@ fn a_template_can_say_what_text_says() {
     }
 }
 
-/// Strings a hostile peer would send, and any other.
+/// Strings that a hostile peer could send, and arbitrary ones.
 fn hostile() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         Just("\n".to_owned()),
@@ -204,7 +204,7 @@ fn hostile() -> impl Strategy<Value = String> {
     proptest::collection::vec(part, 0..6).prop_map(|parts| parts.concat())
 }
 
-/// What the escapes of text stand for; none for `-`.
+/// Reverses the escapes of the text format. Returns `None` for `-`.
 fn unescape(word: &str) -> Option<String> {
     let mut bytes = Vec::new();
     let mut parts = word.split("\\x");
@@ -258,8 +258,7 @@ proptest! {
             "attempts": null, "failed_endpoints": failed_texts, "reason": "bad_host",
         }));
 
-        // Quotes stand where the format puts them and nowhere else, so they can be left out
-        // here.
+        // Quotes occur only where the format puts them, so they can be removed here.
         prop_assert_eq!(text.matches('"').count(), 8);
         let bare = text.trim_end().replace('"', "");
         let words: Vec<Option<String>> = bare.split(' ').map(unescape).collect();
@@ -267,7 +266,7 @@ proptest! {
         let sent = [(1, method), (2, path), (11, host), (13, Some(&*listener)), (14, route),
             (15, cluster), (12, endpoint.as_deref()), (18, endpoint.as_deref())];
         for (position, value) in sent {
-            // Empty is written as missing.
+            // An empty value is written as missing.
             let value = value.filter(|value| !value.is_empty()).map(str::to_owned);
             prop_assert_eq!(&words[position], &value);
         }
