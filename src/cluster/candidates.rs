@@ -1,20 +1,20 @@
-//! The order in which endpoints are tried: round robin over all connections, and one connection
-//! tries each endpoint once before it tries one again.
+//! The order in which endpoints are tried. It is a round robin over all connections, and one
+//! connection tries each endpoint once before it tries one again.
 //!
-//! First attempts and retries have a round robin of their own. If a retry always went to the next
+//! First attempts and retries each have their own round robin. If a retry always went to the next
 //! endpoint in the list, that neighbour would get the whole share of an endpoint that is down. If
 //! retries advanced the position of first attempts, an endpoint that is down would be tried more
 //! often: one of two endpoints by every connection, each of which may wait for `connect_timeout`.
 //!
 //! An endpoint that is unreachable from this machine uses up no attempt, so that an IPv6 address
-//! costs nothing where there is no IPv6. It does cost a socket and a connect(2), which hundreds of
-//! such endpoints would cost each connection. So those that were unreachable are left out for a
-//! second, and after that a connection tries one of them at most, while there are others.
+//! costs nothing where there is no IPv6. But it costs a socket and a connect(2), and a cluster may
+//! have hundreds of such endpoints. So endpoints that were unreachable are left out for a second.
+//! After that a connection tries one of them at most, while there are others.
 //!
-//! A UDP socket can be connected to an endpoint that is down: the session that it is for loses its
-//! first datagrams. So sessions leave out an endpoint for a second that has refused datagrams. They
-//! have one round robin, whether they replace one that was refused or not: what passes an endpoint
-//! that is left out also advances the position beyond it.
+//! Connecting a UDP socket succeeds even if the endpoint is down: the session then loses its first
+//! datagrams. So sessions leave out an endpoint that has refused datagrams, for a second. All
+//! sessions use the round robin of first attempts, also those that replace a refused one. This
+//! shares them out evenly, because a step past a left-out endpoint moves the position past it, too.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -23,10 +23,10 @@ use super::endpoints::{Endpoint, Standing, Use, now};
 use super::{Cluster, Reason};
 use crate::sys::{Address, ConnectError, Errno};
 
-/// Unreachable endpoints that one connection tries at most, most of them for the first time. That
+/// The most unreachable endpoints that one connection tries, most of them for the first time. That
 /// takes less than a millisecond, and the next connection leaves them out.
 const MOST_UNREACHABLE: usize = 256;
-/// The same where every endpoint is known to be unreachable.
+/// The same if no endpoint has a good standing.
 const MOST_KNOWN: usize = 16;
 
 /// What one connection has tried.
@@ -40,8 +40,8 @@ pub struct Tried {
     /// Every endpoint that failed, once, in the order of their first failures. Allocates nothing
     /// while there is none.
     pub failed: Vec<Rc<Address>>,
-    /// What this machine was short of at the last attempt that failed for that: descriptors, ports
-    /// or memory.
+    /// The error of the last attempt that failed because this machine was short of descriptors,
+    /// ports or memory.
     pub shortage: Option<Errno>,
 }
 
@@ -51,7 +51,7 @@ pub struct Candidates<'c> {
     /// A snapshot: the cluster's endpoints may change while a connect is under way.
     endpoints: Rc<[Endpoint]>,
     wanted: Use,
-    /// When it was taken.
+    /// When the snapshot was taken.
     now: Instant,
     tried: Tried,
     /// The position of the endpoint that was tried last.
@@ -59,17 +59,17 @@ pub struct Candidates<'c> {
     /// The positions of endpoints that failed, each with the last round in which it is not tried
     /// again.
     out: Vec<(usize, u32)>,
-    /// How many of them are unreachable.
+    /// The number of unreachable endpoints among them.
     unreachable: usize,
-    /// One that was unreachable a while ago has been tried.
+    /// True once a doubtful endpoint has been tried.
     has_probed: bool,
-    /// Something is known against every endpoint: no standing counts.
+    /// True if no endpoint has a good standing: standings are then ignored.
     takes_any: bool,
-    /// Incremented when every endpoint has been tried.
+    /// Incremented each time every endpoint has been tried.
     round: u32,
 }
 
-/// Not tried again in any round.
+/// A round that is never reached: the endpoint is not tried again.
 const FOR_GOOD: u32 = u32::MAX;
 
 impl<'c> Candidates<'c> {
@@ -102,7 +102,8 @@ impl<'c> Candidates<'c> {
     }
 
     fn may_try(&self, at: usize) -> bool {
-        // The standing first: what this connection found unreachable is not searched for.
+        // Endpoints that this connection found unreachable are excluded here, without a search of
+        // `out`.
         let is_left_out = match self.endpoints[at].standing(self.wanted, self.now) {
             Standing::Good => false,
             Standing::Doubtful => self.has_probed,
@@ -119,8 +120,8 @@ impl<'c> Candidates<'c> {
     }
 
     /// Records a failed endpoint, for this connection, its access record and the diagnostics. A
-    /// shortage of this machine is an attempt that says nothing of the endpoint. It is the last,
-    /// unless it is local ports that are short: each endpoint has all of them.
+    /// shortage on this machine counts as an attempt, but not as a failure of the endpoint. It ends
+    /// the attempts, unless local ports are short: every endpoint can use the whole range of them.
     pub fn failed(&mut self, endpoint: Rc<Address>, reason: Reason) {
         if let Reason::System(ConnectError::Local(errno)) = reason {
             self.tried.attempts += 1;
@@ -143,29 +144,29 @@ impl<'c> Candidates<'c> {
         }
     }
 
-    /// The result when the last candidate was connected to.
+    /// The result if the last candidate was connected to.
     pub fn connected(mut self) -> Tried {
         self.endpoints[self.current].set_reachable(true);
         self.tried.attempts += 1;
         self.tried
     }
 
-    /// The result when the attempt at the last candidate was cut off.
+    /// The result if the attempt at the last candidate was cut off.
     pub fn cut_off(mut self) -> Tried {
         self.tried.attempts += 1;
         self.tried
     }
 
-    /// The result when no candidate was connected to.
+    /// The result if no candidate was connected to.
     pub fn given_up(self) -> Tried {
         self.tried
     }
 }
 
 /// After each endpoint the caller calls [`Candidates::failed`], [`Candidates::connected`] or
-/// [`Candidates::cut_off`]. Ends when there is no endpoint, when `connect_attempts` attempts were
-/// made, when too many endpoints were unreachable, or when this machine is short of something that
-/// all endpoints need.
+/// [`Candidates::cut_off`]. The iterator ends when there is no endpoint, when `connect_attempts`
+/// attempts were made, when too many endpoints were unreachable, or when this machine is short of a
+/// resource that all endpoints need.
 impl Iterator for Candidates<'_> {
     type Item = Rc<Address>;
 
@@ -176,6 +177,7 @@ impl Iterator for Candidates<'_> {
         if is_over || self.tried.attempts as usize >= self.cluster.connect_attempts {
             return None;
         }
+        // On the first call, decide whether standings count.
         if self.tried.last.is_none() {
             let is_known =
                 |endpoint: &Endpoint| endpoint.standing(self.wanted, self.now) != Standing::Good;
@@ -235,7 +237,7 @@ mod tests {
         }
     }
 
-    /// The ports that one connection tries; `verdict` gives the failure of each, or none.
+    /// The ports that one connection tries. `verdict` returns the failure of each, or `None`.
     fn tries(cluster: &Cluster, verdict: impl Fn(u16) -> Option<Reason>) -> (Vec<u16>, Tried) {
         let (mut candidates, mut ports) = (cluster.candidates(), Vec::new());
         while let Some(endpoint) = candidates.next() {
@@ -294,7 +296,7 @@ mod tests {
         let only = |reachable: &'static [u16]| {
             move |port| (!reachable.contains(&port)).then_some(NO_ROUTE)
         };
-        // Whatever it is that comes first, no connection tries all of them.
+        // No connection tries all of them, wherever it begins.
         assert_eq!(tries(&cluster, only(&[])).0.len(), MOST_UNREACHABLE);
         assert_eq!(tries(&cluster, only(&[300])).0.last(), Some(&300));
         let tried = (0..10).map(|_| tries(&cluster, only(&[300])).0);
@@ -308,7 +310,7 @@ mod tests {
         for _ in 0..1000 {
             assert!(tries(&cluster, only(&[300])).0.len() <= 2);
         }
-        // One that is reachable again is found, and has its turn from then on.
+        // An endpoint that is reachable again is found, and is used in turn from then on.
         cluster.endpoints.borrow().iter().for_each(Endpoint::age);
         let found = (0..1000).filter(|_| tries(&cluster, only(&[7, 300])).0 == [7]).count();
         assert!(found > 200, "{found}");
@@ -321,7 +323,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(tries(&cluster, |_| Some(NO_ROUTE)).0.len(), MOST_KNOWN);
         }
-        // It goes on where the last one has ended, so that a new route is found.
+        // Each connection goes on where the last one has ended, so that a new route is found.
         let found = |_| tries(&cluster, |port| (port != 50).then_some(NO_ROUTE)).0.contains(&50);
         assert!((0..10).any(found));
         assert_eq!(tries(&cluster, |port| (port != 50).then_some(NO_ROUTE)).0, [50]);
@@ -344,7 +346,7 @@ mod tests {
         let no_port = Reason::System(ConnectError::Local(Errno::ADDRNOTAVAIL));
         let (ports, tried) = tries(&cluster(3, &[1, 2]), |port| (port == 1).then_some(no_port));
         assert_eq!((ports, tried.attempts, tried.failed.len()), (vec![1, 2], 2, 0));
-        // Each once: there is no port a moment later, either.
+        // Each endpoint is tried once: a moment later there is no port, either.
         let (ports, tried) = tries(&cluster(3, &[1, 2]), |_| Some(no_port));
         assert_eq!((ports, tried.attempts), (vec![1, 2], 2));
         assert_eq!(tried.shortage, Some(Errno::ADDRNOTAVAIL));
@@ -373,12 +375,12 @@ mod tests {
         let address = |port: u16| Rc::new(Address::Ip(([127, 0, 0, 1], port).into()));
         cluster.refused_datagrams(&address(2), REFUSED);
         assert_eq!(sessions(30), [0, 10, 0, 10, 10]);
-        // New addresses change nothing, and a connection shows nothing for datagrams.
+        // New addresses change nothing, and a connection has no effect on datagrams.
         cluster.set_endpoints(&[1, 2, 3, 4].map(|port| Address::clone(&address(port))));
         let connections = (0..4).map(|_| tries(&cluster, |_| None).0[0]);
         assert_eq!(connections.filter(|port| *port == 2).count(), 1);
         assert_eq!(sessions(30)[2], 0);
-        // All in turn where there is no other, and after a second.
+        // All are used in turn if there is no other endpoint, and after a second.
         [1, 3, 4].iter().for_each(|port| cluster.refused_datagrams(&address(*port), REFUSED));
         assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
         cluster.endpoints.borrow().iter().for_each(Endpoint::age);

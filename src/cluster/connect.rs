@@ -1,4 +1,4 @@
-//! Connecting: a limit for each attempt, the next endpoint when one fails.
+//! Connecting: each attempt has a time limit, and a failed one is followed by the next endpoint.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use crate::timers::{Fired, TICK, Timers};
 /// double up to one tick, so that a thousand waiting connections cost 20,000 calls a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// An upstream connection and where it leads. It is used once and closed with its client.
+/// An upstream connection and its endpoint. It is used once and closed with its client.
 pub struct Lease {
     /// The connection.
     pub stream: Rc<Stream>,
-    /// The endpoint it leads to.
+    /// The endpoint that it is connected to.
     pub endpoint: Rc<Address>,
     /// How long connecting took, failed attempts included.
     pub connect: Duration,
@@ -23,7 +23,7 @@ pub struct Lease {
     pub tried: Tried,
 }
 
-/// Why there is no connection. With several attempts: why the last one failed.
+/// Why there is no connection. With several attempts it is why the last one failed.
 #[derive(Clone, Debug)]
 pub enum ConnectFailure {
     /// The cluster has no endpoint.
@@ -52,8 +52,8 @@ impl ConnectFailure {
 }
 
 impl Cluster {
-    /// Connects to the endpoint whose turn it is, or to the next where that fails; `nodelay` sets
-    /// TCP_NODELAY.
+    /// Connects to the next endpoint of the round robin, and to further ones if that fails.
+    /// `nodelay` sets TCP_NODELAY.
     ///
     /// # Errors
     /// All attempts failed.
@@ -64,7 +64,7 @@ impl Cluster {
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
         let (mut candidates, mut last) = (self.candidates(), None);
-        // Bounded: each pass uses up an attempt, or one of the unreachable endpoints.
+        // The loop is bounded: each pass uses up an attempt, or one of the unreachable endpoints.
         while let Some(endpoint) = candidates.next() {
             match attempt(&endpoint, timers, self.connect_timeout).await {
                 Ok(stream) => {
@@ -132,10 +132,10 @@ async fn completed(
     let stream = Rc::new(stream);
     let watch = timers.watch(&stream, limit);
     match watch.writable(&stream).await {
-        // The result may have arrived before the task had a turn.
+        // The connect may have completed before this task could run.
         Err(Fired::TimedOut) if !stream.can_write() => Err(Attempt::Failed(Reason::TimedOut)),
         Err(Fired::Drained) => Err(Attempt::Drained),
-        // A reset shows as the connect's result.
+        // `connect_result` also reports a reset.
         Ok(()) | Err(Fired::TimedOut | Fired::ClientReset | Fired::UpstreamReset) => {
             stream.connect_result()?;
             Ok(Rc::clone(&stream))

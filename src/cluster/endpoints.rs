@@ -1,4 +1,4 @@
-//! The endpoints of one cluster on one worker, with what connecting has shown of each.
+//! The endpoints of one cluster on one worker, with what earlier attempts have shown of each.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -7,38 +7,38 @@ use std::time::{Duration, Instant};
 
 use crate::sys::Address;
 
-/// How long an endpoint that was unreachable, or refused datagrams, is left out. Connections try
-/// one that was unreachable again after that, each at most one such endpoint.
+/// How long an endpoint is avoided after it was unreachable or refused datagrams. After that each
+/// connection tries at most one endpoint that was unreachable.
 const LEFT_OUT: Duration = Duration::from_secs(1);
 
 pub(super) struct Endpoint {
     pub(super) address: Rc<Address>,
-    /// When it was last found unreachable from this machine; none: it was reachable since, or was
-    /// never tried.
+    /// When it was last found unreachable from this machine. `None` if it was reachable since, or
+    /// was never tried.
     unreachable: Cell<Option<Instant>>,
-    /// When it last refused datagrams; none: never. Nothing follows from that for connections.
+    /// When it last refused datagrams. `None` if never. Connections ignore this.
     refused_datagrams: Cell<Option<Instant>>,
 }
 
-/// What an endpoint is wanted for.
+/// The purpose that an endpoint is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Connection,
     Datagrams,
 }
 
-/// Whether an endpoint is worth a try.
+/// How promising an endpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing is known against it.
+    /// No failure is known.
     Good,
     /// It was unreachable a while ago.
     Doubtful,
-    /// It has just been unreachable, or refused what is wanted.
+    /// It was unreachable, or refused datagrams that are to be sent, within the last [`LEFT_OUT`].
     Bad,
 }
 
-/// Now.
+/// The current time.
 #[cfg(not(test))]
 pub(super) fn now() -> Instant {
     Instant::now()
@@ -52,7 +52,7 @@ pub(super) fn now() -> Instant {
     BEGIN.with(|begin| *begin)
 }
 
-/// Endpoints with these addresses; those that there are already keep their standing.
+/// Makes endpoints with these addresses. Those that were there before keep their standing.
 pub(super) fn replace(before: &[Endpoint], addresses: &[Address]) -> Rc<[Endpoint]> {
     let known: HashMap<&Address, &Endpoint> =
         before.iter().map(|endpoint| (&*endpoint.address, endpoint)).collect();
@@ -68,7 +68,7 @@ pub(super) fn replace(before: &[Endpoint], addresses: &[Address]) -> Rc<[Endpoin
 }
 
 impl Endpoint {
-    /// `now` may lie before the last attempt.
+    /// The standing for one purpose. `now` may lie before the last attempt.
     pub(super) fn standing(&self, wanted: Use, now: Instant) -> Standing {
         let is_recent = |when: Instant| now.saturating_duration_since(when) < LEFT_OUT;
         let refused = self.refused_datagrams.get().filter(|_| wanted == Use::Datagrams);
@@ -76,22 +76,22 @@ impl Endpoint {
             Some(when) if is_recent(when) => Standing::Bad,
             _ if refused.is_some_and(is_recent) => Standing::Bad,
             Some(_) => Standing::Doubtful,
-            // A refusal says nothing about what comes a second later: servers are started again.
+            // An older refusal of datagrams does not count: the server may have been restarted.
             None => Standing::Good,
         }
     }
 
-    /// Notes that it refused datagrams.
+    /// Notes that the endpoint refused datagrams.
     pub(super) fn set_refused_datagrams(&self) {
         self.refused_datagrams.set(Some(now()));
     }
 
-    /// Notes the result of an attempt.
+    /// Notes whether an attempt could reach the endpoint.
     pub(super) fn set_reachable(&self, reachable: bool) {
         self.unreachable.set((!reachable).then(now));
     }
 
-    /// As if what is known had been found out earlier, by more than the time that it counts.
+    /// Moves the known failures into the past, by more than the time for which they count.
     #[cfg(test)]
     pub(super) fn age(&self) {
         let earlier = |when: Instant| when.checked_sub(2 * LEFT_OUT);

@@ -24,7 +24,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether this machine has no route to the endpoint, so that nothing was sent.
+    /// Returns true when this machine has no route to the endpoint, so that nothing was sent.
     pub fn is_unreachable(self) -> bool {
         matches!(self, Reason::System(ConnectError::Unreachable(_)))
     }
@@ -60,7 +60,7 @@ pub struct Report {
     pub endpoint: Address,
     /// Why it failed.
     pub reason: Reason,
-    /// How many.
+    /// The number of failures.
     pub failures: u64,
 }
 
@@ -129,7 +129,7 @@ mod tests {
             failures,
         };
         assert_eq!(received.try_iter().collect::<Vec<_>>(), [report(2, 1)]);
-        // The other count was kept, and grows.
+        // The other count was kept, and goes on.
         failures.note(&endpoint(1), Reason::TimedOut);
         failures.report(3, &reports);
         assert_eq!(received.try_iter().collect::<Vec<_>>(), [report(1, 3)]);

@@ -1,6 +1,6 @@
-//! Clusters as one worker sees them: the endpoints there are at present, whose turn it is, and
-//! connections to them. The control plane finds the endpoints and sends them; workers report the
-//! ones that fail back to it.
+//! Clusters as one worker sees them: the current endpoints, the order in which they are tried, and
+//! connections to them. The control plane finds the endpoints and sends them. Workers report failed
+//! ones back.
 
 mod candidates;
 mod connect;
@@ -24,7 +24,7 @@ use failures::Failures;
 /// One cluster of one worker.
 pub struct Cluster {
     endpoints: RefCell<Rc<[Endpoint]>>,
-    /// Round robin of first attempts: the position whose turn it is.
+    /// Round robin of first attempts: the position of the next endpoint.
     turn: Cell<usize>,
     /// Round robin of attempts that follow a failed one.
     retry_turn: Cell<usize>,
@@ -34,8 +34,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A cluster without endpoints. `first_turn` differs from worker to worker, so that all
-    /// together do not begin with the same endpoint.
+    /// Makes a cluster without endpoints. `first_turn` differs from worker to worker, so that the
+    /// workers do not all begin with the same endpoint.
     pub fn new(config: &config::Cluster, first_turn: usize) -> Cluster {
         Cluster {
             endpoints: RefCell::new(Rc::from([])),
@@ -47,8 +47,8 @@ impl Cluster {
         }
     }
 
-    /// Replaces the endpoints; connections to those that are gone go on. What is known of those
-    /// that stay is kept.
+    /// Replaces the endpoints. Connections to removed ones go on. What is known of the others is
+    /// kept.
     pub fn set_endpoints(&self, addresses: &[Address]) {
         let mut endpoints = self.endpoints.borrow_mut();
         *endpoints = endpoints::replace(&endpoints, addresses);
@@ -64,7 +64,7 @@ impl Cluster {
         Candidates::new(self, Use::Datagrams)
     }
 
-    /// Counts that an endpoint refused what a session sent. New sessions leave it out for a second.
+    /// Counts an endpoint that refused what a session sent. New sessions avoid it for a second.
     pub fn refused_datagrams(&self, endpoint: &Rc<Address>, reason: Reason) {
         self.failures.note(endpoint, reason);
         let endpoints = self.endpoints.borrow();

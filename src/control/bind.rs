@@ -1,5 +1,5 @@
-//! Listening sockets for all workers, bound before anything else starts, so that a port that is not
-//! to be had is an error and not half a service.
+//! Listening sockets for all workers. They are bound before anything else starts, so that an
+//! unavailable port is an error and not half a service.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -15,33 +15,33 @@ use crate::front::Gate;
 use crate::sys::{self, Address, Keepalive, Listen};
 use crate::worker::Socket;
 
-/// How long an address in use is retried. The kernel tears the rings of a killed process down in
-/// the background, and they hold its sockets for some milliseconds more; a process that begins to
-/// drain closes its listening sockets within a tick of its workers.
+/// How long an address in use is retried. After a process was killed, the kernel closes its rings
+/// in the background, and the rings hold its sockets for some more milliseconds. A process that
+/// drains closes its listening sockets within a tick of its workers.
 const IN_USE_FOR: Duration = Duration::from_secs(2);
-/// The pause between tries: at first this, ...
+/// The pause after the first try. It doubles after each further try.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
-/// ... doubled each time up to this, so that clients are refused for no longer than they must, ...
+/// The longest pause. It is short, so that clients are not refused for longer than necessary.
 const LONGEST_PAUSE: Duration = Duration::from_millis(40);
-/// ... or to this for a Unix path, where each try connects to its owner.
+/// The longest pause for a Unix path, where each try connects to the socket's owner.
 const LONGEST_PAUSE_FOR_PATH: Duration = Duration::from_millis(250);
 
 /// All sockets, by worker.
 pub(super) struct Bound {
     workers: Vec<Vec<Socket>>,
     datagrams: Vec<Vec<(usize, UdpSocket)>>,
-    /// Listener and address as it was bound: a port 0 is a number by now.
+    /// Listeners and their bound addresses, with the port that the kernel chose for port 0.
     addresses: Vec<(usize, Address)>,
-    /// Of each listener with a limit of connections.
+    /// The gate of each listener with a limit of connections.
     gates: Vec<(usize, Arc<Gate>)>,
     paths: Vec<OwnPath>,
 }
 
-/// Binds every address of every listener for so many workers. Addresses in use are retried for two
-/// seconds.
+/// Binds every address of every listener for `workers` workers. Addresses in use are retried for
+/// two seconds.
 ///
 /// # Errors
-/// The first address that is refused, with advice.
+/// The error of the first address that is refused, with advice.
 pub(super) async fn bind(config: &Config, workers: usize) -> Result<Bound, Error> {
     let mut bound = Bound {
         workers: (0..workers).map(|_| Vec::new()).collect(),
@@ -67,7 +67,7 @@ pub(super) async fn bind(config: &Config, workers: usize) -> Result<Bound, Error
 }
 
 impl Bound {
-    /// Adds an address; retries while it is in use.
+    /// Adds an address, and retries while it is in use.
     async fn add_until(
         &mut self,
         index: usize,
@@ -97,7 +97,7 @@ impl Bound {
         }
     }
 
-    /// Adds an address; nothing of it where that fails. With `is_last` there is no other try.
+    /// Adds an address, or nothing if that fails. `is_last` means that there is no other try.
     async fn add(
         &mut self,
         listener: usize,
@@ -114,6 +114,7 @@ impl Bound {
             Address::Unix(path) => {
                 let (first, path) = unix_path::bind(path, options(config, false), is_last).await?;
                 self.paths.push(path);
+                // All workers accept from one Unix socket.
                 let mut sockets = Vec::new();
                 for _ in 1..self.workers.len() {
                     sockets.push(first.try_clone()?);
@@ -135,7 +136,7 @@ impl Bound {
     }
 
     fn add_udp(&mut self, listener: usize, ip: SocketAddr) -> io::Result<()> {
-        // As with TCP: a socket without SO_REUSEPORT finds out whether anybody is there.
+        // As with TCP, a socket without SO_REUSEPORT finds out whether the address is in use.
         drop(sys::bind_udp(ip, false)?);
         let mut shown = ip;
         let mut sockets = Vec::with_capacity(self.datagrams.len());
@@ -151,23 +152,23 @@ impl Bound {
         Ok(())
     }
 
-    /// The counts of listeners with a limit of connections, each with its listener's position in
-    /// the configuration.
+    /// The gates of listeners with a limit of connections, each with its listener's position in the
+    /// configuration.
     pub(super) fn gates(&self) -> Vec<(usize, Arc<Gate>)> {
         self.gates.clone()
     }
 
-    /// Hands over one worker's UDP sockets.
+    /// Takes one worker's UDP sockets out.
     pub(super) fn take_datagrams(&mut self, worker: usize) -> Vec<(usize, UdpSocket)> {
         std::mem::take(&mut self.datagrams[worker])
     }
 
-    /// Hands over one worker's sockets.
+    /// Takes one worker's listening sockets out.
     pub(super) fn take(&mut self, worker: usize) -> Vec<Socket> {
         std::mem::take(&mut self.workers[worker])
     }
 
-    /// One line for each address.
+    /// Logs one line for each address.
     pub(super) fn announce(&self, config: &Config) {
         for (index, address) in &self.addresses {
             let listener = &config.listeners[*index];
@@ -181,27 +182,27 @@ impl Bound {
         }
     }
 
-    /// Removes the paths of Unix sockets. To be called while the sockets still listen: a path that
-    /// does not answer is another process's to take over.
+    /// Removes the paths of Unix sockets. Must be called while the sockets still listen: another
+    /// process may take over a path that does not answer.
     pub(super) fn remove_paths(&mut self) {
         self.paths.drain(..).for_each(OwnPath::remove);
     }
 }
 
 impl Drop for Bound {
-    /// For a start that failed.
+    /// Removes the paths after a failed start.
     fn drop(&mut self) {
         self.remove_paths();
     }
 }
 
 fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<TcpListener>> {
-    // With SO_REUSEPORT a second process of the same user gets half of the clients, without an
-    // error.
+    // The probe is necessary: with SO_REUSEPORT a second process of the same user would get half of
+    // the clients, without an error.
     sys::probe_tcp(ip)?;
     let mut sockets: Vec<TcpListener> = Vec::with_capacity(workers);
     for _ in 0..workers {
-        // Port 0: the kernel chooses for the first socket, and the others follow it.
+        // For port 0 the kernel chooses a port for the first socket. The others use the same port.
         let ip = sockets.first().map_or(Ok(ip), TcpListener::local_addr)?;
         sockets.push(sys::listen(&Address::Ip(ip), options(config, true))?);
     }

@@ -1,4 +1,5 @@
-//! The workers as the control plane sees them: started, told, waited for.
+//! The workers as the control plane sees them: it starts them, sends them commands and waits for
+//! their end.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,10 +38,10 @@ pub(super) struct Seat {
     commands: Receiver<Command>,
 }
 
-/// Where workers run.
+/// Returns the CPU of each worker. `None` if the CPUs of this process are not known.
 ///
 /// # Errors
-/// A CPU that this process may not use.
+/// The configuration names a CPU that this process may not use.
 pub(super) fn places(workers: &Workers) -> Result<Vec<Place>, Error> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() {
@@ -65,7 +66,8 @@ pub(super) fn places(workers: &Workers) -> Result<Vec<Place>, Error> {
 }
 
 impl Crew {
-    /// One seat for each place. Commands may be given at once; a worker finds them when it starts.
+    /// Makes one seat for each place. Commands may be sent at once; a worker finds them when it
+    /// starts.
     pub(super) fn new(places: Vec<Place>) -> (Crew, Vec<Seat>) {
         let (alive, ended) = unbounded_channel();
         let (mut senders, mut seats) = (Vec::new(), Vec::new());
@@ -84,20 +86,20 @@ impl Crew {
         (crew, seats)
     }
 
-    /// How many there are.
+    /// The number of workers.
     pub(super) fn len(&self) -> usize {
         self.commands.len()
     }
 
-    /// For tasks that tell workers something by themselves.
+    /// The senders of commands, for tasks that send some of their own.
     pub(super) fn commands(&self) -> Vec<Sender<Command>> {
         self.commands.clone()
     }
 
-    /// Starts all and waits until each runs.
+    /// Starts all workers and waits until each runs.
     ///
     /// # Errors
-    /// The first worker that cannot.
+    /// The error of the first worker that cannot start.
     pub(super) async fn start(
         &mut self,
         seats: Vec<Seat>,
@@ -134,6 +136,7 @@ impl Crew {
                 pulse: Arc::clone(&self.pulses[index]),
                 started: started.clone(),
             };
+            // Dropped with the thread: after the last one `ended` is closed.
             let alive = self.alive.clone();
             thread::Builder::new()
                 .name(format!("worker-{index}"))
@@ -143,14 +146,16 @@ impl Crew {
                 })
                 .map_err(|error| Error::start("cannot start a thread", error, ""))?;
         }
+        // From here on only the workers hold senders, so the receivers notice their end.
         self.alive = None;
         drop((built, started));
         let driver = config.server.driver;
         let reports = tokio::task::spawn_blocking(move || {
             rings::agree(driver, &plans, &results)?;
             let count = plans.len();
+            // Lets the workers run.
             drop(plans);
-            // Each reports once: how it runs, or why it does not.
+            // Each worker reports once: how it runs, or why it does not.
             reports.iter().take(count).collect::<Result<Vec<_>, _>>()
         });
         let ended_early = || Error::start("cannot start the workers", "they ended early", "");
@@ -158,20 +163,20 @@ impl Crew {
         running.first().copied().ok_or_else(ended_early)
     }
 
-    /// For looking after them while they run.
+    /// Makes the watch that looks after the workers while they run.
     pub(super) fn watch(&self, running: Running) -> Watch {
         Watch::new(self.pulses.clone(), running)
     }
 
-    /// What they could not serve.
+    /// The counts of what the workers could not serve.
     pub(super) fn shortage(&self) -> Arc<Shortage> {
         Arc::clone(&self.shortage)
     }
 
-    /// Tells every worker.
+    /// Sends a command to every worker.
     pub(super) fn tell(&self, command: &Command) {
         for worker in &self.commands {
-            // A worker that has ended needs no telling.
+            // An error means that the worker has ended.
             let _ = worker.send(command.clone());
         }
     }

@@ -1,14 +1,14 @@
-//! Endpoints of strict_dns clusters: every address of every name, looked up off the data path,
-//! again when the answer's time to live is over.
+//! Endpoints of strict_dns clusters: every address of every name. Names are looked up off the data
+//! path, and again when the answer's time to live is over.
 //!
-//! | a look-up gives | the name's addresses |
+//! | result of a look-up | the name's addresses |
 //! | --- | --- |
 //! | addresses | these |
 //! | no answer, SERVFAIL, REFUSED, … | the last good ones, without limit |
 //! | NXDOMAIN, or an answer without addresses | the last good ones for 30 s more, then none |
 //!
-//! Each name is followed for IPv4 and IPv6 by a task of its own, so that trouble with one neither
-//! delays nor loses another.
+//! Each name has one task for IPv4 and one for IPv6, so that trouble with one neither delays nor
+//! loses another.
 
 mod files;
 mod hosts;
@@ -34,23 +34,23 @@ use crate::error::Error;
 use crate::sys::{self, Address};
 use crate::worker::Command;
 
-/// How long a name without addresses is not believed.
+/// How long the last addresses of a name are kept after answers without addresses.
 const EMPTY_HOLD: Duration = Duration::from_secs(30);
 /// The delay between a change of a name's state and its log line. Changes of other names, and of
-/// the other family, that come meanwhile share the line: they mostly have the same cause.
+/// the other family, within this time share the line: they mostly have the same cause.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Tells when every name of every cluster has its first answer.
+/// Reports when every name of every cluster has its first answer.
 pub(super) struct Answers {
-    /// For each cluster the names without a first answer.
+    /// For each cluster, the names without a first answer.
     clusters: Vec<watch::Receiver<Vec<String>>>,
 }
 
 impl Answers {
-    /// Waits for the first answers of all.
+    /// Waits for the first answers of all clusters.
     pub(super) async fn first(&mut self) {
         for cluster in &mut self.clusters {
-            // An error means that the task has ended, which it does with the process.
+            // An error means that the task has ended, which happens only with the process.
             let _ = cluster.wait_for(Vec::is_empty).await;
         }
     }
@@ -65,7 +65,7 @@ impl Answers {
     }
 }
 
-/// Sends the endpoints of static clusters, and begins to look up those of strict_dns clusters.
+/// Sends the endpoints of static clusters, and starts to look up those of strict_dns clusters.
 ///
 /// # Errors
 /// A thread cannot be started.
@@ -107,8 +107,8 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Answers, Error>
     Ok(Answers { clusters })
 }
 
-/// Each host once, since several ports of one name need one look-up, with the families to look up.
-/// A literal address is used in any case: `dns_family` is about names.
+/// Returns each host once, with the families to look up: several ports of one name need one
+/// look-up. A literal address is always used, because `dns_family` applies to names.
 fn followed(names: &[DnsName], family: DnsFamily) -> Vec<(String, Vec<Family>)> {
     let mut hosts: Vec<&str> = names.iter().map(|name| name.host.as_str()).collect();
     hosts.sort_unstable();
@@ -131,7 +131,7 @@ struct News {
     outcome: Outcome,
 }
 
-/// One cluster: the addresses of its names, and what the workers were told.
+/// One cluster: the addresses of its names, and what was sent to the workers.
 struct Cluster {
     config: Arc<Config>,
     index: usize,
@@ -139,9 +139,9 @@ struct Cluster {
     names: Vec<DnsName>,
     states: Names,
     known: HashMap<Key, Vec<IpAddr>>,
-    /// Every address of every name, in order.
+    /// Every address of every name, sorted.
     found: Vec<SocketAddr>,
-    /// Those of `found` that are no endpoints because they lead back to the cluster.
+    /// Addresses of `found` that are not endpoints because they lead back to the cluster.
     left_out: Vec<SocketAddr>,
     sent: Vec<SocketAddr>,
     workers: Vec<Sender<Command>>,
@@ -149,7 +149,7 @@ struct Cluster {
 }
 
 impl Cluster {
-    /// Takes in what the followers of its names find.
+    /// Processes the results of the followers of its names.
     async fn follow(
         mut self,
         hosts: Vec<(String, Vec<Family>)>,
@@ -178,7 +178,8 @@ impl Cluster {
                         announce = Some(tokio::time::Instant::now() + SETTLE);
                     }
                     self.known.insert(key, addresses);
-                    // IPv4 and IPv6 mostly come together: the first that is there need not wait.
+                    // Send at once: answers for IPv4 and IPv6 mostly come together, but neither
+                    // waits.
                     self.tell();
                     unanswered.send_replace(self.states.unanswered());
                 }
@@ -216,7 +217,7 @@ impl Cluster {
                 found.extend(known.into_iter().flatten().map(with_port));
             }
         }
-        // The order of an answer means nothing, so a rotated one is no change.
+        // The order of addresses in an answer has no meaning, so a rotation is not a change.
         found.sort();
         found.dedup();
         if found == self.found {
@@ -231,8 +232,9 @@ impl Cluster {
         }
     }
 
-    /// Looks at the addresses that are new, and warns of those that lead back to the cluster, which
-    /// a file cannot show. Where that is certain they do not become endpoints.
+    /// Checks the new addresses and warns of those that lead back to the cluster, which the check
+    /// of the configuration cannot find. If that is certain, an address does not become an
+    /// endpoint.
     fn leave_loops_out(&mut self, found: &[SocketAddr]) {
         self.left_out.retain(|address| found.contains(address));
         let is_new = |address: &&SocketAddr| !self.found.contains(address);
@@ -272,19 +274,19 @@ impl Cluster {
         self.sent = endpoints;
         for worker in &self.workers {
             let addresses = Arc::clone(&addresses);
-            // A worker that has ended needs no telling.
+            // An error means that the worker has ended.
             let _ = worker.send(Command::Endpoints { cluster: self.index, addresses });
         }
     }
 }
 
-/// Follows one name in one family.
+/// Looks up one name in one family, again and again.
 struct Follower {
     key: Key,
     refresh: Duration,
     /// The last good answer.
     addresses: Vec<IpAddr>,
-    /// Since when all look-ups have said that there are none.
+    /// Since when all look-ups have found that there are no addresses.
     empty_since: Option<Instant>,
 }
 
@@ -298,6 +300,7 @@ impl Follower {
         loop {
             let (outcome, wait) = self.learn(look_up(&files, &self.key.0, self.key.1).await);
             let news = (outcome, self.addresses.clone());
+            // Send only what differs from the last news.
             if told.as_ref() != Some(&news) {
                 told = Some(news.clone());
                 let (outcome, addresses) = news;
@@ -310,7 +313,7 @@ impl Follower {
         }
     }
 
-    /// Processes one answer; returns its outcome, and the time until the next look-up.
+    /// Processes one result. Returns its outcome, and the time until the next look-up.
     fn learn(&mut self, found: Found) -> (Outcome, Duration) {
         match found {
             Found::Addresses(addresses, ttl) => {
@@ -330,7 +333,7 @@ impl Follower {
                 (Outcome::Empty(absence), wait)
             }
             Found::Failed(error) => {
-                // The earlier denial is not confirmed.
+                // A failure does not confirm the earlier answer without addresses.
                 self.empty_since = None;
                 (Outcome::Failed(error), self.refresh)
             }

@@ -1,8 +1,8 @@
-//! Diagnostics about endpoints that fail: at most one line a second for each endpoint, whatever the
+//! Diagnostics about endpoints that fail: at most one line a second for each endpoint, for any
 //! number of connections, workers and attempts.
 //!
-//! Workers count failures and send the counts over a bounded channel. A separate thread adds them
-//! up and logs, so that a slow log delays no worker, no look-up and no signal.
+//! Workers count failures and send the counts over a bounded channel. A separate thread sums them
+//! and logs, so that a slow log delays no worker, no look-up and no signal.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -22,13 +22,13 @@ use crate::sys::{self, Address};
 const QUEUE: usize = 1024;
 /// The time between two lines about one endpoint.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The same for an unreachable endpoint, which mostly stays unreachable: an IPv6 address on a
-/// machine without IPv6.
+/// The same for an unreachable endpoint. Such endpoints mostly stay unreachable, for example an
+/// IPv6 address on a machine without IPv6.
 const UNREACHABLE_INTERVAL: Duration = Duration::from_secs(60);
-/// The limit for the last lines. A worker that did not end keeps the channel open.
+/// How long the end waits for the last lines. A worker that did not end keeps the channel open.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// The range of local ports is read again this often. Only endpoints within
-/// it can be connected to themselves.
+/// The interval at which the range of local ports is read again. Only a connect to a port in that
+/// range can end up connected to itself.
 const PORTS_REFRESH: Duration = Duration::from_secs(5);
 
 /// The thread that logs failures.
@@ -62,7 +62,7 @@ impl Failures {
         self.reports.clone()
     }
 
-    /// Waits until all reports are logged. To be called when the workers have ended.
+    /// Waits until all reports are logged. Must be called after the workers have ended.
     pub(super) fn finish(self) {
         drop(self.reports);
         let _ = self.ended.recv_timeout(PATIENCE);
@@ -81,7 +81,7 @@ async fn follow_local_ports() {
 struct Line {
     cluster: usize,
     endpoint: Address,
-    /// Without repetitions, in order of arrival.
+    /// Each reason once, in order of arrival.
     reasons: Vec<Reason>,
     failures: u64,
 }
@@ -95,7 +95,7 @@ impl Line {
     }
 }
 
-/// Adds reports up and logs them, until every worker has ended.
+/// Sums reports and logs them, until every worker has ended.
 fn follow(reports: &Receiver<Report>, log: impl Fn(Line)) {
     let mut failing = Failing::default();
     let mut next = None;
@@ -136,7 +136,7 @@ struct Failing {
 
 #[derive(Default)]
 struct State {
-    /// Of the failures since the last line.
+    /// The reasons of the failures since the last line.
     reasons: Vec<Reason>,
     failures: u64,
     logged: Option<Instant>,
@@ -163,7 +163,8 @@ impl Failing {
         }
     }
 
-    /// The lines that are due; at the end all of them. Forgets endpoints without new failures.
+    /// The lines that are due; all of them if the workers have ended. Forgets endpoints without new
+    /// failures.
     fn due(&mut self, now: Instant, ended: bool) -> Vec<Line> {
         let mut lines = Vec::new();
         for ((cluster, endpoint), state) in &mut self.endpoints {
@@ -215,7 +216,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         failing.add(report(1, REFUSED, 1));
         assert_eq!(failing.due(at(0), false), [line(1, &[REFUSED], 1)]);
-        // Of two workers.
+        // The reports of two workers.
         failing.add(report(1, REFUSED, 5));
         failing.add(report(1, Reason::TimedOut, 2));
         assert_eq!(failing.due(at(900), false), []);

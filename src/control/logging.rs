@@ -1,4 +1,4 @@
-//! Diagnostics on stderr, by `[log]` or RINGGATE_LOG, and what a panic leaves there.
+//! Diagnostics on stderr, configured by `[log]` or RINGGATE_LOG, and the report of a panic.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -13,18 +13,18 @@ use crate::config::Log;
 use crate::error::Error;
 use crate::observe::diagnostics::Diagnostics;
 
-/// The environment variable that overrides `log.level`; it takes a level or directives as
+/// The environment variable that overrides `log.level`. It takes a level, or directives such as
 /// `info,ringgate::control=debug`.
 const VARIABLE: &str = "RINGGATE_LOG";
 
-/// The target of what ends the process. It is written at every level, also at `off`.
+/// The target of the event that ends the process. It is written at every level, also at `off`.
 const ENDING: &str = "ringgate::ending";
 
-/// Begins to write diagnostics. To be called once.
+/// Starts writing diagnostics. Must be called once.
 ///
 /// # Errors
-/// RINGGATE_LOG has a value that means nothing, or no thread is to be had. The error can be
-/// reported, and nothing else.
+/// RINGGATE_LOG has an invalid value, or a thread cannot be started. After that [`report_error`]
+/// can still write the error, but nothing else is written.
 pub fn init(log: &Log) -> Result<Diagnostics, Error> {
     let started = directives(log).and_then(|directives| {
         let report = |lost| tracing::warn!(lost, "diagnostics were lost: stderr did not take them");
@@ -43,23 +43,23 @@ pub fn init(log: &Log) -> Result<Diagnostics, Error> {
     let of_panics = diagnostics.clone();
     std::panic::set_hook(Box::new(move |panic| {
         report_panic(&of_panics, panic);
-        // A worker that panics must not leave its listening sockets behind: they would swallow
-        // their share of the clients. In release builds panics abort by themselves.
+        // A worker that panics must not leave its listening sockets behind: they would still get
+        // their share of the clients. Release builds abort on panic anyway.
         std::process::abort();
     }));
     Ok(diagnostics)
 }
 
-/// What is written: by RINGGATE_LOG, or by the configuration.
+/// The directives of RINGGATE_LOG, or those that follow from the configuration.
 fn directives(log: &Log) -> Result<String, Error> {
     match std::env::var(VARIABLE) {
         Ok(directives) if !directives.is_empty() => checked(directives),
-        // The resolver tells of every query that fails; what follows from it is told here.
+        // The resolver logs every failed query. This process logs what follows from them instead.
         _ => Ok(format!("{},hickory_resolver=error,hickory_net=error", log.level)),
     }
 }
 
-/// Has events written that the directives, which are valid, let through.
+/// Installs a subscriber that writes the events which the (valid) directives let through.
 fn subscribe<W>(log: &Log, directives: &str, writer: W)
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
@@ -68,9 +68,9 @@ where
         .with_env_filter(EnvFilter::new(format!("{directives},{ENDING}=error")))
         .with_target(false)
         .with_writer(writer)
-        // By default it would print, and so block or panic, where formatting fails.
+        // By default an error of formatting is printed to stderr, which could block or panic.
         .log_internal_errors(false);
-    // A second call, which only a test would make, leaves the first in place.
+    // Only a test would call this twice; the first subscriber then stays.
     let _ = if log.json {
         subscriber.json().with_ansi(false).try_init()
     } else {
@@ -78,7 +78,7 @@ where
     };
 }
 
-/// Writes the error that ends the process: as an event where diagnostics are JSON, else as text.
+/// Writes the error that ends the process: as an event if diagnostics are JSON, else as text.
 pub fn report_error(error: &Error, json: bool, mut stderr: impl Write) {
     match error {
         Error::Start { what, cause, advice } if json => {
@@ -96,7 +96,8 @@ pub fn report_error(error: &Error, json: bool, mut stderr: impl Write) {
     }
 }
 
-/// The standard hook writes to stderr itself, and a worker that waits for that would not end.
+/// Reports a panic as a diagnostic. The standard hook writes to stderr itself, so a worker could
+/// wait for stderr and not end.
 fn report_panic(diagnostics: &Diagnostics, panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -105,11 +106,11 @@ fn report_panic(diagnostics: &Diagnostics, panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let current = std::thread::current();
     let thread = current.name().unwrap_or_default();
-    // Captured where RUST_BACKTRACE asks for it.
+    // Captured only if RUST_BACKTRACE asks for it.
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
     let backtrace = backtrace.as_ref().map(tracing::field::display);
-    // False where the panic comes from the making of an event.
+    // False if the panic happened while an event was being made.
     if tracing::enabled!(target: ENDING, tracing::Level::ERROR) {
         tracing::error!(
             target: ENDING,
@@ -123,9 +124,9 @@ fn report_panic(diagnostics: &Diagnostics, panic: &PanicHookInfo<'_>) {
     diagnostics.flush();
 }
 
-/// The directives, if they are valid.
+/// Returns the directives if they are valid.
 fn checked(directives: String) -> Result<String, Error> {
-    // A word that is no level would be taken for a target, and silence everything else.
+    // A word that is not a level would count as a target, and silence everything else.
     let levels = ["error", "warn", "info", "debug", "trace", "off"];
     let known = |directive: &str| {
         let level = directive.rsplit('=').next().unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The control plane: the main thread and what runs on its own small runtime. It binds, resolves,
-//! starts the workers, waits for signals and writes logs. It sends workers values and never touches
-//! a connection.
+//! The control plane: the main thread and the tasks on its own small runtime. It binds, resolves,
+//! starts the workers, waits for signals and writes logs. It sends values to workers and never
+//! touches a connection.
 
 mod bind;
 mod crew;
@@ -29,15 +29,15 @@ use crew::{Crew, Place};
 use endpoints::Failures;
 use signals::Signals;
 
-/// The start waits for the first DNS answers no longer than this.
+/// How long the start waits for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// Workers that were told to stop have this long to write their last records.
+/// How long workers that must stop may take to write their last records.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Runs ringgate until a signal ends it.
 ///
 /// # Errors
-/// It cannot start: a port, a file or a ring is refused.
+/// It cannot start, because a port, a file or a ring is refused.
 pub fn run(config: Config) -> Result<(), Error> {
     let file_limit = sys::raise_file_limit();
     let places = crew::places(&config.server.workers)?;
@@ -51,7 +51,7 @@ pub fn run(config: Config) -> Result<(), Error> {
 }
 
 async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Result<(), Error> {
-    // 1. What may be refused comes first: signals, ports, files.
+    // 1. Take first what may be refused: signals, ports, files.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     let mut bound = tokio::select! {
@@ -62,7 +62,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
 
     let failures = Failures::start(&config)?;
 
-    // 2. Endpoints. Workers find these commands when they start.
+    // 2. Resolve the endpoints. Workers find these commands when they start.
     let (mut crew, seats) = Crew::new(places);
     let mut answers = dns::start(&config, &crew)?;
     tokio::select! {
@@ -74,7 +74,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
         signal = signals.ending(Some(&writer)) => return ended_early(signal),
     }
 
-    // 3. Workers.
+    // 3. Start the workers.
     let shares = Shares::of(file_limit, &config.needs(crew.len()));
     let running = crew.start(seats, &config, &mut bound, &writer, &failures, shares).await?;
     bound.announce(&config);
@@ -88,7 +88,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
         "ready"
     );
 
-    // 4. The end.
+    // 4. Wait for a signal, drain and end.
     let (mut watch, shortage, gates) = (crew.watch(running), crew.shortage(), bound.gates());
     let report = || {
         report_shortage(&config, &shortage);
@@ -104,6 +104,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
         %signal, ?drain_timeout,
         "no new connections; what runs may go on until drain_timeout"
     );
+    // The sockets still listen, so no other process has taken the paths over.
     bound.remove_paths();
     crew.tell(&Command::Drain);
     tokio::select! {
@@ -136,7 +137,7 @@ fn ended_early(signal: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reports what the workers could not serve for want of descriptors.
+/// Reports what the workers could not serve for lack of descriptors or local ports.
 fn report_shortage(config: &Config, shortage: &Shortage) {
     let Some(report) = shortage.report() else { return };
     let Report { waiting, reset, answered, dropped, connect_error, refused } = report;
@@ -150,7 +151,7 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
         );
         return;
     }
-    // What connect(2) says where no local port is left; with UDP it is EAGAIN.
+    // connect(2) fails with these errors if no local port is left: EAGAIN is that of UDP.
     let no_ports = [Some(Errno::ADDRNOTAVAIL), Some(Errno::AGAIN)].contains(&connect_error);
     if no_ports && refused.is_none() {
         tracing::warn!(
@@ -182,7 +183,7 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
     );
 }
 
-/// Reports the connections that listeners had no room for.
+/// Reports the connections beyond the limits of their listeners.
 fn report_refused(config: &Config, gates: &[(usize, Arc<Gate>)]) {
     for (listener, gate) in gates {
         let (listener, reset) = (&config.listeners[*listener], gate.take_refused());
@@ -197,7 +198,7 @@ fn report_refused(config: &Config, gates: &[(usize, Arc<Gate>)]) {
     }
 }
 
-/// Lets the workers end by themselves, then by force.
+/// Lets the workers end by themselves until the limit, then stops them.
 async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: &Writer) {
     tokio::select! {
         () = crew.ended() => return,

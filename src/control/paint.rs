@@ -1,7 +1,7 @@
-//! Colour for what is printed to a terminal: errors, warnings and the excerpts of a configuration.
+//! Colour for text on a terminal: errors, warnings and the excerpts of a configuration.
 //!
-//! Text is made without colour, and painted here when it is printed: line by line, by the form of
-//! the line. So the code that makes the text does not depend on where it goes.
+//! Text is made without colour. When it is printed, each line is painted by its form. So the code
+//! that makes the text does not depend on where it is printed.
 
 use std::fmt::Write;
 
@@ -11,17 +11,18 @@ use anstyle::{AnsiColor, Style};
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 const HEADLINE: Style = Style::new().bold();
-/// Line numbers, and the bars beside the excerpt.
+/// Line numbers, and the bars beside an excerpt.
 const MARGIN: Style = AnsiColor::Blue.on_default().bold();
 const NOTE: Style = AnsiColor::Cyan.on_default();
 
-/// Whether stderr is a terminal that shows colour, and the environment wants it: NO_COLOR,
-/// CLICOLOR, CLICOLOR_FORCE and TERM are read as the command line's own messages read them.
+/// Returns true when stderr is a terminal that shows colour and the environment allows it.
+/// NO_COLOR, CLICOLOR, CLICOLOR_FORCE and TERM count as they do for the messages of the command
+/// line.
 pub(super) fn stderr_shows_colour() -> bool {
     AutoStream::choice(&std::io::stderr()) != ColorChoice::Never
 }
 
-/// The text as stderr shows it: painted or not.
+/// The text as it is written to stderr: painted or not.
 pub fn for_stderr(text: &str) -> String {
     if stderr_shows_colour() { painted(text) } else { text.to_owned() }
 }
@@ -29,7 +30,7 @@ pub fn for_stderr(text: &str) -> String {
 /// Paints errors, warnings and excerpts.
 fn painted(text: &str) -> String {
     let mut painted = String::with_capacity(text.len() * 2);
-    // Carets have the colour of what they belong to.
+    // Carets have the colour of the headline above them.
     let mut severity = ERROR;
     for line in text.split_inclusive('\n') {
         let (line, feed) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
@@ -67,7 +68,7 @@ fn paint_detail(painted: &mut String, line: &str, severity: Style) {
     {
         painted.push_str(indent);
         put(painted, MARGIN, &format!("{number}|"));
-        // The line of the file has a number, the line with the carets has none.
+        // A line of the file has a number. A line with carets has none.
         let style = if number.is_empty() { severity } else { Style::new() };
         put(painted, style, shown);
     } else {
@@ -89,14 +90,14 @@ mod tests {
 
     use super::*;
 
-    /// Styles as words.
+    /// Paints the text and replaces the styles by words.
     fn shown(text: &str) -> String {
         let styles = [
             (ERROR, "<error>"),
             (WARNING, "<warning>"),
             (MARGIN, "<margin>"),
             (NOTE, "<note>"),
-            // Last: others begin as it does.
+            // Last, because other styles begin with the same bytes.
             (HEADLINE, "<bold>"),
         ];
         let named = styles

@@ -1,4 +1,4 @@
-//! How the workers run: all by the same plan, which is the best that this machine has room for.
+//! Decides how the workers run: all by the same plan, which is the best that fits this machine.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender};
@@ -9,18 +9,18 @@ use crate::error::Error;
 use crate::sys::{RingRefusal, is_out_of_memory, memlock_limit, probe_ring, rings_are_charged};
 use crate::worker::{Plan, Trial};
 
-/// How long rings are tried again that would fit, were it not for rings of another process of the
-/// user that has just ended. The kernel frees their memory in the background, within 0.3 s on a
-/// machine that is not busy. Clients wait meanwhile.
+/// How long the start retries rings that do not fit. Another process of the user may have ended
+/// just now: the kernel frees the memory of its rings in the background, within 0.3 s on a machine
+/// that is not busy. Clients wait meanwhile.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same for smaller rings, after larger ones did not fit: what workers made of those was closed
-/// just now.
+/// The same for smaller rings after larger ones did not fit. Some workers may have made larger
+/// ones, which were closed just now.
 const MORE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Has all workers build their runtimes by one plan. They run when `plans` are dropped.
+/// Makes all workers build their runtimes by one plan. They run once `plans` is dropped.
 ///
 /// # Errors
-/// The kernel refuses what the configuration insists on.
+/// The kernel refuses a driver that the configuration requires.
 pub(super) fn agree(
     driver: Driver,
     plans: &[Sender<Trial>],
@@ -49,9 +49,9 @@ pub(super) fn agree(
         .map_err(|error| Error::start("cannot make an epoll instance", error, ""))
 }
 
-/// Finds out whether a ring can be made and entered.
+/// Checks that a ring can be made and entered.
 fn usable(driver: Driver) -> Result<(), RingRefusal> {
-    // "auto" is cautious: it also asks which operations the kernel has.
+    // "auto" also checks that the kernel has every operation that is needed.
     let is_auto = driver == Driver::Auto;
     if is_auto && is_epoll_forced() {
         let error = io::ErrorKind::Unsupported.into();
@@ -60,13 +60,13 @@ fn usable(driver: Driver) -> Result<(), RingRefusal> {
     probe_ring(is_auto, PATIENCE)
 }
 
-/// The variable that makes programs with this runtime use epoll.
+/// Returns true when the variable that makes monoio use epoll is set.
 fn is_epoll_forced() -> bool {
     let value = std::env::var("MONOIO_FORCE_LEGACY_DRIVER").unwrap_or_default();
     ["1", "true", "yes"].contains(&value.to_ascii_lowercase().as_str())
 }
 
-/// Has all workers build the largest rings that fit together.
+/// Makes all workers build the largest rings that fit together.
 fn rings(plans: &[Sender<Trial>], built: &Receiver<io::Result<()>>) -> Result<(), RingRefusal> {
     let (limit, workers) = (memlock_limit(), plans.len() as u64);
     let is_charged = rings_are_charged();
@@ -107,7 +107,7 @@ fn announce(plan: Plan, limit: u64, workers: u64) {
     );
 }
 
-/// Has all workers build by the same plan; gives the first error.
+/// Makes all workers build by the same plan. Returns the first error.
 fn all_build(
     trial: Trial,
     plans: &[Sender<Trial>],
@@ -116,7 +116,7 @@ fn all_build(
     for worker in plans {
         worker.send(trial).map_err(|_| io::Error::other("a worker has ended early"))?;
     }
-    // Every worker is waited for: the next plan comes when what was built by this one is known.
+    // Wait for every worker: the next plan may start only after the results of this one are known.
     let results: Vec<io::Result<()>> = built.iter().take(plans.len()).collect();
     if results.len() < plans.len() {
         return Err(io::Error::other("a worker has ended early"));
@@ -124,7 +124,7 @@ fn all_build(
     results.into_iter().collect()
 }
 
-/// Why io_uring may be refused, and what to do about it.
+/// Explains why io_uring may be refused, and what to do about it.
 fn advice(refusal: &RingRefusal) -> &'static str {
     match (refusal.call, refusal.error.raw_os_error()) {
         (_, Some(libc::ENOMEM)) => {

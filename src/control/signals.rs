@@ -1,6 +1,6 @@
 //! Signals of the process (signal(7)): SIGTERM, SIGINT and SIGQUIT end it, SIGUSR1 reopens logs.
-//! The signals of [`unused`] would end it by default; they are logged and change nothing: a wrong
-//! signal must not cost every connection.
+//! The signals of [`unused`] would end it by default. They are logged and have no other effect,
+//! because a wrong signal must not close every connection.
 //!
 //! SIGKILL and SIGSTOP cannot be handled. The signals of a fault (SIGSEGV, SIGABRT, SIGTRAP,
 //! SIGSYS, …) and SIGXCPU, which enforces a limit on purpose, keep their default. SIGPIPE is
@@ -16,11 +16,11 @@ use crate::observe::access_log::Writer;
 enum Signal {
     /// Close log files and open them again by name.
     Reopen,
-    /// End; the signal's name.
+    /// End the process. The value is the signal's name.
     End(&'static str),
 }
 
-/// The signals that are listened for.
+/// The signals that the process listens for.
 pub(super) struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
@@ -29,7 +29,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. On the runtime.
+    /// Installs the handlers. Must be called on the runtime.
     pub(super) fn listen() -> io::Result<Self> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -47,7 +47,7 @@ impl Signals {
         Ok(signals)
     }
 
-    /// The next signal.
+    /// Waits for the next signal.
     async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
@@ -57,8 +57,8 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal that asks for the end, and gives its name; handles the others meanwhile.
-    /// Without a writer there are no log files to reopen yet.
+    /// Waits for a signal that asks for the end, and returns its name. Handles the other signals
+    /// meanwhile. Without a writer there are no log files to reopen yet.
     pub(super) async fn ending(&mut self, writer: Option<&Writer>) -> &'static str {
         loop {
             match self.next().await {

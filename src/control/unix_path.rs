@@ -1,7 +1,7 @@
 //! Paths of Unix sockets: bound, taken over from a process that died, and removed at the end.
 //!
-//! Several processes may want one path: a new one beside one that drains, or two that start at
-//! once. A path is bound under a lock, and removed only while it is the file that was bound.
+//! Several processes may want the same path: a new one beside one that drains, or two that start at
+//! once. A path is bound under a lock, and removed only while it is still the file that was bound.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -22,7 +22,7 @@ pub(super) struct OwnPath {
     file: Option<FileId>,
 }
 
-/// Tells a file from one that replaces it, also where that gets its inode number.
+/// Distinguishes a file from its replacement, even if the replacement has the same inode number.
 #[derive(PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -30,10 +30,10 @@ struct FileId {
     created: Option<SystemTime>,
 }
 
-/// Binds and listens; takes the path over where nothing listens any more.
+/// Binds and listens. Takes the path over if its socket no longer listens.
 ///
 /// # Errors
-/// As bind(2) and listen(2). EADDRINUSE, too, while another process binds in the same directory,
+/// As bind(2) and listen(2). Also EADDRINUSE while another process binds in the same directory,
 /// unless this is the last try.
 pub(super) async fn bind(
     path: &Path,
@@ -52,9 +52,9 @@ pub(super) async fn bind(
     Ok((socket, OwnPath { path: path.to_owned(), file: FileId::at(path) }))
 }
 
-/// Locks the directory, so that a socket that is bound and does not listen yet is not taken for an
-/// abandoned one. Where there are no such locks, it goes without; so does the last try, as whoever
-/// may read the directory can keep the lock.
+/// Locks the directory, so that a socket that is bound but does not listen yet is not taken for an
+/// abandoned one. Returns `None` if the directory does not support such locks. The last try goes on
+/// without the lock, because any process that can read the directory can hold it.
 fn lock(path: &Path, is_last: bool) -> io::Result<Option<File>> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let Ok(directory) = File::open(parent.unwrap_or(Path::new("."))) else { return Ok(None) };
@@ -65,16 +65,16 @@ fn lock(path: &Path, is_last: bool) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes the socket of a process that died, to which connects are refused. They are refused by a
-/// file that is no socket, too, and that file stays.
+/// Removes the socket of a process that died: connects to it are refused. Connects to a file that
+/// is not a socket are refused, too, so the file type is checked first.
 async fn remove_abandoned(path: &Path, in_use: io::Error) -> io::Result<()> {
-    // A path that is gone by now is free for the next try.
+    // If the path is gone by now, the next try can bind it.
     let Ok(found) = fs::symlink_metadata(path) else { return Err(in_use) };
     let abandoned = found.file_type().is_socket()
         && UnixStream::connect(path)
             .await
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-    // A process that takes no lock may have bound it anew meanwhile.
+    // A process without the lock may have replaced the file meanwhile.
     if !abandoned || FileId::at(path) != Some(FileId::of(&found)) {
         return Err(in_use);
     }
@@ -82,7 +82,7 @@ async fn remove_abandoned(path: &Path, in_use: io::Error) -> io::Result<()> {
 }
 
 impl FileId {
-    /// None where there is no file.
+    /// `None` if there is no file.
     fn at(path: &Path) -> Option<FileId> {
         fs::symlink_metadata(path).ok().map(|file| FileId::of(&file))
     }
@@ -93,7 +93,7 @@ impl FileId {
 }
 
 impl OwnPath {
-    /// Removes the path unless it is another file by now.
+    /// Removes the path, unless another file has replaced it.
     pub(super) fn remove(self) {
         let found = FileId::at(&self.path);
         if found.is_some() && found == self.file {

@@ -1,12 +1,13 @@
-//! Looks after the workers once a second: what they cannot serve is reported, and one whose event
-//! loop stands still ends the process.
+//! Checks the workers once a second: reports what they cannot serve, and ends the process if the
+//! event loop of one has stopped.
 //!
-//! The runtime of a worker ignores the error of a failing io_uring_enter(2) or epoll_wait(2) and
-//! calls again at once, so that nothing of the worker runs any more, no tick and no task: it cannot
-//! notice by itself. From outside it is a worker that does not tick. A worker may also be starved
-//! by other processes, so that this alone proves nothing. What does: a ring of the control plane
-//! that cannot be entered any more, which is the same call; or a worker that has used seconds of
-//! processor time without a tick, which takes milliseconds however busy it is.
+//! The runtime of a worker ignores an error of io_uring_enter(2) or epoll_wait(2) and calls again
+//! at once. If the call goes on failing, no tick and no task of the worker runs, so the worker
+//! cannot notice it. From outside it is a worker that does not tick. That alone proves nothing:
+//! other processes may starve a worker. There are two proofs. One is a ring of the control plane
+//! that cannot be entered any more, because entering it is the same call. The other is a worker
+//! that has used seconds of processor time without a tick; a tick takes milliseconds, however busy
+//! the worker is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,18 +17,18 @@ use crate::error::Error;
 use crate::sys::{RingRefusal, probe_ring};
 use crate::worker::{Pulse, Running};
 
-/// Between two looks.
+/// The time between two checks.
 const LOOK: Duration = Duration::from_secs(1);
-/// A look that comes later than this is one of a process that was stopped: the workers were, too.
+/// If a check comes later than this, the process was stopped, and the workers with it.
 const LATE: Duration = Duration::from_secs(2);
-/// Without a tick for so long, a worker is suspected.
+/// A worker is suspected after this time without a tick.
 const SUSPECT: Duration = Duration::from_secs(3);
-/// Without a tick for so long, ...
+/// A worker is given up after this time without a tick, if it uses processor time.
 const GIVE_UP: Duration = Duration::from_secs(10);
-/// ... and for so much processor time, a worker is given up.
+/// The least processor time, used without a tick, after which a worker is given up.
 const GIVE_UP_USED: Duration = Duration::from_secs(3);
 
-/// All workers, as they were at the last look.
+/// All workers, with their state at the last check.
 pub(super) struct Watch {
     pulses: Vec<Arc<Pulse>>,
     running: Running,
@@ -35,22 +36,22 @@ pub(super) struct Watch {
     last: Instant,
 }
 
-/// A worker at its last tick.
+/// The state of a worker at its last tick.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     ticks: u32,
     /// Time without a tick.
     still: Duration,
-    /// Processor time that was used by then.
+    /// Processor time that the worker had used at that tick.
     used: Duration,
 }
 
-/// What a look has found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
     Fine,
     Suspect(usize),
-    /// It uses the processor and does not tick.
+    /// The worker uses the processor and does not tick.
     Spinning(usize),
 }
 
@@ -60,8 +61,8 @@ impl Watch {
         Watch { pulses, running, seen, last: Instant::now() }
     }
 
-    /// Looks once a second, and calls `report` each time. Returns when a worker has failed for
-    /// good. May be dropped at any time.
+    /// Checks once a second, and calls `report` each time. Returns when a worker has failed for
+    /// good. The future may be dropped at any time.
     pub(super) async fn until_one_fails(&mut self, report: impl Fn()) -> Error {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -88,7 +89,8 @@ impl Watch {
         if self.running.driver == Driver::IoUring
             && let Err(RingRefusal { call, error }) = probe_ring(false, Duration::ZERO)
             && call == "io_uring_enter"
-            // The kernel has no memory for a moment, or for longer: then the worker spins.
+            // With these errors the kernel is out of memory for a moment. If that lasts, the worker
+            // spins.
             && !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY))
         {
             return Some(Error::start(format!("{what}: {call} is refused"), error, REFUSED));
@@ -102,7 +104,7 @@ const REFUSED: &str = "a seccomp filter or a fault of the kernel: start ringgate
 const SPINS: &str = "a call that it waits with fails at once, or does not end: start ringgate \
                      again; `strace -f` shows which";
 
-/// Compares with the last look, which was so long ago. Workers that have ended are none.
+/// Compares with the last check, `passed` ago. Workers that have ended are skipped.
 fn look(
     seen: &mut [Seen],
     pulses: impl Iterator<Item = Option<(u32, Duration)>>,
@@ -111,6 +113,7 @@ fn look(
     let mut finding = Finding::Fine;
     for (index, (seen, pulse)) in seen.iter_mut().zip(pulses).enumerate() {
         let Some((ticks, used)) = pulse else { continue };
+        // The worker has ticked, or the process was stopped: start counting again.
         if ticks != seen.ticks || passed >= LATE {
             *seen = Seen { ticks, still: Duration::ZERO, used };
             continue;
@@ -132,8 +135,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks once a second at two workers, the second of which does not tick and uses the processor
-    /// for so many milliseconds of each second.
+    /// Makes one check a second of two workers. The second one does not tick, and uses the
+    /// processor for `busy` milliseconds of each second.
     fn looks(count: u32, busy: u64, passed: Duration) -> Finding {
         let mut seen = [Seen::default(); 2];
         let mut finding = Finding::Fine;

@@ -1,5 +1,5 @@
-//! The answers of the site: what a redirect, a canned response and a miss look like. They are the
-//! same for every path, so that none of them tells what else there is.
+//! The responses of the site: redirects, canned responses and errors. They are the same for every
+//! path, so that none of them reveals which other paths exist.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::proto::http::answer::{self, Connection, Content};
 use crate::proto::http::{Reject, Request, Version};
 use crate::route;
 
-/// Bodies up to this size are copied behind their head; larger ones are sent from where they are.
+/// Bodies up to this size are copied after their head; larger ones are sent without a copy.
 const SMALL_BODY: usize = 4 * 1024;
 
-/// A redirect to the host that was asked for, where HTTP/1.0 has named none.
+/// An HTTP/1.0 request without Host matched a redirect that keeps the host.
 const NO_HOST: Reject = Reject { status: 400, reason: "no_host", text: "a redirect needs a Host" };
 
-/// Sends the client elsewhere; says with which status.
+/// Redirects the client. Returns the status.
 ///
 /// # Errors
-/// The request names no host to send it to, and is answered so.
+/// The request names no host to redirect to; a response that says so is written to `out`.
 pub(super) fn redirect(
     redirect: &Redirect,
     route: &Route,
@@ -39,7 +39,7 @@ pub(super) fn redirect(
     Ok(redirect.status)
 }
 
-/// Answers with what the configuration has; gives a large body to be sent behind it.
+/// Writes the configured response. Returns a large body, which is to be sent after `out`.
 pub(super) fn respond(
     respond: &Respond,
     request: &Request<'_>,
@@ -70,8 +70,7 @@ pub(super) fn respond(
     None
 }
 
-/// Answers with the methods of the site, for `OPTIONS *` (RFC 9110 section 9.3.7); says with which
-/// status.
+/// Answers `OPTIONS *` with the methods of the site (RFC 9110 section 9.3.7). Returns the status.
 pub(super) fn options(date: &[u8], connection: Connection, out: &mut Vec<u8>) -> u16 {
     answer::begin(out, 200, date);
     answer::allow(out, true);
@@ -79,7 +78,7 @@ pub(super) fn options(date: &[u8], connection: Connection, out: &mut Vec<u8>) ->
     200
 }
 
-/// Answers that there is nothing; says with which status.
+/// Answers that the path does not exist. Returns the status.
 pub(super) fn not_found(
     request: &Request<'_>,
     date: &[u8],
@@ -90,7 +89,7 @@ pub(super) fn not_found(
     404
 }
 
-/// Answers a request that is refused.
+/// Answers a refused request.
 pub(super) fn reject(
     reject: Reject,
     content: Content,
@@ -101,7 +100,7 @@ pub(super) fn reject(
     plain(reject.status, &format!("{}\n", reject.text), content, date, connection, out);
 }
 
-/// A complete answer with a line of text.
+/// Writes a complete response with a line of text.
 pub(super) fn plain(
     status: u16,
     body: &str,

@@ -1,4 +1,4 @@
-//! What the connections of one worker share, and what each of them carries.
+//! What the connections of one worker share, and what each of them holds.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -19,28 +19,28 @@ use crate::relay::{self, Flow, Pool};
 use crate::sys::{Address, Keepalive, Stream};
 use crate::timers::{Timers, Watch};
 
-/// One worker's view of everything.
+/// What one worker knows: its configuration, clusters, pools and counters.
 pub struct Context {
     /// The configuration.
     pub config: Arc<Config>,
-    /// As [`Config::clusters`], with endpoints.
+    /// The clusters of [`Config::clusters`], in the same order, with their endpoints.
     pub clusters: Vec<Cluster>,
     /// Buffers and pipes.
     pub pool: Rc<Pool>,
     /// Time limits.
     pub timers: Rc<Timers>,
-    /// Access records on their way out. Taken out when the worker ends: tasks that the runtime
-    /// abandons then keep the context alive, and the writer waits for its last recorder.
+    /// The sender of access records. `None` once the worker ends: tasks that the runtime abandons
+    /// keep the context alive, and the log writer waits until every recorder is dropped.
     pub recorder: RefCell<Option<Recorder>>,
-    /// Answers on their way out; empty between two turns.
+    /// Scratch buffer for the responses of one turn.
     pub answers: RefCell<Vec<u8>>,
-    /// Accepted connections that are still served.
+    /// Counts accepted connections that are still served.
     pub load: Arc<Load>,
-    /// No new work: connections are to end.
+    /// True while the worker drains: it takes no new work, and its connections are to end.
     pub draining: Cell<bool>,
-    /// Of messages about accepted connections that cannot be used, on any listener.
+    /// Limits messages about accepted connections that cannot be used, over all listeners.
     pub unusable: Throttle,
-    /// What could not be served.
+    /// Counts what could not be served.
     pub shortage: Arc<Shortage>,
     /// Accepts that wait until a connection ends.
     pub line: Line,
@@ -48,7 +48,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// A worker without connections.
+    /// Makes the context of a worker without connections.
     pub fn new(
         config: Arc<Config>,
         recorder: Recorder,
@@ -77,13 +77,14 @@ impl Context {
         context
     }
 
-    /// The `date` of answers (RFC 9110 section 5.6.7): an IMF-fixdate, at most one tick old.
+    /// The `date` field of responses (RFC 9110 section 5.6.7): an IMF-fixdate, at most one tick
+    /// old.
     pub fn date(&self) -> [u8; 29] {
         self.date.get()
     }
 
-    /// Writes one access record of a listener; `fill` says what is known beyond listener, client
-    /// and time.
+    /// Writes one access record of a listener. `fill` sets the fields beyond listener, client and
+    /// time.
     pub(super) fn record<'a>(
         &'a self,
         listener: usize,
@@ -136,11 +137,12 @@ impl Context {
         }
     }
 
-    /// Called once a tick.
+    /// Updates the date of responses. Called once a tick.
     pub fn update_date(&self) {
         let mut date = [b' '; 29];
         let now = HttpDate::from(SystemTime::now());
-        // It has this length until the year 9999. Written in place: a tick allocates nothing.
+        // The date has this length until the year 9999. It is written in place: a tick allocates
+        // nothing.
         if write!(&mut date[..], "{now}").is_ok() {
             self.date.set(date);
         }
@@ -156,12 +158,12 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Lets `limit` connections in at once.
+    /// Makes a gate for at most `limit` connections at once.
     pub fn new(limit: usize) -> Gate {
         Gate { open: AtomicUsize::new(0), limit, refused: AtomicU64::new(0) }
     }
 
-    /// True: one more is in.
+    /// Counts one more connection. Returns false, with nothing counted, when the limit is reached.
     fn enter(&self) -> bool {
         let inside = self.open.fetch_add(1, Ordering::Relaxed) < self.limit;
         if !inside {
@@ -181,53 +183,54 @@ impl Gate {
     }
 }
 
-/// Counts a worker's connections, for all workers to see. On a cache line of its own: it changes
-/// with every connection.
+/// Counts a worker's connections; all workers can read it. It has a cache line of its own, because
+/// it changes with every connection.
 #[repr(align(128))]
 pub struct Load {
     open: AtomicUsize,
-    /// Connections there may be at one time: the worker's share of the descriptors.
+    /// The most connections at one time: the worker's share of the descriptors.
     max: usize,
 }
 
 impl Load {
-    /// Added when the worker has ended: more than there can be connections.
+    /// Stored when the worker has ended: more than any number of connections.
     const CLOSED: usize = usize::MAX / 2;
 
-    /// No connections, and as many as `max` at one time.
+    /// Makes a counter for at most `max` connections at one time.
     pub fn new(max: usize) -> Load {
         Load { open: AtomicUsize::new(0), max }
     }
 
-    /// How many there are.
+    /// Connections at present.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// There are as many as there may be, or the worker has ended.
+    /// Returns true when the worker has `max` connections or has ended.
     pub fn is_full(&self) -> bool {
         self.open() >= self.max
     }
 
-    /// Counts one more, until the place is dropped. None: there are as many as there may be, or the
-    /// worker has ended.
+    /// Counts one more connection until the place is dropped. `None` if the worker is full or has
+    /// ended.
     pub fn take_place(self: &Arc<Load>) -> Option<Place> {
         self.take(self.max)
     }
 
-    /// As [`Load::take_place`], but more than there may be. None: the worker has ended.
+    /// Like [`Load::take_place`], but also when the worker is full. `None` if the worker has ended.
     pub fn force_place(self: &Arc<Load>) -> Option<Place> {
         self.take(Self::CLOSED)
     }
 
     fn take(self: &Arc<Load>, max: usize) -> Option<Place> {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
-        // Dropped again where it is of no use.
+        // If the place is not returned, dropping it undoes the count.
         let place = Place { load: Arc::clone(self) };
         (before < max.min(Self::CLOSED)).then_some(place)
     }
 
-    /// Ends the worker, unless it has connections; true: nobody can take a place any more.
+    /// Ends the worker if it has no connections. Returns true when it has ended: no place can be
+    /// taken any more.
     pub fn close(&self) -> bool {
         self.open.compare_exchange(0, Self::CLOSED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
@@ -246,11 +249,11 @@ impl Drop for Place {
 
 /// An accepted connection.
 pub struct Accepted {
-    /// Its worker.
+    /// The worker's context.
     pub context: Rc<Context>,
-    /// Its stream.
+    /// The client's stream.
     pub client: Rc<Stream>,
-    /// Where it comes from.
+    /// The client's address.
     pub address: Address,
     listener: usize,
     gate: Option<Arc<Gate>>,
@@ -258,12 +261,12 @@ pub struct Accepted {
     _place: Place,
 }
 
-/// A point in time, for people and for durations.
+/// A point in time, on the wall clock and on the monotonic clock.
 #[derive(Clone, Copy)]
 pub struct Moment {
-    /// When, for people.
+    /// Wall clock, for records.
     pub wall: SystemTime,
-    /// When, for durations.
+    /// Monotonic clock, for durations.
     pub instant: Instant,
 }
 
@@ -275,8 +278,8 @@ impl Moment {
 }
 
 impl Accepted {
-    /// Counts a connection in. None: the listener is full; the refusal is recorded and the
-    /// connection closed.
+    /// Counts a connection in. `None` if the listener is full: the refusal is then recorded and the
+    /// connection is reset.
     pub fn admit(
         context: &Rc<Context>,
         listener: usize,
@@ -302,17 +305,17 @@ impl Accepted {
         inside.then_some(accepted)
     }
 
-    /// The listener that accepted it.
+    /// The listener that accepted the connection.
     pub fn listener(&self) -> &Listener {
         &self.context.config.listeners[self.listener]
     }
 
-    /// When it was accepted.
+    /// When the connection was accepted.
     pub fn start(&self) -> Moment {
         self.start
     }
 
-    /// TCP keepalive of its upstream's stream: that of its listener.
+    /// TCP keepalive for the upstream's stream: that of the listener.
     pub fn keepalive(&self) -> Option<Keepalive> {
         self.listener().keepalive.map(|idle| Keepalive { idle })
     }
@@ -331,8 +334,8 @@ impl Accepted {
         connected
     }
 
-    /// Makes the close a reset, because there is no upstream: the client must not take that for an
-    /// empty answer.
+    /// Makes the close a reset because there is no upstream. The client must not take a clean close
+    /// for an empty response.
     pub(super) fn reset_for(&self, failure: &ConnectFailure) {
         self.client.reset_on_close();
         if let ConnectFailure::Local(_) = failure {
@@ -340,8 +343,8 @@ impl Accepted {
         }
     }
 
-    /// Relays between the client and an upstream that was connected for it while the watch ran a
-    /// limit; says why it ended.
+    /// Relays between the client and its upstream. Returns why the relay ended. The watch may have
+    /// run the limit of an earlier stage before.
     pub(super) async fn relay(
         &self,
         watch: &Watch,
@@ -352,7 +355,7 @@ impl Accepted {
     ) -> End {
         watch.set_upstream(Some(&lease.stream));
         watch.keep_alive(self.keepalive());
-        // What has fired until now was the limit of an earlier stage, which is over.
+        // If a limit has fired, it was that of an earlier stage, which is over.
         watch.renew(timeouts.idle);
         let (client, upstream) = (&self.client, &lease.stream);
         let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
@@ -361,7 +364,7 @@ impl Accepted {
         end
     }
 
-    /// Writes one access record; `fill` says what is known beyond listener, client and time.
+    /// Writes one access record. `fill` sets the fields beyond listener, client and time.
     pub fn record<'a>(&'a self, start: Moment, fill: impl FnOnce(&mut Record<'a>)) {
         self.context.record(self.listener, &self.address, start, fill);
     }
@@ -377,12 +380,12 @@ impl Drop for Accepted {
         if let Some(gate) = &self.gate {
             gate.leave();
         }
-        // Its place is free when the woken task runs.
+        // The place itself is dropped after this function, before the woken task runs.
         self.context.line.call();
     }
 }
 
-/// What a record says of a connect that failed.
+/// Describes a failed connect in a record.
 pub(super) fn describe_failure<'a>(failure: &'a ConnectFailure, record: &mut Record<'a>) {
     record.end = match failure {
         ConnectFailure::NoEndpoint => End::NoEndpoint,
@@ -404,7 +407,7 @@ pub(super) fn describe_tried<'a>(tried: &'a Tried, record: &mut Record<'a>) {
     record.failed_endpoints = &tried.failed;
 }
 
-/// What a record says of a relay.
+/// Describes a relay in a record.
 pub(super) fn describe_relay<'a>(
     lease: &'a Lease,
     up: &Flow,

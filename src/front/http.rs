@@ -1,9 +1,9 @@
 //! L7: a site. Requests are read, routed and answered; an upgrade is handed to its tunnel.
 //!
-//! A turn reads once into the worker's buffer and answers every request that is complete in it.
-//! All its answers are sent by one call, which they share with those to other clients while they
-//! are few. Only what is left over (half a head, an answer that does not fit the socket) is copied
-//! to the connection, so that one that waits between two requests holds no buffer.
+//! A turn reads once into the worker's buffer and answers every complete request in it. All its
+//! responses are sent by one call, which short ones share with those to other clients. Only the
+//! rest (half a head, a response that does not fit the socket) is copied to the connection, so that
+//! a connection that waits between two requests holds no buffer.
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
@@ -24,11 +24,11 @@ use crate::route;
 use crate::sys::Errno;
 use crate::timers::{Fired, OnDrain, Watch};
 
-/// Pipelined requests are read so far ahead beyond one head.
+/// Bytes of pipelined requests that are read in addition to the largest head.
 const READ_AHEAD: usize = 16 * 1024;
-/// With so many bytes of answers waiting, no more requests are answered before these are sent.
+/// With this many bytes of responses waiting, no more requests are answered before they are sent.
 const MAX_ANSWERS: usize = 64 * 1024;
-/// A request body that nobody wants is read up to here; beyond it the connection is closed.
+/// Bytes of an unused request body that are read. With more the connection is closed.
 const MAX_DRAINED: u64 = 256 * 1024;
 
 const TIMEOUT: Reject =
@@ -55,13 +55,13 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
                 watch.turn().await;
                 fired = site.unsent.readable(&conn.client, &watch).await.err();
             } else {
-                // Not at once: others of this worker want a turn, too.
+                // Yield before going on: other tasks of this worker may be ready.
                 conn.context.pool.turns().give_way().await;
                 if !Box::pin(site.wait_to_write()).await {
                     return;
                 }
             }
-            // What was queued in the last turn is sent by now, or comes first.
+            // Responses queued in the last turn are sent by now, or must be sent before new ones.
             if !site.flush().await {
                 return;
             }
@@ -90,15 +90,15 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
 
 /// What comes after a turn.
 enum Next<'c> {
-    /// More requests.
+    /// Read more requests.
     Read,
-    /// Nothing: the answers end the connection. The client may still be sending.
+    /// Close after the responses are sent. The client may still be sending.
     Linger,
-    /// Nothing: the client is gone.
+    /// Drop the connection: the client is gone.
     Gone,
-    /// An upgrade.
+    /// Serve an upgrade.
     Tunnel(Box<Upgrade<'c>>),
-    /// Not HTTP at all: the connection begins with these bytes of a TLS handshake.
+    /// Serve TLS: the connection begins with these bytes of a TLS handshake.
     Tls(&'c Tls, Vec<u8>),
 }
 
@@ -107,23 +107,23 @@ struct Site<'c> {
     conn: &'c Accepted,
     http: &'c Http,
     watch: &'c Watch,
-    /// Nothing was read so far: it could be TLS.
+    /// Nothing was read so far: the first byte may be that of TLS.
     fresh: bool,
-    /// Bytes read and not used.
+    /// Bytes that were read and are not used yet.
     held: Vec<u8>,
-    /// Counts those, and answers that the client does not read.
+    /// Counts `held`, and responses that the client does not read.
     charge: Charge,
     /// How far `held` has been searched.
     scan: HeadScan,
-    /// `held` may have complete requests: answers had to be sent first.
+    /// `held` may have complete requests, which wait until earlier responses are sent.
     resume: bool,
     /// When the first byte of an incomplete request was read.
     begun: Option<Moment>,
-    /// What is left of the body of a request that was answered.
+    /// The rest of the body of a request that was answered.
     body: Body,
     drained: u64,
     unsent: Unsent,
-    /// What the watch runs.
+    /// The limit that the watch runs.
     limit: Limit,
 }
 
@@ -146,15 +146,15 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Reads once and answers what is complete. A limit that has fired ends the connection unless a
-    /// request is complete by now: it arrived in time.
+    /// Reads once and answers every complete request. If a limit has fired, the connection ends
+    /// unless a request is complete by now: that one arrived in time.
     fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next<'c> {
         let conn = self.conn;
         let mut buffer = conn.context.pool.buffer();
         let mut filled = self.held.len();
         buffer[..filled].copy_from_slice(&self.held);
         if !self.resume {
-            // Little where little may be kept of it.
+            // Read less when the budget is spent, because less may be kept.
             let end = (filled + conn.context.pool.read_size()).min(self.http.max_head + READ_AHEAD);
             match conn.client.recv(&mut buffer[filled..end]) {
                 Ok(0) => return self.gone(End::Client),
@@ -173,7 +173,7 @@ impl<'c> Site<'c> {
         answers.clear();
         let (used, next) = self.answer_all(&buffer[..filled], now, &mut answers);
         if !self.charge.try_set(filled - used) {
-            // Behind the head of a large body, which is sent from where it is, nothing can be said.
+            // After the head of a large body, which is sent later, no other response can follow.
             if self.unsent.body.is_none() {
                 let content = Content::for_rejected(&buffer[used..filled]);
                 self.reject(OVERFLOW, content, now, &mut answers);
@@ -208,8 +208,8 @@ impl<'c> Site<'c> {
         next
     }
 
-    /// Answers requests until the bytes, or the room for answers, are used up. Returns how many
-    /// bytes were used.
+    /// Answers requests until the bytes, or the room for responses, are used up. Returns the number
+    /// of bytes used.
     fn answer_all(&mut self, bytes: &[u8], now: Moment, out: &mut Vec<u8>) -> (usize, Next<'c>) {
         let mut used = 0;
         self.resume = false;
@@ -218,7 +218,7 @@ impl<'c> Site<'c> {
                 BodyEnd::At(0) => {}
                 BodyEnd::At(end) => {
                     used += end;
-                    // What comes next is another request, with a time of its own.
+                    // The next byte begins another request, which has its own start.
                     self.begun = None;
                 }
                 BodyEnd::NotYet => {
@@ -226,9 +226,10 @@ impl<'c> Site<'c> {
                     let enough = self.drained > MAX_DRAINED;
                     return (bytes.len(), if enough { Next::Linger } else { Next::Read });
                 }
-                // The request is answered: one more answer would be taken for that of the next.
+                // Already answered: the client would match another response to its next request.
                 BodyEnd::Malformed => return (bytes.len(), Next::Linger),
             }
+            // Bound the responses of a turn: the other requests wait until these are sent.
             let max_answers = if self.conn.context.pool.is_spent() { SMALL } else { MAX_ANSWERS };
             if out.len() >= max_answers || self.unsent.body.is_some() {
                 self.resume = used < bytes.len();
@@ -252,7 +253,7 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Where the next head is; none: it is not complete.
+    /// The range of the next head. `None` if it is not complete.
     fn next_head(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, Reject> {
         match self.scan.advance(bytes) {
             Scan::Complete { start, end } => {
@@ -261,8 +262,8 @@ impl<'c> Site<'c> {
             }
             Scan::BareLineFeed => Err(LINE_FEED),
             Scan::Incomplete if bytes.len() >= self.http.max_head => Err(TOO_LARGE),
-            // A method or an empty line begins a head; a TLS hello or another protocol need not be
-            // waited for.
+            // A head begins with a method or an empty line. Anything else, such as a TLS hello, is
+            // refused without waiting for more.
             Scan::Incomplete if bytes.first().is_some_and(|&byte| !may_begin(byte)) => {
                 Err(NOT_HTTP)
             }
@@ -270,7 +271,7 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Answers one request. `rest` begins with its head and goes on with all that was read behind
+    /// Answers one request. `rest` begins with its head and contains everything that was read after
     /// it.
     fn answer_one(&mut self, head: &[u8], rest: &[u8], now: Moment, out: &mut Vec<u8>) -> Next<'c> {
         let request = match parse_request(head, self.http.max_headers) {
@@ -343,7 +344,7 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Answers a head that is no request.
+    /// Answers a head that is not a valid request.
     fn reject(&mut self, reject: Reject, content: Content, now: Moment, out: &mut Vec<u8>) {
         let before = out.len();
         let date = self.conn.context.date();
@@ -361,7 +362,7 @@ impl<'c> Site<'c> {
         });
     }
 
-    /// A limit has fired before the request was complete.
+    /// Ends the connection after a limit has fired before the request was complete.
     fn cut(&mut self, fired: Fired) -> Next<'c> {
         match fired {
             Fired::TimedOut if !self.held.is_empty() => {
@@ -373,14 +374,14 @@ impl<'c> Site<'c> {
                 Next::Linger
             }
             Fired::ClientReset | Fired::UpstreamReset => self.gone(End::ClientReset),
-            // What was answered may still be on its way, and another request as well.
+            // The last response, or another request, may still be on its way: linger.
             _ if !self.fresh && self.held.is_empty() => Next::Linger,
             Fired::TimedOut => Next::Gone,
             Fired::Drained => self.gone(End::Drain),
         }
     }
 
-    /// The client is gone, perhaps in the middle of a request.
+    /// Records an incomplete request, if there is one, of a client that is gone.
     fn gone(&mut self, end: End) -> Next<'c> {
         if let Some(begun) = self.begun.filter(|_| !self.held.is_empty()) {
             self.conn.record(begun, |record| {
@@ -391,8 +392,8 @@ impl<'c> Site<'c> {
         Next::Gone
     }
 
-    /// Runs the limit that fits the state: the head's, from its first byte on and not moved by
-    /// later ones, or that between two requests.
+    /// Starts the limit that fits the state: that of a head, which runs from the first byte and is
+    /// not extended by later ones, or that between two requests.
     fn set_limit(&mut self, now: Moment) {
         let inside = self.is_inside();
         let limit = if inside { Limit::Head } else { Limit::Between };
@@ -414,12 +415,12 @@ impl<'c> Site<'c> {
         self.watch.restart(if inside { http.head_timeout } else { http.keepalive_timeout });
     }
 
-    /// A request has begun and is not complete.
+    /// Returns true while a request has begun and is not complete.
     fn is_inside(&self) -> bool {
         !self.resume && !self.held.is_empty() || !self.body.is_done()
     }
 
-    /// Waits until all answers are sent. False: the client is gone, or took nothing for too long.
+    /// Waits until all responses are sent. Returns false when the client is gone or is too slow.
     async fn flush(&mut self) -> bool {
         let mut waited = false;
         loop {
@@ -434,7 +435,7 @@ impl<'c> Site<'c> {
                 Sent::Failed => return false,
                 Sent::Some => {}
             }
-            // Boxed: few connections wait here, and all would have room for it.
+            // Boxed: few connections wait here, but each would have room for this future.
             if !Box::pin(self.wait_to_write()).await {
                 return false;
             }
@@ -442,12 +443,12 @@ impl<'c> Site<'c> {
         }
     }
 
-    /// Waits until the client takes bytes. False: it took none for too long, and the connection is
-    /// set to reset: what the client has is not all there is.
+    /// Waits until the client takes bytes. Returns false when it took none for too long. The
+    /// connection is then set to reset, because the client has not got all bytes.
     async fn wait_to_write(&mut self) -> bool {
         self.watch.on_drain(OnDrain::Wait);
         self.limit = Limit::Other;
-        // A limit that fired before is dealt with: its request was complete in time.
+        // A limit that fired earlier does not count: its request was complete in time.
         self.watch.renew(self.http.keepalive_timeout);
         let result = self.watch.writable(&self.conn.client).await;
         if result.is_err() {
@@ -460,7 +461,7 @@ impl<'c> Site<'c> {
 /// The limit that the watch of a connection runs.
 #[derive(PartialEq, Eq)]
 enum Limit {
-    /// That of a head, or of a body nobody wants.
+    /// That of a head, or of a body that is read only to be dropped.
     Head,
     /// That between two requests.
     Between,
@@ -473,15 +474,15 @@ enum Limit {
 enum AfterAnswer {
     GoOn,
     Close,
-    /// The client may be about to send a body that nobody will read.
+    /// The client may be about to send a body that is not read.
     Abandon,
 }
 
 impl AfterAnswer {
     fn of(request: &Request<'_>) -> AfterAnswer {
         match request.body {
-            // The client that waits for a 100 may send the body or not: what follows could be
-            // either.
+            // A client that waits for a 100 may or may not send its body, so the next bytes are
+            // ambiguous.
             _ if request.expects_continue && !request.body.is_done() => AfterAnswer::Abandon,
             Body::Length(length) if length > MAX_DRAINED => AfterAnswer::Abandon,
             _ if !request.keep_alive => AfterAnswer::Close,

@@ -6,19 +6,19 @@ use super::context::Accepted;
 use crate::sys::Errno;
 use crate::timers::{OnDrain, Watch, ticks};
 
-/// The client is waited for so long when it sends nothing more, ...
+/// How long a client that sends nothing is waited for.
 const SILENCE: Duration = Duration::from_secs(5);
-/// ... and so long when the worker drains.
+/// The same while the worker drains.
 const BRIEF_SILENCE: Duration = Duration::from_secs(1);
-/// And so long in all.
+/// How long a client that goes on sending is waited for.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What is read at most.
+/// The most bytes that are read while waiting.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// Closes so that the last response arrives (RFC 9112 section 9.6): bytes that the client still
-/// sends, or that are not read when the socket is closed, make the kernel answer with a reset, and
-/// that may destroy what the client has not read yet. So the writing side ends first, and the
-/// client is read until it closes, within bounds.
+/// Closes so that the last response arrives (RFC 9112 section 9.6). If the client sends bytes after
+/// the close, or has sent bytes that are unread at the close, the kernel answers with a reset. A
+/// reset may destroy a response that the client has not read yet. So the writing side ends first,
+/// and the client is read until it closes, within bounds.
 pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
     conn.client.shutdown_write();
     watch.on_drain(OnDrain::Wait);

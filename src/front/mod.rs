@@ -1,14 +1,14 @@
-//! What a worker does with an accepted connection: one file for each kind of traffic, each read top
-//! to bottom.
+//! What a worker does with an accepted connection: one file for each kind of traffic, each read
+//! from top to bottom.
 //!
 //! | file | traffic |
 //! | --- | --- |
-//! | `tcp` | L4: a cluster's connection and the relay |
-//! | `http` | the site: requests read, routed and answered; upgrades handed over |
-//! | `answer` | the answers of the site |
-//! | `tunnel` | an upgrade: the handshake, then the same relay |
-//! | `udp` | datagrams: a socket of its own for each client |
-//! | `sni` | TLS by the name it asks for, without decrypting, and simple-obfs that looks like it |
+//! | `tcp` | L4: a connection to a cluster and the relay |
+//! | `http` | a site: reads and routes requests, sends responses, hands upgrades over |
+//! | `answer` | the responses of a site |
+//! | `tunnel` | an upgrade: the handshake, then the relay |
+//! | `udp` | datagrams: one upstream socket for each client |
+//! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
 
 mod answer;
 mod context;
@@ -27,14 +27,14 @@ pub use udp::{Udp, start_udp, udp_session_limit};
 
 use crate::config::Protocol;
 
-/// Serves one accepted connection to its end, and records what became of it. Each kind of traffic
-/// has tasks of its own size: what rests between two requests is not to be as large as a relay.
+/// Serves one accepted connection to its end and writes its record. Each kind of traffic has its
+/// own task type: a connection idle between two requests must not be as large as a relay.
 pub fn spawn(conn: Accepted) {
     match conn.listener().protocol {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
         Protocol::Tls(_) => drop(monoio::spawn(sni::serve(conn))),
-        // It has no connections.
+        // UDP has no connections.
         Protocol::Udp(_) => {}
     }
 }

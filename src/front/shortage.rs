@@ -1,5 +1,6 @@
-//! Connections that wait or fail because nothing is left for them: counted by the workers, reported
-//! by the control plane once a second; and the tasks that wait for a connection to end.
+//! Connections that wait or fail for lack of descriptors, places or local ports, and the line of
+//! accepts that wait for a connection to end. The workers count; the control plane reports once a
+//! second.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,67 +11,67 @@ use std::task::{Poll, Waker};
 
 use crate::sys::Errno;
 
-/// What happened since the last report. Shared by all workers, which touch it only when something
+/// What happened since the last report. Shared by all workers, which touch it only when a resource
 /// is short.
 #[derive(Debug, Default)]
 pub struct Shortage {
     /// Connections that wait at present.
     waiting: AtomicUsize,
-    /// Connections that found their worker with as many as it may have.
+    /// Connections that arrived while their worker had as many as it may have.
     full: AtomicU64,
-    /// Accepts that failed; why the last one did, and on which listener.
+    /// Accepts that failed. The next two fields are the error and the listener of the last one.
     refused: AtomicU64,
     errno: AtomicI32,
     listener: AtomicUsize,
-    /// Connections that got no socket to their upstream, and were reset.
+    /// Connections that were reset because they got no socket to their upstream.
     reset: AtomicU64,
-    /// The same, answered 502.
+    /// Connections that were answered 502 for the same reason.
     answered: AtomicU64,
     /// UDP clients that got no socket to their endpoint.
     dropped: AtomicU64,
-    /// Why the last of these three got none; 0: no one was without.
+    /// The error of the last of these three; 0 if there was none.
     connect_errno: AtomicI32,
 }
 
 impl Shortage {
-    /// A connection is there, and the worker has as many as it may have.
+    /// Counts a connection that arrived while its worker had as many as it may have.
     pub fn full(&self) {
         self.full.fetch_add(1, Relaxed);
     }
 
-    /// An accept of a listener failed, which is given by its position in the configuration.
+    /// Counts a failed accept. `listener` is its position in the configuration.
     pub fn refused(&self, listener: usize, error: &io::Error) {
         self.listener.store(listener, Relaxed);
         self.errno.store(error.raw_os_error().unwrap_or_default(), Relaxed);
         self.refused.fetch_add(1, Relaxed);
     }
 
-    /// The number of connections that wait somewhere has changed.
+    /// Updates the number of connections that wait at one place.
     pub fn waits(&self, before: usize, now: usize) {
         self.waiting.fetch_add(now.wrapping_sub(before), Relaxed);
     }
 
-    /// A connection got no socket to its upstream, and is reset.
+    /// Counts a connection that is reset because it got no socket to its upstream.
     pub(super) fn reset(&self) {
         self.reset.fetch_add(1, Relaxed);
     }
 
-    /// A connection got no socket to its upstream, and is answered.
+    /// Counts a connection that is answered 502 because it got no socket to its upstream.
     pub(super) fn answered(&self) {
         self.answered.fetch_add(1, Relaxed);
     }
 
-    /// The datagram of a new UDP client is dropped, as there is no socket to the endpoint.
+    /// Counts a dropped datagram of a new UDP client that got no socket to its endpoint.
     pub(super) fn dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
 
-    /// Says why there is no socket for a connection or a UDP client.
+    /// Stores the error of the last socket that could not be made.
     pub(super) fn no_socket(&self, errno: Errno) {
         self.connect_errno.store(errno.raw_os_error(), Relaxed);
     }
 
-    /// What there is to report since the last time.
+    /// Takes what is to be reported since the last call. `None` if there is nothing new.
     pub fn report(&self) -> Option<Report> {
         let take = |count: &AtomicU64| count.swap(0, Relaxed);
         let (full, refused) = (take(&self.full), take(&self.refused));
@@ -88,6 +89,7 @@ impl Shortage {
                 (self.listener.load(Relaxed), errno)
             }),
         };
+        // Connections that wait are reported only if a worker was full meanwhile.
         let waits = full > 0 && report.waiting > 0;
         let failed = report.reset + report.answered + report.dropped;
         let is_news = waits || refused > 0 || failed > 0;
@@ -100,38 +102,38 @@ impl Shortage {
 pub struct Report {
     /// Connections that wait in the backlog at present.
     pub waiting: usize,
-    /// Connections that were reset, with no socket to their upstream.
+    /// Connections that were reset because they got no socket to their upstream.
     pub reset: u64,
-    /// Upgrades that got a 502, with no socket to their upstream.
+    /// Upgrades that got a 502 because they got no socket to their upstream.
     pub answered: u64,
-    /// Datagrams of new UDP clients that were dropped, with no socket to their endpoint.
+    /// Datagrams of new UDP clients that were dropped because they got no socket to their endpoint.
     pub dropped: u64,
-    /// Why the last of these three had no socket.
+    /// The error of the last of these three.
     pub connect_error: Option<Errno>,
-    /// The listener, by its position in the configuration, whose accept failed last, and why.
+    /// The listener whose accept failed last, by its position in the configuration, and the error.
     pub refused: Option<(usize, Errno)>,
 }
 
-/// The accepts of one worker that wait for a place, first come first served.
+/// The accepts of one worker that wait for a place, in the order of their arrival.
 #[derive(Default)]
 pub struct Line {
     waiting: RefCell<VecDeque<(u64, Option<Waker>)>>,
     last: Cell<u64>,
 }
 
-/// A position in the line; it is given up when this is dropped.
+/// A position in the line. Dropping it leaves the line.
 pub struct InLine<'l> {
     line: &'l Line,
     number: u64,
 }
 
 impl Line {
-    /// No accept waits.
+    /// Returns true when no accept waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.borrow().is_empty()
     }
 
-    /// Waits behind all others.
+    /// Joins at the end of the line.
     pub fn join(&self) -> InLine<'_> {
         let number = self.last.get() + 1;
         self.last.set(number);
@@ -139,7 +141,7 @@ impl Line {
         InLine { line: self, number }
     }
 
-    /// There may be a place for the first in the line.
+    /// Wakes the first in the line, because a place may be free.
     pub(super) fn call(&self) {
         if let Some((_, Some(waker))) = self.waiting.borrow().front() {
             waker.wake_by_ref();
@@ -148,13 +150,13 @@ impl Line {
 }
 
 impl InLine<'_> {
-    /// All that waited before are gone.
+    /// Returns true when this position is at the front.
     pub fn is_first(&self) -> bool {
         self.line.waiting.borrow().front().is_some_and(|(number, _)| *number == self.number)
     }
 
-    /// Waits until there may be a place for the first in the line, and this is the first. May be
-    /// dropped at any time.
+    /// Waits until this position is at the front and a place may be free. The future may be dropped
+    /// at any time.
     pub async fn called(&self) {
         let mut is_called = false;
         poll_fn(|cx| {
@@ -175,7 +177,7 @@ impl InLine<'_> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.line.waiting.borrow_mut().retain(|(number, _)| *number != self.number);
-        // There may be more than one place.
+        // Another place may be free, for the next in the line.
         self.line.call();
     }
 }
@@ -235,7 +237,8 @@ mod tests {
                     served.borrow_mut().push(name);
                 }));
             }
-            // All are in the line when this is the first: the runtime's queue has them in order.
+            // The runtime's queue is first in, first out: after this task all others are in the
+            // line.
             monoio::spawn(async {}).await;
             free.set(2);
             drop(blocks);

@@ -1,5 +1,5 @@
-//! TLS: a ClientHello says which cluster the connection goes to, and every byte goes on as it came;
-//! or simple-obfs, which only looks like TLS, ends here.
+//! TLS routed by SNI: the ClientHello selects a cluster, and every byte is passed on unchanged.
+//! Also simple-obfs, which only looks like TLS and ends here.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ use crate::route;
 use crate::sys::{Errno, random_bytes};
 use crate::timers::{Fired, OnDrain, Watch};
 
-/// Bytes that are read at once while the hello is not complete.
+/// The most bytes that are read at once while the hello is not complete.
 const READ: usize = 16 * 1024;
 
 /// Serves a connection of a tls listener.
@@ -28,14 +28,14 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     }
 }
 
-/// Serves a connection from which these bytes were read. The watch runs the limit of the hello.
+/// Serves a connection from which `bytes` were read. The watch runs the limit of the hello.
 pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes: Vec<u8>) {
-    // 1. The hello. Boxed, as the relay lives much longer.
+    // 1. Read the hello. Boxed, because the relay lives much longer.
     let hello = Box::pin(read_hello(conn, watch, bytes)).await;
     let (asked, mut up, mut down) = match hello.and_then(|hello| hello.route(conn, tls)) {
         Ok(routed) => routed,
         Err(refused) => {
-            // Not a clean end: whoever waits for an answer is not to take this for one.
+            // A reset, because the client must not take a clean end for an answer.
             conn.client.reset_on_close();
             return conn.record(conn.start(), |record| {
                 record.protocol = "tls";
@@ -45,7 +45,7 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         }
     };
 
-    // 2. An upstream. The attempts have their own limits.
+    // 2. Connect. The attempts have their own limits.
     let lease = match Box::pin(conn.connect(asked.rule.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
@@ -57,7 +57,7 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         }
     };
 
-    // 3. Bytes.
+    // 3. Relay bytes.
     let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
     conn.record(conn.start(), |record| {
         asked.describe(conn, record);
@@ -65,14 +65,14 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         record.end = end;
     });
 
-    // 4. What the client sent behind an end that its records told is not read yet.
+    // 4. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
     if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
         drop((lease, up, down));
         linger(conn, watch).await;
     }
 }
 
-/// Where a connection goes.
+/// The rule and the name of a connection.
 struct Asked<'c> {
     rule: &'c TlsRule,
     name: Option<String>,
@@ -87,7 +87,7 @@ impl Asked<'_> {
     }
 }
 
-/// Why a connection goes nowhere, and the name it asked for.
+/// Why a connection has no route, and the name that it asked for.
 struct Refused {
     end: End,
     name: Option<String>,
@@ -99,7 +99,7 @@ impl From<End> for Refused {
     }
 }
 
-/// A complete ClientHello, and everything that was read.
+/// A complete ClientHello, and all bytes that were read.
 struct Hello {
     reader: HelloReader,
     bytes: Vec<u8>,
@@ -110,7 +110,7 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
     let mut charge = Charge::new(&conn.context.pool);
     let mut progress = hello.reader.advance(&hello.bytes);
     while progress == Progress::Incomplete {
-        // The message is in the reader, too.
+        // Twice, because the reader holds a copy of the message.
         if !charge.try_set(2 * hello.bytes.len()) {
             return Err(Refused::from(End::Overflow));
         }
@@ -129,7 +129,7 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
             Err(Errno::AGAIN) => {}
             Err(_) => return Err(Refused::from(End::ClientReset)),
         }
-        // What arrived as the limit fired is read by now.
+        // By now the bytes that arrived as the limit fired are read.
         match fired.filter(|_| progress == Progress::Incomplete) {
             None => {}
             Some(Fired::Drained) => return Err(Refused::from(End::Drain)),
@@ -144,7 +144,7 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
 }
 
 impl Hello {
-    /// Where it goes, and the two flows of the relay with what was read in them.
+    /// Finds the rule, and makes the two flows of the relay, which begin with the bytes read.
     fn route<'c>(
         mut self,
         conn: &Accepted,
@@ -152,7 +152,7 @@ impl Hello {
     ) -> Result<(Asked<'c>, Flow, Flow), Refused> {
         let pool = &conn.context.pool;
         let message = self.reader.message();
-        // One that cannot be read asks for nobody we know: whoever has every other name may say so.
+        // A hello that cannot be parsed counts as one without a name and without protocols.
         let hello = ClientHello::parse(message).unwrap_or_default();
         let name = hello.server_name.map(str::to_owned);
         let obfs = self.reader.whole_record().zip(ObfsHello::parse(message));
@@ -160,6 +160,7 @@ impl Hello {
             return Err(Refused { end: End::NoRoute, name });
         };
         let asked = Asked { rule, name };
+        // Real TLS: everything that was read goes to the upstream unchanged.
         let Some((length, obfs)) = obfs.filter(|_| rule.simple_obfs) else {
             let (up, down) = (Flow::new(pool, self.bytes), Flow::new(pool, Vec::new()));
             return Ok((asked, up, down));
@@ -167,7 +168,7 @@ impl Hello {
         let mut random = [0; 28];
         random_bytes(&mut random);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // As TLS 1.2 has it (RFC 5246 section 7.4.1.2): 32 bits.
+        // The time has 32 bits, as in TLS 1.2 (RFC 5246 section 7.4.1.2).
         let encoder = Encoder::new(obfs.session_id, since.as_secs() as u32, &random);
         let mut up = Flow::coded(pool, Coding::FromObfs(Decoder::default()));
         up.push(obfs.payload);

@@ -1,17 +1,17 @@
-//! L4: every byte of a connection to one cluster.
+//! L4: relays every byte of a connection to one cluster.
 
 use super::context::{Accepted, describe_failure, describe_relay};
 use crate::config::{Protocol, Tcp};
 use crate::relay::{self, Flow};
 
-/// Connects, relays, records.
+/// Connects, relays and writes the record.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Protocol::Tcp(Tcp { cluster, timeouts }) = &conn.listener().protocol else { return };
         let (cluster, timeouts) = (*cluster, *timeouts);
 
-        // 1. An upstream. Boxed: what connecting needs is not to burden the long life of the relay.
+        // 1. Connect. Boxed, so that the long-lived future of the relay stays small.
         let lease = match Box::pin(conn.connect(cluster)).await {
             Ok(lease) => lease,
             Err(failure) => {
@@ -23,7 +23,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             }
         };
 
-        // 2. Bytes.
+        // 2. Relay bytes.
         let context = &conn.context;
         let mut up = Flow::new(&context.pool, Vec::new());
         up.expect();
@@ -35,7 +35,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let half_closed = timeouts.half_closed;
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
 
-        // 3. What became of it.
+        // 3. Write the record.
         conn.record(conn.start(), |record| {
             record.cluster = Some(conn.cluster_name(cluster));
             describe_relay(&lease, &up, &down, record);

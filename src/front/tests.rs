@@ -1,5 +1,5 @@
-//! Moments that a client cannot choose: what arrives just as a limit fires, or when memory is
-//! spent, on connections of a worker whose time the test moves on.
+//! Events that a client cannot time: input that arrives just as a limit fires, or when memory is
+//! spent. The tests run connections of a worker and move its time on themselves.
 
 use std::cell::Cell;
 use std::io::{ErrorKind, Read, Write};
@@ -29,7 +29,7 @@ struct Bench {
     upstream: TcpListener,
 }
 
-/// Runs a worker over epoll. Nothing moves its time on but [`Bench::while_a_limit_fires`].
+/// Runs a worker over epoll. Only [`Bench::while_a_limit_fires`] moves its time on.
 fn bench(listener: &str, test: impl AsyncFnOnce(Bench)) {
     bench_with(listener, BUDGET, test);
 }
@@ -54,7 +54,7 @@ fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
 }
 
 impl Bench {
-    /// A connection that is served, and whose socket takes little before its client reads.
+    /// Connects a client that is served. Its connection buffers little before the client reads.
     fn client(&self) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -73,7 +73,7 @@ impl Bench {
         client
     }
 
-    /// What `attempt` gives, once it gives anything; tasks run meanwhile.
+    /// Runs tasks until `attempt` returns a value.
     async fn wait_for<T>(&self, mut attempt: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
@@ -91,7 +91,7 @@ impl Bench {
         stream
     }
 
-    /// Everything up to and with `mark`.
+    /// Reads up to and including `mark`.
     async fn read_until(&self, stream: &mut TcpStream, mark: &str) -> String {
         let mut text = String::new();
         self.wait_for(|| {
@@ -109,7 +109,7 @@ impl Bench {
         text
     }
 
-    /// Everything up to the end, which must be in order.
+    /// Reads up to the end, which must be a clean one.
     async fn read_to_end(&self, stream: &mut TcpStream) -> Vec<u8> {
         let mut all = Vec::new();
         self.wait_for(|| match stream.read_to_end(&mut all) {
@@ -121,14 +121,14 @@ impl Bench {
         all
     }
 
-    /// Tasks have read what there is, and wait.
+    /// Yields until tasks have read what there is, and wait.
     async fn settle(&self) {
         for _ in 0..10 {
             self.context.pool.turns().give_way().await;
         }
     }
 
-    /// Bytes are sent, and so much time passes, before a task has a turn.
+    /// Sends bytes and lets the time pass before a task can run.
     async fn while_a_limit_fires(&self, stream: &mut TcpStream, bytes: &str, time: Duration) {
         self.settle().await;
         stream.write_all(bytes.as_bytes()).unwrap();
@@ -181,11 +181,11 @@ fn a_page_that_is_asked_for_as_a_limit_fires_arrives_whole() {
 
 #[test]
 fn a_response_is_not_lost_to_what_arrives_as_the_wait_for_the_client_is_over() {
-    // It waits in the socket, whose client does not read yet.
+    // The response waits in the socket until the client reads.
     let page = format!("prefix = \"/\"\nrespond = {{ body = \"{}page\" }}", "x".repeat(16_000));
     bench(&site("", &page), async |bench| {
         let mut client = bench.client();
-        // The wait is a short one then.
+        // Draining makes the wait short.
         bench.context.draining.set(true);
         client.write_all(GET.as_bytes()).unwrap();
         bench.while_a_limit_fires(&mut client, "more", Duration::from_secs(1)).await;
@@ -210,7 +210,7 @@ fn a_hello_that_is_complete_as_its_limit_fires_goes_on() {
     });
 }
 
-/// An upgrade that its upstream has read.
+/// Makes an upgrade that the upstream has read.
 async fn upgrade(bench: &Bench) -> (TcpStream, TcpStream) {
     let mut client = bench.client();
     client.write_all(UPGRADE.as_bytes()).unwrap();
@@ -287,7 +287,7 @@ fn a_connection_that_ends_calls_the_accept_that_waits() {
     });
 }
 
-/// Requests for pages of 3000 bytes.
+/// A site with a page of 3000 bytes, and `count` requests for it.
 fn pages(count: usize) -> (String, String) {
     let page = format!("prefix = \"/\"\nrespond = {{ body = \"{}\" }}", "x".repeat(3000));
     (site("", &page), GET.repeat(count))
@@ -305,7 +305,7 @@ fn answers_that_are_not_read_count_and_are_few_when_memory_is_spent() {
         bench.settle().await;
         SockRef::from(&first).set_linger(Some(Duration::ZERO)).unwrap();
         drop(first);
-        // The second one keeps no more than a little.
+        // The second connection keeps only a small part of its responses.
         bench.wait_for(|| (bench.context.load.open() == 1).then_some(())).await;
         assert!(!bench.context.pool.is_spent());
     });
@@ -329,7 +329,7 @@ fn requests_in_one_piece_are_answered_when_memory_is_spent() {
 fn a_long_hello_is_refused_when_memory_is_spent() {
     bench_with("protocol = \"tls\"\n[[listener.tls]]\ncluster = \"c\"", 0, async |bench| {
         let mut client = bench.client();
-        // The start of a record of 16 KiB with a ClientHello of nearly as much.
+        // The start of a record of 16 KiB, with a ClientHello of nearly the same length.
         let start = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03";
         client.write_all(&[&start[..], &[0; 3000]].concat()).unwrap();
         let error = bench.wait_for(|| match client.read(&mut [0]) {

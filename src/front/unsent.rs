@@ -1,5 +1,5 @@
-//! Answers on their way to a client: in the worker's outbox while they are few, else in its socket
-//! and, as far as they do not fit, here.
+//! Responses on their way to a client. Short ones go to the worker's outbox, longer ones to the
+//! socket. What does not fit the socket is kept here.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -10,19 +10,19 @@ use std::task::{Poll, Waker};
 use crate::sys::{Errno, Outbox, Queued, SLOT, Stream};
 use crate::timers::{Fired, Watch};
 
-/// Answers that are not in the socket yet.
+/// Responses that are not in the socket yet.
 #[derive(Default)]
 pub(super) struct Unsent {
-    /// Answers that the outbox has or had. Nothing is behind them.
+    /// Responses that were given to the outbox. Nothing else waits while this is set.
     queued: Option<Queued>,
     bytes: Vec<u8>,
     sent: usize,
-    /// A large body behind `bytes`.
+    /// A large body that follows `bytes`.
     pub(super) body: Option<Arc<[u8]>>,
     body_sent: usize,
 }
 
-/// How far sending came.
+/// The result of sending.
 #[derive(PartialEq, Eq)]
 pub(super) enum Sent {
     /// Everything is sent.
@@ -34,7 +34,7 @@ pub(super) enum Sent {
 }
 
 impl Unsent {
-    /// Sends answers and keeps what does not fit. An error shows at the next call.
+    /// Sends responses and keeps what does not fit. An error is reported by the next send.
     pub(super) fn begin(&mut self, client: &Stream, answers: &[u8]) {
         debug_assert!(self.nothing(), "a turn begins when everything is sent");
         let sent = if answers.is_empty() { 0 } else { client.send(answers).unwrap_or(0) };
@@ -43,8 +43,9 @@ impl Unsent {
         }
     }
 
-    /// Has answers sent together with those to other clients, where there is an outbox and nothing
-    /// else is to be sent at once. False: there is not.
+    /// Queues responses in the outbox, to be sent together with those to other clients. Returns
+    /// false, with nothing queued, if there is no outbox, if a large body follows, or if the
+    /// responses are empty or longer than [`SLOT`].
     pub(super) fn queue(
         &mut self,
         client: &Rc<Stream>,
@@ -61,8 +62,8 @@ impl Unsent {
         fits
     }
 
-    /// Waits until the client has something to say, or could not be sent what was queued. The
-    /// caller takes a [`Watch::turn`] before.
+    /// Waits until the client has input, or a queued response could not be sent. The caller awaits
+    /// [`Watch::turn`] first.
     pub(super) async fn readable(&self, client: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(client.readable());
         poll_fn(|cx| {
@@ -74,12 +75,12 @@ impl Unsent {
         .await
     }
 
-    /// Bytes of answers that wait here; a large body is shared by all connections.
+    /// Bytes of responses that wait here, without a large body: all connections share that one.
     pub(super) fn kept(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The outbox has the answers of this turn.
+    /// Returns true when the responses of this turn are in the outbox.
     pub(super) fn is_queued(&self) -> bool {
         self.queued.is_some()
     }
@@ -88,10 +89,10 @@ impl Unsent {
         self.queued.is_none() && self.bytes.is_empty()
     }
 
-    /// Sends what is left, as far as it goes.
+    /// Sends what is left until the socket is full.
     pub(super) fn send(&mut self, client: &Stream) -> Sent {
         if let Some(unsent) = self.queued.take().and_then(Queued::settle) {
-            // The error, if it is one, shows again at the send below.
+            // If it was an error, the send below reports it again.
             self.bytes = unsent.rest;
         }
         while self.sent < self.bytes.len() {
@@ -152,7 +153,7 @@ mod tests {
                 assert!(unsent.queue(&client, &answer, Some(&outbox), waker) && unsent.is_queued());
                 answers.extend_from_slice(&answer);
             }
-            // The client reads at last, and gets another answer behind those.
+            // The client reads now, and gets another response after those.
             let mut read = Vec::new();
             while unsent.send(&client) != Sent::All {
                 let error = peer.read_to_end(&mut read).unwrap_err();

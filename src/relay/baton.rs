@@ -1,12 +1,13 @@
-//! Who may move bulk: one flow after the other, and after so many bytes everybody else first.
+//! Decides which flow may move bulk: one at a time, and after [`TURN_BUDGET`] bytes all other ready
+//! tasks run first.
 //!
-//! While each of 16 flows had a turn of its own between two looks at the ring, a small message that
-//! came beside them waited for all of them, twice: p99 of 49–90 ms with turns of 4 MiB. With a
-//! baton it waits for one turn, whoever's that is: 2–7 ms.
+//! Without the baton each of 16 bulk flows had a turn between two polls of the ring. A small
+//! message that arrived meanwhile waited for all of them, twice: p99 of 49–90 ms with turns of 4
+//! MiB. With the baton it waits for one turn of one flow: 2–7 ms.
 //!
-//! What is left is a matter of taste. A byte of bulk costs as much with turns of 1 MiB as with 4
-//! MiB, or a little more (1.01 to 1.09 of the CPU, paired medians of 15 rounds); p50 beside it is
-//! 1.1 ms with 1 MiB, 1.2 ms with 2 MiB, 1.8 ms with 4 MiB.
+//! The size of a turn is a compromise. A byte of bulk costs as much with turns of 1 MiB as with 4
+//! MiB, or a little more (1.01 to 1.09 of the CPU, paired medians of 15 rounds). The p50 of a small
+//! message beside it is 1.1 ms with 1 MiB, 1.2 ms with 2 MiB, 1.8 ms with 4 MiB.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,18 +17,19 @@ use std::task::{Poll, Waker};
 
 use crate::sys::Turns;
 
-/// The bytes of bulk that a worker moves between two looks at what else is ready: half a
-/// millisecond of work, or a little more.
+/// Bytes of bulk that a worker moves before it yields to other ready tasks: half a millisecond of
+/// work, or a little more.
 pub(super) const TURN_BUDGET: usize = 2 * 1024 * 1024;
 
-/// What the bulk flows of one worker hand on.
+/// A queue lock for the bulk flows of one worker: a flow takes it before each bulk turn.
 pub(super) struct Baton {
     turns: Rc<Turns>,
-    /// Bytes of bulk since the others last were given way to.
+    /// Bytes of bulk moved since the worker last yielded to other tasks.
     spent: Cell<usize>,
-    /// Its holder is letting the others have it.
+    /// True while a flow that has spent the budget yields to other tasks. No flow gets the baton
+    /// then.
     held: Cell<bool>,
-    /// Flows in line, each with its number.
+    /// Flows that wait in line, each with its number.
     line: RefCell<VecDeque<(u64, Waker)>>,
     last_number: Cell<u64>,
 }
@@ -43,13 +45,14 @@ impl Baton {
         }
     }
 
-    /// Waits for the baton. May be dropped at any time.
+    /// Waits for the baton. The future may be dropped at any time.
     pub(super) async fn take(&self) {
         let mut place = Place { baton: self, number: None };
         poll_fn(|cx| place.poll(cx.waker())).await;
     }
 
-    /// Hands it on after a turn. May be dropped at any time.
+    /// Passes the baton on after a turn that moved `moved` bytes. Yields to other tasks first if
+    /// the budget is spent. The future may be dropped at any time.
     pub(super) async fn pass(&self, moved: usize) {
         self.spent.set(self.spent.get() + moved);
         if self.spent.get() >= TURN_BUDGET {
@@ -60,12 +63,12 @@ impl Baton {
         }
     }
 
-    /// Bytes that are left of the turn; never 0 for whoever has just taken the baton.
+    /// Bytes left of the budget; never 0 for a flow that has just taken the baton.
     pub(super) fn left(&self) -> usize {
         TURN_BUDGET.saturating_sub(self.spent.get())
     }
 
-    /// Wakes the first in line; whoever comes meanwhile is behind it.
+    /// Wakes the first flow in line. A flow that arrives meanwhile queues behind it.
     fn call_next(&self) {
         if let Some((_, waker)) = self.line.borrow().front() {
             waker.wake_by_ref();
@@ -73,7 +76,8 @@ impl Baton {
     }
 }
 
-/// The baton does not move while this lives; then it is for another turn.
+/// While this guard lives no flow may start a bulk turn. Dropping it resets the budget and wakes
+/// the next flow.
 struct Held<'b>(&'b Baton);
 
 impl<'b> Held<'b> {
@@ -91,10 +95,10 @@ impl Drop for Held<'_> {
     }
 }
 
-/// A flow's place in line.
+/// A flow's place in line. Dropping it leaves the line.
 struct Place<'b> {
     baton: &'b Baton,
-    /// None: not in line.
+    /// `None` if the flow is not in line.
     number: Option<u64>,
 }
 
@@ -122,7 +126,7 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
         self.baton.line.borrow_mut().retain(|(other, _)| *other != number);
-        // It may have been called, and nobody else has then.
+        // This flow may be the one that was woken: wake the next in its place.
         if !self.baton.held.get() {
             self.baton.call_next();
         }
@@ -148,7 +152,7 @@ mod tests {
         }
     }
 
-    /// A flow that moves so much in each of its turns, and writes its name at each.
+    /// A flow that moves `moved` bytes in each turn, and logs its name each time.
     async fn bulk(
         baton: Rc<Baton>,
         log: Rc<RefCell<String>>,
@@ -207,7 +211,8 @@ mod tests {
     fn a_flow_that_goes_away_in_line_or_with_the_baton_holds_nobody_up() {
         with_baton(async |baton| {
             baton.take().await;
-            // One holds it and two are in line, when the holder and the first in line go away.
+            // One flow holds the baton and two are in line. Then the holder and the first in line
+            // are dropped.
             let mut holder = Box::pin(baton.pass(TURN_BUDGET));
             assert!(poll(&mut holder).await.is_pending());
             let mut first = Box::pin(baton.take());

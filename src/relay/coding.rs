@@ -1,8 +1,8 @@
-//! What a flow does to its bytes where the client's side of a tunnel is made of frames: those are
-//! taken off on the way to the upstream, and put on on the way back.
+//! How a flow changes its bytes where the client's side of a tunnel is made of frames. Frames are
+//! removed on the way to the upstream, and added on the way back.
 //!
 //! Bytes are changed where they were read, in the worker's buffer. A coded flow is copied and never
-//! spliced: its bytes have to be seen.
+//! spliced, because the proxy must see its bytes.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -12,23 +12,23 @@ use super::pool::BUFFER_SIZE;
 use crate::proto::obfs;
 use crate::proto::websocket::{self, Decoder, Replies};
 
-/// The work of one direction.
+/// How one direction is coded.
 pub enum Coding {
-    /// From a WebSocket client.
+    /// Decodes frames from a WebSocket client.
     FromWebSocket {
-        /// Where in its frames the client is.
+        /// The position in the client's frames.
         decoder: Decoder,
-        /// What the other direction is to tell it.
+        /// Control frames that the other direction must send to the client.
         replies: Rc<RefCell<Replies>>,
     },
-    /// To a WebSocket client: a frame for each read.
+    /// Encodes frames for a WebSocket client: one frame for each read.
     ToWebSocket {
-        /// What is to be told beside payload.
+        /// Control frames to send beside the payload.
         replies: Rc<RefCell<Replies>>,
     },
-    /// From a simple-obfs client in tls mode.
+    /// Decodes what a simple-obfs client in tls mode sends.
     FromObfs(obfs::Decoder),
-    /// To one.
+    /// Encodes for a simple-obfs client in tls mode.
     ToObfs(obfs::Encoder),
 }
 
@@ -41,7 +41,7 @@ impl Coding {
         (from, Coding::ToWebSocket { replies })
     }
 
-    /// Bytes that are to be left free before those that are read.
+    /// Bytes to leave free in the buffer before those that are read.
     pub(super) fn room(&self) -> usize {
         match self {
             Coding::FromWebSocket { .. } | Coding::FromObfs(_) => 0,
@@ -50,8 +50,8 @@ impl Coding {
         }
     }
 
-    /// Changes what was read behind the room; says where in the buffer the bytes are that are to be
-    /// written.
+    /// Codes the bytes that were read behind the room. Returns the range of the buffer that is to
+    /// be written.
     pub(super) fn apply(&mut self, buffer: &mut [u8], read: usize) -> Range<usize> {
         match self {
             Coding::FromWebSocket { decoder, replies } => {
@@ -71,7 +71,7 @@ impl Coding {
         }
     }
 
-    /// The source has said by its frames that this is the end.
+    /// Returns true when a close frame, or an error in the frames, has ended this direction.
     pub(super) fn is_over(&self) -> bool {
         match self {
             Coding::FromWebSocket { decoder, .. } => decoder.is_over(),
@@ -81,17 +81,17 @@ impl Coding {
         }
     }
 
-    /// The source has broken its protocol.
+    /// Returns true when the source has broken its protocol.
     pub(super) fn is_broken(&self) -> bool {
         match self {
             Coding::FromWebSocket { decoder, .. } => decoder.is_broken(),
-            // Nothing else ends these.
+            // Only an error ends these.
             Coding::FromObfs(decoder) => decoder.is_over(),
             Coding::ToWebSocket { .. } | Coding::ToObfs(_) => false,
         }
     }
 
-    /// Something is to be written that the source has no part in.
+    /// Returns true when a control frame is to be written, whatever the source sends.
     pub(super) fn is_due(&self) -> bool {
         match self {
             Coding::ToWebSocket { replies } => replies.borrow().are_due(),
@@ -99,31 +99,31 @@ impl Coding {
         }
     }
 
-    /// Appends that.
+    /// Appends the control frames that are due.
     pub(super) fn take_due(&mut self, out: &mut Vec<u8>) {
         if let Coding::ToWebSocket { replies } = self {
             replies.borrow_mut().write(out);
         }
     }
 
-    /// The source has ended. What is due then, if anything is, is not the last word yet.
+    /// Marks the source as ended. This may make a ping due; the close frame comes later.
     pub(super) fn end(&mut self) {
         match self {
             Coding::ToWebSocket { replies } => replies.borrow_mut().ask(),
-            // No answer will come.
+            // The client has ended, so no answer to a ping will come.
             Coding::FromWebSocket { replies, .. } => replies.borrow_mut().gone(),
             Coding::FromObfs(_) | Coding::ToObfs(_) => {}
         }
     }
 
-    /// What tells the destination that this is the end, where a frame does that and none was sent
-    /// yet.
+    /// The replies of a WebSocket client that can still be sent a close frame. `None` if this
+    /// direction does not end with a frame, or the close was already sent.
     pub(super) fn last_word(&self) -> Option<&Rc<RefCell<Replies>>> {
         let Coding::ToWebSocket { replies } = self else { return None };
         replies.borrow().can_end().then_some(replies)
     }
 
-    /// The destination takes no more, and so the source is not read any more.
+    /// Marks the source as not read any more, because the destination takes no more bytes.
     pub(super) fn abandon(&mut self) {
         if let Coding::FromWebSocket { replies, .. } = self {
             replies.borrow_mut().abandon();

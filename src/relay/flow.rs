@@ -1,12 +1,12 @@
-//! One direction of a relay: bytes from one stream to the other, copied while they are few, spliced
-//! while they are many, and sent together with those of other flows while they are very few.
+//! One direction of a relay, from one stream to the other. Few bytes are copied, many are spliced,
+//! and very small messages are sent together with those of other flows.
 //!
 //! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it
-//! awaits readiness only, and what was read but not yet written stays in `pending`, in the pipe or
+//! awaits readiness only. Bytes that are read and not yet written stay in `pending`, in the pipe or
 //! in the worker's outbox for the next run.
 //!
-//! Small messages are waited for by a poll and then received. A read through the ring, which holds
-//! a buffer while it waits and must not be dropped, is no cheaper: 1.03 of the CPU for a round trip
+//! Small messages are awaited by a poll and then received. A read through the ring holds a buffer
+//! while it waits and must not be dropped, and it is no cheaper: 1.03 of the CPU for a round trip
 //! with 1 and with 64 connections, 1.08 with 512 (paired medians of 9 rounds).
 
 use std::future::poll_fn;
@@ -24,14 +24,14 @@ mod coded;
 #[cfg(test)]
 mod tests;
 
-/// A read of at least this much counts towards bulk.
+/// A read of at least this many bytes counts towards bulk.
 const BULK_READ: usize = 32 * 1024;
-/// So many such reads in a row, or one that fills the buffer, and the flow is spliced. From the
-/// first one on it has the baton for its turns.
+/// After this many such reads in a row, or one that fills the buffer, the flow is spliced. From the
+/// first such read on, the flow takes the baton for each turn.
 const BULK_STREAK: u8 = 4;
-/// A spliced turn of less than this counts towards being copied again.
+/// A spliced turn of fewer bytes counts towards being copied again.
 const THIN_TURN: usize = 16 * 1024;
-/// So many such turns in a row and the flow is copied again.
+/// After this many such turns in a row the flow is copied again.
 const THIN_STREAK: u8 = 8;
 
 /// Why a flow stopped before its end.
@@ -51,30 +51,30 @@ impl From<Fired> for Broken {
     }
 }
 
-/// How the bytes go at present.
+/// How a flow moves its bytes at present.
 #[derive(Clone, Copy)]
 enum Mode {
-    /// By the outbox, after a small read.
+    /// Through the outbox, after a small read.
     Small,
-    /// By recv and send; counts big reads in a row.
+    /// By recv and send. `streak` counts big reads in a row.
     Copy { streak: u8 },
-    /// By splice; counts thin turns in a row.
+    /// By splice. `thin` counts thin turns in a row.
     Splice { thin: u8 },
 }
 
-/// One direction: its position, not its streams.
+/// One direction of a relay: its position and its unsent bytes. Callers pass in the streams.
 pub struct Flow {
     pool: Rc<Pool>,
-    /// None: the bytes are passed on as they are.
+    /// `None` if the bytes are passed on unchanged.
     coding: Option<Box<Coding>>,
     mode: Mode,
-    /// Bytes read and not yet written, before those in the pipe.
+    /// Bytes that are read and not yet written. They come before those in the pipe.
     pending: Vec<u8>,
-    /// Bytes of `pending` already written.
+    /// Bytes of `pending` that are already written.
     written: usize,
-    /// Held only while it has bytes inside or a turn is running.
+    /// Held only during a turn, or while the pipe has bytes inside.
     pipe: Option<PipeLease>,
-    /// A message that the outbox has or had; what became of it is still to be asked.
+    /// A message that was given to the outbox and whose result was not asked for yet.
     queued: Option<Queued>,
     /// Bytes that may still be read.
     allowed: u64,
@@ -82,12 +82,12 @@ pub struct Flow {
     spliced: bool,
     /// The end of the source was read.
     ended: bool,
-    /// The source has probably said something already: the first read does not wait.
+    /// The source has probably sent something already: the first read does not wait.
     expects: bool,
 }
 
 impl Flow {
-    /// A flow that begins with bytes read elsewhere.
+    /// Makes a flow that begins with bytes that were read elsewhere.
     pub fn new(pool: &Rc<Pool>, first: Vec<u8>) -> Flow {
         pool.keep(first.len());
         Flow {
@@ -106,44 +106,46 @@ impl Flow {
         }
     }
 
-    /// Tries a first read without waiting. A client has mostly said something by the time that its
-    /// upstream is connected; to hear that it has not costs less than to wait for what is there.
+    /// Tries the first read without waiting. Most clients have sent something by the time their
+    /// upstream is connected. A read that finds nothing costs less than a poll for bytes that are
+    /// there.
     pub fn expect(&mut self) {
         self.expects = true;
     }
 
-    /// Bytes written to the destination so far, with those that the outbox is about to write.
+    /// Bytes written to the destination so far, including those that are queued in the outbox.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether any byte was spliced.
+    /// Returns true when any byte was spliced.
     pub fn spliced(&self) -> bool {
         self.spliced
     }
 
-    /// The end of the source was read, and everything before it is written.
+    /// Returns true when the end of the source was read. Once [`Flow::run`] has returned without an
+    /// error, everything before the end is written.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Bytes were read that are not written yet.
+    /// Returns true when there are bytes that were read and are not written yet.
     pub fn has_unsent(&self) -> bool {
         let in_pipe = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
         self.queued.is_some() || self.written < self.pending.len() || in_pipe
     }
 
-    /// The source has something to read, and nothing keeps the flow from reading it.
+    /// Returns true when the source has input and the flow is free to read it.
     pub fn is_behind(&self, from: &Stream) -> bool {
         !self.ended && !self.has_unsent() && from.has_input()
     }
 
-    /// Reads at most so many more bytes; [`Flow::run`] returns when they are written.
+    /// Limits the flow to this many more bytes; [`Flow::run`] returns when they are written.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = bytes;
     }
 
-    /// Appends bytes that are to be written as they are.
+    /// Appends bytes that are to be written unchanged.
     pub fn push(&mut self, bytes: &[u8]) {
         self.pool.keep(bytes.len());
         self.pending.extend_from_slice(bytes);
@@ -169,8 +171,9 @@ impl Flow {
         Ok(())
     }
 
-    /// Moves bytes until the source ends, or until the allowed bytes are written. The end is the
-    /// caller's to pass on. May be dropped at any await and run again.
+    /// Moves bytes until the source ends, or until the allowed bytes are written. The caller passes
+    /// the end on to the destination. The future may be dropped at any await and `run` called
+    /// again.
     ///
     /// # Errors
     /// A stream failed, or the limit has fired.
@@ -184,10 +187,12 @@ impl Flow {
         async move {
             self.flush(to, watch).await?;
             while !self.ended && self.allowed > 0 {
+                // After `expect` the first read does not wait.
                 if !std::mem::take(&mut self.expects) {
                     watch.turn().await;
                     self.readable(from, watch).await?;
                 }
+                // The queued message must be settled before other bytes follow it.
                 if self.queued.is_some() {
                     self.flush(to, watch).await?;
                 }
@@ -206,23 +211,25 @@ impl Flow {
                         moved?;
                     }
                 }
-                // What is queued goes out together with the messages of other flows.
+                // A queued message waits in the outbox, to be sent together with those of other
+                // flows.
                 if self.queued.is_none() {
                     self.flush(to, watch).await?;
                 }
             }
             self.flush(to, watch).await?;
             if self.has_last_word() {
-                // Boxed: few flows have one, and it does not last.
+                // Boxed to keep the future small: few flows end with a frame, and that does not
+                // take long.
                 return Box::pin(self.say_last_word(to, watch)).await;
             }
             Ok(())
         }
     }
 
-    /// Waits until there is something to read, or something that the outbox could not send, or
-    /// something to tell the destination beside: that comes from the other direction, which is in
-    /// the same task and is polled before this one.
+    /// Waits until the source is readable, the outbox could not send a message, or a control frame
+    /// is due. The last needs no waker of its own: such frames come from the other direction, which
+    /// runs in the same task and is polled before this one.
     async fn readable(&self, from: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
@@ -234,7 +241,7 @@ impl Flow {
         .await
     }
 
-    /// Waits until nothing is left between the two streams.
+    /// Waits until every byte that was read is written.
     ///
     /// # Errors
     /// Writing failed, or the limit has fired.
@@ -259,7 +266,7 @@ impl Flow {
         }
     }
 
-    /// One recv into the worker's outbox, which sends when every flow that is ready had its turn.
+    /// Receives once into the worker's outbox, which sends after every ready flow had its turn.
     fn small_turn(
         &mut self,
         from: &Stream,
@@ -284,6 +291,7 @@ impl Flow {
         self.queued = Some(queued);
         self.bytes += read as u64;
         self.allowed -= read as u64;
+        // After a full slot there may be more input, which is copied at once.
         if read < SLOT || self.allowed == 0 {
             return Ok(read);
         }
@@ -295,8 +303,8 @@ impl Flow {
         }
     }
 
-    /// Asks what became of the message in the outbox; what did not fit is then the first of
-    /// `pending`.
+    /// Takes the result of the message in the outbox. Bytes that did not fit become the first
+    /// unwritten bytes of `pending`.
     pub(super) fn settle(&mut self) -> Result<(), Broken> {
         let Some(unsent) = self.queued.take().and_then(Queued::settle) else { return Ok(()) };
         self.bytes -= unsent.rest.len() as u64;
@@ -308,15 +316,15 @@ impl Flow {
         Ok(())
     }
 
-    /// What others have queued does not wait for a turn of bulk.
+    /// Sends what other flows have queued, so that it does not wait for a turn of bulk.
     fn flush_outbox(&self) {
         if let Some(outbox) = self.pool.outbox() {
             outbox.flush();
         }
     }
 
-    /// recv and send through the worker's buffer until the source is dry or so much was read. Says
-    /// how much that was.
+    /// Moves bytes by recv and send through the worker's buffer, until the source is dry or
+    /// `budget` bytes were read. Returns the number of bytes read.
     fn copy_turn(
         &mut self,
         from: &Stream,
@@ -359,11 +367,12 @@ impl Flow {
             };
             self.bytes += sent as u64;
             self.note_read(read);
+            // The destination is full: keep the rest for the next flush.
             if sent < bytes.len() {
                 self.push(&bytes[sent..]);
                 break;
             }
-            // A short read means that the source is dry: asking again would cost a call to hear so.
+            // A short read means that the source is dry: another recv would only return EAGAIN.
             if self.ended
                 || read < size
                 || matches!(self.mode, Mode::Splice { .. })
@@ -375,8 +384,8 @@ impl Flow {
         Ok(moved)
     }
 
-    /// splice through a borrowed pipe, or a copy where there is none or none is wanted, until the
-    /// source is dry or the turn is over. Says how much was read.
+    /// Splices through a borrowed pipe until the source is dry or the turn is over. Copies if no
+    /// pipe is available or the flow is not to be spliced. Returns the number of bytes read.
     fn bulk_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
         self.flush_outbox();
         let budget = self.pool.baton.left();
@@ -390,17 +399,17 @@ impl Flow {
         to.ensure_nonblocking().map_err(Broken::To)?;
         let mut moved = 0;
         while moved < budget {
-            // As much as there is, up to the pipe's size: a rest would be a small fragment, which
-            // every hop behind this one pays for, too.
+            // Take as much as there is, up to the pipe's size. A smaller limit would leave a small
+            // fragment, which costs on every later hop, too.
             match pipe.fill(from, TURN_BUDGET) {
-                // The end; or, with the end behind it, a mark of urgent data (tcp(7)), which a read
-                // passes and a splice does not. The read of the next turn tells.
+                // 0 is the end, or a mark of urgent data (tcp(7)) with the end behind it. A recv
+                // goes past the mark, a splice does not: the next turn copies and finds out.
                 Ok(0) => {
                     self.mode = Mode::Copy { streak: 0 };
                     return Ok(moved);
                 }
                 Ok(read) => moved += read,
-                // The pipe is empty at this point, so it is the source that is dry.
+                // The pipe is empty here, so EAGAIN means that the source is dry.
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::From(errno)),
             }
@@ -421,7 +430,8 @@ impl Flow {
         Ok(moved)
     }
 
-    /// Writes what the pipe holds, as far as it goes; says how much that was.
+    /// Writes what the pipe holds until the destination is full. Returns the number of bytes
+    /// written.
     fn drain_pipe(&mut self, to: &Stream) -> Result<usize, Broken> {
         self.flush_outbox();
         let mut drained = 0;
@@ -441,12 +451,12 @@ impl Flow {
 
     fn note_read(&mut self, read: usize) {
         self.mode = match self.mode {
-            // Only whether it needs the baton.
+            // A coded flow is never spliced: the streak only decides whether it needs the baton.
             Mode::Copy { .. } if self.coding.is_some() => {
                 Mode::Copy { streak: u8::from(read >= BULK_READ) }
             }
             Mode::Copy { streak } if read >= BULK_READ => {
-                // A bounded flow must not read past its bound, so it goes on being copied.
+                // A flow with a limit must not read past it, so it stays copied.
                 let bounded = self.allowed < u64::MAX / 2;
                 let bulk = streak + 1 >= BULK_STREAK || read == BUFFER_SIZE;
                 match bulk && !bounded {
@@ -456,7 +466,7 @@ impl Flow {
             }
             Mode::Copy { .. } if read < SLOT && self.pool.outbox().is_some() => Mode::Small,
             Mode::Small | Mode::Copy { .. } => Mode::Copy { streak: 0 },
-            // No pipe was to be had; the next turn asks again.
+            // There was no pipe for this turn; the next turn tries again.
             mode @ Mode::Splice { .. } => mode,
         };
     }
@@ -472,7 +482,7 @@ impl Flow {
 
     fn clear_pending(&mut self) {
         self.pool.release(self.pending.len());
-        // Not `clear`: an idle connection holds no buffer.
+        // A new `Vec`, not `clear`: an idle connection must hold no buffer.
         self.pending = Vec::new();
         self.written = 0;
     }

@@ -1,18 +1,18 @@
-//! Two streams become one connection: bytes both ways, ends and resets passed on, silence limited.
+//! Relays two streams: bytes go both ways, ends and resets are passed on, silence is limited.
 //!
-//! | a stream says | what the other one gets | what goes on |
+//! | event on one stream | what the other stream gets | what goes on |
 //! | --- | --- | --- |
 //! | end (FIN) | what was read before, then the end | the other direction, half-closed limit |
-//! | end, and the other had ended | the same | nothing: both are closed |
+//! | end after the other stream's end | the same | nothing: both are closed |
 //! | reset | a reset, never a clean end | nothing |
-//! | a refusal: a write to it fails | what it had sent, then a reset; no wait | nothing |
-//! | nothing for too long, and nothing was in between | the end, from us | nothing |
-//! | nothing for too long, with bytes in between | a reset | nothing |
-//! | nothing for too long after the other had ended | a reset | nothing |
+//! | a write to it fails | what it had sent, until a write would wait; then a reset | nothing |
+//! | idle limit, no unsent bytes | the end, sent by the relay | nothing |
+//! | idle limit, unsent bytes | a reset | nothing |
+//! | half-closed limit, after the other stream's end | a reset | nothing |
 //! | the worker ends first | a reset | nothing |
 //!
-//! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. Knows
-//! neither configuration nor clusters: it is given streams and limits.
+//! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. The
+//! module knows neither configuration nor clusters: callers pass in the streams and the limits.
 
 mod baton;
 mod coding;
@@ -34,26 +34,26 @@ use crate::observe::access_log::End;
 use crate::sys::Stream;
 use crate::timers::{Fired, Watch};
 
-/// Which of the two streams.
+/// One of the two streams of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one that was accepted.
+    /// The accepted stream.
     Client,
-    /// The one that was connected.
+    /// The connected stream.
     Upstream,
 }
 
 /// Why a relay stopped before both directions had ended.
 enum Stop {
-    /// This side broke.
+    /// The stream of this side failed.
     Broke(Side),
-    /// The limit has fired.
+    /// The limit of the connection has fired.
     Fired(Fired),
 }
 
-/// Relays until both directions have ended, one has broken, or the limit has fired; says which. The
-/// watch must watch both streams and run the idle limit. The streams are then only to be dropped:
-/// where bytes are missing they are set to reset.
+/// Relays until both directions have ended, one has failed, or the limit has fired. Returns the
+/// reason. `watch` must watch both streams and run the idle limit. Afterwards the caller only drops
+/// the streams: where bytes are missing they are set to reset on close.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub fn run(
     client: &Rc<Stream>,
@@ -69,23 +69,23 @@ pub fn run(
         // The side that a write has failed to.
         let refused = Cell::new(None);
         let judge = |result: Result<(), Broken>, from: Side| match result {
-            // What looks like an end behind a refused write is what is left of a reset.
+            // After a failed write to this side, an end read from it is part of a reset.
             Ok(()) if refused.get() == Some(from) => Err(Stop::Broke(from)),
             Ok(()) => {
                 if first_end.get().is_none() {
                     first_end.set(Some(from));
                     watch.restart(half_closed);
-                    // That side is not read from any more.
+                    // This side is not read any more, so the watch must look for a reset of it.
                     unread.set(Some(watch.stall()));
                     let to = if from == Side::Client { upstream } else { client };
                     to.shutdown_write();
                 }
-                // Behind the last end both streams are closed, which says the same.
+                // After the second end both streams are closed, which sends the end as well.
                 Ok(())
             }
             Err(Broken::From(_)) => Err(Stop::Broke(from)),
-            // A peer that takes no more may have said why before it left: what it sent is still to
-            // be read.
+            // A peer that takes no more bytes may have sent the reason before it closed: go on
+            // reading what it sent.
             Err(Broken::To(_)) => {
                 refused.set(Some(from.other()));
                 watch.restart(half_closed);
@@ -93,9 +93,8 @@ pub fn run(
             }
             Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
         };
-        // A failed write takes the error from the socket, so that nothing else reports it. The
-        // other direction goes on with what that peer had sent, as long as it need not wait to
-        // write it.
+        // The failed write has consumed the socket's error, so no later call reports it. The other
+        // direction goes on with what that peer had sent, until one of its writes has to wait.
         let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
         let result = loop {
             let result = {
@@ -111,20 +110,22 @@ pub fn run(
                 both(up, down, is_stuck).await
             };
             match (result, refused.get()) {
-                // The limit fired before the task had a turn to read what has arrived.
+                // The limit fired before the task could read what has arrived: relay that first.
                 (Err(Stop::Fired(Fired::TimedOut)), None)
                     if up.is_behind(client) || down.is_behind(upstream) =>
                 {
                     watch.again();
                 }
-                // The limit of what was left, or its end: that side had gone before.
+                // A write to this side had failed before. Now its remaining bytes are relayed, or
+                // the limit for them has run out.
                 (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => {
                     break Err(Stop::Broke(side));
                 }
                 (result, _) => break result,
             }
         };
-        // Of what one direction has queued while the other broke, only what was sent counts.
+        // A direction may have bytes in the outbox when the other one fails. After `settle` only
+        // the bytes that were sent are counted.
         let _ = (up.settle(), down.settle());
         let in_between = up.has_unsent() || down.has_unsent();
         match (result, first_end.get()) {
@@ -135,7 +136,7 @@ pub fn run(
             (Err(Stop::Fired(Fired::UpstreamReset)), _) => {
                 break_off(client, upstream, Side::Upstream)
             }
-            // Nothing is missing: both sides have everything that the other one has sent.
+            // No bytes are missing: each side has everything that the other one has sent.
             (Err(Stop::Fired(Fired::TimedOut)), None) if !in_between => End::Idle,
             (Err(Stop::Fired(fired)), first_end) => {
                 cut_off(client, upstream);
@@ -149,7 +150,7 @@ pub fn run(
     }
 }
 
-/// Passes a reset on: what is left of both streams ends without a clean close.
+/// Passes a reset on: resets both streams on close and returns the matching end.
 pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
     cut_off(client, upstream);
     match broken {
@@ -158,7 +159,8 @@ pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
     }
 }
 
-/// Makes the close of both streams a reset: neither peer must take what it has for all there is.
+/// Makes the close of both streams a reset, so that neither peer takes an incomplete transfer for a
+/// complete one.
 pub fn cut_off(client: &Stream, upstream: &Stream) {
     client.reset_on_close();
     upstream.reset_on_close();
@@ -173,9 +175,9 @@ impl Side {
     }
 }
 
-/// Runs both futures in the calling task until both are done, one has failed, or `failure` gives an
-/// error for one that waits. They are taken as they are pinned: moved in here, an idle relay would
-/// hold each of them twice.
+/// Runs both futures in the calling task until both are done or one has failed. When neither can go
+/// on, `failure` may return an error that ends the wait. The futures are passed in pinned: moved
+/// into this function, each would be stored twice in an idle relay.
 fn both<'f, E>(
     mut left: Pin<&'f mut impl Future<Output = Result<(), E>>>,
     mut right: Pin<&'f mut impl Future<Output = Result<(), E>>>,
@@ -183,6 +185,7 @@ fn both<'f, E>(
 ) -> impl Future<Output = Result<(), E>> {
     let (mut left_done, mut right_done) = (false, false);
     poll_fn(move |cx| {
+        // A future that is done must not be polled again.
         if !left_done && let Poll::Ready(result) = left.as_mut().poll(cx) {
             left_done = true;
             if let Err(error) = result {

@@ -1,5 +1,5 @@
-//! What the relays of one worker share: the buffer that a copy borrows, the pipes that splices
-//! borrow, and the bounds on both.
+//! What the relays of one worker share: the buffer for copies, the pipes for splices, and the
+//! bounds on both.
 
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
@@ -7,24 +7,25 @@ use std::rc::Rc;
 use super::baton::Baton;
 use crate::sys::{Errno, Outbox, Pipe, Stream, Turns};
 
-/// Bytes of the borrowed buffer, and so the most that one copy moves.
+/// Bytes of the worker's buffer, which is also the most that one read of a copy takes.
 pub const BUFFER_SIZE: usize = 256 * 1024;
 
-/// Bytes of a pipe, as the kernel grants them. 1 MiB is its ceiling for users without
-/// CAP_SYS_RESOURCE, who get 64 of these at most. Bulk costs 0.90 of the CPU that it costs with
-/// 256 KiB, and 0.56 of that with 64 KiB (paired medians of 9 rounds, 16 flows).
+/// Sizes of a pipe in bytes; the first that the kernel grants is used. 1 MiB is the kernel's limit
+/// for users without CAP_SYS_RESOURCE, who get 64 of these at most. With 1 MiB bulk costs 0.90 of
+/// the CPU that it costs with 256 KiB, and 0.56 of the CPU that it costs with 64 KiB (paired
+/// medians of 9 rounds, 16 flows).
 const PIPE_SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
 
-/// Empty pipes kept for the next bulk flow. More are no gain, with 256 flows or with 500: a flow
-/// has a pipe only while it has a turn, or while bytes are stuck in it.
+/// Empty pipes kept for the next bulk flow. Keeping more gains nothing, with 256 flows or with 500:
+/// a flow has a pipe only while it has a turn, or while bytes are stuck in it.
 const SPARE_PIPES: usize = 16;
 
-/// Bytes in user space that a worker keeps for its connections: read and not yet written, heads
-/// that are not complete, responses that clients do not read. Pipes have a bound of their own.
+/// Bytes in user space that a worker keeps for its connections: bytes that are read and not yet
+/// written, incomplete heads, and responses that clients do not read. Pipes have their own bound.
 pub const BUDGET: usize = 64 * 1024 * 1024;
 
-/// What one connection may keep when the budget is spent. Relays then read so much at a time, and
-/// what needs more, as a long request head in pieces, is refused.
+/// Bytes that one connection may keep when the budget is spent. Relays then read this much at a
+/// time. What needs more is refused, for example a long request head in pieces.
 pub const SMALL: usize = 4096;
 
 /// Buffers and pipes of one worker.
@@ -34,7 +35,7 @@ pub struct Pool {
     /// Pipes in existence, spare ones included.
     open: Cell<usize>,
     max_open: usize,
-    /// Bytes kept at present.
+    /// Bytes that connections keep at present.
     kept: Cell<usize>,
     budget: usize,
     outbox: Option<Rc<Outbox>>,
@@ -43,9 +44,9 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// At most `max_pipes` pipes exist at once; a flow that gets none is copied. `budget` bounds
-    /// the bytes that connections keep: [`BUDGET`]. Without an outbox every message is a system
-    /// call.
+    /// Makes a pool with at most `max_pipes` pipes at once; a flow that gets none is copied.
+    /// `budget` bounds the bytes that connections keep (see [`BUDGET`]). Without an outbox every
+    /// message takes a system call of its own.
     pub fn new(
         max_pipes: usize,
         budget: usize,
@@ -65,27 +66,28 @@ impl Pool {
         })
     }
 
-    /// The worker's buffer, to be given back before the next await.
+    /// The worker's buffer. The borrow must end before the next await.
     pub fn buffer(&self) -> RefMut<'_, Box<[u8]>> {
         self.buffer.borrow_mut()
     }
 
-    /// How much may be read at a time for a destination that may be slow.
+    /// Bytes that may be read at a time for a destination that may be slow.
     pub fn read_size(&self) -> usize {
         if self.is_spent() { SMALL } else { BUFFER_SIZE }
     }
 
-    /// The budget is spent: a connection may keep [`SMALL`] bytes and no more.
+    /// Returns true when the budget is spent: a connection may then keep [`SMALL`] bytes and no
+    /// more.
     pub fn is_spent(&self) -> bool {
         self.kept.get() >= self.budget
     }
 
-    /// Where small messages go, as long as it takes any.
+    /// The outbox for small messages; `None` if there is none or it is closed.
     pub fn outbox(&self) -> Option<&Rc<Outbox>> {
         self.outbox.as_ref().filter(|outbox| outbox.is_open())
     }
 
-    /// Turns of the worker's tasks.
+    /// The turns of the worker's tasks.
     pub fn turns(&self) -> &Rc<Turns> {
         &self.turns
     }
@@ -99,8 +101,7 @@ impl Pool {
         self.kept.set(self.kept.get() - bytes);
     }
 
-    /// An empty pipe, or none when there are enough already or the kernel has no decent one to
-    /// give.
+    /// An empty pipe. `None` if `max_open` pipes exist or the kernel grants none of a useful size.
     pub(super) fn pipe(self: &Rc<Self>) -> Option<PipeLease> {
         let spare = self.spare.borrow_mut().pop();
         let pipe = match spare {
@@ -116,27 +117,27 @@ impl Pool {
     }
 }
 
-/// What one connection keeps outside its flows, counted in the worker's budget.
+/// Bytes that one connection keeps outside its flows, counted in the worker's budget.
 pub struct Charge {
     pool: Rc<Pool>,
     bytes: usize,
 }
 
 impl Charge {
-    /// Nothing yet.
+    /// Makes a charge of 0 bytes.
     pub fn new(pool: &Rc<Pool>) -> Charge {
         Charge { pool: Rc::clone(pool), bytes: 0 }
     }
 
-    /// The connection keeps so many bytes now, in place of those before.
+    /// Replaces the charge: the connection now keeps this many bytes.
     pub fn set(&mut self, bytes: usize) {
         self.pool.release(self.bytes);
         self.pool.keep(bytes);
         self.bytes = bytes;
     }
 
-    /// As [`Charge::set`], unless that is more than the budget allows; returns whether it is
-    /// allowed. What was kept before stays counted where it is not.
+    /// Like [`Charge::set`], if the budget allows it. Returns true when the charge was replaced;
+    /// otherwise the old charge stays.
     pub fn try_set(&mut self, bytes: usize) -> bool {
         let allowed = bytes <= SMALL.max(self.bytes) || !self.pool.is_spent();
         if allowed {
@@ -152,9 +153,9 @@ impl Drop for Charge {
     }
 }
 
-/// A borrowed pipe. It goes back when it is empty; with bytes inside it is closed.
+/// A borrowed pipe. Dropping it returns an empty pipe to the pool and closes one with bytes inside.
 pub(super) struct PipeLease {
-    /// `None` only while it is being dropped.
+    /// `None` only during drop.
     pipe: Option<Pipe>,
     pool: Rc<Pool>,
 }

@@ -1,5 +1,5 @@
 //! A thread that reads the system's configuration of names. A large file, or a file system that
-//! does not answer, delays look-ups and not the control plane.
+//! does not respond, delays look-ups and not the control plane.
 
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -13,9 +13,9 @@ use crate::error::Error;
 
 /// Where the addresses of a name come from.
 pub(super) enum Source {
-    /// The name stands in the hosts file. Then it is not asked for elsewhere, in either family.
+    /// The hosts file has the name. Then DNS is not asked, in either family.
     Hosts(Vec<IpAddr>),
-    /// DNS has to be asked, in this way.
+    /// DNS must be asked, with this configuration.
     Dns(Box<Resolver>),
 }
 
@@ -24,14 +24,14 @@ struct Request {
     reply: oneshot::Sender<io::Result<Source>>,
 }
 
-/// The sender of requests. The thread ends when the last one is gone.
+/// The sender of requests. The thread ends when the last sender is dropped.
 #[derive(Clone)]
 pub(super) struct Files {
     requests: Sender<Request>,
 }
 
 impl Files {
-    /// Starts the thread, for these names.
+    /// Starts the thread. `hosts` are the names that will be looked up.
     ///
     /// # Errors
     /// A thread cannot be started.
@@ -45,7 +45,7 @@ impl Files {
         Ok(Files { requests })
     }
 
-    /// Where the addresses of a name come from, as the files are now.
+    /// Returns where the addresses of a name come from, by the present content of the files.
     ///
     /// # Errors
     /// A file cannot be read now, or cannot be used.
@@ -64,7 +64,7 @@ fn serve(requests: &Receiver<Request>, mut hosts: Hosts) {
             Ok(None) => system::resolver().map(|resolver| Source::Dns(Box::new(resolver))),
             Err(error) => Err(error),
         };
-        // A look-up that was given up needs no reply.
+        // An error means that the look-up was cancelled.
         let _ = reply.send(source);
     }
 }

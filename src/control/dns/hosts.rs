@@ -1,5 +1,5 @@
-//! `/etc/hosts` (hosts(5)). It may be a block list of many megabytes, so it is parsed again only
-//! when it has changed, and only the names that are looked up are kept.
+//! `/etc/hosts` (hosts(5)). It may be a block list of many megabytes. So it is parsed again only
+//! after a change, and only the names that are looked up are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, Metadata};
@@ -10,10 +10,10 @@ use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
 const HOSTS: &str = "/etc/hosts";
-/// A file system may give two writes within some milliseconds the same time. A file that was
-/// younger than this when it was read, ...
+/// A file that is read within this time after its last change counts as young. A file system may
+/// give two writes within some milliseconds the same time.
 const YOUNG: Duration = Duration::from_secs(2);
-/// ... is read again after this time, changed or not.
+/// A file that was young when it was read is read again after this time, changed or not.
 const YOUNG_FOR: Duration = Duration::from_secs(1);
 
 /// The file's entries for the names that are looked up.
@@ -22,7 +22,7 @@ pub(super) struct Hosts {
     read: Option<Copy>,
 }
 
-/// What was in the file.
+/// What was read from the file.
 struct Copy {
     stamp: Stamp,
     at: Instant,
@@ -32,7 +32,7 @@ struct Copy {
 
 type Entries = HashMap<String, Vec<IpAddr>>;
 
-/// What differs when a file has another content.
+/// Metadata that differs when the content differs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     file: (u64, u64),
@@ -42,15 +42,15 @@ struct Stamp {
 }
 
 impl Hosts {
-    /// For these names alone.
+    /// Keeps the entries of these names only.
     pub(super) fn new<'a>(wanted: impl IntoIterator<Item = &'a str>) -> Hosts {
         Hosts { wanted: wanted.into_iter().map(key).collect(), read: None }
     }
 
-    /// The addresses of a name. None: it does not stand in the file, or there is no file.
+    /// The addresses of a name. `None` if the file does not have the name, or there is no file.
     ///
     /// # Errors
-    /// The file cannot be read now, so that nothing is known about the name.
+    /// The file cannot be read now, so it is not known whether it has the name.
     pub(super) fn find(&mut self, host: &str) -> io::Result<Option<Vec<IpAddr>>> {
         match self.entries() {
             Ok(entries) => Ok(entries.get(&key(host)).cloned()),
@@ -83,7 +83,7 @@ impl Copy {
         let stamp = Stamp::of(&metadata);
         let changed = SystemTime::UNIX_EPOCH
             + Duration::from_secs(u64::try_from(metadata.ctime()).unwrap_or_default());
-        // A time in the future is young, too.
+        // A time in the future counts as young.
         let was_young = changed.elapsed().map_or(true, |age| age <= YOUNG);
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
@@ -103,7 +103,7 @@ impl Stamp {
     }
 }
 
-/// Names are compared without case, and without the dot at the end.
+/// Names are compared without case, and without a dot at the end.
 fn key(host: &str) -> String {
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
@@ -111,7 +111,7 @@ fn key(host: &str) -> String {
 fn parse(file: &[u8], wanted: &HashSet<String>) -> Entries {
     let mut entries = Entries::new();
     for line in file.split(|byte| *byte == b'\n') {
-        // A comment may be in another encoding.
+        // A comment may have another encoding.
         let line = String::from_utf8_lossy(line);
         let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
         let Some(address) = words.next() else { continue };
@@ -126,7 +126,7 @@ fn parse(file: &[u8], wanted: &HashSet<String>) -> Entries {
     entries
 }
 
-/// The key of a name of the file. Most are written as the key is: these cost no allocation.
+/// The key of a name in the file. Most names are written like the key and need no allocation.
 fn find<'a>(wanted: &'a HashSet<String>, name: &str) -> Option<&'a String> {
     let is_key = |byte: u8| !byte.is_ascii_uppercase();
     if name.bytes().all(is_key) && !name.ends_with('.') {

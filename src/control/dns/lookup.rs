@@ -1,9 +1,9 @@
-//! One look-up: the hosts file, then DNS with the search list, as the system's configuration is
-//! now. A change of a file needs no restart.
+//! One look-up: the hosts file, then DNS with the search list, by the present configuration of the
+//! system. A changed file needs no restart.
 //!
-//! The search is done here and not by the resolver, which reports the last name it tried: a server
-//! that fails for the name itself and denies its variant in the search domain would pass for a
-//! denial.
+//! The search list is applied here and not by the resolver, because that reports only the result
+//! for the last name it tried. If a server failed for the name itself and denied its variant in the
+//! search domain, the result would look like a denial.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -41,12 +41,12 @@ impl fmt::Display for Family {
     }
 }
 
-/// What one look-up gives.
+/// The result of one look-up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
-    /// At least one address; the smallest time to live of the chain, where there is one.
+    /// At least one address, with the smallest time to live of the chain if there is one.
     Addresses(Vec<IpAddr>, Option<Duration>),
-    /// Surely none.
+    /// It is certain that there are none.
     Empty(Absence),
     /// The look-up failed.
     Failed(String),
@@ -55,9 +55,9 @@ pub(super) enum Found {
 /// Why a name has no address of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Absence {
-    /// NXDOMAIN for the name and each of its variants.
+    /// The answer was NXDOMAIN for the name and each of its variants.
     NoSuchName,
-    /// The name is there, or one of its variants.
+    /// The name or one of its variants exists.
     NoAddress,
 }
 
@@ -91,7 +91,7 @@ fn found(addresses: Vec<IpAddr>, ttl: Option<Duration>) -> Found {
     }
 }
 
-/// Tries the name and its variants in order; none of them has addresses only when each says so.
+/// Tries the name and its variants in order. Returns `Empty` only if every answer does.
 async fn from_dns(resolver: &Resolver, names: Vec<Name>, family: Family) -> Found {
     let (mut failed, mut absence) = (None, Absence::NoSuchName);
     for name in names {
@@ -105,8 +105,8 @@ async fn from_dns(resolver: &Resolver, names: Vec<Name>, family: Family) -> Foun
     failed.map_or(Found::Empty(absence), Found::Failed)
 }
 
-/// Asks the servers in order, as many times as there are attempts, until one of them speaks of the
-/// name.
+/// Asks the servers in order, up to the configured number of attempts, until one of them has an
+/// answer about the name.
 async fn ask(resolver: &Resolver, name: Name, family: Family) -> Found {
     let mut failures = Vec::new();
     for _ in 0..resolver.attempts {
@@ -123,7 +123,7 @@ async fn ask(resolver: &Resolver, name: Name, family: Family) -> Found {
     Found::Failed(describe(&failures))
 }
 
-/// `127.0.0.2, 127.0.0.3: request timed out; 127.0.0.4: Query Refused`.
+/// Formats errors: `127.0.0.2, 127.0.0.3: request timed out; 127.0.0.4: Query Refused`.
 fn describe(failures: &[(IpAddr, String)]) -> String {
     let alike = failures.chunk_by(|one, next| one.1 == next.1);
     let described = alike.map(|alike| {

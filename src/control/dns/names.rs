@@ -1,5 +1,5 @@
-//! The state of each name of a cluster, and the changes that are to be logged: one line when a
-//! state changes, not one for each look-up.
+//! The state of each name of a cluster, and the changes to log: one line for a change of state, not
+//! one for each look-up.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) enum State {
     Resolved,
     NoSuchName,
     NoAddress,
-    /// There are addresses of one family, and the look-up of the other one fails.
+    /// One family has addresses, and the look-up of the other one fails.
     Partial,
     /// The look-up fails in at least one family, and there are no addresses.
     Failing,
@@ -31,7 +31,7 @@ pub(super) struct Change {
     pub(super) state: State,
     /// Comma-separated.
     pub(super) names: String,
-    /// Why look-ups fail; empty in every other state.
+    /// The errors of failed look-ups. Empty if none failed.
     pub(super) error: String,
 }
 
@@ -48,7 +48,7 @@ struct Name {
 }
 
 impl Names {
-    /// Names with the families that each is looked up in; without outcomes yet.
+    /// Makes names without outcomes. Each comes with the families that it is looked up in.
     pub(super) fn new(names: impl IntoIterator<Item = (String, Vec<Family>)>) -> Names {
         let name = |(name, families)| {
             (name, Name { families, outcomes: BTreeMap::new(), logged: State::Resolved })
@@ -56,20 +56,20 @@ impl Names {
         Names { names: names.into_iter().map(name).collect() }
     }
 
-    /// Stores an outcome; returns whether the name's state differs from the logged one.
+    /// Stores an outcome. Returns true when the name's state differs from the logged one.
     pub(super) fn learn(&mut self, name: &str, family: Family, outcome: Outcome) -> bool {
         let Some(name) = self.names.get_mut(name) else { return false };
         name.outcomes.insert(family, outcome);
         name.state().is_some_and(|state| state != name.logged)
     }
 
-    /// The names without a first answer: neither addresses, nor an outcome in each family.
+    /// The names without a first answer. They have no addresses, and no outcome yet in some family.
     pub(super) fn unanswered(&self) -> Vec<String> {
         let unanswered = self.names.iter().filter(|(_, name)| !name.is_answered());
         unanswered.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The changes since the last call.
+    /// The changes since the last call. Marks them as logged.
     pub(super) fn changes(&mut self) -> Vec<Change> {
         let mut changes = BTreeMap::<(State, String), Change>::new();
         for (text, name) in &mut self.names {
@@ -95,7 +95,7 @@ impl Name {
         self.outcomes.values().any(|outcome| *outcome == Outcome::Found)
     }
 
-    /// None until there is an outcome in each family.
+    /// `None` until there is an outcome in each family.
     fn state(&self) -> Option<State> {
         if self.outcomes.len() < self.families.len() {
             return None;
@@ -112,7 +112,7 @@ impl Name {
         })
     }
 
-    /// `IPv4 and IPv6: no answer`, or `IPv6: no answer`.
+    /// Formats errors: `IPv4 and IPv6: no answer`, or `IPv6: no answer`.
     fn error(&self) -> String {
         let mut by_error = BTreeMap::<&str, Vec<String>>::new();
         for (family, outcome) in &self.outcomes {

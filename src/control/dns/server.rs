@@ -1,8 +1,8 @@
-//! One question to one name server, as glibc's res_send asks it: one datagram with the whole
-//! time-out for its answer, and TCP where the answer does not fit.
+//! One question to one name server, sent as glibc's res_send does: one datagram with the whole
+//! time-out for its answer, and TCP if the answer does not fit.
 //!
-//! Which server is asked, and when the next one is, is decided by the caller: hickory's own pool
-//! asks two servers at once, prefers the fastest, and has one time-out for all of them.
+//! The caller decides which server is asked and when the next one is. hickory's own pool would ask
+//! two servers at once, prefer the fastest, and have one time-out for all of them.
 
 use std::future::Future;
 use std::io;
@@ -29,21 +29,21 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-/// Aliases (CNAME) that are followed from one name: as many as common servers follow.
+/// The longest chain of aliases (CNAME) that is followed: as many as common servers follow.
 const MOST_ALIASES: usize = 16;
-/// The longest time to live that is believed: a day, in seconds. A mistake in a zone is not to last
+/// The longest time to live that is used: a day, in seconds. A mistake in a zone must not last
 /// until the next start.
 const LONGEST_TTL: u32 = 86_400;
 
-/// What a server says.
+/// The answer of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Said {
-    /// Addresses, with the smallest time to live of the chain of aliases; perhaps none of this
-    /// type.
+    /// Addresses, with the smallest time to live of the chain of aliases. There may be none of the
+    /// type that was asked for.
     Addresses(Vec<IpAddr>, Duration),
     NoSuchName,
     NoAddress,
-    /// No answer, or one that says nothing about the name.
+    /// No answer, or one without information about the name.
     Failed(String),
 }
 
@@ -72,23 +72,23 @@ fn said(result: Result<Lookup, NetError>, name: &Name, record: RecordType) -> Sa
         Ok(lookup) => addresses(lookup.answers(), name, record),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
             ResponseCode::NXDomain => Said::NoSuchName,
-            // Name servers and no SOA: others are to be asked (RFC 2308 section 2.2).
+            // NS records without an SOA are a referral to other servers (RFC 2308 section 2.2).
             ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
                 Said::Failed("a referral to other servers".to_owned())
             }
             ResponseCode::NoError => Said::NoAddress,
-            // Without the question: names with the same trouble share a line of the log.
+            // The error has no name in it, so that names with the same error share a log line.
             code => Said::Failed(code.to_string()),
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Said::Failed(code.to_string()),
-        // Also where it refuses or cannot be reached.
+        // Also if the server refuses connections or cannot be reached.
         Err(NetError::NoConnections) => Said::Failed("it cannot be asked".to_owned()),
         Err(error) => Said::Failed(error.to_string()),
     }
 }
 
-/// The addresses of the name that its aliases lead to. The resolver also gives what else an answer
-/// holds: records of other names, and of other types.
+/// The addresses at the end of the chain of aliases. An answer may also hold records of other names
+/// and types, which the resolver passes on.
 fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Said {
     let (mut owner, mut ttl) = (name, u32::MAX);
     for _ in 0..MOST_ALIASES {
@@ -105,12 +105,12 @@ fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Said {
         ttl = ttl.min(record.ttl);
         ips.extend(record.data.ip_addr());
     }
-    // One with the most significant bit set is to be taken for 0 (RFC 2181 section 8).
+    // A value with the most significant bit set counts as 0 (RFC 2181 section 8).
     let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl.min(LONGEST_TTL) };
     Said::Addresses(ips, Duration::from_secs(ttl.into()))
 }
 
-/// Connects to one server whatever address it is asked for: hickory's lacks the zone.
+/// Connects to one server and ignores the address it is given: hickory's addresses have no zone.
 #[derive(Clone)]
 struct Connect {
     server: SocketAddr,
@@ -147,7 +147,7 @@ impl ConnectionProvider for Connect {
     }
 }
 
-/// Tokio, with UDP sockets that are connected: one to a port that is closed fails at once.
+/// Tokio with connected UDP sockets: one that is connected to a closed port fails at once.
 #[derive(Clone, Default)]
 struct Runtime(TokioRuntimeProvider);
 
@@ -183,7 +183,7 @@ impl RuntimeProvider for Runtime {
     }
 }
 
-/// A UDP socket that receives the errors of its connection, too.
+/// A UDP socket that also receives the errors of its connection.
 struct Connected {
     socket: UdpSocket,
     server: SocketAddr,
@@ -202,8 +202,8 @@ impl DnsUdpSocket for Connected {
         DnsUdpSocket::poll_recv_from(&self.socket, cx, buffer)
     }
 
-    /// An ICMP error makes the socket ready with EPOLLERR alone, for which tokio's own receiving
-    /// does not wait.
+    /// Also waits for EPOLLERR: an ICMP error sets that alone, and tokio's own `recv` does not wait
+    /// for it.
     fn recv_from<'a, 'b, 'c>(&'a self, buffer: &'b mut [u8]) -> Receiving<'c>
     where
         'a: 'c,
@@ -242,7 +242,7 @@ mod tests {
         Name::from_ascii(text).unwrap()
     }
 
-    /// `data` is an address or a name.
+    /// `data` is an address, or the name that an alias leads to.
     fn record(owner: &str, ttl: u32, data: &str) -> Record {
         let data = match data.parse::<IpAddr>() {
             Ok(ip) => RData::from(ip),

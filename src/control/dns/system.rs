@@ -1,7 +1,7 @@
-//! `/etc/resolv.conf` (resolv.conf(5)) as the system's own resolver reads it.
+//! Reads `/etc/resolv.conf` (resolv.conf(5)) like the system's own resolver.
 //!
-//! Names are compared as text and sent as they are written, so that underscores and leading hyphens
-//! are accepted. An entry that cannot be parsed is skipped; the rest of the file still counts.
+//! Names are compared as text and sent as they are written, so underscores and leading hyphens are
+//! accepted. An entry that cannot be parsed is skipped, and the rest of the file still counts.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -15,20 +15,20 @@ use rustix::net::netdevice;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// No more servers than this are asked (MAXNS of resolv.conf(5)).
+/// The most servers that are used (MAXNS of resolv.conf(5)).
 const MAX_SERVERS: usize = 3;
 const DNS_PORT: u16 = 53;
-/// `options timeout:` and `attempts:`: 0 means 1, and there are upper limits (resolv.conf(5)).
+/// Limits of `options timeout:` and `attempts:`. 0 means 1 (resolv.conf(5)).
 const TIMEOUT: (u32, u32) = (1, 30);
 const ATTEMPTS: (u32, u32) = (1, 5);
 
-/// How names are asked for.
+/// How to ask DNS for names.
 pub(super) struct Resolver {
     /// In the order in which they are asked.
     pub(super) servers: Vec<SocketAddr>,
-    /// How often each is asked while none answers.
+    /// How often each server is asked while none answers.
     pub(super) attempts: u32,
-    /// The rest, for one question to one server.
+    /// The other options, for one question to one server.
     pub(super) options: ResolverOpts,
     /// Domains that complete a short name.
     pub(super) search: Vec<Name>,
@@ -37,8 +37,8 @@ pub(super) struct Resolver {
 /// Reads the resolver's configuration.
 ///
 /// # Errors
-/// The file is there, and this process cannot read it now: it is out of descriptors, or the disk
-/// fails. Or none of its name servers can be asked.
+/// The file exists but cannot be read now, because descriptors are short or the disk fails. Or none
+/// of its name servers can be asked.
 pub(super) fn resolver() -> io::Result<Resolver> {
     match fs::read(RESOLV_CONF) {
         Ok(file) => parse(&file),
@@ -67,21 +67,22 @@ fn parse(file: &[u8]) -> io::Result<Resolver> {
     options.ndots = parsed.ndots as usize;
     options.timeout = Duration::from_secs(parsed.timeout.clamp(TIMEOUT.0, TIMEOUT.1).into());
     options.edns0 = parsed.edns0;
-    // Otherwise the library parses the file for each question.
+    // By default the library would parse the hosts file for each question.
     options.use_hosts_file = ResolveHosts::Never;
-    // Tries are counted by the caller; these would come on top.
+    // The caller counts attempts; the library's would come in addition.
     options.attempts = 0;
-    // No cache: followers look up when the time to live is over. The aliases (CNAME) are kept, as
-    // the smallest time to live of the chain counts.
+    // No cache: followers look up again when the time to live is over. Aliases (CNAME) are kept,
+    // because the smallest time to live of the chain counts.
     options.cache_size = 0;
     options.preserve_intermediates = true;
     let attempts = parsed.attempts.clamp(ATTEMPTS.0, ATTEMPTS.1);
     Ok(Resolver { servers: servers(file)?, attempts, options, search })
 }
 
-/// The name servers, the local machine where there is none.
+/// The name servers, or the local machine if the file names none.
 ///
-/// The parser of the rest knows no zone with a hyphen or a dot (`%br-lan`, `%eth0.5`).
+/// They are parsed here because the parser for the rest rejects zones with a hyphen or a dot
+/// (`%br-lan`, `%eth0.5`).
 fn servers(file: &[u8]) -> io::Result<Vec<SocketAddr>> {
     let lines = file.split(|byte| *byte == b'\n').filter_map(|line| {
         let value = line.strip_prefix(b"nameserver")?;
@@ -97,7 +98,7 @@ fn servers(file: &[u8]) -> io::Result<Vec<SocketAddr>> {
     if named.is_empty() {
         return Ok(vec![(Ipv4Addr::LOCALHOST, DNS_PORT).into()]);
     }
-    // Without its zone, a link-local address is another server's.
+    // A link-local address without its zone could be that of another server.
     let usable: Vec<SocketAddr> = named.iter().filter_map(|named| in_zone(*named)).collect();
     if usable.is_empty() {
         return Err(io::Error::other(format!(
@@ -107,7 +108,7 @@ fn servers(file: &[u8]) -> io::Result<Vec<SocketAddr>> {
     Ok(usable)
 }
 
-/// The address with its zone as a number; None where there is no such interface.
+/// The address with its zone as a number. `None` if there is no such interface.
 fn in_zone((ip, zone): (IpAddr, Option<&str>)) -> Option<SocketAddr> {
     match (ip, zone) {
         (IpAddr::V6(ip), Some(zone)) => {
@@ -126,14 +127,14 @@ fn interface(name: &str) -> Option<u32> {
 /// The names to ask for, fully qualified, as resolv.conf(5) orders them.
 ///
 /// # Errors
-/// The name itself cannot be asked for: it is too long.
+/// The name itself is too long.
 pub(super) fn candidates(
     host: &str,
     search: &[Name],
     ndots: usize,
 ) -> Result<Vec<Name>, ProtoError> {
     let labels = host.strip_suffix('.').unwrap_or(host);
-    // Labels are bytes: whether a name exists is for the server to decide, not for a syntax rule.
+    // Any bytes are allowed: the server decides whether a name exists, not a syntax rule.
     let mut name = Name::from_labels(labels.split('.').map(str::as_bytes))?;
     if host.ends_with('.') {
         name.set_fqdn(true);
@@ -209,7 +210,7 @@ mod tests {
             assert_eq!(servers(empty.as_bytes()), ["127.0.0.1"], "{empty:?}");
         }
         assert_eq!(servers(b"nameserver 10.0.0.1\nnameserver x\n\xff\n"), ["10.0.0.1"]);
-        // A bad line is none of the three.
+        // A bad line does not count as one of the three.
         let five =
             b"nameserver x\nnameserver\t10.0.0.1 # 1\nnameserver ::2\nnameserver 10.0.0.3;\n\
             nameserver 10.0.0.4\n";

@@ -1,11 +1,10 @@
-//! A tunnel whose handshake goes on as it came, and then the same relay as L4.
+//! A tunnel whose handshake is forwarded, followed by the same relay as L4.
 //!
-//! Bytes behind the head are where proxies go wrong. A stock obfs-server says its 101 only when it
-//! has bytes to glue to it, which it has only when the client's payload reached it: holding the
-//! payload until the 101 is a deadlock. But bytes passed on before a 101 are, to a server that
-//! never meant to upgrade, a second request. So `early_data` says which of the two stands behind
-//! the route; without it nothing beyond the announced body is read from the client before the
-//! upstream has agreed.
+//! Bytes after the head need care. A stock obfs-server sends its 101 only together with bytes that
+//! follow it, and it has such bytes only after the client's payload has reached it. Holding the
+//! payload until the 101 is a deadlock. But a server that does not upgrade takes bytes before a 101
+//! for a second request. So `early_data` tells which kind of server the route has. Without it the
+//! upstream gets nothing beyond the announced body before it has agreed.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -26,19 +25,19 @@ use crate::relay::{self, Broken, Charge, Flow, Pool, SMALL, Side};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, OnDrain, Watch};
 
-/// Bytes of an upstream's head, interim answers before it included.
+/// Bytes of the upstream's head, including interim responses before it.
 const MAX_RESPONSE_HEAD: usize = 64 * 1024;
-/// Bytes of the client that wait for the 101. Beyond it they wait in the socket.
+/// Bytes of the client that are held until the 101. More of them wait in the socket.
 const MAX_HELD: usize = 64 * 1024;
-/// Between two looks at whether a client has left whose bytes are not read.
+/// Interval of the checks whether a client that is not read has left.
 const LOOK: Duration = Duration::from_secs(1);
-/// Bytes of an ordinary answer that are read at a time, and so the most that a client keeps waiting
-/// here by not reading.
+/// Bytes of an ordinary response that are read at a time, and so the most that is kept for a client
+/// that does not read.
 const PASSED: usize = 16 * 1024;
-/// Interim answers (RFC 9110 section 15.2) before the real one.
+/// Interim responses (RFC 9110 section 15.2) that are accepted before the final one.
 const MAX_INTERIM: usize = 16;
 
-/// Forwards the handshake, then relays; records what became of it.
+/// Forwards the handshake, relays, and writes the record.
 pub(super) async fn serve(
     conn: &Accepted,
     watch: &Watch,
@@ -47,7 +46,7 @@ pub(super) async fn serve(
 ) {
     let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
 
-    // 1. An upstream. The attempts have their own limits.
+    // 1. Connect. The attempts have their own limits.
     watch.on_drain(OnDrain::Wait);
     let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
@@ -55,19 +54,19 @@ pub(super) async fn serve(
     };
     let upstream = &lease.stream;
 
-    // 2. The head and the payload that may go with it, in one write.
+    // 2. Send the head, and the payload that may go with it, in one write.
     let (mut up, mut held) = upgrade.split(pool, early_data);
     watch.set_upstream(Some(&lease.stream));
     watch.keep_alive(conn.keepalive());
     watch.renew(timeouts.idle);
     let mut down = Flow::new(pool, Vec::new());
 
-    // 3. The upstream's answer, while early data goes on.
+    // 3. Read the upstream's response. Early data is sent meanwhile.
     let refused = Cell::new(false);
     let sending = send_early(&mut up, &mut held, (&*conn.client, upstream), pool, watch, &refused);
     let answer = read_answer(upstream, pool, watch, early_data);
     let answer = match Box::pin(until_answered(sending, answer)).await {
-        // Nobody is left to take the answer.
+        // The client is gone: no response can be sent.
         Err(gone) => {
             let end = match gone {
                 ClientGone::Reset => relay::break_off(&conn.client, upstream, Side::Client),
@@ -88,8 +87,8 @@ pub(super) async fn serve(
         Ok(Ok(answer)) => answer,
     };
 
-    // 4. Agreed: what was held back may go, and the relay takes over. Not agreed: an ordinary
-    // answer.
+    // 4. After a 101, send the bytes that were held and relay. Pass any other response on as plain
+    // HTTP.
     watch.renew(timeouts.idle);
     if answer.status == 101 {
         up.allow(u64::MAX);
@@ -111,15 +110,16 @@ pub(super) async fn serve(
         if end == End::Done {
             linger(conn, watch).await;
         } else {
-            // Without a length the end of the connection is the end of the body: it must not look
-            // whole.
+            // A body without a length ends with the connection. A reset shows that this one is
+            // incomplete.
             conn.client.reset_on_close();
         }
     }
 }
 
 impl Upgrade<'_> {
-    /// The flow to the upstream, which begins with what may go at once, and the bytes that may not.
+    /// Returns the flow to the upstream, which begins with the bytes that may be sent at once, and
+    /// the bytes that are held.
     fn split(&mut self, pool: &Rc<Pool>, early_data: bool) -> (Flow, Vec<u8>) {
         let mut first = self.take_bytes();
         if early_data {
@@ -127,14 +127,14 @@ impl Upgrade<'_> {
         }
         let behind = (first.len() - self.head) as u64;
         let body = self.body.min(behind);
-        // No more than `behind`, which is the length of a part of a slice.
+        // `body` is at most the length of a slice, so the cast is exact.
         let held = first.split_off(self.head + body as usize);
         let mut up = Flow::new(pool, first);
         up.allow(self.body - body);
         (up, held)
     }
 
-    /// Answers for a cluster that cannot be reached.
+    /// Answers when the cluster cannot be reached.
     async fn refuse(&self, conn: &Accepted, watch: &Watch, failure: &ConnectFailure) {
         let status = match failure {
             ConnectFailure::NoEndpoint | ConnectFailure::Drained(_) => 503,
@@ -153,15 +153,15 @@ impl Upgrade<'_> {
     }
 }
 
-/// The client left before the upstream answered.
+/// How the client left before the upstream answered.
 enum ClientGone {
     Reset,
     Ended,
 }
 
-/// Sends what the flow may send, and then holds back what comes and looks out for the client's
-/// leaving. `refused` says that the upstream takes no more: the failed write took the error from
-/// the socket, and what a read then finds looks like a clean end.
+/// Sends what `up` may send. Then holds the client's further bytes, and returns when the client
+/// leaves. `refused` is set when a write to the upstream fails. Such a write consumes the socket's
+/// error, so that a later read would find what looks like a clean end.
 async fn send_early(
     up: &mut Flow,
     held: &mut Vec<u8>,
@@ -172,12 +172,12 @@ async fn send_early(
 ) -> ClientGone {
     match up.run(client, upstream, watch).await {
         Err(Broken::From(_)) => return ClientGone::Reset,
-        // The upstream takes no more, but it may have answered before.
+        // The upstream takes no more bytes, but it may have answered before.
         Err(Broken::To(_)) => {
             refused.set(true);
             return not_reading(watch).await;
         }
-        // Waiting for the answer fails, too, and has the last word.
+        // The wait for the response fails with the same limit and gives the result.
         Err(Broken::Fired(_)) => return std::future::pending().await,
         Ok(()) if up.ended() => {
             upstream.shutdown_write();
@@ -187,7 +187,7 @@ async fn send_early(
     }
     let mut charge = Charge::new(pool);
     charge.set(held.len());
-    // More than the budget allows waits in the socket.
+    // Bytes beyond the limits wait in the socket.
     while held.len() < MAX_HELD && charge.try_set(held.len() + SMALL) {
         if watch.readable(client).await.is_err() {
             return std::future::pending().await;
@@ -195,10 +195,11 @@ async fn send_early(
         let mut buffer = pool.buffer();
         let size = (MAX_HELD - held.len()).min(pool.read_size());
         match client.recv(&mut buffer[..size]) {
-            // It waits for a 101 that it will not use; nginx and Envoy give up here, too.
+            // The client has ended before the 101, so it cannot use the tunnel. nginx and Envoy
+            // give up here, too.
             Ok(0) => return ClientGone::Ended,
             Ok(read) => {
-                // What is kept is what is counted: no room for growth.
+                // `reserve_exact`, because the capacity must be what is counted.
                 held.reserve_exact(read);
                 held.extend_from_slice(&buffer[..read]);
                 charge.set(held.len());
@@ -207,7 +208,7 @@ async fn send_early(
             Err(_) => return ClientGone::Reset,
         }
     }
-    // Nothing more is read from the client, so that its end is looked for.
+    // The client is not read any more, so its end must be polled for.
     let _stall = watch.stall();
     while !client.has_ended() {
         monoio::time::sleep(LOOK).await;
@@ -215,13 +216,13 @@ async fn send_early(
     if client.is_reset() { ClientGone::Reset } else { ClientGone::Ended }
 }
 
-/// Leaves it to the watch to notice a reset.
+/// Waits for ever, while the watch looks for a reset of the client.
 async fn not_reading(watch: &Watch) -> ClientGone {
     let _stall = watch.stall();
     std::future::pending().await
 }
 
-/// Runs both until the answer is there or the client is gone.
+/// Runs both until the response is complete or the client is gone.
 async fn until_answered<T>(
     sending: impl Future<Output = ClientGone>,
     answer: impl Future<Output = T>,
@@ -236,7 +237,7 @@ async fn until_answered<T>(
     .await
 }
 
-/// A final answer's head and what was read behind it.
+/// A final response: its head and what was read after it.
 struct Answer {
     status: u16,
     body: Body,
@@ -244,19 +245,19 @@ struct Answer {
     head: usize,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Copy)]
 enum NoAnswer {
     Closed,
     Reset,
     Malformed,
-    /// Its head needs more memory than there is.
+    /// The head needs more memory than the budget allows.
     TooLarge,
     Fired(Fired),
 }
 
 impl NoAnswer {
-    /// Status for the client, and the record's word.
+    /// Returns the status for the client and the end for the record.
     fn judge(self, refused: bool) -> (u16, End) {
         match self {
             NoAnswer::Closed if !refused => (502, End::Upstream),
@@ -271,8 +272,8 @@ impl NoAnswer {
     }
 }
 
-/// Collects the upstream's head, past interim answers. With `bare`, which is for obfs-servers, a
-/// 101 may be without `Upgrade`.
+/// Reads the upstream's head and skips interim responses. With `bare`, which is for obfs-servers, a
+/// 101 needs no `Upgrade`.
 async fn read_answer(
     upstream: &Stream,
     pool: &Rc<Pool>,
@@ -289,6 +290,7 @@ async fn read_answer(
             let mut buffer = pool.buffer();
             let room = MAX_RESPONSE_HEAD.saturating_sub(total);
             match upstream.recv(&mut buffer[..room.min(pool.read_size())]) {
+                // The buffer was empty: this is not the end, but a head that is too long.
                 Ok(0) if room == 0 => return Err(NoAnswer::Malformed),
                 Ok(0) => return Err(NoAnswer::Closed),
                 Ok(read) => {
@@ -306,12 +308,13 @@ async fn read_answer(
         loop {
             let (start, end) = match scan.advance(&bytes) {
                 Scan::Incomplete if may_begin_response(&bytes[scan.start()..]) => break,
-                // Not HTTP/1: the rest need not be waited for.
+                // Not HTTP/1: there is no need to wait for the rest.
                 Scan::Incomplete => return Err(NoAnswer::Malformed),
                 Scan::BareLineFeed => return Err(NoAnswer::Malformed),
                 Scan::Complete { start, end } => (start, end),
             };
             let response = parse_response(&bytes[start..end]).ok_or(NoAnswer::Malformed)?;
+            // Drop interim responses.
             if matches!(response.status, 102..=199 | 100) {
                 interim += 1;
                 if interim > MAX_INTERIM {
@@ -321,7 +324,7 @@ async fn read_answer(
                 scan = HeadScan::default();
                 continue;
             }
-            // Any other protocol could carry requests past every route.
+            // A switch to another protocol could carry requests that bypass the routes.
             if response.status == 101 && !response.switches_to_websocket(bare) {
                 return Err(NoAnswer::Malformed);
             }
@@ -338,8 +341,8 @@ async fn read_answer(
     }
 }
 
-/// Passes an answer that is no 101 on as plain HTTP, up to its end and not a byte further.
-/// `refused` says that a write to the upstream has failed.
+/// Passes a response other than 101 on as plain HTTP, up to its end and no further. `refused` is
+/// true if a write to the upstream has failed.
 async fn pass_answer(
     conn: &Accepted,
     upstream: &Stream,
@@ -364,7 +367,7 @@ async fn pass_answer(
     };
     let mut end = take(down, rest);
     let until_close = matches!(answer.body, Body::UntilClose);
-    // It is in the flow by now, and counted there.
+    // Its bytes are in the flow by now, and counted there.
     drop(answer.bytes);
     loop {
         match down.flush(&conn.client, watch).await {
@@ -379,7 +382,7 @@ async fn pass_answer(
             let _stall = watch.stall();
             match watch.readable(upstream).await {
                 Ok(()) => {}
-                // The limit fired before the task had a turn to read what has arrived.
+                // The limit fired before the task could read what has arrived.
                 Err(Fired::TimedOut) if upstream.has_input() => watch.again(),
                 Err(fired) => return cut(fired),
             }
@@ -400,7 +403,7 @@ async fn pass_answer(
     }
 }
 
-/// What a limit that fires in the middle of an answer means for the record.
+/// The record's end for a limit that fires within a response.
 fn cut(fired: Fired) -> End {
     match fired {
         Fired::TimedOut => End::Idle,
@@ -410,14 +413,14 @@ fn cut(fired: Fired) -> End {
     }
 }
 
-/// Answers instead of the upstream, and closes: what the client sends behind an upgrade is no
-/// request. An upgrade is a GET, so the answer has content.
+/// Sends an error response in place of the upstream, and closes: bytes after an upgrade are not a
+/// request. An upgrade is a GET, so the response has content.
 async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
     let mut out = Vec::new();
     let body = format!("{}\n", reason(status));
     plain(status, &body, Content::Sent, &conn.context.date(), Connection::Close, &mut out);
-    // It fits an empty send buffer; a client that filled it with unread answers has no use for one
-    // more.
+    // The response fits an empty send buffer. If unread responses fill the buffer, this one is
+    // dropped.
     let _ = conn.client.send(&out);
     watch.set_upstream(None);
     linger(conn, watch).await;

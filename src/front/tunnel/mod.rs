@@ -1,9 +1,9 @@
-//! An upgrade that leads to a cluster: what it asked for, and who answers it.
+//! Upgrades that lead to a cluster: the request, and how its handshake is answered.
 //!
 //! | file | the handshake |
 //! | --- | --- |
-//! | `forward` | goes on to the cluster, which answers it |
-//! | `terminate` | is answered here, and only payload goes on |
+//! | `forward` | is forwarded to the cluster, which answers it |
+//! | `terminate` | is answered here, and only the payload is forwarded |
 
 mod forward;
 mod terminate;
@@ -24,22 +24,23 @@ use terminate::Switch;
 pub(super) struct Upgrade<'c> {
     route: &'c Route,
     tunnel: &'c Tunnel,
-    /// The head and everything read behind it.
+    /// The head and everything that was read after it.
     bytes: Vec<u8>,
     head: usize,
-    /// Content-Length: what of the bytes behind the head is the request's body.
+    /// Content-Length: how many of the bytes after the head are the request's body.
     body: u64,
-    /// What to answer, where that is done here.
+    /// How to answer the handshake, if it is answered here.
     switch: Option<Switch>,
     host: String,
     target: String,
-    /// Counts bytes, host and target.
+    /// Counts `bytes`, `host` and `target`.
     charge: Charge,
     start: Moment,
 }
 
 impl<'c> Upgrade<'c> {
-    /// `rest` begins with the head, and `head` is that alone.
+    /// Makes an upgrade of a request. `rest` begins with `head` and contains everything read after
+    /// it.
     pub(super) fn new(
         route: &'c Route,
         tunnel: &'c Tunnel,
@@ -52,7 +53,7 @@ impl<'c> Upgrade<'c> {
         let body = if let Body::Length(length) = request.body { length } else { 0 };
         let terminates = matches!(tunnel.kind, TunnelKind::Terminate(_));
         let handshake = request.handshake.as_ref().filter(|_| terminates);
-        // What is forwarded offers the upstream no other protocol.
+        // A forwarded head must not offer the upstream any protocol but WebSocket.
         let (mut bytes, mut head_length) = (Vec::with_capacity(rest.len()), head.len());
         if request.names_websocket_alone {
             bytes.extend_from_slice(rest);
@@ -77,7 +78,7 @@ impl<'c> Upgrade<'c> {
         }
     }
 
-    /// Gives the bytes away. What is left is counted as long as the tunnel lasts.
+    /// Takes the bytes out. The host and the target stay counted as long as the tunnel lasts.
     fn take_bytes(&mut self) -> Vec<u8> {
         self.charge.set(self.host.len() + self.target.len());
         std::mem::take(&mut self.bytes)
@@ -109,14 +110,14 @@ impl<'c> Upgrade<'c> {
     }
 }
 
-/// Serves the tunnel to its end, and records what became of it.
+/// Serves the tunnel to its end and writes its record.
 pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'_>) {
     match (upgrade.switch.take(), upgrade.tunnel.kind) {
         (Some(switch), _) => terminate::serve(conn, watch, upgrade, switch).await,
         (None, TunnelKind::Forward { early_data }) => {
             forward::serve(conn, watch, upgrade, early_data).await;
         }
-        // The route takes nothing else.
+        // Unreachable: such a route matches only requests with a handshake.
         (None, TunnelKind::Terminate(_)) => {}
     }
 }

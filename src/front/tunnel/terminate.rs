@@ -1,9 +1,9 @@
-//! A tunnel whose handshake is answered here: the cluster gets payload and nothing else.
+//! A tunnel whose handshake is answered here: the cluster gets the payload and nothing else.
 //!
-//! The answer goes out at once, while the upstream is still being connected: a WebSocket client
-//! sends nothing before it, and its first payload is on its way meanwhile. simple-obfs is raw bytes
-//! from there on, and so the relay of L4; the frames of a WebSocket are taken off and put on in a
-//! copy.
+//! The 101 is sent at once, while the upstream is still being connected. A WebSocket client sends
+//! nothing before the 101, so its first payload is on its way meanwhile. After the 101 simple-obfs
+//! is raw bytes, which are relayed as on L4. WebSocket frames are decoded and encoded by a flow
+//! that copies.
 
 use super::Upgrade;
 use crate::front::context::{Accepted, describe_failure};
@@ -19,17 +19,18 @@ use crate::timers::{OnDrain, Watch};
 pub(super) struct Switch {
     /// `Sec-WebSocket-Accept`
     accept: String,
-    /// `Sec-WebSocket-Protocol`, which has payload in it and is sent back. Subprotocols are not:
-    /// none is agreed on, and then the answer has no such field (RFC 6455 section 4.2.2).
+    /// The request's `Sec-WebSocket-Protocol`, if it carries early data: it is sent back.
+    /// Subprotocols are not sent back: none is agreed on, and then the response has no such field
+    /// (RFC 6455 section 4.2.2).
     early_data: Option<String>,
-    /// What follows comes in frames.
+    /// The client sends WebSocket frames after the handshake.
     framed: bool,
 }
 
 impl Switch {
     pub(super) fn new(handshake: &Handshake<'_>) -> Switch {
         match *handshake {
-            // Its clients do not look at the value; a prober might.
+            // simple-obfs clients do not check the value, but a probe may.
             Handshake::Obfs { key } => {
                 Switch { accept: accept_value(key), early_data: None, framed: false }
             }
@@ -56,7 +57,7 @@ impl Switch {
     }
 }
 
-/// Answers, connects, relays, records.
+/// Answers, connects, relays and writes the record.
 pub(super) async fn serve(
     conn: &Accepted,
     watch: &Watch,
@@ -65,13 +66,13 @@ pub(super) async fn serve(
 ) {
     let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
 
-    // 1. The answer. The relay sends what does not fit.
+    // 1. Send the 101. The relay sends what does not fit.
     let head = switch.head(&conn.context.date());
     watch.on_drain(OnDrain::Wait);
     let sent = match conn.client.send(&head) {
         Ok(sent) => sent,
         Err(Errno::AGAIN) => 0,
-        // The call takes the error from the socket: the relay would read a clean end.
+        // The failed send has consumed the socket's error: a relay would read a clean end.
         Err(_) => {
             conn.client.reset_on_close();
             return conn.record(upgrade.start, |record| {
@@ -81,7 +82,7 @@ pub(super) async fn serve(
         }
     };
 
-    // 2. An upstream.
+    // 2. Connect.
     let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
@@ -94,7 +95,7 @@ pub(super) async fn serve(
         }
     };
 
-    // 3. Payload, from the client's first byte behind the head on.
+    // 3. Relay the payload, which begins with the client's first byte after the head.
     let (mut up, mut down) = if switch.framed {
         let (from, to) = Coding::websocket();
         (Flow::coded(pool, from), Flow::coded(pool, to))
@@ -111,7 +112,7 @@ pub(super) async fn serve(
     let end = conn.relay(watch, &lease, &mut up, &mut down, timeouts).await;
     upgrade.record(conn, &lease, &up, &down, Some(101), end);
 
-    // 4. A close is the last thing that the client reads, whatever it sent behind its own.
+    // 4. Linger: the client must be able to read the close frame, whatever it sends after its own.
     if switch.framed && matches!(end, End::Client | End::Upstream | End::BadRequest) {
         drop((lease, up, down));
         linger(conn, watch).await;

@@ -1,15 +1,16 @@
-//! UDP: datagrams of each client go to one endpoint, from a socket of their own, and what comes
-//! back there goes to the client, from the address that it had sent to.
+//! UDP: each client's datagrams go to one endpoint, from a socket of their own. Datagrams from the
+//! endpoint go to the client, from the local address that the client had sent to.
 //!
-//! A session is a client and the address of ours that it sends to. It lasts until it has been
-//! silent for the idle timeout. A session that nothing came back to lasts [`UNANSWERED`] at most.
-//! Which worker has it is the kernel's choice by the client's address (SO_REUSEPORT), and stays.
+//! A session is a client and the local address that it sends to. It ends after the idle timeout
+//! without a datagram. A session without a datagram from its endpoint ends after [`UNANSWERED`] at
+//! most. The kernel chooses the worker by the client's address (SO_REUSEPORT), and the choice does
+//! not change.
 //!
-//! A listener has a share of the worker's descriptors for UDP ([`Shares::sessions`]). When its
-//! sessions have used it up, or are `max_sessions`, a new one takes the place of the one that was
-//! silent for the longest, of those that nothing came back to while there are any. The socket of a
-//! session that ended is closed when its task has noticed, so that a part of the share is for these
-//! sockets.
+//! A listener has a share of the worker's descriptors for UDP ([`Shares::sessions`]). When that is
+//! used up, or there are `max_sessions` sessions, a new session takes the place of the one that was
+//! silent for the longest. Sessions without a datagram from their endpoint go first. The socket of
+//! an ended session is closed only when its task has run, so a part of the share is set aside for
+//! such sockets.
 
 mod rooms;
 mod runs;
@@ -34,50 +35,51 @@ use rooms::{Open, Sockets, rooms};
 use runs::send_joined;
 use table::{Idle, Table};
 
-/// A session that nothing came back to ends after this time without a datagram, or after the idle
-/// timeout where that is shorter. Services that answer do so within seconds; datagrams from forged
-/// addresses never have an answer.
+/// A session without a datagram from its endpoint ends after this time of silence, or after the
+/// idle timeout if that is shorter. Services that answer do so within seconds; datagrams from
+/// forged addresses never have an answer.
 const UNANSWERED: Duration = Duration::from_secs(30);
 
-/// Sessions that a drain ends in one turn, about a millisecond's work: what else the worker serves
-/// goes on between two turns.
+/// Sessions that a drain ends in one turn: about a millisecond's work. Between two turns the worker
+/// serves its other tasks.
 const ENDED_TOGETHER: usize = 100;
 
 /// A listener on one worker.
 pub struct Udp {
     context: Rc<Context>,
-    /// Position in the configuration.
+    /// The listener's position in the configuration.
     listener: usize,
     cluster: ClusterId,
     idle: Idle,
-    /// None left when the worker drains. The task that receives from one has it, too.
+    /// Empty while the worker drains. The task that receives from a socket holds it, too.
     sockets: RefCell<Vec<Rc<UdpSocket>>>,
     table: RefCell<Table<Key, Session>>,
     /// Set when the worker drains: the tasks of the listener's sockets then return.
     ended: Cell<bool>,
-    /// Sockets to endpoints, with those of sessions that have ended.
+    /// Counts the sockets to endpoints, including those of sessions that have ended.
     open: Sockets,
-    /// Sessions have ended since the last turn of the others: their descriptors are free after the
-    /// next one.
+    /// Set when a session ends, until the receiving task yields: the session's task can then close
+    /// its socket.
     closing: Cell<bool>,
     room: Rc<Room>,
 }
 
-/// What all listeners of a worker use in turns.
+/// Scratch buffers and shared state of sockets, for all listeners of a worker.
 struct Room {
     batch: RefCell<Batch>,
     joined: RefCell<Vec<u8>>,
-    /// Of the sockets to endpoints.
+    /// Shared by the sockets to endpoints.
     connected: Connected,
 }
 
-/// What makes a session.
+/// What identifies a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     client: SocketAddr,
     /// Position in [`Udp::sockets`].
     socket: usize,
-    /// Where the client sends to; none: the kernel does not say, or nobody can answer from there.
+    /// The address that the client sends to. `None` if the kernel does not tell it, or if it cannot
+    /// be a source address.
     local: Option<IpAddr>,
 }
 
@@ -91,17 +93,17 @@ struct Session {
     start: Moment,
     bytes_up: Cell<u64>,
     bytes_down: Cell<u64>,
-    /// Something came back.
+    /// The endpoint has sent a datagram.
     answered: Cell<bool>,
     ended: Cell<bool>,
     _open: Open,
 }
 
-/// Begins to serve the UDP sockets of a worker, each given with the position of its listener. Their
-/// sessions get [`Shares::sessions`] descriptors together.
+/// Starts serving the UDP sockets of a worker. Each comes with the position of its listener. All
+/// their sessions together get [`Shares::sessions`] descriptors.
 ///
 /// # Errors
-/// The runtime or the kernel cannot use a socket.
+/// The runtime or the kernel refuses a socket.
 pub fn start_udp(
     context: &Rc<Context>,
     sockets: Vec<(usize, StdSocket)>,
@@ -168,24 +170,23 @@ impl Udp {
     pub fn tick(&self) {
         let now = self.context.timers.now();
         loop {
-            // Not borrowed while it ends.
+            // A statement of its own, so that the table is not borrowed while the session ends.
             let idle = self.table.borrow_mut().take_idle(now, self.idle);
             let Some(session) = idle else { return };
             self.end(&session, End::Idle);
         }
     }
 
-    /// Closes the sockets and begins to end all sessions: the worker drains. Nothing says when a
-    /// session is over, and as long as a socket were bound, another process could not take over its
-    /// clients.
+    /// Closes the sockets and starts ending all sessions, because the worker drains. UDP has no end
+    /// of a session, and another process cannot take over clients while a socket is bound.
     pub fn drain(self: &Rc<Self>) {
         self.ended.set(true);
-        // Each is closed by the task that receives from it, which this wakes.
+        // Wakes the task that receives from the socket, which then closes it.
         self.sockets.take().iter().for_each(|socket| socket.end());
         monoio::spawn(Rc::clone(self).end_in_turns());
     }
 
-    /// Whether all sessions have ended.
+    /// Returns true when all sessions have ended.
     pub fn is_drained(&self) -> bool {
         self.ended.get() && self.table.borrow().is_empty()
     }
@@ -196,16 +197,16 @@ impl Udp {
         }
     }
 
-    /// Ends what sessions are left, at once: the worker returns.
+    /// Ends the remaining sessions at once, because the worker returns.
     pub fn end_rest(&self) {
         self.end_oldest(usize::MAX);
     }
 
-    /// Ends so many sessions, those that were silent for the longest first. Returns true when there
+    /// Ends up to `count` sessions, in the order in which they make room. Returns true when there
     /// may be more.
     fn end_oldest(&self, count: usize) -> bool {
         for _ in 0..count {
-            // Not borrowed while it ends.
+            // A statement of its own, so that the table is not borrowed while the session ends.
             let oldest = self.table.borrow_mut().take_oldest();
             let Some(session) = oldest else { return false };
             self.end(&session, End::Drain);
@@ -213,7 +214,7 @@ impl Udp {
         true
     }
 
-    /// Takes what clients send to one socket.
+    /// Receives what clients send to one socket.
     async fn receive(self: Rc<Self>, index: usize, socket: Rc<UdpSocket>) {
         let turns = self.context.pool.turns();
         loop {
@@ -221,21 +222,22 @@ impl Udp {
             if self.ended.get() {
                 return;
             }
-            // An error is about a datagram that was sent (ICMP), and is over with that.
+            // An error is about a datagram that was sent earlier (ICMP). Reporting it clears it.
             let received = socket.receive(&mut self.room.batch.borrow_mut());
             if received.is_ok() {
                 self.forward(index);
             }
+            // Yield also after sessions have ended, so that their tasks close the sockets.
             if turns.take() || self.closing.replace(false) {
                 turns.give_way().await;
             }
         }
     }
 
-    /// Passes on what was received from clients.
+    /// Forwards what was received from clients.
     fn forward(self: &Rc<Self>, index: usize) {
         let batch = self.room.batch.borrow();
-        // Nobody can be answered at port 0.
+        // Port 0 cannot be answered.
         let answerable = batch.iter().filter(|received| received.from.port() != 0);
         let items = answerable.map(|received| {
             let local = received.to.filter(can_answer_from);
@@ -247,8 +249,9 @@ impl Udp {
         });
     }
 
-    /// Passes datagrams of one client on. Where the endpoint has refused earlier ones, which a send
-    /// may be the first to report, and has never answered, what was not sent goes to the next.
+    /// Forwards datagrams of one client. If its endpoint has never answered, the send may report
+    /// that the endpoint refused earlier ones. The session then ends, and what was not sent goes to
+    /// the next endpoint.
     fn pass_on(self: &Rc<Self>, key: &Key, bytes: &[u8], segment: usize) {
         let Some(mut session) = self.session(key) else { return };
         let mut rest = bytes;
@@ -266,6 +269,7 @@ impl Udp {
                 }
             }
         }
+        // `send` repeats a datagram that meets an error about an earlier one.
         let (lost, told) = session.upstream.send(session.to, None, rest, segment);
         add(&session.bytes_up, rest.len(), lost * segment);
         if let Some(errno) = told.filter(|_| !session.answered.get()) {
@@ -273,15 +277,15 @@ impl Udp {
         }
     }
 
-    /// Ends a session whose endpoint cannot be reached and never answered: the client's next
-    /// datagram goes elsewhere.
+    /// Ends a session whose endpoint cannot be reached and has never answered. The client's next
+    /// datagram goes to another endpoint.
     fn give_up(&self, session: &Session, errno: Errno) {
         self.table.borrow_mut().remove(&session.key);
         self.refused(session, errno);
         self.end(session, End::ConnectFailed);
     }
 
-    /// The session of a client; a new one where there is none. None: there cannot be one.
+    /// Returns the session of a client, or a new one. `None` if no session can be made.
     fn session(self: &Rc<Self>, key: &Key) -> Option<Rc<Session>> {
         let now = self.context.timers.now();
         if let Some(session) = self.table.borrow_mut().touch(key, now) {
@@ -303,6 +307,7 @@ impl Udp {
                 return None;
             }
         };
+        // Only after connecting: a session that cannot be opened must not end another.
         let full = self.table.borrow().is_full();
         if full {
             self.make_room();
@@ -312,7 +317,7 @@ impl Udp {
         Some(session)
     }
 
-    /// Ends the session that can best be spared.
+    /// Ends the session that is first to make room.
     fn make_room(&self) {
         let spared = self.table.borrow_mut().take_oldest();
         if let Some(spared) = spared {
@@ -320,16 +325,16 @@ impl Udp {
         }
     }
 
-    /// Opens a session with the endpoint whose turn it is. If connecting fails, the next one is
-    /// tried at once, so that the session's first datagram is not lost.
+    /// Opens a session with the next endpoint of the round robin. If connecting fails, the
+    /// following one is tried at once, so that the session's first datagram is not lost.
     fn connect(&self, key: &Key, start: Moment) -> Result<Session, (End, Tried)> {
         let mut candidates = self.context.clusters[self.cluster.0].candidates_for_session();
-        // Taken up by the sockets of sessions that have just made room: datagrams of so many new
-        // clients at one time are lost.
+        // Sockets of ended sessions that are still open may use the share up. With so many new
+        // clients at one time, the datagrams of some are dropped.
         let Some(open) = self.open.take() else { return Err((End::Local, candidates.given_up())) };
         let mut end = End::NoEndpoint;
         while let Some(endpoint) = candidates.next() {
-            // The configuration has refused paths.
+            // The configuration refuses endpoints with a path.
             let Address::Ip(to) = *endpoint else { break };
             let error = match UdpSocket::connected(to, &self.room.connected) {
                 Ok(upstream) => {
@@ -355,7 +360,8 @@ impl Udp {
             if let ConnectError::Local(errno) = error {
                 self.context.shortage.no_socket(errno);
                 self.context.shortage.dropped();
-                // As with too many sessions one makes room, for the next datagram.
+                // End one session, as when the table is full, so that the next datagram finds a
+                // socket.
                 if !self.closing.get() {
                     self.make_room();
                 }
@@ -366,7 +372,7 @@ impl Udp {
         Err((end, candidates.given_up()))
     }
 
-    /// Takes what comes back for one client.
+    /// Receives what the endpoint sends to one client.
     async fn answer(self: Rc<Self>, session: Rc<Session>) {
         let turns = self.context.pool.turns();
         loop {
@@ -394,25 +400,25 @@ impl Udp {
         session.answered.set(true);
         self.table.borrow_mut().answered(&session.key, now);
         let sockets = self.sockets.borrow();
-        // None: the worker drains, and this session is about to end.
+        // `None` if the worker drains: this session is about to end.
         let Some(socket) = sockets.get(socket) else { return };
         let batch = self.room.batch.borrow();
         let items = batch.iter().map(|received| ((), received.bytes, received.segment));
         send_joined(items, &mut self.room.joined.borrow_mut(), |(), bytes, segment| {
-            // A socket of many peers never reports an error of one of them.
+            // A socket that serves many peers does not report the errors of one of them.
             let (lost, _) = socket.send(client, local, bytes, segment);
             add(&session.bytes_down, bytes.len(), lost * segment);
         });
     }
 
-    /// Counts the failure of a session's endpoint.
+    /// Counts a failure of the session's endpoint.
     fn refused(&self, session: &Session, errno: Errno) {
         let reason = ConnectError::Refused(errno).into();
         self.context.clusters[self.cluster.0].refused_datagrams(&session.endpoint, reason);
         session.tried.borrow_mut().failed.push(Rc::clone(&session.endpoint));
     }
 
-    /// Ends a session that is in the table no more.
+    /// Ends a session that has been taken out of the table.
     fn end(&self, session: &Session, end: End) {
         session.ended.set(true);
         session.upstream.end();
@@ -442,13 +448,14 @@ impl Udp {
     }
 }
 
-/// Nobody sends from the address of many.
+/// Returns false for multicast and broadcast addresses, which cannot be source addresses.
 fn can_answer_from(local: &IpAddr) -> bool {
     let broadcast = matches!(local, IpAddr::V4(v4) if v4.is_broadcast());
     !local.is_multicast() && !broadcast
 }
 
-/// Counts what was sent; of a last datagram that was shorter and lost too much is taken off.
+/// Adds the bytes that were sent. `lost` is too large if a shorter last datagram was lost, so the
+/// subtraction saturates.
 fn add(count: &Cell<u64>, bytes: usize, lost: usize) {
     count.set(count.get() + bytes.saturating_sub(lost) as u64);
 }

@@ -1,4 +1,4 @@
-//! The descriptors of UDP sessions: the part of each listener, and what of it is in use.
+//! The descriptors for UDP sessions: the part of each listener, and how many of it are in use.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -6,20 +6,21 @@ use std::rc::Rc;
 use crate::config::{Config, Protocol};
 use crate::sys::{CLOSING_SESSIONS, Shares};
 
-/// The part of a listener that may be sockets of sessions that have ended, at most.
+/// One in this many of a listener's descriptors is set aside for sockets of ended sessions, or all
+/// that its sessions cannot use. [`CLOSING_SESSIONS`] is the upper limit.
 const CLOSING_PART: usize = 4;
 
-/// The sockets of one listener's sessions, counted until they are closed.
+/// Counts the sockets of one listener's sessions until they are closed.
 pub(super) struct Sockets {
     open: Rc<Cell<usize>>,
     max: usize,
     max_sessions: usize,
 }
 
-/// One socket, counted.
+/// One counted socket. Dropping it ends the count.
 pub(super) struct Open(Rc<Cell<usize>>);
 
-/// Sessions that all workers together may have at one time, over all UDP listeners.
+/// The most sessions that all workers together can have at one time, over all UDP listeners.
 pub fn udp_session_limit(config: &Config, workers: usize, shares: &Shares) -> usize {
     let wanted = config.listeners.iter().filter_map(|listener| match &listener.protocol {
         Protocol::Udp(udp) => Some(udp.max_sessions.div_ceil(workers)),
@@ -29,14 +30,14 @@ pub fn udp_session_limit(config: &Config, workers: usize, shares: &Shares) -> us
     workers * rooms.iter().map(Sockets::max_sessions).sum::<usize>()
 }
 
-/// Shares `descriptors` out to listeners that may have so many sessions each.
+/// Divides `descriptors` among listeners. `max_sessions` has the limit of each.
 pub(super) fn rooms(descriptors: usize, max_sessions: &[usize]) -> Vec<Sockets> {
     let wanted: Vec<usize> = max_sessions.iter().map(|max| max + CLOSING_SESSIONS).collect();
     let parts = parts(descriptors, &wanted);
     parts.into_iter().zip(max_sessions).map(|(part, &max)| Sockets::new(part, max)).collect()
 }
 
-/// Equal parts of a total, but none larger than wanted: what one does not want the others get.
+/// Divides a total into equal parts, none larger than wanted. The rest goes to the other parts.
 fn parts(total: usize, wanted: &[usize]) -> Vec<usize> {
     let mut parts = vec![0; wanted.len()];
     let (mut left, mut open) = (total, wanted.len());
@@ -58,12 +59,12 @@ impl Sockets {
         Sockets { open: Rc::default(), max: max_sessions + closing, max_sessions }
     }
 
-    /// Sessions there may be at one time.
+    /// The most sessions at one time.
     pub(super) fn max_sessions(&self) -> usize {
         self.max_sessions
     }
 
-    /// Counts one more, until it is dropped. None: there are as many as there may be.
+    /// Counts one more socket until the result is dropped. `None` if the limit is reached.
     pub(super) fn take(&self) -> Option<Open> {
         let open = self.open.get();
         (open < self.max).then(|| {

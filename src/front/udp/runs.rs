@@ -1,9 +1,10 @@
-//! Datagrams that can be sent by one call: of one length, for one receiver, one behind the other.
+//! Joins datagrams that one call can send: of one length, to one receiver, in a row.
 
 use crate::sys::{MAX_PAYLOAD, MAX_SEGMENTS};
 
-/// Sends what arrived, in order, joining what can be joined. Each item is for a receiver: datagrams
-/// of one length, the last of which may be shorter. `joined` is room to join them in.
+/// Sends items in order and joins those that one call can send. Each item has a receiver, bytes and
+/// a segment length: its datagrams have that length, and the last may be shorter. `joined` is a
+/// scratch buffer.
 pub(super) fn send_joined<'b, K: PartialEq>(
     items: impl Iterator<Item = (K, &'b [u8], usize)>,
     joined: &mut Vec<u8>,
@@ -13,6 +14,7 @@ pub(super) fn send_joined<'b, K: PartialEq>(
     let mut run: Option<(K, &[u8], usize)> = None;
     for (to, bytes, segment) in items {
         if let Some((first_to, first, length)) = run.take() {
+            // A single item is sent in place; items are copied only to join them.
             let so_far = if joined.is_empty() { first.len() } else { joined.len() };
             if first_to == to && joins(so_far, length, bytes.len(), segment) {
                 if joined.is_empty() {
@@ -32,8 +34,8 @@ pub(super) fn send_joined<'b, K: PartialEq>(
     }
 }
 
-/// Whether bytes of datagrams with one length can follow others: those are whole, and these are as
-/// long, or a single one that is shorter.
+/// Returns true when datagrams can follow others in one call: the earlier ones are whole, and the
+/// later ones have the same length or are a single shorter one.
 fn joins(so_far: usize, length: usize, bytes: usize, segment: usize) -> bool {
     let fits = segment == length || (bytes < length && segment == bytes);
     let whole = length > 0 && so_far.is_multiple_of(length);
@@ -46,7 +48,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What is sent, and by how many calls.
+    /// The datagrams that are sent, and the number of calls.
     fn sent(items: &[(char, Vec<u8>, usize)]) -> (Vec<(char, Vec<u8>)>, usize) {
         let (mut datagrams, mut calls, mut joined) = (Vec::new(), 0, Vec::new());
         let items = items.iter().map(|(to, bytes, segment)| (*to, &bytes[..], *segment));

@@ -1,9 +1,9 @@
-//! The sessions of a listener: found by client, ended from the one that was silent for the longest.
+//! The sessions of a listener: found by client, and ended in the order of their last use.
 //!
-//! There are two orders: of sessions that nothing came back to yet, and of the others. Where room
-//! is needed, those without an answer go first: a datagram from a forged address is never answered
-//! to its sender, so that a flood of such datagrams takes the place of its own sessions and not of
-//! those that are in use.
+//! There are two orders: one of sessions without a datagram from their endpoint, one of the others.
+//! Where room is needed, sessions without an answer go first. A datagram from a forged address
+//! never gets an answer back to its sender, so a flood of them replaces its own sessions and not
+//! those in use.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,30 +11,30 @@ use std::rc::Rc;
 
 use slab::Slab;
 
-/// No entry.
+/// Stands for "no entry".
 const NONE: usize = usize::MAX;
 
-/// At most so many sessions, in two orders by their last use. Every operation takes the same time,
-/// however many there are.
+/// At most `max` sessions, in two orders by their last use. The cost of every operation is
+/// independent of the number of sessions.
 pub(super) struct Table<K, S> {
     by_key: HashMap<K, usize>,
     entries: Slab<Entry<K, S>>,
-    /// By [`Kind`].
+    /// Indexed by [`Kind`].
     orders: [Order; 2],
     max: usize,
 }
 
-/// Whether something came back from the endpoint.
+/// Whether the endpoint has sent a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Unanswered = 0,
     Answered = 1,
 }
 
-/// The order in which they make room.
+/// The order in which kinds make room.
 const KINDS: [Kind; 2] = [Kind::Unanswered, Kind::Answered];
 
-/// The ends of a list through the entries.
+/// The ends of a linked list through the entries.
 #[derive(Clone, Copy)]
 struct Order {
     oldest: usize,
@@ -59,7 +59,7 @@ pub(super) struct Idle {
 }
 
 impl<K: Copy + Eq + Hash, S> Table<K, S> {
-    /// `max` is 1 at least.
+    /// Makes an empty table. `max` is at least 1.
     pub(super) fn new(max: usize) -> Self {
         Table {
             by_key: HashMap::new(),
@@ -69,32 +69,32 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         }
     }
 
-    /// As many as there may be.
+    /// Returns true when there are `max` sessions.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= self.max
     }
 
-    /// There is none.
+    /// Returns true when there are no sessions.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Finds a session, and notes that it is used.
+    /// Finds a session and marks it as used now.
     pub(super) fn touch(&mut self, key: &K, now: u32) -> Option<&Rc<S>> {
         let at = *self.by_key.get(key)?;
         self.use_again(at, self.entries[at].kind, now);
         Some(&self.entries[at].session)
     }
 
-    /// Notes that something came back to a session, which is a use as well.
+    /// Marks a session as answered and as used now.
     pub(super) fn answered(&mut self, key: &K, now: u32) {
         if let Some(&at) = self.by_key.get(key) {
             self.use_again(at, Kind::Answered, now);
         }
     }
 
-    /// Adds a session that is not there yet, and that nothing came back to. The caller has made
-    /// room for it.
+    /// Adds a new session without an answer. The caller has made room for it and has checked that
+    /// the key is not in the table.
     pub(super) fn insert(&mut self, key: K, session: Rc<S>, now: u32) {
         debug_assert!(!self.is_full(), "no room was made");
         let kind = Kind::Unanswered;
@@ -104,20 +104,20 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         self.link(at);
     }
 
-    /// Takes out the session that is to make room: the one that was silent for the longest, of
-    /// those without an answer while there are any.
+    /// Removes the session that is first to make room: the least recently used one without an
+    /// answer, or else the least recently used of the others.
     pub(super) fn take_oldest(&mut self) -> Option<Rc<S>> {
         let oldest = KINDS.map(|kind| self.orders[kind as usize].oldest);
         oldest.into_iter().find(|&at| at != NONE).map(|at| self.take(at))
     }
 
-    /// Takes out the session of a client.
+    /// Removes the session of a client.
     pub(super) fn remove(&mut self, key: &K) -> Option<Rc<S>> {
         let at = *self.by_key.get(key)?;
         Some(self.take(at))
     }
 
-    /// Takes out one that was silent for as long as its kind may be.
+    /// Removes one session that has reached the idle limit of its kind.
     pub(super) fn take_idle(&mut self, now: u32, idle: Idle) -> Option<Rc<S>> {
         for (kind, limit) in KINDS.into_iter().zip([idle.unanswered, idle.answered]) {
             let oldest = self.orders[kind as usize].oldest;
@@ -136,9 +136,10 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         entry.session
     }
 
-    /// Makes an entry the newest of its kind from now on.
+    /// Marks an entry as used now, and makes it the newest of `kind`.
     fn use_again(&mut self, at: usize, kind: Kind, now: u32) {
         self.entries[at].active = now;
+        // The newest of its kind stays where it is.
         if at != self.orders[kind as usize].newest {
             self.unlink(at);
             self.entries[at].kind = kind;
@@ -146,7 +147,7 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         }
     }
 
-    /// Makes an entry that is in no order the newest of its own.
+    /// Makes an entry that is in no list the newest of its kind.
     fn link(&mut self, at: usize) {
         let order = self.entries[at].kind as usize;
         let before = std::mem::replace(&mut self.orders[order].newest, at);
@@ -214,9 +215,9 @@ mod tests {
         assert_eq!(table.take_idle(9, IDLE).as_deref(), Some(&'c'));
     }
 
-    /// What the table has to be: a list by last use that is searched from end to end.
+    /// The expected behaviour: a list by last use that is searched from end to end.
     struct Model {
-        /// Key, whether it has an answer, tick of the last use.
+        /// Key, whether the session is answered, tick of the last use.
         list: Vec<(u8, bool, u32)>,
         max: usize,
     }

@@ -1,4 +1,4 @@
-//! A flow that changes its bytes on the way: what that adds to a copy.
+//! The part of a flow that changes its bytes on the way.
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
@@ -14,26 +14,27 @@ use crate::proto::websocket::Replies;
 use crate::sys::Stream;
 use crate::timers::Watch;
 
-/// From the answer that everything was read to the close: as long as v2ray's own server waits after
-/// its upstream has ended.
+/// Time between the client's answer that it has read everything and the close frame. v2ray's own
+/// server waits as long after its upstream has ended.
 const GRACE: Duration = Duration::from_secs(2);
-/// A client that has not answered by then is told the end all the same.
+/// The longest wait for that answer. Without one the flow goes on as if it had come.
 const ANSWER: Duration = Duration::from_secs(60);
 
 impl Flow {
-    /// A flow that changes its bytes on the way.
+    /// Makes a flow that changes its bytes on the way.
     pub fn coded(pool: &Rc<Pool>, coding: Coding) -> Flow {
         let mut flow = Flow::new(pool, Vec::new());
         flow.coding = Some(Box::new(coding));
         flow
     }
 
-    /// It changes its bytes.
+    /// Returns true when this flow changes its bytes.
     pub fn is_coded(&self) -> bool {
         self.coding.is_some()
     }
 
-    /// What came was not in the form that this flow takes off; it ended there.
+    /// Returns true when the source broke the protocol that this flow decodes. The flow has ended
+    /// at that point.
     pub fn is_broken(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.is_broken())
     }
@@ -45,17 +46,17 @@ impl Flow {
         self.push(&bytes[range]);
     }
 
-    /// Bytes to be left free in the buffer before those that are read.
+    /// Bytes to leave free in the buffer before those that are read.
     pub(super) fn room(&self) -> usize {
         self.coding.as_ref().map_or(0, |coding| coding.room())
     }
 
-    /// Something is to be written that the source has no part in.
+    /// Returns true when a control frame is to be written, whatever the source sends.
     pub(super) fn is_due(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.is_due())
     }
 
-    /// Changes what was read into the buffer; says where the bytes are that are to be written.
+    /// Codes the bytes that were read into the buffer. Returns the range that is to be written.
     pub(super) fn apply(&mut self, buffer: &mut [u8], read: usize) -> Range<usize> {
         let Some(coding) = &mut self.coding else { return 0..read };
         let range = coding.apply(buffer, read);
@@ -63,7 +64,8 @@ impl Flow {
         range
     }
 
-    /// Has what is due written before anything that is read. True: there was something.
+    /// Appends the control frames that are due, so that they precede the next read. Returns true
+    /// when there were any.
     pub(super) fn push_due(&mut self) -> bool {
         let Some(coding) = self.coding.as_mut().filter(|coding| coding.is_due()) else {
             return false;
@@ -75,7 +77,7 @@ impl Flow {
         true
     }
 
-    /// The source has ended.
+    /// Marks the source as ended.
     pub(super) fn end(&mut self) {
         if let Some(coding) = &mut self.coding {
             coding.end();
@@ -84,21 +86,21 @@ impl Flow {
         self.ended = true;
     }
 
-    /// Nothing more will be read from the source.
+    /// Stops the decoder: the source is not read any more.
     pub(in crate::relay) fn abandon(&mut self) {
         if let Some(coding) = &mut self.coding {
             coding.abandon();
         }
     }
 
-    /// The destination is still to be told by a frame that this is the end.
+    /// Returns true when a close frame is still to be sent to the destination.
     pub(super) fn has_last_word(&self) -> bool {
         self.coding.as_ref().is_some_and(|coding| coding.last_word().is_some())
     }
 
-    /// Tells it, when it has read everything before and had the time to do something with it: a
-    /// client of v2ray drops what it has not passed on yet when the close arrives. Returns early
-    /// when the client closes first.
+    /// Sends the close frame, after the client has read everything before it and has had [`GRACE`]
+    /// to process it. A v2ray client drops what it has not passed on yet when the close arrives.
+    /// Returns early when the client closes first.
     pub(super) async fn say_last_word(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
         let answered = |replies: &Replies| replies.are_answered();
         self.replying_until(to, watch, monoio::time::sleep(ANSWER), answered).await?;
@@ -110,7 +112,8 @@ impl Flow {
         self.flush(to, watch).await
     }
 
-    /// Sends what is due until the time is over, the condition holds, or the last word was said.
+    /// Sends control frames as they become due, until `time` is over, `enough` holds, or no close
+    /// frame is left to be sent.
     async fn replying_until(
         &mut self,
         to: &Stream,

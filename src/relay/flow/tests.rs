@@ -13,7 +13,7 @@ use crate::timers::Timers;
 
 const LONG: Duration = Duration::from_secs(3600);
 
-/// A connection: the relay's end and the test's.
+/// Makes a connection: the relay's end and the test's end.
 fn connection() -> (Rc<Stream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -42,7 +42,8 @@ fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
         watch.set_upstream(Some(&upstream));
         let (mut up, mut down) = (Flow::new(&pool, Vec::new()), Flow::new(&pool, Vec::new()));
         (up.mode, down.mode) = (Mode::Small, Mode::Small);
-        // Both are there: the task queues the one, and hears of the other before it waits.
+        // Both events are ready at once: the task queues the message, and reads the reset before it
+        // waits.
         up.expect();
         down.expect();
         client_peer.write_all(b"lost").unwrap();
@@ -56,7 +57,7 @@ fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
 #[test]
 fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
     with_pool(false, async |pool| {
-        // A read takes one datagram, so that a flow which is no bulk has always more to read.
+        // A read takes one datagram, so that a flow without bulk always has more to read.
         let pair = || {
             let [ours, theirs] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
             ours.connect(theirs.local_addr().unwrap()).unwrap();
@@ -73,12 +74,12 @@ fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
         let waiting = monoio::spawn(async move {
             modest.readable().await;
             hears.set(Some(std::iter::from_fn(|| sink.recv(&mut [0]).ok()).count()));
-            // A socket that is closed would refuse the rest.
+            // Returned, not dropped: a closed socket would refuse the remaining datagrams.
             sink
         });
         pool.turns().give_way().await;
         (0..150).for_each(|_| assert_eq!(source.send(b"x").unwrap(), 1));
-        // The driver knows that, and the other one has no turn before the flow gives way.
+        // The driver has marked `from` as readable. `modest` cannot run before the flow yields.
         from.readable().await;
         other.write_all(b"!").unwrap();
         let mut flow = Flow::new(&pool, Vec::new());
@@ -91,8 +92,8 @@ fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
     });
 }
 
-/// Starts work while somebody else has the baton: nothing of it arrives before that one has had its
-/// turn. Gives the flow back, and what arrived.
+/// Runs `work` while another flow has the baton, and checks that no byte of it arrives before that
+/// flow's turn is over. Returns the flow and the bytes that arrived.
 async fn waits_for_the_baton<F: Future<Output = Flow> + 'static>(
     pool: &Pool,
     work: F,
@@ -113,7 +114,7 @@ async fn waits_for_the_baton<F: Future<Output = Flow> + 'static>(
     drop(holder);
     let flow = work.await;
     let mut arrived = Vec::new();
-    // The work has taken its stream with it.
+    // `work` has dropped its stream, so that this reads to the end.
     peer.read_to_end(&mut arrived).unwrap();
     (flow, arrived)
 }
