@@ -7,7 +7,7 @@
 //! are, so the task decides what the peers see. Limits are never early. They are at most 150 ms
 //! late as long as a turn of the event loop takes less than 100 ms.
 //!
-//! Each worker has its own time: a late tick advances it by [`MAX_ADVANCE`] ticks at most. After a
+//! Each worker has its own time: a late tick advances it by `MAX_ADVANCE` ticks at most. After a
 //! stop of the process (SIGSTOP, a paused machine, a CPU quota) a connection has what was left of
 //! its limit before. On an overloaded worker all limits last longer. A task whose wait fails still
 //! reads what has arrived.
@@ -466,7 +466,7 @@ impl Drop for Stall<'_> {
 /// come late.
 const SLACK: u32 = 2;
 
-/// Converts a limit to ticks: rounded up, plus [`SLACK`], so that it is never early.
+/// Converts a limit to ticks: rounded up, plus `SLACK`, so that it is never early.
 pub fn ticks(limit: Duration) -> u32 {
     let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + u128::from(SLACK);
     // At most half the range, so that relative comparisons are right. That is 3.4 years.

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as a strict server reads it (RFC 9110, RFC 9112).
 //!
 //! If a front end guesses the meaning of a malformed request, the server behind it may guess
-//! differently. Therefore everything ambiguous is refused: see [`request`]. [`HeadScan`] finds the
+//! differently. Therefore everything ambiguous is refused: see `request`. [`HeadScan`] finds the
 //! end of a head as bytes arrive; the head is parsed once, when it is complete.
 
 pub mod answer;
