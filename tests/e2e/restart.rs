@@ -329,7 +329,7 @@ fn a_lock_that_somebody_keeps_does_not_prevent_a_start() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let echo = Echo::start();
-    // Whoever may read the directory can lock it.
+    // Every user who may read the directory can lock it.
     let lock = File::open(directory.path()).unwrap();
     flock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
     let gate = setup(&at_path(&path, &echo), "io_uring").spawn();
