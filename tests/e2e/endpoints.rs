@@ -101,12 +101,15 @@ fn endpoints_without_a_route_are_not_tried_by_each_client() {
         let config = config(&endpoints(alive.address()), "") + &udp_listener;
         let server = format!("workers = 1\ndriver = \"{driver}\"");
         let mut gate = Setup { config, server, ..Setup::default() }.start();
+        // Kept, because a later client could get the port of one that is closed, and its session.
+        let mut clients = Vec::new();
         for _ in 0..20 {
             assert_eq!(name_of_who_answers(&gate), "alive", "over {driver}");
             let client = UdpSocket::bind("127.0.0.1:0").unwrap();
             client.set_read_timeout(Some(SHORT)).unwrap();
             client.send_to(b"x", gate.address("dns")).unwrap();
             assert_eq!(client.recv(&mut [0; 10]).unwrap(), 1, "over {driver}");
+            clients.push(client);
         }
         gate.signal(Signal::TERM);
         assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
@@ -146,8 +149,8 @@ fn records_of_tunnels_and_sessions_name_them_too() {
 
     // Of two sessions one is with the endpoint that is down: it ends, and what the client sends
     // next makes another one.
-    for _ in 0..2 {
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let clients = [0; 2].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    for client in &clients {
         client.connect(gate.address("dns")).unwrap();
         client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         wait_for("an answer", SHORT, || {

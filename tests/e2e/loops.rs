@@ -163,8 +163,9 @@ fn datagrams_do_not_come_back_either() {
     let config = config("udp", &format!("{OWN}:{PORT}"), &format!("\"node.test:{PORT}\""));
     let mut gate = start(config.replace("\"udp\"\n", "\"udp\"\nmax_sessions = 64\n"));
     gate.line_with(LEFT_OUT);
-    for _ in 0..10 {
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    // All at once, because two that follow each other could have the same port.
+    let clients = [0; 10].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    for client in &clients {
         client.set_read_timeout(Some(SHORT)).unwrap();
         client.send_to(b"x", gate.address("edge")).unwrap();
         assert_eq!(client.recv(&mut [0; 10]).unwrap(), 1);
