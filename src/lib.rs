@@ -23,8 +23,8 @@
 //!
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
-//! `cli → control → worker → front → {route, relay, cluster} → {config, timers} → observe → proto →
-//! sys → error`
+//! `cli → control → worker → front → {route, relay, cluster} → {config, timers} → sched → observe →
+//! proto → sys → error`
 //!
 //! Each thing has one name: listener, worker, conn, host, route, cluster, endpoint, lease, relay
 //! (copy, splice), tunnel, record. The two sides are always **client** and **upstream**.
@@ -39,6 +39,7 @@ pub mod observe;
 pub mod proto;
 pub mod relay;
 pub mod route;
+pub mod sched;
 pub mod sys;
 pub mod timers;
 pub mod worker;

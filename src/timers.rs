@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::sys::{Keepalive, Stream, Turns};
+use crate::sched::Yielder;
+use crate::sys::{Keepalive, Stream};
 
 /// The time between two ticks.
 pub const TICK: Duration = Duration::from_millis(50);
@@ -66,7 +67,7 @@ pub struct Timers {
     ticked: Cell<Instant>,
     /// Ticks so far. Wraps after 6.8 years; comparisons are relative.
     now: Cell<u32>,
-    turns: Rc<Turns>,
+    yielder: Rc<Yielder>,
     /// Whether [`Timers::end_all`] was called.
     all_ended: Cell<bool>,
     state: RefCell<State>,
@@ -105,13 +106,13 @@ struct Entry {
 }
 
 impl Timers {
-    /// Starts without limits. A wait counts as a turn of its task.
-    pub fn new(turns: &Rc<Turns>) -> Rc<Timers> {
+    /// Starts without limits. Waits count against the budget of the yielder.
+    pub fn new(yielder: &Rc<Yielder>) -> Rc<Timers> {
         let wheel = (0..SLOTS).map(|_| Vec::new()).collect();
         Rc::new(Timers {
             ticked: Cell::new(Instant::now()),
             now: Cell::new(0),
-            turns: Rc::clone(turns),
+            yielder: Rc::clone(yielder),
             all_ended: Cell::new(false),
             state: RefCell::new(State { entries: Slab::new(), wheel, stalled: Vec::new() }),
         })
@@ -288,7 +289,7 @@ impl Watch {
     /// # Errors
     /// The limit has fired. Bytes may have arrived at the same time, so read once more.
     pub async fn readable(&self, stream: &Stream) -> Result<(), Fired> {
-        self.turn().await;
+        self.consume_budget().await;
         let mut ready = pin!(stream.readable());
         poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
     }
@@ -299,17 +300,15 @@ impl Watch {
     /// # Errors
     /// The limit has fired.
     pub async fn writable(&self, stream: &Stream) -> Result<(), Fired> {
-        self.turn().await;
+        self.consume_budget().await;
         let mut ready = pin!(stream.writable());
         poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
     }
 
-    /// Counts a turn, and yields at the end of a round. For a caller that waits by [`Watch::poll`].
-    pub async fn turn(&self) {
-        let turns = &self.timers.turns;
-        if turns.take() {
-            turns.give_way().await;
-        }
+    /// Counts a wait against the worker's budget, and yields when that is spent. For a caller that
+    /// waits by [`Watch::poll`].
+    pub async fn consume_budget(&self) {
+        self.timers.yielder.consume_budget().await;
     }
 
     /// Polls `ready`, and fails if the limit has fired. It is [`Watch::readable`] for a caller that

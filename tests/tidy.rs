@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["front"],
     &["route", "relay", "cluster"],
     &["config", "timers"],
+    &["sched"],
     &["observe"],
     &["proto"],
     &["sys"],
@@ -25,7 +26,7 @@ const LAYERS: &[&[&str]] = &[
 
 /// Modules in which tokio has no place.
 const DATA_PLANE: &[&str] =
-    &["worker", "front", "route", "relay", "cluster", "timers", "proto", "sys"];
+    &["worker", "front", "route", "relay", "cluster", "timers", "sched", "proto", "sys"];
 
 /// Built in pieces, so that this file does not find itself.
 fn leftovers() -> Vec<String> {
@@ -102,8 +103,8 @@ fn unsafe_code_lives_in_sys_alone() {
     });
 }
 
-/// A wait by itself knows no limit, and over epoll it takes no turns: those of connections go
-/// through `timers::Watch`. UDP sessions have a table in place of a watch.
+/// A wait by itself knows no limit, and over epoll it counts against no budget: those of
+/// connections go through `timers::Watch`. UDP sessions have a table in place of a watch.
 #[test]
 fn waits_for_connections_have_a_limit() {
     check(&sources(&["src/front", "src/relay", "src/cluster"]), |source, _, line| {

@@ -57,7 +57,7 @@ impl Context {
         load: Arc<Load>,
         shortage: Arc<Shortage>,
     ) -> Context {
-        let timers = Timers::new(pool.turns());
+        let timers = Timers::new(pool.yielder());
         let clusters = config.clusters.iter().map(|cluster| Cluster::new(cluster, index)).collect();
         let context = Context {
             config,

@@ -52,11 +52,11 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let next = loop {
             let mut fired = None;
             if !site.resume {
-                watch.turn().await;
+                watch.consume_budget().await;
                 fired = site.unsent.readable(&conn.client, &watch).await.err();
             } else {
                 // Yield before going on: other tasks of this worker may be ready.
-                conn.context.pool.turns().give_way().await;
+                conn.context.pool.yielder().yield_now().await;
                 if !Box::pin(site.wait_to_write()).await {
                     return;
                 }

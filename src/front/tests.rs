@@ -15,7 +15,8 @@ use super::*;
 use crate::config;
 use crate::observe::access_log::Writer;
 use crate::relay::{BUDGET, Pool};
-use crate::sys::{Address, Stream, Turns};
+use crate::sched::Yielder;
+use crate::sys::{Address, Stream};
 use crate::timers::TICK;
 
 const UPGRADE: &str = "GET /stream HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -44,7 +45,7 @@ fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
     let builder = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new();
     builder.enable_timer().build().unwrap().block_on(async {
         let recorder = Writer::start(Vec::new()).unwrap().recorder();
-        let pool = Pool::new(4, budget, None, Turns::start().unwrap());
+        let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
         let context = Context::new(Arc::new(config), recorder, 0, pool, load, shortage);
         let endpoints = [Address::Ip(address)];
@@ -81,7 +82,7 @@ impl Bench {
                 return result;
             }
             assert!(Instant::now() < deadline, "not within 10 s");
-            self.context.pool.turns().give_way().await;
+            self.context.pool.yielder().yield_now().await;
         }
     }
 
@@ -124,7 +125,7 @@ impl Bench {
     /// Yields until tasks have read what there is, and wait.
     async fn settle(&self) {
         for _ in 0..10 {
-            self.context.pool.turns().give_way().await;
+            self.context.pool.yielder().yield_now().await;
         }
     }
 

@@ -7,14 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use crate::sys::{Errno, Outbox, Queued, SLOT, Stream};
+use crate::sched::{MAX_MESSAGE, Outbox, QueuedSend};
+use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, Watch};
 
 /// Responses that are not in the socket yet.
 #[derive(Default)]
 pub(super) struct Unsent {
     /// Responses that were given to the outbox. Nothing else waits while this is set.
-    queued: Option<Queued>,
+    queued: Option<QueuedSend>,
     bytes: Vec<u8>,
     sent: usize,
     /// A large body that follows `bytes`.
@@ -45,7 +46,7 @@ impl Unsent {
 
     /// Queues responses in the outbox, to be sent together with those to other clients. Returns
     /// false, with nothing queued, if there is no outbox, if a large body follows, or if the
-    /// responses are empty or longer than [`SLOT`].
+    /// responses are empty or longer than [`MAX_MESSAGE`].
     pub(super) fn queue(
         &mut self,
         client: &Rc<Stream>,
@@ -55,7 +56,7 @@ impl Unsent {
     ) -> bool {
         debug_assert!(self.nothing(), "a turn begins when everything is sent");
         let Some(outbox) = outbox else { return false };
-        let fits = !answers.is_empty() && answers.len() <= SLOT && self.body.is_none();
+        let fits = !answers.is_empty() && answers.len() <= MAX_MESSAGE && self.body.is_none();
         if fits {
             self.queued = Some(outbox.queue(answers, client, waker));
         }
@@ -63,11 +64,11 @@ impl Unsent {
     }
 
     /// Waits until the client has input, or a queued response could not be sent. The caller awaits
-    /// [`Watch::turn`] first.
+    /// [`Watch::consume_budget`] first.
     pub(super) async fn readable(&self, client: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(client.readable());
         poll_fn(|cx| {
-            if self.queued.as_ref().is_some_and(Queued::has_failed) {
+            if self.queued.as_ref().is_some_and(QueuedSend::has_failed) {
                 return Poll::Ready(Ok(()));
             }
             watch.poll(readable.as_mut(), cx)
@@ -91,9 +92,9 @@ impl Unsent {
 
     /// Sends what is left until the socket is full.
     pub(super) fn send(&mut self, client: &Stream) -> Sent {
-        if let Some(unsent) = self.queued.take().and_then(Queued::settle) {
+        if let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) {
             // If it was an error, the send below reports it again.
-            self.bytes = unsent.rest;
+            self.bytes = short.rest;
         }
         while self.sent < self.bytes.len() {
             match client.send(&self.bytes[self.sent..]) {
@@ -120,7 +121,7 @@ impl Unsent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Turns;
+    use crate::sched::Yielder;
     use crate::timers::Timers;
     use std::io::{ErrorKind, Read};
     use std::os::unix::net::UnixStream;
@@ -179,7 +180,7 @@ mod tests {
             client.shutdown();
             drop(peer);
             outbox.flush();
-            let timers = Timers::new(&Turns::start().unwrap());
+            let timers = Timers::new(&Yielder::start().unwrap());
             let watch = timers.watch(&client, std::time::Duration::from_secs(3600));
             unsent.readable(&client, &watch).await.unwrap();
             assert!(unsent.send(&client) == Sent::Failed);
@@ -195,7 +196,7 @@ mod tests {
                 unsent.body = body;
                 unsent.queue(&client, answers, Some(&outbox), Waker::noop())
             };
-            assert!(!queues(&[0; SLOT + 1], None));
+            assert!(!queues(&[0; MAX_MESSAGE + 1], None));
             assert!(!queues(b"head", Some(Arc::from(*b"body"))));
             assert!(!queues(b"", None));
             assert!(!unsent.queue(&client, b"head", None, Waker::noop()));

@@ -15,7 +15,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use crate::sys::Turns;
+use crate::sched::Yielder;
 
 /// Bytes of bulk that a worker moves before it yields to other ready tasks: half a millisecond of
 /// work, or a little more.
@@ -23,7 +23,7 @@ pub(super) const TURN_BUDGET: usize = 2 * 1024 * 1024;
 
 /// A queue lock for the bulk flows of one worker: a flow takes it before each bulk turn.
 pub(super) struct Baton {
-    turns: Rc<Turns>,
+    yielder: Rc<Yielder>,
     /// Bytes of bulk moved since the worker last yielded to other tasks.
     spent: Cell<usize>,
     /// True while a flow that has spent the budget yields to other tasks. No flow gets the baton
@@ -35,9 +35,9 @@ pub(super) struct Baton {
 }
 
 impl Baton {
-    pub(super) fn new(turns: Rc<Turns>) -> Baton {
+    pub(super) fn new(yielder: Rc<Yielder>) -> Baton {
         Baton {
-            turns,
+            yielder,
             spent: Cell::new(0),
             held: Cell::new(false),
             line: RefCell::default(),
@@ -57,7 +57,7 @@ impl Baton {
         self.spent.set(self.spent.get() + moved);
         if self.spent.get() >= TURN_BUDGET {
             let _held = Held::new(self);
-            self.turns.give_way().await;
+            self.yielder.yield_now().await;
         } else {
             self.call_next();
         }
@@ -140,7 +140,7 @@ mod tests {
 
     /// Runs the test over epoll, and through a ring like a worker's where the kernel has one.
     fn with_baton<F: Future<Output = ()>>(test: impl Fn(Rc<Baton>) -> F) {
-        let baton = || Rc::new(Baton::new(Turns::start().unwrap()));
+        let baton = || Rc::new(Baton::new(Yielder::start().unwrap()));
         let mut epoll = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
         epoll.block_on(async { test(baton()).await });
         let mut ring = io_uring::IoUring::builder();
@@ -174,11 +174,11 @@ mod tests {
             let flows = ['A', 'B', 'C'].map(|name| {
                 monoio::spawn(bulk(Rc::clone(&baton), Rc::clone(&log), name, 5, TURN_BUDGET))
             });
-            let (small, turns) = (Rc::clone(&log), Rc::clone(&baton.turns));
+            let (small, yielder) = (Rc::clone(&log), Rc::clone(&baton.yielder));
             monoio::spawn(async move {
                 loop {
                     small.borrow_mut().push('.');
-                    turns.give_way().await;
+                    yielder.yield_now().await;
                 }
             });
             for flow in flows {
@@ -221,7 +221,7 @@ mod tests {
                 let baton = Rc::clone(&baton);
                 async move { baton.take().await }
             });
-            baton.turns.give_way().await;
+            baton.yielder.yield_now().await;
             drop(first);
             drop(holder);
             second.await;

@@ -17,7 +17,8 @@ use std::task::{Poll, Waker};
 use super::baton::TURN_BUDGET;
 use super::coding::Coding;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
-use crate::sys::{Errno, Queued, SLOT, Stream};
+use crate::sched::{MAX_MESSAGE, QueuedSend};
+use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, Watch};
 
 mod coded;
@@ -75,7 +76,7 @@ pub struct Flow {
     /// Held only during a turn, or while the pipe has bytes inside.
     pipe: Option<PipeLease>,
     /// A message that was given to the outbox and whose result was not asked for yet.
-    queued: Option<Queued>,
+    queued: Option<QueuedSend>,
     /// Bytes that may still be read.
     allowed: u64,
     bytes: u64,
@@ -156,7 +157,7 @@ impl Flow {
     /// # Errors
     /// Writing failed.
     pub fn send_pending(&mut self, to: &Stream) -> Result<(), Broken> {
-        self.settle()?;
+        self.finish_queued()?;
         while self.written < self.pending.len() {
             match to.send(&self.pending[self.written..]) {
                 Ok(sent) => {
@@ -189,10 +190,10 @@ impl Flow {
             while !self.ended && self.allowed > 0 {
                 // After `expect` the first read does not wait.
                 if !std::mem::take(&mut self.expects) {
-                    watch.turn().await;
+                    watch.consume_budget().await;
                     self.readable(from, watch).await?;
                 }
-                // The queued message must be settled before other bytes follow it.
+                // The queued message must be finished before other bytes follow it.
                 if self.queued.is_some() {
                     self.flush(to, watch).await?;
                 }
@@ -233,7 +234,7 @@ impl Flow {
     async fn readable(&self, from: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
-            if self.is_due() || self.queued.as_ref().is_some_and(Queued::has_failed) {
+            if self.is_due() || self.queued.as_ref().is_some_and(QueuedSend::has_failed) {
                 return Poll::Ready(Ok(()));
             }
             watch.poll(readable.as_mut(), cx)
@@ -291,8 +292,8 @@ impl Flow {
         self.queued = Some(queued);
         self.bytes += read as u64;
         self.allowed -= read as u64;
-        // After a full slot there may be more input, which is copied at once.
-        if read < SLOT || self.allowed == 0 {
+        // After a message of the full size there may be more input, which is copied at once.
+        if read < MAX_MESSAGE || self.allowed == 0 {
             return Ok(read);
         }
         self.mode = Mode::Copy { streak: 0 };
@@ -305,14 +306,14 @@ impl Flow {
 
     /// Takes the result of the message in the outbox. Bytes that did not fit become the first
     /// unwritten bytes of `pending`.
-    pub(super) fn settle(&mut self) -> Result<(), Broken> {
-        let Some(unsent) = self.queued.take().and_then(Queued::settle) else { return Ok(()) };
-        self.bytes -= unsent.rest.len() as u64;
-        if unsent.errno != Errno::AGAIN {
-            return Err(Broken::To(unsent.errno));
+    pub(super) fn finish_queued(&mut self) -> Result<(), Broken> {
+        let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
+        self.bytes -= short.rest.len() as u64;
+        if short.errno != Errno::AGAIN {
+            return Err(Broken::To(short.errno));
         }
-        self.pool.keep(unsent.rest.len());
-        self.pending.splice(self.written..self.written, unsent.rest);
+        self.pool.keep(short.rest.len());
+        self.pending.splice(self.written..self.written, short.rest);
         Ok(())
     }
 
@@ -464,7 +465,7 @@ impl Flow {
                     false => Mode::Copy { streak: (streak + 1).min(BULK_STREAK) },
                 }
             }
-            Mode::Copy { .. } if read < SLOT && self.pool.outbox().is_some() => Mode::Small,
+            Mode::Copy { .. } if read < MAX_MESSAGE && self.pool.outbox().is_some() => Mode::Small,
             Mode::Small | Mode::Copy { .. } => Mode::Copy { streak: 0 },
             // There was no pipe for this turn; the next turn tries again.
             mode @ Mode::Splice { .. } => mode,

@@ -124,9 +124,9 @@ pub fn run(
                 (result, _) => break result,
             }
         };
-        // A direction may have bytes in the outbox when the other one fails. After `settle` only
-        // the bytes that were sent are counted.
-        let _ = (up.settle(), down.settle());
+        // A direction may have bytes in the outbox when the other one fails. After `finish_queued`
+        // only the bytes that were sent are counted.
+        let _ = (up.finish_queued(), down.finish_queued());
         let in_between = up.has_unsent() || down.has_unsent();
         match (result, first_end.get()) {
             (Ok(()), Some(Side::Upstream)) => End::Upstream,

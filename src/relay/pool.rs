@@ -5,7 +5,8 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
 use super::baton::Baton;
-use crate::sys::{Errno, Outbox, Pipe, Stream, Turns};
+use crate::sched::{Outbox, Yielder};
+use crate::sys::{Errno, Pipe, Stream};
 
 /// Bytes of the worker's buffer, which is also the most that one read of a copy takes.
 pub const BUFFER_SIZE: usize = 256 * 1024;
@@ -40,7 +41,7 @@ pub struct Pool {
     budget: usize,
     outbox: Option<Rc<Outbox>>,
     pub(super) baton: Baton,
-    turns: Rc<Turns>,
+    yielder: Rc<Yielder>,
 }
 
 impl Pool {
@@ -51,7 +52,7 @@ impl Pool {
         max_pipes: usize,
         budget: usize,
         outbox: Option<Rc<Outbox>>,
-        turns: Rc<Turns>,
+        yielder: Rc<Yielder>,
     ) -> Rc<Pool> {
         Rc::new(Pool {
             buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()),
@@ -61,8 +62,8 @@ impl Pool {
             kept: Cell::new(0),
             budget,
             outbox,
-            baton: Baton::new(Rc::clone(&turns)),
-            turns,
+            baton: Baton::new(Rc::clone(&yielder)),
+            yielder,
         })
     }
 
@@ -87,9 +88,9 @@ impl Pool {
         self.outbox.as_ref().filter(|outbox| outbox.is_open())
     }
 
-    /// The turns of the worker's tasks.
-    pub fn turns(&self) -> &Rc<Turns> {
-        &self.turns
+    /// Lets the worker's tasks yield to each other.
+    pub fn yielder(&self) -> &Rc<Yielder> {
+        &self.yielder
     }
 
     /// Counts bytes that a connection keeps from now on.
@@ -196,7 +197,7 @@ mod tests {
 
     fn with_budget(budget: usize, test: impl FnOnce(Rc<Pool>)) {
         let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
-        runtime.block_on(async { test(Pool::new(4, budget, None, Turns::start().unwrap())) });
+        runtime.block_on(async { test(Pool::new(4, budget, None, Yielder::start().unwrap())) });
     }
 
     #[test]

@@ -2,9 +2,8 @@
 //!
 //! A [`Stream`] is a connected socket: it waits through the worker's runtime (io_uring or epoll)
 //! and moves bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two
-//! streams without copying them to user space. An [`Outbox`] sends the small messages of many
-//! streams by one system call. [`Turns`] makes a busy task yield, so that the others run, too. This
-//! module knows no protocol and no configuration.
+//! streams without copying them to user space. A [`SendRing`] sends the small messages of many
+//! streams by one system call. This module knows no protocol and no configuration.
 
 #![allow(unsafe_code)] // denied everywhere else
 
@@ -15,13 +14,12 @@ mod errors;
 mod limits;
 mod listen;
 mod options;
-mod outbox;
 mod pipe;
 mod ports;
 mod random;
 mod ring;
+mod send_ring;
 mod stream;
-mod turns;
 mod udp;
 
 pub use address::{Address, is_local};
@@ -29,15 +27,14 @@ pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect};
 pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, hard_file_limit, raise_file_limit};
 pub use listen::{Listen, accept_now, listen, probe_tcp, queued, stop_listening};
-pub use outbox::{Outbox, Queued, SLOT, Unsent};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;
 pub use random::random_bytes;
 pub use ring::{
     RingRefusal, is_out_of_memory, memlock_limit, probe_ring, ring_bytes, rings_are_charged,
 };
+pub use send_ring::SendRing;
 pub use stream::{Keepalive, Stream};
-pub use turns::Turns;
 pub use udp::{
     Batch, Connected, MAX_PAYLOAD, MAX_SEGMENTS, Received, Refusal, UdpSocket, bind_udp,
     is_unreachable,

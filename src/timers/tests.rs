@@ -14,7 +14,7 @@ fn with_timers(test: impl AsyncFnOnce(Rc<Timers>)) {
         .enable_timer()
         .build()
         .unwrap()
-        .block_on(async { test(Timers::new(&Turns::start().unwrap())).await });
+        .block_on(async { test(Timers::new(&Yielder::start().unwrap())).await });
 }
 
 fn stream() -> (Rc<Stream>, UnixStream) {

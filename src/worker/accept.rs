@@ -179,7 +179,7 @@ impl Acceptor {
                 if accepted == BATCH {
                     // Yields, so that the tasks of the accepted connections and all others run
                     // first.
-                    self.context.pool.turns().give_way().await;
+                    self.context.pool.yielder().yield_now().await;
                     break;
                 }
                 if !self.context.line.is_empty() || !self.has_room() {

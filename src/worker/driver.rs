@@ -18,7 +18,8 @@ use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, RuntimeBuilder};
 
 use crate::config::Driver;
-use crate::sys::{Outbox, is_out_of_memory, ring_bytes};
+use crate::sched::Outbox;
+use crate::sys::{is_out_of_memory, ring_bytes};
 
 /// Completion entries for each submission entry, since all waiting streams may complete at once.
 const COMPLETIONS: u32 = 16;

@@ -22,7 +22,8 @@ use crate::error::Error;
 use crate::front::{self, Context, Gate, Shortage, Udp};
 use crate::observe::access_log::Recorder;
 use crate::relay::{BUDGET, Pool};
-use crate::sys::{Address, Outbox, Shares, Turns};
+use crate::sched::{Outbox, Yielder};
+use crate::sys::{Address, Shares};
 use crate::timers::{TICK, ticks};
 use accept::Acceptor;
 pub use balance::{Balance, Inbox};
@@ -125,8 +126,8 @@ pub fn run(setup: Setup) {
 async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     let Setup { index, config, recorder, failures, shares, balance, .. } = setup;
     let outbox = outbox.map(Outbox::start);
-    let turns = match Turns::start() {
-        Ok(turns) => turns,
+    let yielder = match Yielder::start() {
+        Ok(yielder) => yielder,
         Err(error) => {
             let error = Error::start("cannot make a pair of sockets", error, "");
             let _ = setup.started.send(Err(error));
@@ -134,7 +135,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
         }
     };
     // What all connections of this worker share.
-    let pool = Pool::new(shares.pipes, BUDGET, outbox, turns);
+    let pool = Pool::new(shares.pipes, BUDGET, outbox, yielder);
     let load = Arc::clone(balance.load());
     let shortage = setup.shortage;
     let context = Rc::new(Context::new(config, recorder, index, pool, load, shortage));

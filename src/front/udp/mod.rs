@@ -193,7 +193,7 @@ impl Udp {
 
     async fn end_in_turns(self: Rc<Self>) {
         while self.end_oldest(ENDED_TOGETHER) {
-            self.context.pool.turns().give_way().await;
+            self.context.pool.yielder().yield_now().await;
         }
     }
 
@@ -216,7 +216,7 @@ impl Udp {
 
     /// Receives what clients send to one socket.
     async fn receive(self: Rc<Self>, index: usize, socket: Rc<UdpSocket>) {
-        let turns = self.context.pool.turns();
+        let yielder = self.context.pool.yielder();
         loop {
             socket.readable().await;
             if self.ended.get() {
@@ -228,8 +228,8 @@ impl Udp {
                 self.forward(index);
             }
             // Yield also after sessions have ended, so that their tasks close the sockets.
-            if turns.take() || self.closing.replace(false) {
-                turns.give_way().await;
+            if yielder.should_yield() || self.closing.replace(false) {
+                yielder.yield_now().await;
             }
         }
     }
@@ -374,7 +374,7 @@ impl Udp {
 
     /// Receives what the endpoint sends to one client.
     async fn answer(self: Rc<Self>, session: Rc<Session>) {
-        let turns = self.context.pool.turns();
+        let yielder = self.context.pool.yielder();
         loop {
             session.upstream.readable().await;
             if session.ended.get() {
@@ -388,8 +388,8 @@ impl Udp {
                 }
                 Err(_) => {}
             }
-            if turns.take() {
-                turns.give_way().await;
+            if yielder.should_yield() {
+                yielder.yield_now().await;
             }
         }
     }

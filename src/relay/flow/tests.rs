@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::super::{BUDGET, End, run};
 use super::*;
-use crate::sys::{Outbox, Turns};
+use crate::sched::{Outbox, Yielder};
 use crate::timers::Timers;
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -30,7 +30,7 @@ fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
             Ok(outbox) => outbox,
             Err(error) => return eprintln!("not tested without a ring: {error}"),
         };
-        test(Pool::new(4, BUDGET, outbox, Turns::start().unwrap())).await;
+        test(Pool::new(4, BUDGET, outbox, Yielder::start().unwrap())).await;
     });
 }
 
@@ -38,7 +38,7 @@ fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
 fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
     with_pool(true, async |pool| {
         let ((client, mut client_peer), (upstream, upstream_peer)) = (connection(), connection());
-        let watch = Timers::new(pool.turns()).watch(&client, LONG);
+        let watch = Timers::new(pool.yielder()).watch(&client, LONG);
         watch.set_upstream(Some(&upstream));
         let (mut up, mut down) = (Flow::new(&pool, Vec::new()), Flow::new(&pool, Vec::new()));
         (up.mode, down.mode) = (Mode::Small, Mode::Small);
@@ -68,7 +68,7 @@ fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
         };
         let ((from, source), (to, sink)) = (pair(), pair());
         let (modest, mut other) = connection();
-        let watch = Timers::new(pool.turns()).watch(&from, LONG);
+        let watch = Timers::new(pool.yielder()).watch(&from, LONG);
         let heard_after = Rc::new(Cell::new(None));
         let hears = Rc::clone(&heard_after);
         let waiting = monoio::spawn(async move {
@@ -77,7 +77,7 @@ fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
             // Returned, not dropped: a closed socket would refuse the remaining datagrams.
             sink
         });
-        pool.turns().give_way().await;
+        pool.yielder().yield_now().await;
         (0..150).for_each(|_| assert_eq!(source.send(b"x").unwrap(), 1));
         // The driver has marked `from` as readable. `modest` cannot run before the flow yields.
         from.readable().await;
@@ -107,7 +107,7 @@ async fn waits_for_the_baton<F: Future<Output = Flow> + 'static>(
     .await;
     let work = monoio::spawn(work);
     for _ in 0..5 {
-        pool.turns().give_way().await;
+        pool.yielder().yield_now().await;
         let error = peer.read(&mut [0]).expect_err("bulk without the baton");
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }
@@ -125,7 +125,7 @@ fn what_is_stuck_in_a_pipe_goes_on_with_the_baton() {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
         let (mut flow, watch) =
-            (Flow::new(&pool, Vec::new()), Timers::new(pool.turns()).watch(&from, LONG));
+            (Flow::new(&pool, Vec::new()), Timers::new(pool.yielder()).watch(&from, LONG));
         let mut pipe = pool.pipe().expect("a pipe");
         from.readable().await;
         from.ensure_nonblocking().unwrap();
@@ -147,7 +147,7 @@ fn bulk_that_may_not_be_spliced_is_copied_with_the_baton() {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
         let (mut flow, watch) =
-            (Flow::new(&pool, Vec::new()), Timers::new(pool.turns()).watch(&from, LONG));
+            (Flow::new(&pool, Vec::new()), Timers::new(pool.yielder()).watch(&from, LONG));
         flow.mode = Mode::Copy { streak: 1 };
         flow.allow(1000);
         let work = async move {

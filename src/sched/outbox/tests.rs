@@ -1,8 +1,8 @@
 //! Tests of the outbox. The runtime itself uses epoll.
 
+use super::super::testing;
 use super::*;
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,12 +16,11 @@ fn with_outbox(test: impl AsyncFnOnce(Rc<Outbox>)) {
 }
 
 fn stream() -> (Rc<Stream>, UnixStream) {
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_nonblocking(true).unwrap();
-    (Rc::new(Stream::from_fd(OwnedFd::from(ours)).unwrap()), theirs)
+    let (ours, theirs) = testing::stream();
+    (Rc::new(ours), theirs)
 }
 
-fn forward(outbox: &Rc<Outbox>, bytes: &[u8], to: &Rc<Stream>) -> Queued {
+fn forward(outbox: &Rc<Outbox>, bytes: &[u8], to: &Rc<Stream>) -> QueuedSend {
     let (from, mut source) = stream();
     source.write_all(bytes).unwrap();
     let (len, queued) = outbox.forward(&from, to, usize::MAX, Waker::noop()).unwrap().unwrap();
@@ -36,7 +35,7 @@ fn reads(peer: &mut UnixStream, expected: &[u8]) {
 }
 
 #[test]
-fn messages_wait_for_the_flush_and_each_gets_where_it_is_to_go() {
+fn messages_wait_for_the_flush_and_each_reaches_its_stream() {
     with_outbox(async |outbox| {
         // More messages than the ring and the arena hold: a full outbox flushes by itself.
         let pairs: Vec<_> = (0..=u8::MAX).map(|_| stream()).collect();
@@ -44,7 +43,7 @@ fn messages_wait_for_the_flush_and_each_gets_where_it_is_to_go() {
         let queue = |(number, (to, _)): (usize, &(Rc<Stream>, UnixStream))| {
             forward(&outbox, &message(number), to)
         };
-        let _queued: Vec<Queued> = pairs.iter().enumerate().map(queue).collect();
+        let _queued: Vec<QueuedSend> = pairs.iter().enumerate().map(queue).collect();
         pairs[255].1.set_nonblocking(true).unwrap();
         assert!((&pairs[255].1).read(&mut [0]).is_err(), "the last one still waits");
         outbox.flush();
@@ -55,12 +54,12 @@ fn messages_wait_for_the_flush_and_each_gets_where_it_is_to_go() {
 }
 
 #[test]
-fn a_message_that_is_asked_for_is_sent_at_once() {
+fn a_message_whose_result_is_asked_for_is_sent_at_once() {
     with_outbox(async |outbox| {
         let (to, mut peer) = stream();
         for message in [b"one", b"two"] {
             let queued = forward(&outbox, message, &to);
-            assert_eq!(queued.settle(), None);
+            assert_eq!(queued.finish(), Ok(()));
             reads(&mut peer, message);
         }
         drop(outbox.queue(b"three", &to, Waker::noop()));
@@ -73,15 +72,15 @@ fn what_does_not_fit_comes_back() {
     with_outbox(async |outbox| {
         let (to, mut peer) = stream();
         let mut sent = Vec::new();
-        let unsent = loop {
+        let short = loop {
             let message = vec![sent.len() as u8; 1000];
             sent.extend_from_slice(&message);
-            if let Some(unsent) = forward(&outbox, &message, &to).settle() {
-                break unsent;
+            if let Err(short) = forward(&outbox, &message, &to).finish() {
+                break short;
             }
         };
-        assert_eq!(unsent.errno, Errno::AGAIN);
-        sent.truncate(sent.len() - unsent.rest.len());
+        assert_eq!(short.errno, Errno::AGAIN);
+        sent.truncate(sent.len() - short.rest.len());
         reads(&mut peer, &sent);
     });
 }
@@ -89,13 +88,14 @@ fn what_does_not_fit_comes_back() {
 #[test]
 fn the_rest_of_a_message_is_what_was_not_sent() {
     with_outbox(async |_| {
-        let message = Message::new(&stream().0, 2, 3, Waker::noop());
-        let unsent = |rest: &[u8], errno| Some(Unsent { rest: rest.to_vec(), errno });
-        let judge = |result| message.judge(result, b"..abc..");
-        assert_eq!(judge(3), None);
-        assert_eq!(judge(2), unsent(b"c", Errno::AGAIN));
-        assert_eq!(judge(-libc::EINTR), unsent(b"abc", Errno::AGAIN));
-        assert_eq!(judge(-libc::EPIPE), unsent(b"abc", Errno::PIPE));
+        let waker = Waker::noop().clone();
+        let message = Message { to: stream().0, start: 2, len: 3, waker };
+        let short = |rest: &[u8], errno| Some(ShortSend { rest: rest.to_vec(), errno });
+        let result_of = |result| message.short_send(result, b"..abc..");
+        assert_eq!(result_of(Ok(3)), None);
+        assert_eq!(result_of(Ok(2)), short(b"c", Errno::AGAIN));
+        assert_eq!(result_of(Err(Errno::AGAIN)), short(b"abc", Errno::AGAIN));
+        assert_eq!(result_of(Err(Errno::PIPE)), short(b"abc", Errno::PIPE));
     });
 }
 
@@ -120,15 +120,15 @@ fn a_failure_wakes_its_task_and_no_other_message_is_lost() {
         outbox.flush();
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(lost.has_failed() && !arrives.has_failed());
-        let unsent = lost.settle().unwrap();
-        assert_eq!(unsent, Unsent { rest: b"lost".to_vec(), errno: Errno::PIPE });
-        assert_eq!(arrives.settle(), None);
+        let short = ShortSend { rest: b"lost".to_vec(), errno: Errno::PIPE };
+        assert_eq!(lost.finish(), Err(short));
+        assert_eq!(arrives.finish(), Ok(()));
         reads(&mut peer, b"arrives");
     });
 }
 
 #[test]
-fn what_nobody_asks_for_is_forgotten() {
+fn a_result_that_no_task_asks_for_is_discarded() {
     with_outbox(async |outbox| {
         let (gone, peer) = stream();
         drop(peer);
@@ -136,7 +136,7 @@ fn what_nobody_asks_for_is_forgotten() {
         outbox.flush();
         assert!(lost.has_failed());
         drop(lost);
-        assert!(outbox.inner.borrow().unsent.is_empty());
+        assert!(outbox.inner.borrow().short.is_empty());
     });
 }
 
@@ -147,15 +147,11 @@ fn a_refused_ring_is_given_up_and_its_messages_come_back() {
         let first = forward(&outbox, b"first", &to);
         let (other, _other_peer) = stream();
         let second = forward(&outbox, b"second", &other);
-        // The ring gets the descriptor of another file, so every call on it fails.
-        let other = std::fs::File::open("/dev/null").unwrap();
-        let ring = outbox.inner.borrow().ring.as_ref().unwrap().as_raw_fd();
-        // SAFETY: both descriptors are open, and the ring is closed like any file.
-        assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), ring) }, ring);
+        outbox.inner.borrow().ring.refuse_all();
         outbox.flush();
         assert!(!outbox.is_open() && first.has_failed() && second.has_failed());
-        let unsent = first.settle().unwrap();
-        assert_eq!(unsent, Unsent { rest: b"first".to_vec(), errno: Errno::AGAIN });
+        let short = ShortSend { rest: b"first".to_vec(), errno: Errno::AGAIN };
+        assert_eq!(first.finish(), Err(short));
         peer.set_nonblocking(true).unwrap();
         assert!(peer.read(&mut [0]).is_err());
     });
