@@ -10,12 +10,13 @@ use std::time::{Instant, SystemTime};
 
 use httpdate::HttpDate;
 
-use super::shortage::{Line, Shortage};
+use super::shortage::Shortage;
 use crate::cluster::{Cluster, ConnectFailure, Lease, Report, Tried};
 use crate::config::{ClusterId, Config, Listener, RelayTimeouts};
 use crate::observe::access_log::{End, Record, Recorder, Relay};
 use crate::observe::diagnostics::Throttle;
 use crate::relay::{self, Flow, Pool};
+use crate::sched::WaitQueue;
 use crate::sys::{Address, Keepalive, Stream};
 use crate::timers::{Timers, Watch};
 
@@ -43,7 +44,7 @@ pub struct Context {
     /// Counts what could not be served.
     pub shortage: Arc<Shortage>,
     /// Accepts that wait until a connection ends.
-    pub line: Line,
+    pub waiting_accepts: WaitQueue,
     date: Cell<[u8; 29]>,
 }
 
@@ -70,7 +71,7 @@ impl Context {
             draining: Cell::new(false),
             unusable: Throttle::default(),
             shortage,
-            line: Line::default(),
+            waiting_accepts: WaitQueue::default(),
             date: Cell::new([b' '; 29]),
         };
         context.update_date();
@@ -381,7 +382,7 @@ impl Drop for Accepted {
             gate.leave();
         }
         // The place itself is dropped after this function, before the woken task runs.
-        self.context.line.call();
+        self.context.waiting_accepts.wake_front();
     }
 }
 

@@ -22,7 +22,7 @@ mod udp;
 mod unsent;
 
 pub use context::{Accepted, Context, Gate, Load, Place};
-pub use shortage::{Line, Report, Shortage};
+pub use shortage::{Report, Shortage};
 pub use udp::{Udp, start_udp, udp_session_limit};
 
 use crate::config::Protocol;

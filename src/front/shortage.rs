@@ -1,13 +1,8 @@
-//! Connections that wait or fail for lack of descriptors, places or local ports, and the line of
-//! accepts that wait for a connection to end. The workers count; the control plane reports once a
-//! second.
+//! Connections that wait or fail for lack of descriptors, places or local ports. The workers count;
+//! the control plane reports once a second.
 
-use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Poll, Waker};
 
 use crate::sys::Errno;
 
@@ -114,78 +109,9 @@ pub struct Report {
     pub refused: Option<(usize, Errno)>,
 }
 
-/// The accepts of one worker that wait for a place, in the order of their arrival.
-#[derive(Default)]
-pub struct Line {
-    waiting: RefCell<VecDeque<(u64, Option<Waker>)>>,
-    last: Cell<u64>,
-}
-
-/// A position in the line. Dropping it leaves the line.
-pub struct InLine<'l> {
-    line: &'l Line,
-    number: u64,
-}
-
-impl Line {
-    /// Returns true when no accept waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.borrow().is_empty()
-    }
-
-    /// Joins at the end of the line.
-    pub fn join(&self) -> InLine<'_> {
-        let number = self.last.get() + 1;
-        self.last.set(number);
-        self.waiting.borrow_mut().push_back((number, None));
-        InLine { line: self, number }
-    }
-
-    /// Wakes the first in the line, because a place may be free.
-    pub(super) fn call(&self) {
-        if let Some((_, Some(waker))) = self.waiting.borrow().front() {
-            waker.wake_by_ref();
-        }
-    }
-}
-
-impl InLine<'_> {
-    /// Returns true when this position is at the front.
-    pub fn is_first(&self) -> bool {
-        self.line.waiting.borrow().front().is_some_and(|(number, _)| *number == self.number)
-    }
-
-    /// Waits until this position is at the front and a place may be free. The future may be dropped
-    /// at any time.
-    pub async fn called(&self) {
-        let mut is_called = false;
-        poll_fn(|cx| {
-            if std::mem::replace(&mut is_called, true) {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.line.waiting.borrow_mut();
-            let own = waiting.iter_mut().find(|(number, _)| *number == self.number);
-            if let Some((_, waker)) = own {
-                *waker = Some(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-impl Drop for InLine<'_> {
-    fn drop(&mut self) {
-        self.line.waiting.borrow_mut().retain(|(number, _)| *number != self.number);
-        // Another place may be free, for the next in the line.
-        self.line.call();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::rc::Rc;
 
     #[test]
     fn what_waits_and_what_was_reset_is_reported_once() {
@@ -215,44 +141,5 @@ mod tests {
         let (connect_error, refused) = (None, None);
         let expected = Report { waiting: 4, reset, answered, dropped, connect_error, refused };
         assert_eq!(shortage.report(), Some(expected));
-    }
-
-    #[test]
-    fn accepts_have_their_places_in_the_order_in_which_they_came() {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
-        runtime.block_on(async {
-            let line = Rc::new(Line::default());
-            let served = Rc::new(RefCell::new(String::new()));
-            let free = Rc::new(Cell::new(0));
-            let mut tasks = Vec::new();
-            let blocks = line.join();
-            for name in ['a', 'b', 'c', 'd'] {
-                let (line, served, free) = (Rc::clone(&line), Rc::clone(&served), Rc::clone(&free));
-                tasks.push(monoio::spawn(async move {
-                    let own = line.join();
-                    while !own.is_first() || free.get() == 0 {
-                        own.called().await;
-                    }
-                    free.set(free.get() - 1);
-                    served.borrow_mut().push(name);
-                }));
-            }
-            // The runtime's queue is first in, first out: after this task all others are in the
-            // line.
-            monoio::spawn(async {}).await;
-            free.set(2);
-            drop(blocks);
-            for task in tasks.drain(..2) {
-                task.await;
-            }
-            assert_eq!(*served.borrow(), "ab");
-            free.set(2);
-            line.call();
-            for task in tasks {
-                task.await;
-            }
-            assert_eq!(*served.borrow(), "abcd");
-            assert!(line.is_empty());
-        });
     }
 }

@@ -270,21 +270,21 @@ fn a_request_behind_the_last_answer_of_a_drain_is_not_answered() {
 }
 
 #[test]
-fn a_connection_that_ends_calls_the_accept_that_waits() {
+fn a_connection_that_ends_wakes_the_accept_that_waits() {
     bench("protocol = \"tcp\"\ncluster = \"c\"", async |bench| {
         let client = bench.client();
         bench.settle().await;
-        let called = Rc::new(Cell::new(false));
-        let (context, hears) = (Rc::clone(&bench.context), Rc::clone(&called));
+        let woken = Rc::new(Cell::new(false));
+        let (context, wakes) = (Rc::clone(&bench.context), Rc::clone(&woken));
         monoio::spawn(async move {
-            context.line.join().called().await;
-            hears.set(true);
+            context.waiting_accepts.join().woken().await;
+            wakes.set(true);
         });
         bench.settle().await;
-        assert!(!called.get());
+        assert!(!woken.get());
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
-        bench.wait_for(|| called.get().then_some(())).await;
+        bench.wait_for(|| woken.get().then_some(())).await;
     });
 }
 

@@ -14,10 +14,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::baton::TURN_BUDGET;
 use super::coding::Coding;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
-use crate::sched::{MAX_MESSAGE, QueuedSend};
+use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE, QueuedSend};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, Watch};
 
@@ -28,7 +27,7 @@ mod tests;
 /// A read of at least this many bytes counts towards bulk.
 const BULK_READ: usize = 32 * 1024;
 /// After this many such reads in a row, or one that fills the buffer, the flow is spliced. From the
-/// first such read on, the flow takes the baton for each turn.
+/// first such read on, the flow waits for the bulk turn each time.
 const BULK_STREAK: u8 = 4;
 /// A spliced turn of fewer bytes counts towards being copied again.
 const THIN_TURN: usize = 16 * 1024;
@@ -206,10 +205,8 @@ impl Flow {
                         self.copy_turn(from, to, watch, BUFFER_SIZE)?;
                     }
                     Mode::Copy { .. } | Mode::Splice { .. } => {
-                        self.pool.baton.take().await;
-                        let moved = self.bulk_turn(from, to, watch);
-                        self.pool.baton.pass(moved.unwrap_or(0)).await;
-                        moved?;
+                        let pool = Rc::clone(&self.pool);
+                        pool.bulk.turn(|turn| self.move_bulk(from, to, watch, turn)).await?;
                     }
                 }
                 // A queued message waits in the outbox, to be sent together with those of other
@@ -259,10 +256,8 @@ impl Flow {
             }
             watch.touch();
             if self.pending.is_empty() {
-                self.pool.baton.take().await;
-                let drained = self.drain_pipe(to);
-                self.pool.baton.pass(drained.unwrap_or(0)).await;
-                drained?;
+                let pool = Rc::clone(&self.pool);
+                pool.bulk.turn(|turn| self.drain_pipe(to, turn)).await?;
             }
         }
     }
@@ -385,31 +380,41 @@ impl Flow {
         Ok(moved)
     }
 
-    /// Splices through a borrowed pipe until the source is dry or the turn is over. Copies if no
-    /// pipe is available or the flow is not to be spliced. Returns the number of bytes read.
-    fn bulk_turn(&mut self, from: &Stream, to: &Stream, watch: &Watch) -> Result<usize, Broken> {
+    /// Splices through a borrowed pipe until the source is dry or the budget is spent. Copies if no
+    /// pipe is available or the flow is not to be spliced.
+    fn move_bulk(
+        &mut self,
+        from: &Stream,
+        to: &Stream,
+        watch: &Watch,
+        turn: &mut BulkTurn<'_>,
+    ) -> Result<(), Broken> {
         self.flush_outbox();
-        let budget = self.pool.baton.left();
         if self.pipe.is_none() && matches!(self.mode, Mode::Splice { .. }) {
             self.pipe = self.pool.pipe();
         }
         let Some(pipe) = &mut self.pipe else {
-            return self.copy_turn(from, to, watch, budget);
+            let moved = self.copy_turn(from, to, watch, turn.left())?;
+            turn.spend(moved);
+            return Ok(());
         };
         from.ensure_nonblocking().map_err(Broken::From)?;
         to.ensure_nonblocking().map_err(Broken::To)?;
         let mut moved = 0;
-        while moved < budget {
+        while turn.left() > 0 {
             // Take as much as there is, up to the pipe's size. A smaller limit would leave a small
             // fragment, which costs on every later hop, too.
-            match pipe.fill(from, TURN_BUDGET) {
+            match pipe.fill(from, BULK_BUDGET) {
                 // 0 is the end, or a mark of urgent data (tcp(7)) with the end behind it. A recv
                 // goes past the mark, a splice does not: the next turn copies and finds out.
                 Ok(0) => {
                     self.mode = Mode::Copy { streak: 0 };
-                    return Ok(moved);
+                    return Ok(());
                 }
-                Ok(read) => moved += read,
+                Ok(read) => {
+                    moved += read;
+                    turn.spend(read);
+                }
                 // The pipe is empty here, so EAGAIN means that the source is dry.
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::From(errno)),
@@ -425,34 +430,32 @@ impl Flow {
                 break;
             }
         }
-        if moved < budget {
+        if turn.left() > 0 {
             self.note_turn(moved);
         }
-        Ok(moved)
+        Ok(())
     }
 
-    /// Writes what the pipe holds until the destination is full. Returns the number of bytes
-    /// written.
-    fn drain_pipe(&mut self, to: &Stream) -> Result<usize, Broken> {
+    /// Writes what the pipe holds until the destination is full.
+    fn drain_pipe(&mut self, to: &Stream, turn: &mut BulkTurn<'_>) -> Result<(), Broken> {
         self.flush_outbox();
-        let mut drained = 0;
-        let Some(pipe) = &mut self.pipe else { return Ok(0) };
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
         while !pipe.is_empty() {
             match pipe.drain(to) {
                 Ok(sent) => {
-                    drained += sent;
+                    turn.spend(sent);
                     self.bytes += sent as u64;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
             }
         }
-        Ok(drained)
+        Ok(())
     }
 
     fn note_read(&mut self, read: usize) {
         self.mode = match self.mode {
-            // A coded flow is never spliced: the streak only decides whether it needs the baton.
+            // A coded flow is never spliced: the streak decides whether it needs the bulk turn.
             Mode::Copy { .. } if self.coding.is_some() => {
                 Mode::Copy { streak: u8::from(read >= BULK_READ) }
             }

@@ -14,7 +14,6 @@
 //! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. The
 //! module knows neither configuration nor clusters: callers pass in the streams and the limits.
 
-mod baton;
 mod coding;
 mod flow;
 mod pool;

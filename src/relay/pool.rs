@@ -4,8 +4,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
-use super::baton::Baton;
-use crate::sched::{Outbox, Yielder};
+use crate::sched::{Bulk, Outbox, Yielder};
 use crate::sys::{Errno, Pipe, Stream};
 
 /// Bytes of the worker's buffer, which is also the most that one read of a copy takes.
@@ -40,7 +39,7 @@ pub struct Pool {
     kept: Cell<usize>,
     budget: usize,
     outbox: Option<Rc<Outbox>>,
-    pub(super) baton: Baton,
+    pub(super) bulk: Bulk,
     yielder: Rc<Yielder>,
 }
 
@@ -62,7 +61,7 @@ impl Pool {
             kept: Cell::new(0),
             budget,
             outbox,
-            baton: Baton::new(Rc::clone(&yielder)),
+            bulk: Bulk::new(Rc::clone(&yielder)),
             yielder,
         })
     }

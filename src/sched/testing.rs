@@ -1,6 +1,9 @@
 //! What the tests of this module share.
 
+use std::future::poll_fn;
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::task::Poll;
 
 use crate::sys::Stream;
 
@@ -22,4 +25,9 @@ pub(super) fn stream() -> (Stream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     (Stream::from_fd(ours.into()).unwrap(), theirs)
+}
+
+/// Polls once.
+pub(super) async fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|cx| Poll::Ready(Pin::new(&mut *future).poll(cx))).await
 }

@@ -150,7 +150,8 @@ impl Acceptor {
                 Ok((stream, address)) => {
                     let (stream, address) = (Stream::accepted(stream), Address::Ip(address));
                     // Accepts that already wait for a place come first.
-                    let at_once = if self.context.line.is_empty() { self.seat() } else { None };
+                    let at_once =
+                        if self.context.waiting_accepts.is_empty() { self.seat() } else { None };
                     let seat = match at_once {
                         Some(seat) => seat,
                         None => self.seat_in_time().await,
@@ -182,7 +183,7 @@ impl Acceptor {
                     self.context.pool.yielder().yield_now().await;
                     break;
                 }
-                if !self.context.line.is_empty() || !self.has_room() {
+                if !self.context.waiting_accepts.is_empty() || !self.has_room() {
                     self.wait_for_room().await;
                 }
                 match sys::accept_now(&self.socket.socket) {
@@ -253,9 +254,9 @@ impl Acceptor {
     /// `find` is called when a connection of this worker has ended, and after each pause, because
     /// one of another worker may have ended.
     async fn in_turn<T>(&self, find: impl Fn() -> Option<T>) -> T {
-        let place = self.context.line.join();
+        let ticket = self.context.waiting_accepts.join();
         loop {
-            if place.is_first()
+            if ticket.is_front()
                 && let Some(found) = find()
             {
                 return found;
@@ -264,7 +265,7 @@ impl Acceptor {
             if self.waiting.get() > 0 {
                 self.context.shortage.full();
             }
-            let _ = monoio::time::timeout(BACK_OFF, place.called()).await;
+            let _ = monoio::time::timeout(BACK_OFF, ticket.woken()).await;
         }
     }
 

@@ -55,7 +55,7 @@ fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
 }
 
 #[test]
-fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
+fn over_epoll_a_flow_whose_source_is_always_ready_yields() {
     with_pool(false, async |pool| {
         // A read takes one datagram, so that a flow without bulk always has more to read.
         let pair = || {
@@ -67,51 +67,53 @@ fn over_epoll_a_source_that_is_always_ready_lets_others_be_heard() {
             (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
         };
         let ((from, source), (to, sink)) = (pair(), pair());
-        let (modest, mut other) = connection();
+        let (other, mut other_source) = connection();
         let watch = Timers::new(pool.yielder()).watch(&from, LONG);
-        let heard_after = Rc::new(Cell::new(None));
-        let hears = Rc::clone(&heard_after);
+        let ran_after = Rc::new(Cell::new(None));
+        let runs = Rc::clone(&ran_after);
         let waiting = monoio::spawn(async move {
-            modest.readable().await;
-            hears.set(Some(std::iter::from_fn(|| sink.recv(&mut [0]).ok()).count()));
+            other.readable().await;
+            runs.set(Some(std::iter::from_fn(|| sink.recv(&mut [0]).ok()).count()));
             // Returned, not dropped: a closed socket would refuse the remaining datagrams.
             sink
         });
         pool.yielder().yield_now().await;
         (0..150).for_each(|_| assert_eq!(source.send(b"x").unwrap(), 1));
-        // The driver has marked `from` as readable. `modest` cannot run before the flow yields.
+        // The driver has marked `from` as readable. `other` cannot run before the flow yields.
         from.readable().await;
-        other.write_all(b"!").unwrap();
+        other_source.write_all(b"!").unwrap();
         let mut flow = Flow::new(&pool, Vec::new());
         flow.allow(150);
         flow.run(&from, &to, &watch).await.unwrap();
         let _sink = waiting.await;
-        let after = heard_after.get().unwrap();
+        let after = ran_after.get().unwrap();
 
         assert!((1..=70).contains(&after), "{after} reads in a row");
     });
 }
 
-/// Runs `work` while another flow has the baton, and checks that no byte of it arrives before that
-/// flow's turn is over. Returns the flow and the bytes that arrived.
-async fn waits_for_the_baton<F: Future<Output = Flow> + 'static>(
+/// Runs `work` while the bulk turn belongs to another flow, and checks that no byte of it arrives
+/// before that flow is dropped. Returns the flow and the bytes that arrived.
+async fn waits_for_its_turn<F: Future<Output = Flow> + 'static>(
     pool: &Pool,
     work: F,
     mut peer: TcpStream,
 ) -> (Flow, Vec<u8>) {
-    let mut holder = Box::pin(pool.baton.pass(TURN_BUDGET));
+    pool.bulk.turn(|turn| turn.spend(turn.left())).await;
+    // The next turn is that of `yields`, which is not polled again.
+    let mut yields = Box::pin(pool.bulk.turn(|_| ()));
     poll_fn(|cx| {
-        assert!(holder.as_mut().poll(cx).is_pending());
+        assert!(yields.as_mut().poll(cx).is_pending());
         Poll::Ready(())
     })
     .await;
     let work = monoio::spawn(work);
     for _ in 0..5 {
         pool.yielder().yield_now().await;
-        let error = peer.read(&mut [0]).expect_err("bulk without the baton");
+        let error = peer.read(&mut [0]).expect_err("bulk without a turn");
         assert_eq!(error.kind(), ErrorKind::WouldBlock);
     }
-    drop(holder);
+    drop(yields);
     let flow = work.await;
     let mut arrived = Vec::new();
     // `work` has dropped its stream, so that this reads to the end.
@@ -120,7 +122,7 @@ async fn waits_for_the_baton<F: Future<Output = Flow> + 'static>(
 }
 
 #[test]
-fn what_is_stuck_in_a_pipe_goes_on_with_the_baton() {
+fn what_is_left_in_a_pipe_waits_for_the_bulk_turn() {
     with_pool(false, async |pool| {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
@@ -136,13 +138,13 @@ fn what_is_stuck_in_a_pipe_goes_on_with_the_baton() {
             flow.flush(&to, &watch).await.unwrap();
             flow
         };
-        let (flow, arrived) = waits_for_the_baton(&pool, work, sink).await;
+        let (flow, arrived) = waits_for_its_turn(&pool, work, sink).await;
         assert!(flow.pipe.is_none() && arrived == [7; 1000], "{} bytes", arrived.len());
     });
 }
 
 #[test]
-fn bulk_that_may_not_be_spliced_is_copied_with_the_baton() {
+fn bulk_that_may_not_be_spliced_waits_for_the_bulk_turn() {
     with_pool(false, async |pool| {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
@@ -154,7 +156,7 @@ fn bulk_that_may_not_be_spliced_is_copied_with_the_baton() {
             flow.run(&from, &to, &watch).await.unwrap();
             flow
         };
-        let (flow, arrived) = waits_for_the_baton(&pool, work, sink).await;
+        let (flow, arrived) = waits_for_its_turn(&pool, work, sink).await;
         assert!(!flow.spliced() && arrived == [7; 1000], "{} bytes", arrived.len());
     });
 }
