@@ -1,10 +1,12 @@
-//! Tests of limits. Their streams are socket pairs.
+//! Tests of limits, and of what else a watch does.
 
 use super::*;
-use std::cell::Cell;
 use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+
+use socket2::SockRef;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -19,6 +21,15 @@ fn with_timers(test: impl AsyncFnOnce(Rc<Timers>)) {
 
 fn stream() -> (Rc<Stream>, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    (Rc::new(Stream::from_fd(OwnedFd::from(ours)).unwrap()), theirs)
+}
+
+/// Makes a TCP connection: a stream and the test's end of it.
+fn connection() -> (Rc<Stream>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (ours, _) = listener.accept().unwrap();
     ours.set_nonblocking(true).unwrap();
     (Rc::new(Stream::from_fd(OwnedFd::from(ours)).unwrap()), theirs)
 }
@@ -163,5 +174,49 @@ fn a_drain_ends_what_rests_then_what_has_said_nothing_and_a_stop_ends_everything
         timers.end_all();
         assert_eq!(fired(), [true, true, true]);
         assert_eq!(busy.fired(), Some(Fired::Drained));
+    });
+}
+
+#[test]
+fn a_watched_connection_takes_no_more_memory_than_it_has_to() {
+    // The wheel adds 16 bytes.
+    assert_eq!(size_of::<Conn>(), 64);
+}
+
+#[test]
+fn a_reset_is_found_only_while_a_stream_is_not_read() {
+    with_timers(async |timers| {
+        let ((client, _peer), (upstream, upstream_peer)) = (connection(), connection());
+        let watch = timers.watch(&client, HOUR);
+        watch.set_upstream(Some(&upstream));
+        SockRef::from(&upstream_peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(upstream_peer);
+        let until_a_check = || (0..STALL_CHECK).for_each(|_| tick_after(&timers, TICK));
+        until_a_check();
+        assert_eq!(watch.fired(), None, "its task waits for both streams");
+        let stall = watch.stall();
+        until_a_check();
+        assert_eq!(watch.fired(), Some(Fired::UpstreamReset));
+        drop(stall);
+        assert!(!watch.is_stalled());
+    });
+}
+
+#[test]
+fn keepalive_is_set_at_the_first_visit() {
+    with_timers(async |timers| {
+        let ((client, _peer), (upstream, _upstream_peer)) = (stream(), connection());
+        // The first visit is at the tenth tick: the limit, and the two ticks that are added.
+        let watch = timers.watch(&client, TICK * 8);
+        watch.set_upstream(Some(&upstream));
+        watch.keep_alive(Some(Keepalive { idle: Duration::from_secs(60) }));
+        let is_set = || SockRef::from(&*upstream).keepalive().unwrap();
+        while timers.now() < 8 {
+            assert!(!is_set());
+            tick_after(&timers, TICK);
+            watch.touch();
+        }
+        (0..2).for_each(|_| tick_after(&timers, TICK));
+        assert_eq!((is_set(), watch.fired()), (true, None));
     });
 }

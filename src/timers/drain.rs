@@ -1,0 +1,53 @@
+//! What a drain does to a connection, and how a worker ends connections before their limits.
+
+use super::{Conn, Fired, Timers, Watch};
+
+/// What a drain does to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDrain {
+    /// Lets it continue: a request or a relay.
+    Wait,
+    /// Ends it a second after the drain began: a connection that has sent nothing yet, and whose
+    /// first bytes may be in flight.
+    Grace,
+    /// Ends it at once: a connection between two requests.
+    Now,
+}
+
+impl Watch {
+    /// Sets what a drain does to the connection. It begins with [`OnDrain::Wait`].
+    pub fn on_drain(&self, what: OnDrain) {
+        self.conn(|conn| conn.on_drain = what);
+    }
+}
+
+impl Timers {
+    /// Ends connections with [`OnDrain::Now`], and if `grace_is_over` also those with
+    /// [`OnDrain::Grace`].
+    pub fn drain(&self, grace_is_over: bool) {
+        self.end(|conn| match conn.on_drain {
+            OnDrain::Wait => false,
+            OnDrain::Grace => grace_is_over,
+            OnDrain::Now => true,
+        });
+    }
+
+    /// Ends all connections.
+    pub fn end_all(&self) {
+        self.all_ended.set(true);
+        self.end(|_| true);
+    }
+
+    /// Returns true after [`Timers::end_all`] was called. For waits that have no stream.
+    pub fn all_ended(&self) -> bool {
+        self.all_ended.get()
+    }
+
+    fn end(&self, which: impl Fn(&Conn) -> bool) {
+        let state = &mut *self.state.borrow_mut();
+        let keys = state.conns.iter().filter_map(|(key, conn)| which(conn).then_some(key));
+        for key in keys.collect::<Vec<_>>() {
+            state.fire(key, Fired::Drained);
+        }
+    }
+}

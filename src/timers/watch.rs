@@ -1,0 +1,141 @@
+//! The limit of one connection, and the waits of its task, which fail when the limit has fired.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::{Conn, SLACK, TICK, Timers, ticks};
+use crate::sys::Stream;
+
+/// Why a wait failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fired {
+    /// The limit ran out.
+    TimedOut,
+    /// The worker drains or stops.
+    Drained,
+    /// The client reset the connection while its stream was not read.
+    ClientReset,
+    /// The upstream reset the connection while its stream was not read.
+    UpstreamReset,
+}
+
+/// A running limit. Dropping it ends the watch. It holds references to its streams, so they are
+/// closed only after it is dropped.
+pub struct Watch {
+    pub(super) timers: Rc<Timers>,
+    pub(super) key: usize,
+}
+
+impl Watch {
+    pub(super) fn new(timers: Rc<Timers>, key: usize) -> Watch {
+        Watch { timers, key }
+    }
+
+    /// Waits until a read would not block. May be dropped at any time. A task whose stream is
+    /// always ready yields here.
+    ///
+    /// # Errors
+    /// The limit has fired. Bytes may have arrived at the same time, so read once more.
+    pub async fn readable(&self, stream: &Stream) -> Result<(), Fired> {
+        self.consume_budget().await;
+        let mut ready = pin!(stream.readable());
+        poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
+    }
+
+    /// Waits until a write would not block. May be dropped at any time. A task whose stream is
+    /// always ready yields here.
+    ///
+    /// # Errors
+    /// The limit has fired.
+    pub async fn writable(&self, stream: &Stream) -> Result<(), Fired> {
+        self.consume_budget().await;
+        let mut ready = pin!(stream.writable());
+        poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
+    }
+
+    /// Counts a wait against the worker's budget, and yields when that is spent. For a caller that
+    /// waits by [`Watch::poll`].
+    pub async fn consume_budget(&self) {
+        self.timers.yielder.consume_budget().await;
+    }
+
+    /// Polls `ready`, and fails if the limit has fired. It is [`Watch::readable`] for a caller that
+    /// also waits for something else, and saves the memory of one more future.
+    ///
+    /// # Errors
+    /// The limit has fired.
+    pub fn poll(
+        &self,
+        ready: Pin<&mut impl Future<Output = ()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Fired>> {
+        match self.poll_fired(cx.waker()) {
+            Poll::Ready(fired) => Poll::Ready(Err(fired)),
+            Poll::Pending => ready.poll(cx).map(Ok),
+        }
+    }
+
+    /// Ready if the limit has fired. Otherwise the waker is called when it fires.
+    pub fn poll_fired(&self, waker: &Waker) -> Poll<Fired> {
+        let replaced = self.conn(|conn| {
+            if let Some(fired) = conn.fired {
+                return Err(fired);
+            }
+            // Usually a single task waits for a connection, so this is nearly always the same
+            // waker.
+            let known = conn.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+            Ok(if known { None } else { conn.waker.replace(waker.clone()) })
+        });
+        match replaced {
+            Err(fired) => Poll::Ready(fired),
+            // The old waker is dropped here, where the state is not borrowed.
+            Ok(_replaced) => Poll::Pending,
+        }
+    }
+
+    /// Returns why waits fail; `None` if they do not.
+    pub fn fired(&self) -> Option<Fired> {
+        self.conn(|conn| conn.fired)
+    }
+
+    /// Starts the limit anew after activity.
+    pub fn touch(&self) {
+        self.timers.state.borrow_mut().conns.touch(self.key);
+    }
+
+    /// Starts another limit now. If one has fired, it stays: the next wait fails with it.
+    pub fn restart(&self, limit: Duration) {
+        self.timers.state.borrow_mut().conns.restart(self.key, ticks(limit));
+    }
+
+    /// Starts another limit now, even after one that has fired: the caller has handled that one.
+    pub fn renew(&self, limit: Duration) {
+        self.restart(limit);
+        let conns = &mut self.timers.state.borrow_mut().conns;
+        if conns[self.key].fired.take().is_some() {
+            conns.schedule(self.key);
+        }
+    }
+
+    /// Starts the limit that has fired anew, because there was something to read when it fired.
+    pub fn again(&self) {
+        let limit = self.timers.state.borrow().conns.limit(self.key);
+        self.renew(TICK * (limit - SLACK));
+    }
+
+    pub(super) fn conn<T>(&self, change: impl FnOnce(&mut Conn) -> T) -> T {
+        change(&mut self.timers.state.borrow_mut().conns[self.key])
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let conn = self.timers.state.borrow_mut().conns.remove(self.key);
+        // Dropped while nothing is borrowed: it holds streams, and a waker may be the last
+        // reference to its task.
+        drop(conn);
+    }
+}
