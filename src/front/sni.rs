@@ -8,8 +8,9 @@ use super::linger::linger;
 use crate::config::{Protocol, Tls, TlsRule};
 use crate::observe::access_log::{End, Record};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
+use crate::proto::codec::Stack;
 use crate::proto::obfs::{Decoder, Encoder, ObfsHello};
-use crate::relay::{Charge, Coding, Flow};
+use crate::relay::{Charge, Flow};
 use crate::route;
 use crate::sys::{Errno, random_bytes};
 use crate::timers::{Fired, OnDrain, Watch};
@@ -170,9 +171,9 @@ impl Hello {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         // The time has 32 bits, as in TLS 1.2 (RFC 5246 section 7.4.1.2).
         let encoder = Encoder::new(obfs.session_id, since.as_secs() as u32, &random);
-        let mut up = Flow::coded(pool, Coding::FromObfs(Decoder::default()));
+        let mut up = Flow::coded(pool, Stack::new(Decoder::default()));
         up.push(obfs.payload);
         up.receive(&mut self.bytes[length..]);
-        Ok((asked, up, Flow::coded(pool, Coding::ToObfs(encoder))))
+        Ok((asked, up, Flow::coded(pool, Stack::new(encoder))))
     }
 }

@@ -2,6 +2,7 @@
 //! every parser can be tested with any input.
 
 pub mod client_hello;
+pub mod codec;
 pub mod http;
 pub mod obfs;
 pub mod websocket;

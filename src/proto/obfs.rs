@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::client_hello::{Bytes, HANDSHAKE, MAX_RECORD, RECORD_HEADER, extension};
+use super::codec::{Codec, State};
 
 const CHANGE_CIPHER_SPEC: u8 = 0x14;
 const APPLICATION_DATA: u8 = 0x17;
@@ -60,37 +61,36 @@ pub struct Decoder {
     filled: usize,
     /// Bytes of the current record that are still missing.
     left: usize,
-    over: bool,
+    /// `Broken` after a header that is not one of application data. The protocol has no end.
+    state: State,
 }
 
-impl Decoder {
-    /// Decodes the next bytes of the client. Moves their payload to the start of `bytes` and
-    /// returns its length.
-    pub fn decode(&mut self, bytes: &mut [u8]) -> usize {
-        let (mut read, mut written) = (0, 0);
-        while read < bytes.len() && !self.over {
+impl Codec for Decoder {
+    fn code(&mut self, buffer: &mut [u8], input: Range<usize>) -> Range<usize> {
+        let (mut read, mut written) = (input.start, input.start);
+        while read < input.end && self.state == State::Open {
             if self.left > 0 {
-                let count = self.left.min(bytes.len() - read);
-                bytes.copy_within(read..read + count, written);
+                let count = self.left.min(input.end - read);
+                buffer.copy_within(read..read + count, written);
                 (read, written, self.left) = (read + count, written + count, self.left - count);
             } else {
-                self.header[self.filled] = bytes[read];
+                self.header[self.filled] = buffer[read];
                 (self.filled, read) = (self.filled + 1, read + 1);
                 if self.filled == RECORD_HEADER {
                     self.filled = 0;
                     let [kind, major, _, high, low] = self.header;
-                    self.over = (kind, major) != (APPLICATION_DATA, 3);
+                    if (kind, major) != (APPLICATION_DATA, 3) {
+                        self.state = State::Broken;
+                    }
                     self.left = usize::from(u16::from_be_bytes([high, low]));
                 }
             }
         }
-        written
+        input.start..written
     }
 
-    /// Returns true after a header that is not one of application data. Everything after it is
-    /// ignored.
-    pub fn is_over(&self) -> bool {
-        self.over
+    fn state(&self) -> State {
+        self.state
     }
 }
 
@@ -126,32 +126,42 @@ impl Encoder {
         put(&[CHANGE_CIPHER_SPEC, 3, 3, 0, 1, 1]);
         Encoder { flight: Some(flight) }
     }
+}
 
-    /// The number of bytes to leave free before the payload in a buffer of this size.
-    pub const fn room(buffer: usize) -> usize {
-        FLIGHT + (buffer / MAX_RECORD + 1) * RECORD_HEADER
+impl Codec for Encoder {
+    fn headroom(&self, size: usize) -> usize {
+        FLIGHT + (size / MAX_RECORD + 1) * RECORD_HEADER
     }
 
-    /// Encodes the payload at `payload`, which begins after the free room of the buffer. Returns
-    /// the range of the encoded bytes.
-    pub fn encode(&mut self, buffer: &mut [u8], payload: Range<usize>) -> Range<usize> {
-        let (mut from, mut to) = (payload.start, 0);
+    fn code(&mut self, buffer: &mut [u8], input: Range<usize>) -> Range<usize> {
+        let flight = self.flight.take();
+        let headers = input.len().div_ceil(MAX_RECORD) * RECORD_HEADER;
+        let start = input.start - headers - flight.as_ref().map_or(0, |flight| flight.len());
+        let (mut from, mut to) = (input.start, start);
         let mut kind = APPLICATION_DATA;
-        if let Some(flight) = self.flight.take() {
+        if let Some(flight) = flight {
             // The first payload follows as the encrypted Finished, which is a handshake record.
-            buffer[..FLIGHT].copy_from_slice(&flight);
-            (kind, to) = (HANDSHAKE, FLIGHT);
+            buffer[to..to + FLIGHT].copy_from_slice(&flight);
+            (kind, to) = (HANDSHAKE, to + FLIGHT);
         }
-        while from < payload.end {
-            let count = MAX_RECORD.min(payload.end - from);
+        while from < input.end {
+            let count = MAX_RECORD.min(input.end - from);
             buffer[to..to + 3].copy_from_slice(&[kind, 3, 3]);
             // The cast is safe: a record is shorter than 64 KiB.
             buffer[to + 3..to + RECORD_HEADER].copy_from_slice(&(count as u16).to_be_bytes());
-            buffer.copy_within(from..from + count, to + RECORD_HEADER);
-            (from, to) = (from + count, to + RECORD_HEADER + count);
+            to += RECORD_HEADER;
+            // Every payload moves by the headers that follow it. The last one stays in its place.
+            if to < from {
+                buffer.copy_within(from..from + count, to);
+            }
+            (from, to) = (from + count, to + count);
             kind = APPLICATION_DATA;
         }
-        0..to
+        start..to
+    }
+
+    fn state(&self) -> State {
+        State::Open
     }
 }
 
@@ -247,40 +257,42 @@ mod tests {
         payloads.iter().map(one).collect::<Vec<_>>().concat()
     }
 
-    fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, bool) {
+    fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, State) {
         let (mut decoder, mut payload, mut rest) = (Decoder::default(), Vec::new(), bytes);
         for &cut in cuts.iter().chain([&bytes.len()]) {
             let (piece, behind) = rest.split_at(cut.min(rest.len()));
             let mut piece = piece.to_vec();
-            let count = decoder.decode(&mut piece);
-            payload.extend_from_slice(&piece[..count]);
+            let whole = 0..piece.len();
+            let range = decoder.code(&mut piece, whole);
+            payload.extend_from_slice(&piece[range]);
             rest = behind;
         }
-        (payload, decoder.is_over())
+        (payload, decoder.state())
     }
 
     #[test]
     fn behind_what_is_no_record_nothing_means_anything() {
         let mut bytes = records(&[b"good".to_vec(), Vec::new(), b" so far".to_vec()]);
-        assert_eq!(decode(&bytes, &[]), (b"good so far".to_vec(), false));
+        assert_eq!(decode(&bytes, &[]), (b"good so far".to_vec(), State::Open));
         bytes.extend([0x15, 3, 3, 0, 2, 1, 0]);
         bytes.extend(records(&[b"no more".to_vec()]));
-        assert_eq!(decode(&bytes, &[]), (b"good so far".to_vec(), true));
+        assert_eq!(decode(&bytes, &[]), (b"good so far".to_vec(), State::Broken));
     }
 
     #[test]
     fn the_first_payload_comes_with_the_hello_and_the_rest_in_records() {
         const BUFFER: usize = 100_000;
-        let room = Encoder::room(BUFFER);
         let session_id = std::array::from_fn(|index| index as u8);
         let mut encoder = Encoder::new(&session_id, 0x6543_2100, &[0x77; 28]);
+        let headroom = encoder.headroom(BUFFER);
         let mut encode = |payload: &[u8]| {
             let mut buffer = vec![0; BUFFER];
-            buffer[room..room + payload.len()].copy_from_slice(payload);
-            let range = encoder.encode(&mut buffer, room..room + payload.len());
+            let input = headroom..headroom + payload.len();
+            buffer[input.clone()].copy_from_slice(payload);
+            let range = encoder.code(&mut buffer, input);
             buffer[range].to_vec()
         };
-        let payload: Vec<u8> = (0..BUFFER - room).map(|index| index as u8).collect();
+        let payload: Vec<u8> = (0..BUFFER - headroom).map(|index| index as u8).collect();
         let first = encode(&payload[..20_000]);
         assert_eq!(first[..15], [0x16, 3, 1, 0, 0x5b, 2, 0, 0, 0x57, 3, 3, 0x65, 0x43, 0x21, 0]);
         assert_eq!(first[15..44], [&[0x77; 28][..], &[0x20]].concat());
@@ -291,8 +303,8 @@ mod tests {
         assert_eq!(first[107..107 + 16_384], payload[..16_384]);
         let second = &first[107 + 16_384..];
         assert_eq!(second[..5], [0x17, 3, 3, 0x0e, 0x20]);
-        assert_eq!(decode(second, &[]), (payload[16_384..20_000].to_vec(), false));
-        assert_eq!(decode(&encode(&payload), &[]), (payload, false), "as much as fits");
+        assert_eq!(decode(second, &[]), (payload[16_384..20_000].to_vec(), State::Open));
+        assert_eq!(decode(&encode(&payload), &[]), (payload, State::Open), "as much as fits");
     }
 
     proptest! {

@@ -14,13 +14,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-use super::coding::Coding;
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE, QueuedSend};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, Watch};
 
 mod coded;
+mod control;
 #[cfg(test)]
 mod tests;
 
@@ -66,7 +66,7 @@ enum Mode {
 pub struct Flow {
     pool: Rc<Pool>,
     /// `None` if the bytes are passed on unchanged.
-    coding: Option<Box<Coding>>,
+    coded: Option<Box<coded::Coded>>,
     mode: Mode,
     /// Bytes that are read and not yet written. They come before those in the pipe.
     pending: Vec<u8>,
@@ -92,7 +92,7 @@ impl Flow {
         pool.keep(first.len());
         Flow {
             pool: Rc::clone(pool),
-            coding: None,
+            coded: None,
             mode: Mode::Copy { streak: 0 },
             pending: first,
             written: 0,
@@ -216,22 +216,23 @@ impl Flow {
                 }
             }
             self.flush(to, watch).await?;
-            if self.has_last_word() {
+            if self.needs_close_frame() {
                 // Boxed to keep the future small: few flows end with a frame, and that does not
                 // take long.
-                return Box::pin(self.say_last_word(to, watch)).await;
+                return Box::pin(self.send_close_frame(to, watch)).await;
             }
             Ok(())
         }
     }
 
     /// Waits until the source is readable, the outbox could not send a message, or a control frame
-    /// is due. The last needs no waker of its own: such frames come from the other direction, which
-    /// runs in the same task and is polled before this one.
+    /// is pending. The last needs no waker of its own: such frames come from the other direction,
+    /// which runs in the same task and is polled before this one.
     async fn readable(&self, from: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
-            if self.is_due() || self.queued.as_ref().is_some_and(QueuedSend::has_failed) {
+            let failed = self.queued.as_ref().is_some_and(QueuedSend::has_failed);
+            if failed || self.has_pending_control_frames() {
                 return Poll::Ready(Ok(()));
             }
             watch.poll(readable.as_mut(), cx)
@@ -331,17 +332,17 @@ impl Flow {
         self.flush_outbox();
         let pool = Rc::clone(&self.pool);
         let mut buffer = pool.buffer();
-        let room = self.room();
+        let headroom = self.headroom();
         let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
-        let size = size.min(BUFFER_SIZE - room);
-        if self.push_due() {
+        let size = size.min(BUFFER_SIZE - headroom);
+        if self.push_control_frames() {
             return Ok(0);
         }
         let mut moved = 0;
         while moved < budget {
-            let read = match from.recv(&mut buffer[room..room + size]) {
+            let read = match from.recv(&mut buffer[headroom..headroom + size]) {
                 Ok(0) => {
-                    self.end();
+                    self.mark_ended();
                     break;
                 }
                 Ok(read) => read,
@@ -351,7 +352,7 @@ impl Flow {
             watch.touch();
             moved += read;
             self.allowed -= read as u64;
-            let range = self.apply(&mut buffer, read);
+            let range = self.code(&mut buffer, headroom..headroom + read);
             let bytes = &buffer[range];
             let sent = match bytes {
                 [] => 0,
@@ -456,7 +457,7 @@ impl Flow {
     fn note_read(&mut self, read: usize) {
         self.mode = match self.mode {
             // A coded flow is never spliced: the streak decides whether it needs the bulk turn.
-            Mode::Copy { .. } if self.coding.is_some() => {
+            Mode::Copy { .. } if self.coded.is_some() => {
                 Mode::Copy { streak: u8::from(read >= BULK_READ) }
             }
             Mode::Copy { streak } if read >= BULK_READ => {

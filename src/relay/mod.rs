@@ -14,7 +14,6 @@
 //! One task runs both directions. An idle relay holds two descriptors, no buffer and no pipe. The
 //! module knows neither configuration nor clusters: callers pass in the streams and the limits.
 
-mod coding;
 mod flow;
 mod pool;
 
@@ -25,7 +24,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-pub use coding::Coding;
 pub use flow::{Broken, Flow};
 pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
 
@@ -100,7 +98,7 @@ pub fn run(
                 let up = pin!(async {
                     let result = up.run(client, upstream, watch).await;
                     if matches!(result, Err(Broken::From(_) | Broken::To(_))) {
-                        up.abandon();
+                        up.mark_unread();
                     }
                     judge(result, Side::Client)
                 });

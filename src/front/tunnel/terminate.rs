@@ -11,7 +11,7 @@ use crate::front::linger::linger;
 use crate::observe::access_log::End;
 use crate::proto::http::answer;
 use crate::proto::websocket::{Handshake, accept_value, early_data};
-use crate::relay::{Coding, Flow};
+use crate::relay::Flow;
 use crate::sys::Errno;
 use crate::timers::{OnDrain, Watch};
 
@@ -97,8 +97,7 @@ pub(super) async fn serve(
 
     // 3. Relay the payload, which begins with the client's first byte after the head.
     let (mut up, mut down) = if switch.framed {
-        let (from, to) = Coding::websocket();
-        (Flow::coded(pool, from), Flow::coded(pool, to))
+        Flow::websocket(pool)
     } else {
         (Flow::new(pool, Vec::new()), Flow::new(pool, Vec::new()))
     };

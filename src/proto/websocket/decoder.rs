@@ -1,8 +1,11 @@
 //! Decodes the frames of a client in place.
 
+use std::ops::Range;
+
+use super::control_frames::ControlFrames;
 use super::mask::Mask;
-use super::replies::Replies;
 use super::{FIN, MAX_CONTROL, code, opcode};
+use crate::proto::codec::{Codec, State};
 
 /// The longest frame header of a client, masking key included.
 const MAX_CLIENT_HEADER: usize = 14;
@@ -22,10 +25,10 @@ pub struct Decoder {
     /// The payload of the current control frame.
     control: [u8; MAX_CONTROL],
     control_filled: usize,
-    /// Whether the client has sent a close or has broken the protocol.
-    over: bool,
-    /// Whether the client has broken the protocol.
-    broken: bool,
+    /// `Ended` after a close frame of the client.
+    state: State,
+    /// Collects the replies to the client's control frames.
+    control_frames: ControlFrames,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -38,8 +41,10 @@ enum Frame {
     Close,
 }
 
-impl Default for Decoder {
-    fn default() -> Self {
+impl Decoder {
+    /// Makes a decoder for a client that has sent nothing yet. Replies to its control frames are
+    /// added to `control_frames`.
+    pub fn new(control_frames: ControlFrames) -> Decoder {
         Decoder {
             header: [0; MAX_CLIENT_HEADER],
             filled: 0,
@@ -49,60 +54,9 @@ impl Default for Decoder {
             in_message: false,
             control: [0; MAX_CONTROL],
             control_filled: 0,
-            over: false,
-            broken: false,
+            state: State::Open,
+            control_frames,
         }
-    }
-}
-
-impl Decoder {
-    /// Decodes the next bytes of the client. Moves their unmasked payload to the start of `bytes`
-    /// and returns its length. Replies to control frames are added to `replies`.
-    pub fn decode(&mut self, bytes: &mut [u8], replies: &mut Replies) -> usize {
-        let (mut read, mut written) = (0, 0);
-        while read < bytes.len() && !self.over {
-            if self.frame == Frame::Header {
-                self.header[self.filled] = bytes[read];
-                (self.filled, read) = (self.filled + 1, read + 1);
-                if self.filled == header_length(&self.header[..self.filled]) {
-                    self.filled = 0;
-                    if let Err(code) = self.begin_frame() {
-                        self.fail(code, replies);
-                    }
-                }
-            } else {
-                let here = bytes.len() - read;
-                let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(here);
-                self.left -= count as u64;
-                // Data moves to the front of `bytes`; control payload is kept until its frame ends.
-                if self.frame == Frame::Data {
-                    bytes.copy_within(read..read + count, written);
-                    self.mask.apply(&mut bytes[written..written + count]);
-                    written += count;
-                } else {
-                    let control = &mut self.control[self.control_filled..][..count];
-                    control.copy_from_slice(&bytes[read..read + count]);
-                    self.mask.apply(control);
-                    self.control_filled += count;
-                }
-                read += count;
-            }
-            if self.frame != Frame::Header && self.left == 0 {
-                self.end_frame(replies);
-            }
-        }
-        written
-    }
-
-    /// Returns true when the client has sent a close or has broken the protocol. No more payload
-    /// follows, and the remaining bytes are ignored.
-    pub fn is_over(&self) -> bool {
-        self.over
-    }
-
-    /// Returns true when the client has broken the protocol.
-    pub fn is_broken(&self) -> bool {
-        self.broken
     }
 
     /// Parses a complete header. An error is the code to close the connection with.
@@ -148,23 +102,62 @@ impl Decoder {
     }
 
     /// Handles the end of a frame's payload.
-    fn end_frame(&mut self, replies: &mut Replies) {
+    fn end_frame(&mut self) {
         let control = &self.control[..self.control_filled];
         match self.frame {
             Frame::Header | Frame::Data => {}
-            Frame::Pong => replies.answer(),
-            Frame::Ping => replies.pong(control),
+            Frame::Pong => self.control_frames.receive_pong(),
+            Frame::Ping => self.control_frames.schedule_pong(control),
             Frame::Close => {
-                self.over = true;
-                replies.close(answer_to_close(control));
+                self.state = State::Ended;
+                self.control_frames.schedule_close_with(close_reply(control));
             }
         }
         self.frame = Frame::Header;
     }
+}
 
-    fn fail(&mut self, code: u16, replies: &mut Replies) {
-        (self.over, self.broken) = (true, true);
-        replies.close(Some(code));
+impl Codec for Decoder {
+    fn code(&mut self, buffer: &mut [u8], input: Range<usize>) -> Range<usize> {
+        let (mut read, mut written) = (input.start, input.start);
+        while read < input.end && self.state == State::Open {
+            if self.frame == Frame::Header {
+                self.header[self.filled] = buffer[read];
+                (self.filled, read) = (self.filled + 1, read + 1);
+                if self.filled == header_length(&self.header[..self.filled]) {
+                    self.filled = 0;
+                    if let Err(code) = self.begin_frame() {
+                        self.state = State::Broken;
+                        self.control_frames.schedule_close_with(Some(code));
+                    }
+                }
+            } else {
+                let here = input.end - read;
+                let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(here);
+                self.left -= count as u64;
+                // Data moves to the front of the input. Control payload is stored until its frame
+                // ends.
+                if self.frame == Frame::Data {
+                    buffer.copy_within(read..read + count, written);
+                    self.mask.apply(&mut buffer[written..written + count]);
+                    written += count;
+                } else {
+                    let control = &mut self.control[self.control_filled..][..count];
+                    control.copy_from_slice(&buffer[read..read + count]);
+                    self.mask.apply(control);
+                    self.control_filled += count;
+                }
+                read += count;
+            }
+            if self.frame != Frame::Header && self.left == 0 {
+                self.end_frame();
+            }
+        }
+        input.start..written
+    }
+
+    fn state(&self) -> State {
+        self.state
     }
 }
 
@@ -180,8 +173,9 @@ fn header_length(begun: &[u8]) -> usize {
         }
 }
 
-/// The code of the reply to a close: the code received, unless it must not be sent (section 7.4).
-fn answer_to_close(payload: &[u8]) -> Option<u16> {
+/// The code of the reply to a close frame: the code received, unless it must not be sent (section
+/// 7.4).
+fn close_reply(payload: &[u8]) -> Option<u16> {
     let (code, reason) = match payload {
         [] => return None,
         [first, second, reason @ ..] => (u16::from_be_bytes([*first, *second]), reason),
@@ -229,14 +223,17 @@ mod tests {
         frame_in_form(first, payload, 0)
     }
 
-    /// Decodes pieces of these sizes, then the rest at once.
-    fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
-        let (mut decoder, mut replies) = (Decoder::default(), Replies::default());
+    /// Decodes pieces of these sizes, then the rest at once. Returns the payload, the pending
+    /// control frames and the state.
+    fn decode(bytes: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, State) {
+        let control_frames = ControlFrames::default();
+        let mut decoder = Decoder::new(control_frames.clone());
         let (mut payload, mut rest) = (Vec::new(), bytes);
         let mut take = |piece: &[u8]| {
             let mut piece = piece.to_vec();
-            let count = decoder.decode(&mut piece, &mut replies);
-            payload.extend_from_slice(&piece[..count]);
+            let whole = 0..piece.len();
+            let range = decoder.code(&mut piece, whole);
+            payload.extend_from_slice(&piece[range]);
         };
         for &cut in cuts {
             let (piece, behind) = rest.split_at(cut.min(rest.len()));
@@ -244,10 +241,13 @@ mod tests {
             rest = behind;
         }
         take(rest);
-        let over = decoder.is_over();
+        (payload, pending(&control_frames), decoder.state())
+    }
+
+    fn pending(control_frames: &ControlFrames) -> Vec<u8> {
         let mut out = Vec::new();
-        replies.write(&mut out);
-        (payload, out, over)
+        control_frames.take_pending(&mut out);
+        out
     }
 
     #[test]
@@ -259,9 +259,9 @@ mod tests {
         bytes.extend(frame(0x8a, b"unasked pong"));
         bytes.extend(frame(0x00, b""));
         bytes.extend(frame(0x80, b" ended"));
-        let (payload, replies, over) = decode(&bytes, &[]);
+        let (payload, replies, state) = decode(&bytes, &[]);
         assert_eq!(payload, b"short in 16 bits in 64 begun ended");
-        assert!(replies.is_empty() && !over);
+        assert!(replies.is_empty() && state == State::Open);
     }
 
     #[test]
@@ -271,10 +271,10 @@ mod tests {
         bytes.extend(frame(0x89, &[7; 125]));
         bytes.extend(frame(0x88, &[0x03, 0xe8, b'b', b'y', b'e']));
         bytes.extend(frame(0x80, b"behind the close"));
-        let (payload, replies, over) = decode(&bytes, &[]);
+        let (payload, replies, state) = decode(&bytes, &[]);
         assert_eq!(payload, b"between");
         let expected = [&[0x8a, 125][..], &[7; 125], &[0x88, 2, 0x03, 0xe8]].concat();
-        assert!(over && replies == expected, "{replies:?}");
+        assert!(state == State::Ended && replies == expected, "{replies:?}");
     }
 
     #[test]
@@ -319,39 +319,43 @@ mod tests {
             (frame(0x81, b"x"), 1003, "text"),
         ] {
             let bytes = [bytes, frame(0x82, b"behind it")].concat();
-            let (payload, replies, over) = decode(&bytes, &[]);
+            let (payload, replies, state) = decode(&bytes, &[]);
             let [first, second] = u16::to_be_bytes(code);
-            assert!(over && replies == [0x88, 2, first, second], "{why}: {replies:?}");
+            assert_eq!(state, State::Broken, "{why}");
+            assert_eq!(replies, [0x88, 2, first, second], "{why}");
             assert!(payload.is_empty() || payload == b"first", "{why}: {payload:?}");
         }
     }
 
     #[test]
-    fn only_a_pong_behind_the_question_answers_it() {
-        let (mut decoder, mut replies) = (Decoder::default(), Replies::default());
-        decoder.decode(&mut frame(0x8a, b"too early"), &mut replies);
-        replies.ask();
-        let mut out = Vec::new();
-        replies.write(&mut out);
-        assert!(out == [0x89, 0] && !replies.are_answered());
-        replies.ask();
-        assert!(!replies.are_due(), "it is asked once");
-        decoder.decode(&mut frame(0x8a, b""), &mut replies);
-        assert!(replies.are_answered());
+    fn only_a_pong_behind_the_ping_answers_it() {
+        let control_frames = ControlFrames::default();
+        let mut decoder = Decoder::new(control_frames.clone());
+        let mut pong = |payload: &[u8]| {
+            let mut frame = frame(0x8a, payload);
+            let whole = 0..frame.len();
+            decoder.code(&mut frame, whole);
+        };
+        pong(b"too early");
+        control_frames.schedule_ping();
+        assert!(pending(&control_frames) == [0x89, 0] && !control_frames.is_ping_settled());
+        control_frames.schedule_ping();
+        assert!(!control_frames.has_pending(), "it is sent once");
+        pong(b"");
+        assert!(control_frames.is_ping_settled());
     }
 
     #[test]
     fn nothing_follows_a_close() {
-        let mut replies = Replies::default();
-        replies.end();
-        let mut out = Vec::new();
-        replies.write(&mut out);
-        assert!(replies.have_ended() && out == [0x88, 2, 0x03, 0xe8]);
-        let mut answer = [frame(0x89, b"x"), frame(0x88, &[0x03, 0xe8])].concat();
-        Decoder::default().decode(&mut answer, &mut replies);
-        assert!(!replies.are_due());
-        replies.write(&mut out);
-        assert_eq!(out.len(), 4);
+        let control_frames = ControlFrames::default();
+        control_frames.schedule_close();
+        assert_eq!(pending(&control_frames), [0x88, 2, 0x03, 0xe8]);
+        assert!(control_frames.is_close_sent());
+        let mut reply = [frame(0x89, b"x"), frame(0x88, &[0x03, 0xe8])].concat();
+        let whole = 0..reply.len();
+        Decoder::new(control_frames.clone()).code(&mut reply, whole);
+        assert!(!control_frames.has_pending());
+        assert!(pending(&control_frames).is_empty());
     }
 
     /// Bytes of a client: mostly valid frames and some invalid ones.

@@ -160,3 +160,28 @@ fn bulk_that_may_not_be_spliced_waits_for_the_bulk_turn() {
         assert!(!flow.spliced() && arrived == [7; 1000], "{} bytes", arrived.len());
     });
 }
+
+#[test]
+fn control_frames_are_coded_by_the_codecs_behind_the_websocket_encoder() {
+    use crate::proto::codec::Stack;
+    use crate::proto::{obfs, websocket};
+
+    with_pool(false, async |pool| {
+        let frames = websocket::ControlFrames::default();
+        let records = obfs::Encoder::new(&[1; 32], 0, &[2; 28]);
+        let codecs = Stack::new(websocket::Encoder).then(records);
+        let to_client = control::Control::ToClient(frames.clone());
+        let mut flow = Flow::with_control(&pool, codecs, Some(to_client));
+        assert!(!flow.push_control_frames());
+        frames.schedule_ping();
+        assert!(flow.push_control_frames());
+        // Two records precede the first payload of simple-obfs.
+        assert_eq!(flow.pending[96 + 6..], [0x16, 3, 3, 0, 2, 0x89, 0]);
+
+        let headroom = flow.headroom();
+        let mut buffer = [&vec![0; headroom][..], b"payload"].concat();
+        let frame = flow.code(&mut buffer, headroom..headroom + 7);
+        assert_eq!(buffer[frame], *b"\x17\x03\x03\x00\x09\x82\x07payload");
+        assert!(!flow.ended());
+    });
+}

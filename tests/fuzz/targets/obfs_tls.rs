@@ -2,16 +2,17 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use ringgate::proto::codec::{Codec, State};
 use ringgate::proto::obfs::Decoder;
 
-fn decode(bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
+fn decode(bytes: &[u8], piece: usize) -> (Vec<u8>, State) {
     let (mut decoder, mut payload) = (Decoder::default(), Vec::new());
     for piece in bytes.chunks(piece.max(1)) {
-        let mut piece = piece.to_vec();
-        let count = decoder.decode(&mut piece);
-        payload.extend_from_slice(&piece[..count]);
+        let (mut piece, size) = (piece.to_vec(), piece.len());
+        let range = decoder.code(&mut piece, 0..size);
+        payload.extend_from_slice(&piece[range]);
     }
-    (payload, decoder.is_over())
+    (payload, decoder.state())
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -2,20 +2,21 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgate::proto::websocket::{Decoder, Replies};
+use ringgate::proto::codec::{Codec, State};
+use ringgate::proto::websocket::{ControlFrames, Decoder};
 
 /// The first byte is the size of the pieces.
-fn decode(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>, bool) {
-    let (mut decoder, mut replies, mut payload) =
-        (Decoder::default(), Replies::default(), Vec::new());
+fn decode(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<u8>, State) {
+    let control_frames = ControlFrames::default();
+    let (mut decoder, mut payload) = (Decoder::new(control_frames.clone()), Vec::new());
     for piece in bytes.chunks(piece.max(1)) {
-        let mut piece = piece.to_vec();
-        let count = decoder.decode(&mut piece, &mut replies);
-        payload.extend_from_slice(&piece[..count]);
+        let (mut piece, size) = (piece.to_vec(), piece.len());
+        let range = decoder.code(&mut piece, 0..size);
+        payload.extend_from_slice(&piece[range]);
     }
     let mut out = Vec::new();
-    replies.write(&mut out);
-    (payload, out, decoder.is_over())
+    control_frames.take_pending(&mut out);
+    (payload, out, decoder.state())
 }
 
 fuzz_target!(|data: &[u8]| {
