@@ -7,7 +7,7 @@
 //! touches a connection.
 //!
 //! ```text
-//! config text ─▶ as typed ─▶ Config (valid, immutable, Arc) ─▶ per worker: Rc<Context>
+//! config text ─▶ as typed ─▶ Config ─▶ Layout (shared, immutable) ─▶ per worker: Generation
 //!
 //! Accepted ─▶ Route ─▶ Lease ─▶ End ─▶ Record
 //! worker      route    cluster  relay  observe

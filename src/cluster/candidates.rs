@@ -49,7 +49,7 @@ pub struct Tried {
 pub struct Candidates<'c> {
     cluster: &'c Cluster,
     /// A snapshot: the cluster's endpoints may change while a connect is under way.
-    endpoints: Rc<[Endpoint]>,
+    endpoints: Rc<[Rc<Endpoint>]>,
     wanted: Use,
     /// When the snapshot was taken.
     now: Instant,
@@ -89,7 +89,7 @@ impl<'c> Candidates<'c> {
         }
     }
 
-    fn next_of_round(&mut self) -> Option<Rc<Address>> {
+    fn next_of_round(&mut self) -> Option<Rc<Endpoint>> {
         let first = self.tried.last.is_none();
         let cursor = if first { &self.cluster.turn } else { &self.cluster.retry_turn };
         let (turn, count) = (cursor.get(), self.endpoints.len());
@@ -98,7 +98,7 @@ impl<'c> Candidates<'c> {
         self.current = turn.wrapping_add(step) % count;
         let endpoint = &self.endpoints[self.current];
         self.has_probed |= endpoint.standing(self.wanted, self.now) == Standing::Doubtful;
-        Some(Rc::clone(&endpoint.address))
+        Some(Rc::clone(endpoint))
     }
 
     fn may_try(&self, at: usize) -> bool {
@@ -114,7 +114,7 @@ impl<'c> Candidates<'c> {
     }
 
     /// What a session left out, where all others turned out to be unreachable: it may be up again.
-    fn what_was_left_out(&mut self) -> Option<Rc<Address>> {
+    fn what_was_left_out(&mut self) -> Option<Rc<Endpoint>> {
         self.takes_any |= self.wanted == Use::Datagrams && self.tried.attempts == 0;
         if self.takes_any { self.next_of_round() } else { None }
     }
@@ -122,23 +122,23 @@ impl<'c> Candidates<'c> {
     /// Records a failed endpoint, for this connection, its access record and the diagnostics. A
     /// shortage on this machine counts as an attempt, but not as a failure of the endpoint. It ends
     /// the attempts, unless local ports are short: every endpoint can use the whole range of them.
-    pub fn failed(&mut self, endpoint: Rc<Address>, reason: Reason) {
+    pub fn failed(&mut self, endpoint: &Endpoint, reason: Reason) {
         if let Reason::System(ConnectError::Local(errno)) = reason {
             self.tried.attempts += 1;
             self.tried.shortage = Some(errno);
             self.out.push((self.current, FOR_GOOD));
             return;
         }
-        self.cluster.failures.note(&endpoint, reason);
+        self.cluster.failures.note(&endpoint.address, reason);
         let unreachable = reason.is_unreachable();
-        self.endpoints[self.current].set_reachable(!unreachable);
+        endpoint.set_reachable(!unreachable);
         self.unreachable += usize::from(unreachable);
         self.tried.attempts += u32::from(!unreachable);
         let until = if unreachable { FOR_GOOD } else { self.round };
         match self.out.iter_mut().find(|(at, _)| *at == self.current) {
             Some(out) => out.1 = until,
             None => {
-                self.tried.failed.push(endpoint);
+                self.tried.failed.push(Rc::clone(&endpoint.address));
                 self.out.push((self.current, until));
             }
         }
@@ -168,9 +168,9 @@ impl<'c> Candidates<'c> {
 /// attempts were made, when too many endpoints were unreachable, or when this machine is short of a
 /// resource that all endpoints need.
 impl Iterator for Candidates<'_> {
-    type Item = Rc<Address>;
+    type Item = Rc<Endpoint>;
 
-    fn next(&mut self) -> Option<Rc<Address>> {
+    fn next(&mut self) -> Option<Rc<Endpoint>> {
         let most = if self.takes_any { MOST_KNOWN } else { MOST_UNREACHABLE };
         let is_short = self.tried.shortage.is_some_and(|errno| errno != Errno::ADDRNOTAVAIL);
         let is_over = is_short || self.unreachable >= most;
@@ -179,8 +179,9 @@ impl Iterator for Candidates<'_> {
         }
         // On the first call, decide whether standings count.
         if self.tried.last.is_none() {
-            let is_known =
-                |endpoint: &Endpoint| endpoint.standing(self.wanted, self.now) != Standing::Good;
+            let is_known = |endpoint: &Rc<Endpoint>| {
+                endpoint.standing(self.wanted, self.now) != Standing::Good
+            };
             self.takes_any = self.endpoints.iter().all(is_known);
         }
         // Every endpoint has been tried: begin the next round, without unreachable ones.
@@ -191,7 +192,7 @@ impl Iterator for Candidates<'_> {
                 self.next_of_round().or_else(|| self.what_was_left_out())?
             }
         };
-        self.tried.last = Some(Rc::clone(&next));
+        self.tried.last = Some(Rc::clone(&next.address));
         Some(next)
     }
 }
@@ -241,10 +242,10 @@ mod tests {
     fn tries(cluster: &Cluster, verdict: impl Fn(u16) -> Option<Reason>) -> (Vec<u16>, Tried) {
         let (mut candidates, mut ports) = (cluster.candidates(), Vec::new());
         while let Some(endpoint) = candidates.next() {
-            ports.push(port(&endpoint));
-            match verdict(port(&endpoint)) {
+            ports.push(port(&endpoint.address));
+            match verdict(port(&endpoint.address)) {
                 None => return (ports, candidates.connected()),
-                Some(reason) => candidates.failed(endpoint, reason),
+                Some(reason) => candidates.failed(&endpoint, reason),
             }
         }
         (ports, candidates.given_up())
@@ -306,12 +307,12 @@ mod tests {
         cluster.set_endpoints(&addresses.collect::<Vec<_>>());
         assert_eq!(tries(&cluster, only(&[300])).0, [300]);
 
-        cluster.endpoints.borrow().iter().for_each(Endpoint::age);
+        cluster.endpoints.borrow().iter().for_each(|one| one.age());
         for _ in 0..1000 {
             assert!(tries(&cluster, only(&[300])).0.len() <= 2);
         }
         // An endpoint that is reachable again is found, and is used in turn from then on.
-        cluster.endpoints.borrow().iter().for_each(Endpoint::age);
+        cluster.endpoints.borrow().iter().for_each(|one| one.age());
         let found = (0..1000).filter(|_| tries(&cluster, only(&[7, 300])).0 == [7]).count();
         assert!(found > 200, "{found}");
     }
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!((ports.len(), tried.attempts, tried.failed.len()), (1, 1, 0));
         assert_eq!(tried.shortage, Some(Errno::MFILE));
         let (reports, received) = std::sync::mpsc::sync_channel(1);
-        cluster.report_failures(0, &reports);
+        cluster.report_failures(&reports);
         assert!(received.try_recv().is_err(), "it was reported");
     }
 
@@ -357,7 +358,7 @@ mod tests {
         let cluster = cluster(2, &[1]);
         let mut candidates = cluster.candidates();
         let endpoint = candidates.next().unwrap();
-        candidates.failed(endpoint, REFUSED);
+        candidates.failed(&endpoint, REFUSED);
         assert!(candidates.next().is_some());
         let tried = candidates.cut_off();
         assert_eq!((tried.attempts, tried.failed.len()), (2, 1));
@@ -366,37 +367,38 @@ mod tests {
     #[test]
     fn sessions_alone_leave_out_what_refused_datagrams_and_share_the_others_evenly() {
         let cluster = cluster(2, &[1, 2, 3, 4]);
-        let session = || port(&cluster.candidates_for_session().next().unwrap());
+        let session = || port(&cluster.candidates_for_session().next().unwrap().address);
         let sessions = |count| {
             let mut shares = [0; 5];
             (0..count).for_each(|_| shares[usize::from(session())] += 1);
             shares
         };
-        let address = |port: u16| Rc::new(Address::Ip(([127, 0, 0, 1], port).into()));
-        cluster.refused_datagrams(&address(2), REFUSED);
+        let endpoint = |at: usize| Rc::clone(&cluster.endpoints.borrow()[at - 1]);
+        cluster.refused_datagrams(&endpoint(2), REFUSED);
         assert_eq!(sessions(30), [0, 10, 0, 10, 10]);
         // New addresses change nothing, and a connection has no effect on datagrams.
-        cluster.set_endpoints(&[1, 2, 3, 4].map(|port| Address::clone(&address(port))));
+        let addresses = [1, 2, 3, 4].map(|at| Address::clone(&endpoint(at).address));
+        cluster.set_endpoints(&addresses);
         let connections = (0..4).map(|_| tries(&cluster, |_| None).0[0]);
         assert_eq!(connections.filter(|port| *port == 2).count(), 1);
         assert_eq!(sessions(30)[2], 0);
         // All are used in turn if there is no other endpoint, and after a second.
-        [1, 3, 4].iter().for_each(|port| cluster.refused_datagrams(&address(*port), REFUSED));
+        [1, 3, 4].iter().for_each(|at| cluster.refused_datagrams(&endpoint(*at), REFUSED));
         assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
-        cluster.endpoints.borrow().iter().for_each(Endpoint::age);
+        cluster.endpoints.borrow().iter().for_each(|one| one.age());
         assert_eq!(sessions(8), [0, 2, 2, 2, 2]);
     }
 
     #[test]
     fn a_session_whose_other_endpoints_have_no_route_tries_one_that_has_refused() {
         let cluster = cluster(2, &[1, 2]);
-        let refuses = Rc::new(Address::Ip(([127, 0, 0, 1], 1).into()));
+        let refuses = Rc::clone(&cluster.endpoints.borrow()[0]);
         cluster.refused_datagrams(&refuses, REFUSED);
         let mut candidates = cluster.candidates_for_session();
         let other = candidates.next().unwrap();
-        assert_eq!(port(&other), 2);
-        candidates.failed(other, NO_ROUTE);
-        assert_eq!(candidates.next(), Some(refuses));
+        assert_eq!(port(&other.address), 2);
+        candidates.failed(&other, NO_ROUTE);
+        assert!(candidates.next().is_some_and(|next| Rc::ptr_eq(&next, &refuses)));
         assert_eq!(candidates.connected().attempts, 1);
     }
 
@@ -426,12 +428,12 @@ mod tests {
                 // All first attempts begin before the first failure is known.
                 for (first, mut candidates) in connections.collect::<Vec<_>>() {
                     let mut endpoint = first.unwrap();
-                    if port(&endpoint) == dead {
-                        candidates.failed(endpoint, REFUSED);
+                    if port(&endpoint.address) == dead {
+                        candidates.failed(&endpoint, REFUSED);
                         endpoint = candidates.next().unwrap();
                     }
-                    prop_assert_ne!(port(&endpoint), dead);
-                    *served.entry(port(&endpoint)).or_default() += 1;
+                    prop_assert_ne!(port(&endpoint.address), dead);
+                    *served.entry(port(&endpoint.address)).or_default() += 1;
                 }
             }
             let shares = (0..4).filter(|port| *port != dead).map(|port| {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::{Cluster, Reason, Tried};
+use super::{Cluster, InUse, Reason, Tried};
 use crate::sys::{Address, Connect, ConnectError, Stream, UnixConnect};
 use crate::timers::{Fired, TICK, Timers};
 
@@ -16,7 +16,7 @@ pub struct Lease {
     /// The connection.
     pub stream: Rc<Stream>,
     /// The endpoint that it is connected to.
-    pub endpoint: Rc<Address>,
+    pub endpoint: InUse,
     /// How long connecting took, failed attempts included.
     pub connect: Duration,
     /// The attempts it took.
@@ -66,19 +66,20 @@ impl Cluster {
         let (mut candidates, mut last) = (self.candidates(), None);
         // The loop is bounded: each pass uses up an attempt, or one of the unreachable endpoints.
         while let Some(endpoint) = candidates.next() {
-            match attempt(&endpoint, timers, self.connect_timeout).await {
+            match attempt(&endpoint.address, timers, self.connect_timeout).await {
                 Ok(stream) => {
                     if nodelay {
                         stream.set_nodelay();
                     }
                     let tried = candidates.connected();
+                    let endpoint = InUse::new(endpoint);
                     return Ok(Lease { stream, endpoint, connect: began.elapsed(), tried });
                 }
                 Err(Attempt::Drained) => {
                     return Err(ConnectFailure::Drained(candidates.cut_off()));
                 }
                 Err(Attempt::Failed(reason)) => {
-                    candidates.failed(endpoint, reason);
+                    candidates.failed(&endpoint, reason);
                     last = Some(reason);
                 }
             }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,13 @@ use crate::sys::Address;
 /// connection tries at most one endpoint that was unreachable.
 const LEFT_OUT: Duration = Duration::from_secs(1);
 
-pub(super) struct Endpoint {
-    pub(super) address: Rc<Address>,
+/// One endpoint. Connections, sessions and the cluster share it, also after the cluster has dropped
+/// it.
+pub struct Endpoint {
+    /// Its address.
+    pub address: Rc<Address>,
+    /// Connections and sessions of this worker that use it at present.
+    in_use: Cell<u32>,
     /// When it was last found unreachable from this machine. `None` if it was reachable since, or
     /// was never tried.
     unreachable: Cell<Option<Instant>>,
@@ -52,22 +58,34 @@ pub(super) fn now() -> Instant {
     BEGIN.with(|begin| *begin)
 }
 
-/// Makes endpoints with these addresses. Those that were there before keep their standing.
-pub(super) fn replace(before: &[Endpoint], addresses: &[Address]) -> Rc<[Endpoint]> {
-    let known: HashMap<&Address, &Endpoint> =
+/// Makes the list of endpoints with these addresses. Those that were there before stay the same
+/// objects.
+pub(super) fn replace(before: &[Rc<Endpoint>], addresses: &[Address]) -> Rc<[Rc<Endpoint>]> {
+    let known: HashMap<&Address, &Rc<Endpoint>> =
         before.iter().map(|endpoint| (&*endpoint.address, endpoint)).collect();
     let endpoint = |address: &Address| {
-        let known = known.get(address);
-        Endpoint {
-            address: Rc::new(address.clone()),
-            unreachable: Cell::new(known.and_then(|known| known.unreachable.get())),
-            refused_datagrams: Cell::new(known.and_then(|known| known.refused_datagrams.get())),
-        }
+        known
+            .get(address)
+            .map_or_else(|| Rc::new(Endpoint::new(address.clone())), |&one| Rc::clone(one))
     };
     addresses.iter().map(endpoint).collect()
 }
 
 impl Endpoint {
+    fn new(address: Address) -> Endpoint {
+        Endpoint {
+            address: Rc::new(address),
+            in_use: Cell::new(0),
+            unreachable: Cell::new(None),
+            refused_datagrams: Cell::new(None),
+        }
+    }
+
+    /// Connections and sessions of this worker that use it at present.
+    pub fn in_use(&self) -> u32 {
+        self.in_use.get()
+    }
+
     /// The standing for one purpose. `now` may lie before the last attempt.
     pub(super) fn standing(&self, wanted: Use, now: Instant) -> Standing {
         let is_recent = |when: Instant| now.saturating_duration_since(when) < LEFT_OUT;
@@ -98,5 +116,30 @@ impl Endpoint {
         for when in [&self.unreachable, &self.refused_datagrams] {
             when.set(when.get().and_then(earlier));
         }
+    }
+}
+
+/// An endpoint that a connection or a session uses. Dropping it ends the use.
+pub struct InUse(Rc<Endpoint>);
+
+impl InUse {
+    /// Counts one more use.
+    pub fn new(endpoint: Rc<Endpoint>) -> InUse {
+        endpoint.in_use.set(endpoint.in_use.get() + 1);
+        InUse(endpoint)
+    }
+}
+
+impl Deref for InUse {
+    type Target = Endpoint;
+
+    fn deref(&self) -> &Endpoint {
+        &self.0
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.in_use.set(self.0.in_use.get() - 1);
     }
 }

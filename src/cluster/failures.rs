@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use crate::sys::{Address, ConnectError};
@@ -54,8 +55,8 @@ impl fmt::Display for Reason {
 /// Failures of one endpoint for one reason on one worker since the last report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The cluster's position in the configuration.
-    pub cluster: usize,
+    /// The cluster's name.
+    pub cluster: Arc<str>,
     /// The endpoint.
     pub endpoint: Address,
     /// Why it failed.
@@ -89,12 +90,13 @@ impl Failures {
     }
 
     /// Sends the counts. Counts that do not fit the channel are kept for the next call.
-    pub(super) fn report(&self, cluster: usize, reports: &SyncSender<Report>) {
+    pub(super) fn report(&self, cluster: &Arc<str>, reports: &SyncSender<Report>) {
         let mut counts = self.counts.borrow_mut();
         while let Some(count) = counts.pop() {
             let endpoint = Address::clone(&count.endpoint);
-            let report =
-                Report { cluster, endpoint, reason: count.reason, failures: count.failures };
+            let Count { reason, failures, .. } = count;
+            let cluster = Arc::clone(cluster);
+            let report = Report { cluster, endpoint, reason, failures };
             if let Err(TrySendError::Full(_)) = reports.try_send(report) {
                 return counts.push(count);
             }
@@ -115,15 +117,16 @@ mod tests {
 
     #[test]
     fn failures_are_counted_by_endpoint_and_reason_until_there_is_room_for_a_report() {
+        let cluster: Arc<str> = Arc::from("c");
         let (failures, (reports, received)) = (Failures::default(), sync_channel(1));
-        failures.report(3, &reports);
+        failures.report(&cluster, &reports);
         assert!(received.try_recv().is_err(), "nothing failed");
         for port in [1, 1, 2] {
             failures.note(&endpoint(port), Reason::TimedOut);
         }
-        failures.report(3, &reports);
+        failures.report(&cluster, &reports);
         let report = |port, failures| Report {
-            cluster: 3,
+            cluster: Arc::clone(&cluster),
             endpoint: Address::clone(&endpoint(port)),
             reason: Reason::TimedOut,
             failures,
@@ -131,9 +134,9 @@ mod tests {
         assert_eq!(received.try_iter().collect::<Vec<_>>(), [report(2, 1)]);
         // The other count was kept, and goes on.
         failures.note(&endpoint(1), Reason::TimedOut);
-        failures.report(3, &reports);
+        failures.report(&cluster, &reports);
         assert_eq!(received.try_iter().collect::<Vec<_>>(), [report(1, 3)]);
-        failures.report(3, &reports);
+        failures.report(&cluster, &reports);
         assert!(received.try_recv().is_err(), "it was reported already");
         failures.note(&endpoint(1), Reason::TimedOut);
         failures.note(&endpoint(1), Reason::BacklogFull);

@@ -9,21 +9,24 @@ mod failures;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 pub use candidates::{Candidates, Tried};
 pub use connect::{ConnectFailure, Lease};
+pub use endpoints::{Endpoint, InUse};
 pub use failures::{Reason, Report};
 
 use crate::config;
 use crate::sys::Address;
-use endpoints::{Endpoint, Use};
+use endpoints::Use;
 use failures::Failures;
 
 /// One cluster of one worker.
 pub struct Cluster {
-    endpoints: RefCell<Rc<[Endpoint]>>,
+    name: Arc<str>,
+    endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
     /// Round robin of first attempts: the position of the next endpoint.
     turn: Cell<usize>,
     /// Round robin of attempts that follow a failed one.
@@ -38,6 +41,7 @@ impl Cluster {
     /// workers do not all begin with the same endpoint.
     pub fn new(config: &config::Cluster, first_turn: usize) -> Cluster {
         Cluster {
+            name: Arc::clone(&config.name),
             endpoints: RefCell::new(Rc::from([])),
             turn: Cell::new(first_turn),
             retry_turn: Cell::new(first_turn),
@@ -47,11 +51,21 @@ impl Cluster {
         }
     }
 
-    /// Replaces the endpoints. Connections to removed ones go on. What is known of the others is
-    /// kept.
+    /// The name in the configuration.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Replaces the endpoints. Connections to removed ones go on. The others stay the same objects,
+    /// with their counts and with what earlier attempts have shown.
     pub fn set_endpoints(&self, addresses: &[Address]) {
         let mut endpoints = self.endpoints.borrow_mut();
         *endpoints = endpoints::replace(&endpoints, addresses);
+    }
+
+    /// Connections and sessions of this worker to its present endpoints.
+    pub fn in_use(&self) -> u32 {
+        self.endpoints.borrow().iter().map(|endpoint| endpoint.in_use()).sum()
     }
 
     /// The endpoints to try for one connection.
@@ -65,17 +79,13 @@ impl Cluster {
     }
 
     /// Counts an endpoint that refused what a session sent. New sessions avoid it for a second.
-    pub fn refused_datagrams(&self, endpoint: &Rc<Address>, reason: Reason) {
-        self.failures.note(endpoint, reason);
-        let endpoints = self.endpoints.borrow();
-        if let Some(known) = endpoints.iter().find(|known| known.address == *endpoint) {
-            known.set_refused_datagrams();
-        }
+    pub fn refused_datagrams(&self, endpoint: &Endpoint, reason: Reason) {
+        self.failures.note(&endpoint.address, reason);
+        endpoint.set_refused_datagrams();
     }
 
-    /// Reports the failures since the last call; `cluster` is the position in the configuration.
-    /// Called once a tick; never blocks.
-    pub fn report_failures(&self, cluster: usize, reports: &SyncSender<Report>) {
-        self.failures.report(cluster, reports);
+    /// Reports the failures since the last call. Called once a tick; never blocks.
+    pub fn report_failures(&self, reports: &SyncSender<Report>) {
+        self.failures.report(&self.name, reports);
     }
 }

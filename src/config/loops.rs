@@ -8,8 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use super::{Action, Cluster, ClusterId, Config, Discovery, Listener, Protocol, TunnelKind};
+use super::{Action, Cluster, Config, Discovery, Listener, Protocol, TunnelKind};
 use crate::sys::Address;
 
 /// A loop from a cluster through listeners back to the cluster.
@@ -71,9 +72,12 @@ impl<'c> Loops<'c> {
         }
         // From each cluster back to the listeners that use it.
         let mut users = vec![Vec::new(); config.clusters.len()];
+        let cluster_at = |name: &str| config.clusters.binary_search_by(|one| (*one.name).cmp(name));
         for (index, listener) in config.listeners.iter().enumerate() {
             for (to, passes) in leads_to(listener) {
-                users[to.0].push((index, passes));
+                if let Ok(cluster) = cluster_at(to) {
+                    users[cluster].push((index, passes));
+                }
             }
         }
         // From each listener back to the clusters with an endpoint that reaches it.
@@ -95,7 +99,7 @@ impl<'c> Loops<'c> {
     /// certain.
     fn reached(&self, address: &Address, udp: bool) -> Vec<(usize, bool)> {
         let Address::Ip(ip) = address else {
-            let listens = |listener: &Listener| !udp && listener.addresses.contains(address);
+            let listens = |listener: &Arc<Listener>| !udp && listener.addresses.contains(address);
             let found = self.config.listeners.iter().position(listens);
             return found.map(|listener| (listener, true)).into_iter().collect();
         };
@@ -227,15 +231,16 @@ impl Config {
     /// `is_local` returns true for an address of this machine.
     pub fn loops_through(
         &self,
-        cluster: usize,
+        cluster: &str,
         addresses: &[SocketAddr],
         is_local: fn(IpAddr) -> bool,
     ) -> Vec<Back<'_>> {
         let loops = Loops::new(self, is_local);
-        let ways = loops.ways(cluster);
+        let position = self.clusters.iter().position(|one| &*one.name == cluster);
+        let Some(ways) = position.map(|cluster| loops.ways(cluster)) else { return Vec::new() };
         let back = |address: &SocketAddr| {
             let Loop { listeners, certain } = loops.back(&ways, &Address::Ip(*address))?;
-            let name = |index: usize| self.listeners[index].name.as_str();
+            let name = |index: usize| &*self.listeners[index].name;
             let listeners = listeners.into_iter().map(name).collect();
             Some(Back { address: *address, listeners, certain })
         };
@@ -243,8 +248,15 @@ impl Config {
     }
 
     /// Returns true when a listener, a route or a rule uses the cluster.
-    pub(super) fn uses(&self, cluster: usize) -> bool {
-        self.listeners.iter().flat_map(leads_to).any(|(to, _)| to.0 == cluster)
+    pub(super) fn uses(&self, cluster: &str) -> bool {
+        self.listeners.iter().any(|listener| listener.clusters().any(|name| &**name == cluster))
+    }
+}
+
+impl Listener {
+    /// The names of the clusters that the listener leads to, with repetitions.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
+        leads_to(self).into_iter().map(|(name, _)| name)
     }
 }
 
@@ -282,21 +294,21 @@ fn endpoints(cluster: &Cluster) -> Vec<(usize, Address, bool)> {
 }
 
 /// The clusters that a listener passes connections or payload to.
-fn leads_to(listener: &Listener) -> Vec<(ClusterId, Passes)> {
+fn leads_to(listener: &Listener) -> Vec<(&Arc<str>, Passes)> {
     let passes = |ends_here| if ends_here { Passes::Payload } else { Passes::Chosen };
     let (tls, hosts) = match &listener.protocol {
-        Protocol::Tcp(tcp) => return vec![(tcp.cluster, Passes::Everything)],
-        Protocol::Udp(udp) => return vec![(udp.cluster, Passes::Everything)],
+        Protocol::Tcp(tcp) => return vec![(&tcp.cluster, Passes::Everything)],
+        Protocol::Udp(udp) => return vec![(&udp.cluster, Passes::Everything)],
         Protocol::Tls(tls) => (Some(tls), &[][..]),
         Protocol::Http(http) => (http.tls.as_ref(), &http.hosts[..]),
     };
     let rules = tls.into_iter().flat_map(|tls| &tls.rules);
-    let rules = rules.map(|rule| (rule.cluster, passes(rule.simple_obfs)));
+    let rules = rules.map(|rule| (&rule.cluster, passes(rule.simple_obfs)));
     let routes = hosts.iter().flat_map(|host| &host.routes);
     let tunnels = routes.filter_map(|route| match &route.action {
         Action::Tunnel(tunnel) => {
             let ends_here = matches!(tunnel.kind, TunnelKind::Terminate(_));
-            Some((tunnel.cluster, passes(ends_here)))
+            Some((&tunnel.cluster, passes(ends_here)))
         }
         _ => None,
     });
@@ -340,11 +352,9 @@ mod tests {
     #[test]
     fn an_address_that_a_name_got_may_lead_back() {
         let config = config();
-        let names =
-            config.clusters.iter().position(|one| one.name == "names").expect("it is there");
         let through = |address: &str, is_local| {
             let address = address.parse().expect("an address");
-            let found = config.loops_through(names, &[address], is_local);
+            let found = config.loops_through("names", &[address], is_local);
             found.into_iter().next().map(|back| (back.listeners, back.certain))
         };
         let certainly = |listener| Some((vec![listener], true));

@@ -37,12 +37,10 @@ pub struct Config {
     pub server: Server,
     /// Diagnostics on stderr.
     pub log: Log,
-    /// The access logs in use, without duplicates. Listeners refer to them by position.
-    pub access_logs: Vec<AccessLog>,
-    /// The listeners, in the order of the file.
-    pub listeners: Vec<Listener>,
-    /// The clusters, sorted by name. Routes refer to them by position.
-    pub clusters: Vec<Cluster>,
+    /// The listeners, in the order of the file. Their names are unique.
+    pub listeners: Vec<Arc<Listener>>,
+    /// The clusters, sorted by name. Listeners and routes refer to them by name.
+    pub clusters: Vec<Arc<Cluster>>,
     /// Parts of the file that are valid but probably unintended.
     pub warnings: Warnings,
 }
@@ -68,10 +66,6 @@ impl Config {
         needs
     }
 }
-
-/// A position in [`Config::clusters`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ClusterId(pub usize);
 
 /// `[server]`
 #[derive(Debug)]
@@ -141,11 +135,11 @@ pub enum LogPath {
 #[derive(Debug)]
 pub struct Listener {
     /// A unique name, for records and start-up lines.
-    pub name: String,
+    pub name: Arc<str>,
     /// The addresses, at least one, with port ranges already expanded.
     pub addresses: Vec<Address>,
-    /// The position in [`Config::access_logs`]. `None` if the listener writes no records.
-    pub access_log: Option<usize>,
+    /// Where its records go; `None` if it writes none. Listeners with equal settings share one.
+    pub access_log: Option<Arc<AccessLog>>,
     /// Length of the accept queue, 1 to 65535. Default 4096.
     pub backlog: i32,
     /// TCP_NODELAY on both sides. Default true.
@@ -187,8 +181,8 @@ pub struct RelayTimeouts {
 /// `protocol = "tcp"`
 #[derive(Debug)]
 pub struct Tcp {
-    /// The cluster that connections are relayed to.
-    pub cluster: ClusterId,
+    /// The name of the cluster that connections are relayed to.
+    pub cluster: Arc<str>,
     /// When silent connections are closed.
     pub timeouts: RelayTimeouts,
 }
@@ -196,8 +190,8 @@ pub struct Tcp {
 /// `protocol = "udp"`
 #[derive(Debug)]
 pub struct Udp {
-    /// The cluster that datagrams are relayed to. Its endpoints are IP addresses.
-    pub cluster: ClusterId,
+    /// The name of the cluster that datagrams are relayed to. Its endpoints are IP addresses.
+    pub cluster: Arc<str>,
     /// How long both sides may send nothing before the session ends. Default 5 min.
     pub idle_timeout: Duration,
     /// The maximum number of simultaneous sessions, 1 to 1,000,000, divided evenly among the
@@ -245,8 +239,8 @@ pub struct TlsRule {
     pub names: Vec<HostName>,
     /// The client must offer one of these protocols (ALPN). An empty list sets no condition.
     pub alpn: Vec<String>,
-    /// The cluster that connections are relayed to.
-    pub cluster: ClusterId,
+    /// The name of the cluster that connections are relayed to.
+    pub cluster: Arc<str>,
     /// Whether the rule matches only simple-obfs in its tls mode, which is terminated here. Default
     /// false.
     pub simple_obfs: bool,
@@ -307,8 +301,8 @@ pub enum Action {
 /// `upgrade = "websocket"` with `cluster = …`
 #[derive(Debug)]
 pub struct Tunnel {
-    /// The cluster that the tunnel leads to.
-    pub cluster: ClusterId,
+    /// The name of the cluster that the tunnel leads to.
+    pub cluster: Arc<str>,
     /// Whether the cluster or ringgate answers the handshake.
     pub kind: TunnelKind,
     /// Timeouts that apply after the request was sent. `idle_timeout` is the route's, or else the
@@ -392,7 +386,7 @@ pub struct Respond {
 #[derive(Debug)]
 pub struct Cluster {
     /// The name in the file.
-    pub name: String,
+    pub name: Arc<str>,
     /// How its endpoints are found.
     pub discovery: Discovery,
     /// The time limit for one connect. Default 5 s.

@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::unix_path::{self, OwnPath};
 use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
-use crate::front::Gate;
 use crate::sys::{self, Address, Keepalive, Listen};
 use crate::worker::Socket;
 
@@ -29,11 +28,9 @@ const LONGEST_PAUSE_FOR_PATH: Duration = Duration::from_millis(250);
 /// All sockets, by worker.
 pub(super) struct Bound {
     workers: Vec<Vec<Socket>>,
-    datagrams: Vec<Vec<(usize, UdpSocket)>>,
+    datagrams: Vec<Vec<(Arc<str>, UdpSocket)>>,
     /// Listeners and their bound addresses, with the port that the kernel chose for port 0.
-    addresses: Vec<(usize, Address)>,
-    /// The gate of each listener with a limit of connections.
-    gates: Vec<(usize, Arc<Gate>)>,
+    addresses: Vec<(Arc<Listener>, Address)>,
     paths: Vec<OwnPath>,
 }
 
@@ -47,20 +44,15 @@ pub(super) async fn bind(config: &Config, workers: usize) -> Result<Bound, Error
         workers: (0..workers).map(|_| Vec::new()).collect(),
         datagrams: (0..workers).map(|_| Vec::new()).collect(),
         addresses: Vec::new(),
-        gates: Vec::new(),
         paths: Vec::new(),
     };
     let until = Instant::now() + IN_USE_FOR;
-    for (index, listener) in config.listeners.iter().enumerate() {
-        let gate = listener.max_connections.map(|limit| Arc::new(Gate::new(limit)));
-        bound.gates.extend(gate.iter().map(|gate| (index, Arc::clone(gate))));
+    for listener in &config.listeners {
         for address in &listener.addresses {
-            bound.add_until(index, listener, address, gate.as_ref(), until).await.map_err(
-                |error| {
-                    let what = format!("cannot listen on {address} (listener {})", listener.name);
-                    Error::start(what, &error, advice(address, &error))
-                },
-            )?;
+            bound.add_until(listener, address, until).await.map_err(|error| {
+                let what = format!("cannot listen on {address} (listener {})", listener.name);
+                Error::start(what, &error, advice(address, &error))
+            })?;
         }
     }
     Ok(bound)
@@ -70,10 +62,8 @@ impl Bound {
     /// Adds an address, and retries while it is in use.
     async fn add_until(
         &mut self,
-        index: usize,
-        listener: &Listener,
+        listener: &Arc<Listener>,
         address: &Address,
-        gate: Option<&Arc<Gate>>,
         until: Instant,
     ) -> io::Result<()> {
         let mut pause = FIRST_PAUSE;
@@ -83,7 +73,7 @@ impl Bound {
         };
         loop {
             let is_last = Instant::now() >= until;
-            let result = self.add(index, listener, address, gate, is_last).await;
+            let result = self.add(listener, address, is_last).await;
             let in_use =
                 result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
             if !in_use || is_last {
@@ -100,19 +90,18 @@ impl Bound {
     /// Adds an address, or nothing if that fails. `is_last` means that there is no other try.
     async fn add(
         &mut self,
-        listener: usize,
-        config: &Listener,
+        listener: &Arc<Listener>,
         address: &Address,
-        gate: Option<&Arc<Gate>>,
         is_last: bool,
     ) -> io::Result<()> {
-        if let (Protocol::Udp(_), Address::Ip(ip)) = (&config.protocol, address) {
+        if let (Protocol::Udp(_), Address::Ip(ip)) = (&listener.protocol, address) {
             return self.add_udp(listener, *ip);
         }
         let sockets = match address {
-            Address::Ip(ip) => bind_ip(*ip, config, self.workers.len())?,
+            Address::Ip(ip) => bind_ip(*ip, listener, self.workers.len())?,
             Address::Unix(path) => {
-                let (first, path) = unix_path::bind(path, options(config, false), is_last).await?;
+                let (first, path) =
+                    unix_path::bind(path, options(listener, false), is_last).await?;
                 self.paths.push(path);
                 // All workers accept from one Unix socket.
                 let mut sockets = Vec::new();
@@ -127,15 +116,15 @@ impl Bound {
             (Address::Ip(_), Some(socket)) => Address::Ip(socket.local_addr()?),
             _ => address.clone(),
         };
-        self.addresses.push((listener, shown));
+        self.addresses.push((Arc::clone(listener), shown));
         let unix = matches!(address, Address::Unix(_));
         for (worker, socket) in self.workers.iter_mut().zip(sockets) {
-            worker.push(Socket { listener, socket, unix, gate: gate.cloned() });
+            worker.push(Socket { listener: Arc::clone(&listener.name), socket, unix });
         }
         Ok(())
     }
 
-    fn add_udp(&mut self, listener: usize, ip: SocketAddr) -> io::Result<()> {
+    fn add_udp(&mut self, listener: &Arc<Listener>, ip: SocketAddr) -> io::Result<()> {
         // As with TCP, a socket without SO_REUSEPORT finds out whether the address is in use.
         drop(sys::bind_udp(ip, false)?);
         let mut shown = ip;
@@ -146,20 +135,14 @@ impl Bound {
             sockets.push(socket);
         }
         for (worker, socket) in self.datagrams.iter_mut().zip(sockets) {
-            worker.push((listener, socket));
+            worker.push((Arc::clone(&listener.name), socket));
         }
-        self.addresses.push((listener, Address::Ip(shown)));
+        self.addresses.push((Arc::clone(listener), Address::Ip(shown)));
         Ok(())
     }
 
-    /// The gates of listeners with a limit of connections, each with its listener's position in the
-    /// configuration.
-    pub(super) fn gates(&self) -> Vec<(usize, Arc<Gate>)> {
-        self.gates.clone()
-    }
-
     /// Takes one worker's UDP sockets out.
-    pub(super) fn take_datagrams(&mut self, worker: usize) -> Vec<(usize, UdpSocket)> {
+    pub(super) fn take_datagrams(&mut self, worker: usize) -> Vec<(Arc<str>, UdpSocket)> {
         std::mem::take(&mut self.datagrams[worker])
     }
 
@@ -169,9 +152,8 @@ impl Bound {
     }
 
     /// Logs one line for each address.
-    pub(super) fn announce(&self, config: &Config) {
-        for (index, address) in &self.addresses {
-            let listener = &config.listeners[*index];
+    pub(super) fn announce(&self) {
+        for (listener, address) in &self.addresses {
             let protocol = match listener.protocol {
                 Protocol::Tcp(_) => "tcp",
                 Protocol::Http(_) => "http",

@@ -12,10 +12,9 @@ use super::bind::Bound;
 use super::endpoints::Failures;
 use super::rings;
 use super::watch::Watch;
-use crate::config::{Config, Workers};
+use crate::config::{Driver, Workers};
 use crate::error::Error;
-use crate::front::Shortage;
-use crate::observe::access_log::Writer;
+use crate::front::{Layout, Shortage};
 use crate::sys::Shares;
 use crate::worker::{self, Balance, Command, Pulse, Running, Setup};
 
@@ -103,9 +102,9 @@ impl Crew {
     pub(super) async fn start(
         &mut self,
         seats: Vec<Seat>,
-        config: &Arc<Config>,
+        driver: Driver,
+        layout: &Arc<Layout>,
         bound: &mut Bound,
-        writer: &Writer,
         failures: &Failures,
         shares: Shares,
     ) -> Result<Running, Error> {
@@ -120,11 +119,10 @@ impl Crew {
             let setup = Setup {
                 index,
                 cpu: seat.cpu,
-                config: Arc::clone(config),
+                layout: Arc::clone(layout),
                 sockets: bound.take(index),
                 datagrams: bound.take_datagrams(index),
                 workers: self.len(),
-                recorder: writer.recorder(),
                 failures: failures.reports(),
                 shares,
                 balance,
@@ -149,7 +147,6 @@ impl Crew {
         // From here on only the workers hold senders, so the receivers notice their end.
         self.alive = None;
         drop((built, started));
-        let driver = config.server.driver;
         let reports = tokio::task::spawn_blocking(move || {
             rings::agree(driver, &plans, &results)?;
             let count = plans.len();

@@ -24,6 +24,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
 use self::files::Files;
 use self::lookup::{Family, Found, look_up};
@@ -40,24 +41,36 @@ const EMPTY_HOLD: Duration = Duration::from_secs(30);
 /// the other family, within this time share the line: they mostly have the same cause.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Reports when every name of every cluster has its first answer.
-pub(super) struct Answers {
-    /// For each cluster, the names without a first answer.
-    clusters: Vec<watch::Receiver<Vec<String>>>,
+/// The tasks that look up the names of all clusters.
+pub(super) struct Dns {
+    clusters: Vec<Following>,
 }
 
-impl Answers {
-    /// Waits for the first answers of all clusters.
-    pub(super) async fn first(&mut self) {
+/// The task that looks up the names of one cluster. Dropping it ends the look-ups.
+struct Following {
+    task: AbortHandle,
+    /// The names without a first answer.
+    unanswered: watch::Receiver<Vec<String>>,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Dns {
+    /// Waits until every name of every cluster has its first answer.
+    pub(super) async fn first_answers(&mut self) {
         for cluster in &mut self.clusters {
             // An error means that the task has ended, which happens only with the process.
-            let _ = cluster.wait_for(Vec::is_empty).await;
+            let _ = cluster.unanswered.wait_for(Vec::is_empty).await;
         }
     }
 
     /// The names without a first answer, separated by commas.
     pub(super) fn missing(&self) -> String {
-        let missing = self.clusters.iter().flat_map(|cluster| cluster.borrow().clone());
+        let missing = self.clusters.iter().flat_map(|one| one.unanswered.borrow().clone());
         let mut missing: Vec<String> = missing.collect();
         missing.sort();
         missing.dedup();
@@ -69,28 +82,27 @@ impl Answers {
 ///
 /// # Errors
 /// A thread cannot be started.
-pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Answers, Error> {
+pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Dns, Error> {
     let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
         Discovery::StrictDns { names, .. } => names.as_slice(),
         Discovery::Static(_) => &[],
     });
     let files = Files::start(names.map(|name| name.host.as_str()))?;
     let mut clusters = Vec::new();
-    for (index, cluster) in config.clusters.iter().enumerate() {
+    for cluster in &config.clusters {
+        let name = Arc::clone(&cluster.name);
         match &cluster.discovery {
             Discovery::Static(addresses) => {
                 let addresses = addresses.as_slice().into();
-                crew.tell(&Command::Endpoints { cluster: index, addresses });
+                crew.tell(&Command::Endpoints { cluster: name, addresses });
             }
             Discovery::StrictDns { names, refresh, family } => {
                 let hosts = followed(names, *family);
                 let states = Names::new(hosts.iter().cloned());
                 let (unanswered, first) = watch::channel(states.unanswered());
-                clusters.push(first);
                 let cluster = Cluster {
                     config: Arc::clone(config),
-                    index,
-                    name: cluster.name.clone(),
+                    name,
                     names: names.clone(),
                     states,
                     known: HashMap::new(),
@@ -100,11 +112,12 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Answers, Error>
                     workers: crew.commands(),
                     files: files.clone(),
                 };
-                tokio::spawn(cluster.follow(hosts, *refresh, unanswered));
+                let task = tokio::spawn(cluster.follow(hosts, *refresh, unanswered));
+                clusters.push(Following { task: task.abort_handle(), unanswered: first });
             }
         }
     }
-    Ok(Answers { clusters })
+    Ok(Dns { clusters })
 }
 
 /// Returns each host once, with the families to look up: several ports of one name need one
@@ -134,8 +147,7 @@ struct News {
 /// One cluster: the addresses of its names, and what was sent to the workers.
 struct Cluster {
     config: Arc<Config>,
-    index: usize,
-    name: String,
+    name: Arc<str>,
     names: Vec<DnsName>,
     states: Names,
     known: HashMap<Key, Vec<IpAddr>>,
@@ -157,10 +169,12 @@ impl Cluster {
         unanswered: watch::Sender<Vec<String>>,
     ) {
         let (found, mut news) = mpsc::unbounded_channel();
+        // Dropped with this task, which ends the followers.
+        let mut followers = JoinSet::new();
         for (host, families) in hosts {
             for family in families {
                 let follower = Follower::new((host.clone(), family), refresh);
-                tokio::spawn(follower.follow(self.files.clone(), found.clone()));
+                followers.spawn(follower.follow(self.files.clone(), found.clone()));
             }
         }
         let mut announce = None;
@@ -239,7 +253,7 @@ impl Cluster {
         self.left_out.retain(|address| found.contains(address));
         let is_new = |address: &&SocketAddr| !self.found.contains(address);
         let new: Vec<SocketAddr> = found.iter().filter(is_new).copied().collect();
-        for back in self.config.loops_through(self.index, &new, sys::is_local) {
+        for back in self.config.loops_through(&self.name, &new, sys::is_local) {
             let (cluster, endpoint, listeners) =
                 (&self.name, back.address, back.listeners.join(" "));
             if back.certain {
@@ -274,8 +288,9 @@ impl Cluster {
         self.sent = endpoints;
         for worker in &self.workers {
             let addresses = Arc::clone(&addresses);
+            let cluster = Arc::clone(&self.name);
             // An error means that the worker has ended.
-            let _ = worker.send(Command::Endpoints { cluster: self.index, addresses });
+            let _ = worker.send(Command::Endpoints { cluster, addresses });
         }
     }
 }

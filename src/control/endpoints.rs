@@ -14,7 +14,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Reason, Report};
-use crate::config::Config;
 use crate::error::Error;
 use crate::sys::{self, Address};
 
@@ -42,15 +41,14 @@ impl Failures {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start(config: &Arc<Config>) -> Result<Failures, Error> {
+    pub(super) fn start() -> Result<Failures, Error> {
         let (reports, received) = sync_channel(QUEUE);
         let (alive, ended) = channel();
-        let config = Arc::clone(config);
         thread::Builder::new()
             .name("endpoints".to_owned())
             .spawn(move || {
                 let _alive = alive;
-                follow(&received, |line| line.write(&config));
+                follow(&received, |line| line.write());
             })
             .map_err(|error| Error::start("cannot start a thread", error, ""))?;
         tokio::spawn(follow_local_ports());
@@ -79,7 +77,7 @@ async fn follow_local_ports() {
 /// One line about one endpoint.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
-    cluster: usize,
+    cluster: Arc<str>,
     endpoint: Address,
     /// Each reason once, in order of arrival.
     reasons: Vec<Reason>,
@@ -87,8 +85,8 @@ struct Line {
 }
 
 impl Line {
-    fn write(&self, config: &Config) {
-        let (cluster, endpoint) = (&config.clusters[self.cluster].name, &self.endpoint);
+    fn write(&self) {
+        let (cluster, endpoint) = (&self.cluster, &self.endpoint);
         let reasons: Vec<String> = self.reasons.iter().map(Reason::to_string).collect();
         let (reason, failures) = (reasons.join("; "), self.failures);
         tracing::warn!(%cluster, %endpoint, reason, failures, "endpoint failed");
@@ -131,7 +129,7 @@ fn follow(reports: &Receiver<Report>, log: impl Fn(Line)) {
 /// The failures since the last line of each endpoint, and the time of that line.
 #[derive(Default)]
 struct Failing {
-    endpoints: HashMap<(usize, Address), State>,
+    endpoints: HashMap<(Arc<str>, Address), State>,
 }
 
 #[derive(Default)]
@@ -175,7 +173,7 @@ impl Failing {
                 *quiet = if unreachable { UNREACHABLE_INTERVAL } else { INTERVAL };
                 let (reasons, failures) = (std::mem::take(reasons), std::mem::take(failures));
                 lines.push(Line {
-                    cluster: *cluster,
+                    cluster: Arc::clone(cluster),
                     endpoint: endpoint.clone(),
                     reasons,
                     failures,
@@ -202,7 +200,7 @@ mod tests {
 
     fn report(port: u16, reason: Reason, failures: u64) -> Report {
         let endpoint = Address::Ip(([10, 0, 0, 1], port).into());
-        Report { cluster: 0, endpoint, reason, failures }
+        Report { cluster: Arc::from("c"), endpoint, reason, failures }
     }
 
     fn line(port: u16, reasons: &[Reason], failures: u64) -> Line {

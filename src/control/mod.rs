@@ -21,7 +21,7 @@ pub use paint::for_stderr;
 
 use crate::config::{Config, LogPath};
 use crate::error::Error;
-use crate::front::{self, Gate, Report, Shortage};
+use crate::front::{self, Layout, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::sys::{self, Errno, Needs, Shares};
 use crate::worker::Command;
@@ -58,17 +58,17 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
         bound = bind::bind(&config, places.len()) => bound?,
         signal = signals.ending(None) => return ended_early(signal),
     };
-    let writer = Writer::start(config.access_logs.iter().map(|log| target(&log.path)).collect())?;
-
-    let failures = Failures::start(&config)?;
+    let mut writer = Writer::start()?;
+    let layout = Arc::new(Layout::new(&config, |log| writer.open(&target(&log.path)))?);
+    let failures = Failures::start()?;
 
     // 2. Resolve the endpoints. Workers find these commands when they start.
     let (mut crew, seats) = Crew::new(places);
-    let mut answers = dns::start(&config, &crew)?;
+    let mut dns = dns::start(&config, &crew)?;
     tokio::select! {
-        () = answers.first() => {}
+        () = dns.first_answers() => {}
         () = tokio::time::sleep(FIRST_ANSWERS) => {
-            let names = answers.missing();
+            let names = dns.missing();
             tracing::warn!(names, "no answer from DNS yet: starting without these names");
         }
         signal = signals.ending(Some(&writer)) => return ended_early(signal),
@@ -76,8 +76,9 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
 
     // 3. Start the workers.
     let shares = Shares::of(file_limit, &config.needs(crew.len()));
-    let running = crew.start(seats, &config, &mut bound, &writer, &failures, shares).await?;
-    bound.announce(&config);
+    let running =
+        crew.start(seats, config.server.driver, &layout, &mut bound, &failures, shares).await?;
+    bound.announce();
     tracing::info!(
         workers = crew.len(),
         driver = %running.driver_name(),
@@ -89,10 +90,10 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
     );
 
     // 4. Wait for a signal, drain and end.
-    let (mut watch, shortage, gates) = (crew.watch(running), crew.shortage(), bound.gates());
+    let (mut watch, shortage) = (crew.watch(running), crew.shortage());
     let report = || {
-        report_shortage(&config, &shortage);
-        report_refused(&config, &gates);
+        report_shortage(&layout, &shortage);
+        report_refused(&layout);
     };
     let failed = watch.until_one_fails(report);
     let signal = tokio::select! {
@@ -112,6 +113,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
         error = watch.until_one_fails(report) => return Err(error),
     }
     failures.finish();
+    drop(layout);
     writer.close();
     tracing::info!("ended");
     Ok(())
@@ -138,11 +140,17 @@ fn ended_early(signal: &str) -> Result<(), Error> {
 }
 
 /// Reports what the workers could not serve for lack of descriptors or local ports.
-fn report_shortage(config: &Config, shortage: &Shortage) {
-    let Some(report) = shortage.report() else { return };
-    let Report { waiting, reset, answered, dropped, connect_error, refused } = report;
+fn report_shortage(layout: &Layout, shortage: &Shortage) {
+    let mut accept_failed = None;
+    for listener in &layout.listeners {
+        if let Some(errno) = listener.admission.take_accept_error() {
+            accept_failed = Some((Arc::clone(&listener.config.name), errno));
+        }
+    }
+    let Some(report) = shortage.report(accept_failed) else { return };
+    let Report { waiting, reset, answered, dropped, connect_error, accept_failed } = report;
     let file_limit = sys::file_limit();
-    if refused.is_none() && connect_error.is_none() && reset + answered + dropped == 0 {
+    if accept_failed.is_none() && connect_error.is_none() && reset + answered + dropped == 0 {
         tracing::warn!(
             waiting,
             file_limit,
@@ -153,7 +161,7 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
     }
     // connect(2) fails with these errors if no local port is left: EAGAIN is that of UDP.
     let no_ports = [Some(Errno::ADDRNOTAVAIL), Some(Errno::AGAIN)].contains(&connect_error);
-    if no_ports && refused.is_none() {
+    if no_ports && accept_failed.is_none() {
         tracing::warn!(
             waiting,
             reset,
@@ -165,15 +173,14 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
         );
         return;
     }
-    let listener = refused.and_then(|(index, _)| config.listeners.get(index));
-    let listener = listener.map(|listener| &*listener.name);
-    let error = refused.map(|(_, errno)| tracing::field::display(errno));
+    let (listener, error) = accept_failed.unzip();
+    let error = error.map(tracing::field::display);
     tracing::warn!(
         waiting,
         reset,
         answered,
         dropped,
-        listener,
+        listener = listener.as_deref(),
         error,
         connect_error = connect_error.map(tracing::field::display),
         file_limit,
@@ -184,13 +191,13 @@ fn report_shortage(config: &Config, shortage: &Shortage) {
 }
 
 /// Reports the connections beyond the limits of their listeners.
-fn report_refused(config: &Config, gates: &[(usize, Arc<Gate>)]) {
-    for (listener, gate) in gates {
-        let (listener, reset) = (&config.listeners[*listener], gate.take_refused());
+fn report_refused(layout: &Layout) {
+    for listener in &layout.listeners {
+        let (config, reset) = (&listener.config, listener.admission.take_refused());
         if reset > 0 {
             tracing::warn!(
-                listener = %listener.name,
-                max_connections = listener.max_connections,
+                listener = %config.name,
+                max_connections = config.max_connections,
                 reset,
                 "connections beyond max_connections were reset"
             );

@@ -8,8 +8,8 @@
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
+use super::accepted::{Accepted, Moment};
 use super::answer;
-use super::context::{Accepted, Moment};
 use super::linger::linger;
 use super::sni;
 use super::tunnel::{self, Upgrade};
@@ -45,7 +45,7 @@ const LINE_FEED: Reject =
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Http(http) = &conn.listener().protocol else { return };
+        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
         let watch = conn.context.timers.watch(&conn.client, http.head_timeout);
         watch.on_drain(OnDrain::Grace);
         let mut site = Site::new(&conn, http, &watch);

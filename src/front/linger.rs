@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::context::Accepted;
+use super::accepted::Accepted;
 use crate::sys::Errno;
 use crate::timers::{OnDrain, Watch, ticks};
 

@@ -10,8 +10,11 @@
 //! | `udp` | datagrams: one upstream socket for each client |
 //! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
 
+mod accepted;
+mod admission;
 mod answer;
 mod context;
+mod generation;
 mod http;
 mod linger;
 mod shortage;
@@ -21,7 +24,10 @@ mod tunnel;
 mod udp;
 mod unsent;
 
-pub use context::{Accepted, Context, Gate, Load, Place};
+pub use accepted::Accepted;
+pub use admission::{Admission, Load, Permit};
+pub use context::Context;
+pub use generation::{Generation, Layout, Listener, Shared};
 pub use shortage::{Report, Shortage};
 pub use udp::{Udp, start_udp, udp_session_limit};
 
@@ -30,7 +36,7 @@ use crate::config::Protocol;
 /// Serves one accepted connection to its end and writes its record. Each kind of traffic has its
 /// own task type: a connection idle between two requests must not be as large as a relay.
 pub fn spawn(conn: Accepted) {
-    match conn.listener().protocol {
+    match conn.listener.config.protocol {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
         Protocol::Tls(_) => drop(monoio::spawn(sni::serve(conn))),

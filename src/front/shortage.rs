@@ -1,7 +1,7 @@
-//! Connections that wait or fail for lack of descriptors, places or local ports. The workers count;
+//! Connections that wait or fail for lack of descriptors, permits or local ports. The workers count;
 //! the control plane reports once a second.
 
-use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::sys::Errno;
@@ -14,10 +14,6 @@ pub struct Shortage {
     waiting: AtomicUsize,
     /// Connections that arrived while their worker had as many as it may have.
     full: AtomicU64,
-    /// Accepts that failed. The next two fields are the error and the listener of the last one.
-    refused: AtomicU64,
-    errno: AtomicI32,
-    listener: AtomicUsize,
     /// Connections that were reset because they got no socket to their upstream.
     reset: AtomicU64,
     /// Connections that were answered 502 for the same reason.
@@ -32,13 +28,6 @@ impl Shortage {
     /// Counts a connection that arrived while its worker had as many as it may have.
     pub fn full(&self) {
         self.full.fetch_add(1, Relaxed);
-    }
-
-    /// Counts a failed accept. `listener` is its position in the configuration.
-    pub fn refused(&self, listener: usize, error: &io::Error) {
-        self.listener.store(listener, Relaxed);
-        self.errno.store(error.raw_os_error().unwrap_or_default(), Relaxed);
-        self.refused.fetch_add(1, Relaxed);
     }
 
     /// Updates the number of connections that wait at one place.
@@ -67,9 +56,10 @@ impl Shortage {
     }
 
     /// Takes what is to be reported since the last call. `None` if there is nothing new.
-    pub fn report(&self) -> Option<Report> {
+    /// `accept_failed` is the name of a listener whose accept has failed since then, and the error.
+    pub fn report(&self, accept_failed: Option<(Arc<str>, Errno)>) -> Option<Report> {
         let take = |count: &AtomicU64| count.swap(0, Relaxed);
-        let (full, refused) = (take(&self.full), take(&self.refused));
+        let full = take(&self.full);
         let report = Report {
             waiting: self.waiting.load(Relaxed),
             reset: take(&self.reset),
@@ -79,15 +69,12 @@ impl Shortage {
                 0 => None,
                 errno => Some(Errno::from_raw_os_error(errno)),
             },
-            refused: (refused > 0).then(|| {
-                let errno = Errno::from_raw_os_error(self.errno.load(Relaxed));
-                (self.listener.load(Relaxed), errno)
-            }),
+            accept_failed,
         };
         // Connections that wait are reported only if a worker was full meanwhile.
         let waits = full > 0 && report.waiting > 0;
         let failed = report.reset + report.answered + report.dropped;
-        let is_news = waits || refused > 0 || failed > 0;
+        let is_news = waits || report.accept_failed.is_some() || failed > 0;
         is_news.then_some(report)
     }
 }
@@ -105,8 +92,8 @@ pub struct Report {
     pub dropped: u64,
     /// The error of the last of these three.
     pub connect_error: Option<Errno>,
-    /// The listener whose accept failed last, by its position in the configuration, and the error.
-    pub refused: Option<(usize, Errno)>,
+    /// The name of a listener whose accept failed, and the error.
+    pub accept_failed: Option<(Arc<str>, Errno)>,
 }
 
 #[cfg(test)]
@@ -116,18 +103,23 @@ mod tests {
     #[test]
     fn what_waits_and_what_was_reset_is_reported_once() {
         let shortage = Shortage::default();
-        assert_eq!(shortage.report(), None);
-        shortage.refused(1, &io::Error::from_raw_os_error(libc::EMFILE));
+        assert_eq!(shortage.report(None), None);
+        let accept_failed = Some((Arc::from("a"), Errno::MFILE));
         shortage.waits(0, 31);
         (0..12).for_each(|_| shortage.reset());
         shortage.answered();
         (0..3).for_each(|_| shortage.dropped());
         shortage.no_socket(Errno::ADDRNOTAVAIL);
-        let (refused, connect_error) = (Some((1, Errno::MFILE)), Some(Errno::ADDRNOTAVAIL));
-        let expected =
-            Report { waiting: 31, reset: 12, answered: 1, dropped: 3, connect_error, refused };
-        assert_eq!(shortage.report(), Some(expected));
-        assert_eq!(shortage.report(), None);
+        let expected = Report {
+            waiting: 31,
+            reset: 12,
+            answered: 1,
+            dropped: 3,
+            connect_error: Some(Errno::ADDRNOTAVAIL),
+            accept_failed: accept_failed.clone(),
+        };
+        assert_eq!(shortage.report(accept_failed), Some(expected));
+        assert_eq!(shortage.report(None), None);
     }
 
     #[test]
@@ -138,8 +130,9 @@ mod tests {
         shortage.waits(5, 1);
         shortage.full();
         let (reset, answered, dropped) = (0, 0, 0);
-        let (connect_error, refused) = (None, None);
-        let expected = Report { waiting: 4, reset, answered, dropped, connect_error, refused };
-        assert_eq!(shortage.report(), Some(expected));
+        let (connect_error, accept_failed) = (None, None);
+        let expected =
+            Report { waiting: 4, reset, answered, dropped, connect_error, accept_failed };
+        assert_eq!(shortage.report(None), Some(expected));
     }
 }

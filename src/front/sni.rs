@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::context::{Accepted, describe_failure, describe_relay};
+use super::accepted::{Accepted, describe_failure, describe_relay};
 use super::linger::linger;
 use crate::config::{Protocol, Tls, TlsRule};
 use crate::observe::access_log::{End, Record};
@@ -22,7 +22,7 @@ const READ: usize = 16 * 1024;
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Tls(tls) = &conn.listener().protocol else { return };
+        let Protocol::Tls(tls) = &conn.listener.config.protocol else { return };
         let watch = conn.context.timers.watch(&conn.client, tls.hello_timeout);
         watch.on_drain(OnDrain::Grace);
         serve_begun(&conn, tls, &watch, Vec::new()).await;
@@ -47,12 +47,12 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
     };
 
     // 2. Connect. The attempts have their own limits.
-    let lease = match Box::pin(conn.connect(asked.rule.cluster)).await {
+    let lease = match Box::pin(conn.connect(&asked.rule.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
             conn.reset_for(&failure);
             return conn.record(conn.start(), |record| {
-                asked.describe(conn, record);
+                asked.describe(record);
                 describe_failure(&failure, record);
             });
         }
@@ -61,7 +61,7 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
     // 3. Relay bytes.
     let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
     conn.record(conn.start(), |record| {
-        asked.describe(conn, record);
+        asked.describe(record);
         describe_relay(&lease, &up, &down, record);
         record.end = end;
     });
@@ -80,11 +80,11 @@ struct Asked<'c> {
 }
 
 impl Asked<'_> {
-    fn describe<'a>(&'a self, conn: &'a Accepted, record: &mut Record<'a>) {
+    fn describe<'a>(&'a self, record: &mut Record<'a>) {
         record.protocol = "tls";
         record.host = self.name.as_deref();
         record.route = Some(&self.rule.name);
-        record.cluster = Some(conn.cluster_name(self.rule.cluster));
+        record.cluster = Some(&self.rule.cluster);
     }
 }
 

@@ -1,6 +1,6 @@
 //! L4: relays every byte of a connection to one cluster.
 
-use super::context::{Accepted, describe_failure, describe_relay};
+use super::accepted::{Accepted, describe_failure, describe_relay};
 use crate::config::{Protocol, Tcp};
 use crate::relay::{self, Flow};
 
@@ -8,8 +8,9 @@ use crate::relay::{self, Flow};
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Tcp(Tcp { cluster, timeouts }) = &conn.listener().protocol else { return };
-        let (cluster, timeouts) = (*cluster, *timeouts);
+        let Protocol::Tcp(Tcp { cluster, timeouts }) = &conn.listener.config.protocol else {
+            return;
+        };
 
         // 1. Connect. Boxed, so that the long-lived future of the relay stays small.
         let lease = match Box::pin(conn.connect(cluster)).await {
@@ -17,7 +18,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             Err(failure) => {
                 conn.reset_for(&failure);
                 return conn.record(conn.start(), |record| {
-                    record.cluster = Some(conn.cluster_name(cluster));
+                    record.cluster = Some(cluster);
                     describe_failure(&failure, record);
                 });
             }
@@ -30,14 +31,14 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let mut down = Flow::new(&context.pool, Vec::new());
         let watch = context.timers.watch(&conn.client, timeouts.idle);
         watch.set_upstream(Some(&lease.stream));
-        watch.keep_alive(conn.keepalive());
+        watch.keep_alive(conn.listener.keepalive());
         let (client, upstream) = (&conn.client, &lease.stream);
         let half_closed = timeouts.half_closed;
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
 
         // 3. Write the record.
         conn.record(conn.start(), |record| {
-            record.cluster = Some(conn.cluster_name(cluster));
+            record.cluster = Some(cluster);
             describe_relay(&lease, &up, &down, record);
             record.end = end;
         });

@@ -13,7 +13,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::config;
-use crate::observe::access_log::Writer;
 use crate::relay::{BUDGET, Pool};
 use crate::sched::Yielder;
 use crate::sys::{Address, Stream};
@@ -44,12 +43,11 @@ fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
     let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
     let builder = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new();
     builder.enable_timer().build().unwrap().block_on(async {
-        let recorder = Writer::start(Vec::new()).unwrap().recorder();
         let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
-        let context = Context::new(Arc::new(config), recorder, 0, pool, load, shortage);
-        let endpoints = [Address::Ip(address)];
-        context.clusters.iter().for_each(|cluster| cluster.set_endpoints(&endpoints));
+        let layout = Layout::new(&config, |_| Err("the log is off")).unwrap();
+        let context = Context::new(&layout, 0, pool, load, shortage);
+        context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
         test(Bench { context: Rc::new(context), upstream }).await;
     });
 }
@@ -67,10 +65,11 @@ impl Bench {
         ours.set_nonblocking(true).unwrap();
         client.set_nonblocking(true).unwrap();
         let stream = Stream::from_fd(ours.into()).unwrap();
-        let place = self.context.load.take_place().unwrap();
-        spawn(
-            Accepted::admit(&self.context, 0, None, stream, Address::Ip(address), place).unwrap(),
-        );
+        let permit = self.context.load.permit().unwrap();
+        let listener = Rc::clone(self.context.generation.borrow().listener("a").unwrap());
+        let address = Address::Ip(address);
+        let conn = Accepted::admit(&self.context, &listener, stream, address, permit).unwrap();
+        spawn(conn);
         client
     }
 
@@ -285,6 +284,36 @@ fn a_connection_that_ends_wakes_the_accept_that_waits() {
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         drop(client);
         bench.wait_for(|| woken.get().then_some(())).await;
+    });
+}
+
+#[test]
+fn a_generation_is_replaced_while_its_connections_go_on() {
+    bench("protocol = \"tcp\"\ncluster = \"c\"", async |bench| {
+        let mut client = bench.client();
+        let mut upstream = bench.accept().await;
+        let context = &bench.context;
+        let old = Rc::downgrade(context.generation.borrow().listener("a").unwrap());
+        assert_eq!(old.upgrade().unwrap().cluster("c").in_use(), 1);
+        // The next generation has another cluster, with another endpoint.
+        let next = TcpListener::bind("127.0.0.1:0").unwrap();
+        next.set_nonblocking(true).unwrap();
+        let endpoint = next.local_addr().unwrap();
+        let text = format!(
+            "{HEAD}protocol = \"tcp\"\ncluster = \"d\"\n[cluster.d]\nendpoints = [\"{endpoint}\"]"
+        );
+        let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
+        let layout = Layout::new(&config, |_| Err("the log is off")).unwrap();
+        context.generation.replace(Generation::new(&layout, 0, &context.recorder));
+        context.generation.borrow().set_endpoints("c", &[]);
+        context.generation.borrow().set_endpoints("d", &[Address::Ip(endpoint)]);
+
+        let _new_client = bench.client();
+        bench.wait_for(|| next.accept().ok()).await;
+        client.write_all(b"still").unwrap();
+        assert_eq!(bench.read_until(&mut upstream, "still").await, "still");
+        drop((client, upstream));
+        bench.wait_for(|| old.upgrade().is_none().then_some(())).await;
     });
 }
 

@@ -13,7 +13,7 @@ use monoio::net::TcpListener;
 use super::balance::{Balance, Handed, Inbox};
 use super::{Running, Socket};
 use crate::config::Driver;
-use crate::front::{self, Accepted, Context, Gate, Place};
+use crate::front::{self, Accepted, Context, Listener, Permit};
 use crate::sys::{self, Address, Errno, Stream};
 
 /// The most accepts in a row over epoll.
@@ -29,20 +29,21 @@ const AFTER_NOTHING: Duration = Duration::from_millis(1);
 pub(super) struct Acceptor {
     context: Rc<Context>,
     balance: Rc<Balance>,
+    listener: Rc<Listener>,
     socket: Socket,
     runtime: TcpListener,
     /// Connections that wait, as they were last added to [`Shortage`](crate::front::Shortage).
     waiting: Cell<usize>,
     /// When `waiting` was last counted.
     looked: Cell<Option<Instant>>,
-    /// Accepted connections that wait for a [`Place`].
+    /// Accepted connections that wait for a [`Permit`].
     held: Cell<usize>,
 }
 
 /// Where a connection is served.
 enum Seat {
-    Here(Place),
-    Elsewhere(usize, Place),
+    Here(Permit),
+    Elsewhere(usize, Permit),
 }
 
 /// Starts to accept connections, and to serve those that other workers hand over.
@@ -59,34 +60,41 @@ pub(super) fn start(
 ) -> io::Result<Vec<Rc<Acceptor>>> {
     let for_handed = Rc::clone(context);
     inbox.open(move |handed| {
-        let Handed { listener, gate, fd, address, place } = handed;
-        serve(&for_handed, listener, gate.as_ref(), Stream::from_fd(fd), address, place);
+        let Handed { listener, fd, address, permit } = handed;
+        let listener = for_handed.generation.borrow().listener(&listener).cloned();
+        // `None`: a reload has removed the listener. The connection is closed.
+        if let Some(listener) = listener {
+            serve(&for_handed, &listener, Stream::from_fd(fd), address, permit);
+        }
     })?;
     let balance = Rc::new(balance);
     let ring = running.driver == Driver::IoUring;
     let in_flight = if ring { accepts } else { 0 };
-    let start = |socket| Acceptor::start(context, &balance, socket, in_flight);
-    sockets.into_iter().map(start).collect()
+    let generation = context.generation.borrow();
+    let start = |socket: Socket| {
+        let listener = Rc::clone(generation.listener(&socket.listener)?);
+        Some(Acceptor::start(context, &balance, listener, socket, in_flight))
+    };
+    sockets.into_iter().filter_map(start).collect()
 }
 
 /// Serves an accepted connection on this worker.
 fn serve(
     context: &Rc<Context>,
-    listener: usize,
-    gate: Option<&Arc<Gate>>,
+    listener: &Rc<Listener>,
     stream: io::Result<Stream>,
     address: Address,
-    place: Place,
+    permit: Permit,
 ) {
     match stream {
         Ok(stream) => {
-            if let Some(conn) = Accepted::admit(context, listener, gate, stream, address, place) {
+            if let Some(conn) = Accepted::admit(context, listener, stream, address, permit) {
                 front::spawn(conn);
             }
         }
         Err(error) => {
             if let Some(more) = context.unusable.pass() {
-                let listener = &context.config.listeners[listener].name;
+                let listener = &listener.config.name;
                 tracing::warn!(%listener, %error, more, "an accepted connection cannot be used");
             }
         }
@@ -97,6 +105,7 @@ impl Acceptor {
     fn start(
         context: &Rc<Context>,
         balance: &Rc<Balance>,
+        listener: Rc<Listener>,
         socket: Socket,
         in_flight: usize,
     ) -> io::Result<Rc<Self>> {
@@ -108,7 +117,8 @@ impl Acceptor {
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
         let (context, balance) = (Rc::clone(context), Rc::clone(balance));
         let (waiting, looked, held) = (Cell::new(0), Cell::new(None), Cell::new(0));
-        let acceptor = Acceptor { context, balance, socket, runtime, waiting, looked, held };
+        let acceptor =
+            Acceptor { context, balance, listener, socket, runtime, waiting, looked, held };
         let acceptor = Rc::new(acceptor);
         // Several accepts in flight complete by one system call. Under a steady load one wake-up
         // finds several connections anyway; there 1, 8 and 32 in flight cost the same (0.97 to 1.03
@@ -131,7 +141,7 @@ impl Acceptor {
         let _ = self.socket.socket.set_nonblocking(true);
         // The loop is limited to a full queue, which has one connection more than the backlog
         // (listen(2)). Clients that connect meanwhile could otherwise keep the worker here.
-        let backlog = self.context.config.listeners[self.socket.listener].backlog;
+        let backlog = self.listener.config.backlog;
         for _ in 0..=backlog {
             if self.context.load.is_full() {
                 break;
@@ -157,10 +167,10 @@ impl Acceptor {
                         None => self.seat_in_time().await,
                     };
                     match seat {
-                        Seat::Elsewhere(to, place) => {
-                            self.hand_over(to, place, stream.into_fd(), address);
+                        Seat::Elsewhere(to, permit) => {
+                            self.hand_over(to, permit, stream.into_fd(), address);
                         }
-                        Seat::Here(place) => self.serve(Ok(stream), address, place),
+                        Seat::Here(permit) => self.serve(Ok(stream), address, permit),
                     }
                 }
                 Err(_) if self.context.draining.get() => return,
@@ -208,8 +218,8 @@ impl Acceptor {
     /// Serves an accepted connection for which there was room before the accept.
     fn take(&self, fd: OwnedFd, address: Address) {
         match self.seat() {
-            Some(Seat::Elsewhere(to, place)) => self.hand_over(to, place, fd, address),
-            Some(Seat::Here(place)) => self.serve(Stream::from_fd(fd), address, place),
+            Some(Seat::Elsewhere(to, permit)) => self.hand_over(to, permit, fd, address),
+            Some(Seat::Here(permit)) => self.serve(Stream::from_fd(fd), address, permit),
             // A connection that was handed over meanwhile has taken the place.
             None => self.serve_in_any_case(fd, address),
         }
@@ -220,12 +230,12 @@ impl Acceptor {
     ///
     /// A worker that drains keeps its connections and hands none over.
     fn seat(&self) -> Option<Seat> {
-        let to = |(to, place)| Seat::Elsewhere(to, place);
+        let to = |(to, permit)| Seat::Elsewhere(to, permit);
         if self.context.draining.get() {
-            return self.context.load.take_place().map(Seat::Here);
+            return self.context.load.permit().map(Seat::Here);
         }
         let seat = self.balance.elsewhere().map(to);
-        let seat = seat.or_else(|| self.context.load.take_place().map(Seat::Here));
+        let seat = seat.or_else(|| self.context.load.permit().map(Seat::Here));
         let seat = seat.or_else(|| self.balance.anywhere().map(to))?;
         // One connection fewer waits. The next check counts them again.
         self.set_waiting(self.waiting.get().saturating_sub(1));
@@ -284,9 +294,9 @@ impl Acceptor {
         }
     }
 
-    fn hand_over(&self, to: usize, place: Place, fd: OwnedFd, address: Address) {
-        let (listener, gate) = (self.socket.listener, self.socket.gate.clone());
-        let handed = Handed { listener, gate, fd, address, place };
+    fn hand_over(&self, to: usize, permit: Permit, fd: OwnedFd, address: Address) {
+        let listener = Arc::clone(&self.socket.listener);
+        let handed = Handed { listener, fd, address, permit };
         if let Err(Handed { fd, address, .. }) = self.balance.hand_over(to, handed) {
             self.serve_in_any_case(fd, address);
         }
@@ -295,13 +305,12 @@ impl Acceptor {
     /// Serves a connection even if the worker has as many as it may have.
     fn serve_in_any_case(&self, fd: OwnedFd, address: Address) {
         // `None`: the worker has ended, and no task would run any more.
-        let Some(place) = self.context.load.force_place() else { return };
-        self.serve(Stream::from_fd(fd), address, place);
+        let Some(permit) = self.context.load.permit_beyond_limit() else { return };
+        self.serve(Stream::from_fd(fd), address, permit);
     }
 
-    fn serve(&self, stream: io::Result<Stream>, address: Address, place: Place) {
-        let Socket { listener, gate, .. } = &self.socket;
-        serve(&self.context, *listener, gate.as_ref(), stream, address, place);
+    fn serve(&self, stream: io::Result<Stream>, address: Address, permit: Permit) {
+        serve(&self.context, &self.listener, stream, address, permit);
     }
 
     /// Handles a failed accept. The accept loop goes on until the worker ends.
@@ -311,7 +320,7 @@ impl Acceptor {
             return;
         }
         self.look_at_queue();
-        self.context.shortage.refused(self.socket.listener, error);
+        self.listener.admission.accept_failed(error);
         monoio::time::sleep(BACK_OFF).await;
     }
 }

@@ -12,7 +12,7 @@
 //!
 //! The worker that hands a connection over counts it for the receiver at once, so that a burst does
 //! not overshoot. A receiver that is about to end then either gets the connection before it checks
-//! its load for the last time (`Load::close`), or has closed its load and refuses the place.
+//! its load for the last time (`Load::close`), or has closed its load and refuses the permit.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::front::{Gate, Load, Place};
+use crate::front::{Load, Permit};
 use crate::sys::{Address, Stream};
 
 /// A worker hands over if it has this many connections more than another, ...
@@ -34,13 +34,12 @@ const LOOKS: usize = 8;
 
 /// A connection on its way to another worker.
 pub(super) struct Handed {
-    /// Position of the listener in the configuration.
-    pub(super) listener: usize,
-    pub(super) gate: Option<Arc<Gate>>,
+    /// The name of the listener.
+    pub(super) listener: Arc<str>,
     pub(super) fd: OwnedFd,
     pub(super) address: Address,
-    /// A place on the worker that receives the connection.
-    pub(super) place: Place,
+    /// A permit of the worker that receives the connection.
+    pub(super) permit: Permit,
 }
 
 /// The part of a worker that the others use.
@@ -101,8 +100,9 @@ impl Balance {
         &self.desks[self.index].load
     }
 
-    /// Takes a place on another worker that has clearly fewer connections; `None` if there is none.
-    pub(super) fn elsewhere(&self) -> Option<(usize, Place)> {
+    /// Returns a permit of another worker that has clearly fewer connections; `None` if there is
+    /// none.
+    pub(super) fn elsewhere(&self) -> Option<(usize, Permit)> {
         let (count, others) = (self.desks.len(), self.desks.len() - 1);
         if others == 0 {
             return None;
@@ -116,7 +116,7 @@ impl Balance {
         if open(self.index) < open(least) + open(least) / SLACK_PART + SLACK {
             return None;
         }
-        Some((least, Load::take_place(&self.desks[least].load)?))
+        Some((least, Load::permit(&self.desks[least].load)?))
     }
 
     /// Returns true if another worker may have one more connection.
@@ -125,13 +125,13 @@ impl Balance {
         others.into_iter().any(|(_, desk)| !desk.load.is_full())
     }
 
-    /// Takes a place on any other worker that may have one more connection. Used if this worker has
-    /// as many as it may have.
-    pub(super) fn anywhere(&self) -> Option<(usize, Place)> {
+    /// Returns a permit of any other worker that may have one more connection. Used if this worker
+    /// has as many as it may have.
+    pub(super) fn anywhere(&self) -> Option<(usize, Permit)> {
         let count = self.desks.len();
         let others = (1..count).map(|step| (self.index + step) % count);
         let mut with_room = others.filter(|&index| !self.desks[index].load.is_full());
-        with_room.find_map(|index| Some((index, Load::take_place(&self.desks[index].load)?)))
+        with_room.find_map(|index| Some((index, Load::permit(&self.desks[index].load)?)))
     }
 
     /// Hands a connection over to another worker.
@@ -180,12 +180,12 @@ mod tests {
     const MAX: usize = 2000;
 
     /// Makes workers with these numbers of connections.
-    fn workers(open: &[usize]) -> (Vec<Balance>, Vec<Place>) {
+    fn workers(open: &[usize]) -> (Vec<Balance>, Vec<Permit>) {
         let (all, _): (Vec<Balance>, Vec<Inbox>) =
             Balance::for_workers(open.len(), MAX).unwrap().into_iter().unzip();
         let mut places = Vec::new();
         for (worker, &open) in all.iter().zip(open) {
-            places.extend((0..open).map(|_| Load::take_place(worker.load()).unwrap()));
+            places.extend((0..open).map(|_| Load::permit(worker.load()).unwrap()));
         }
         (all, places)
     }
@@ -238,11 +238,11 @@ mod tests {
         let found = all[0].anywhere().unwrap();
         assert_eq!(found.0, 1);
         assert!(all[0].anywhere().is_none());
-        assert!(Load::take_place(all[0].load()).is_none());
+        assert!(Load::permit(all[0].load()).is_none());
         // A failed attempt to take a place is not counted.
         places.truncate(MAX - 1);
-        assert!(Load::take_place(all[0].load()).is_some());
-        assert!(Load::force_place(all[1].load()).is_some());
+        assert!(Load::permit(all[0].load()).is_some());
+        assert!(Load::permit_beyond_limit(all[1].load()).is_some());
     }
 
     #[test]

@@ -17,10 +17,8 @@ use std::time::{Duration, Instant};
 use core_affinity::CoreId;
 
 use crate::cluster::Report;
-use crate::config::Config;
 use crate::error::Error;
-use crate::front::{self, Context, Gate, Shortage, Udp};
-use crate::observe::access_log::Recorder;
+use crate::front::{self, Context, Layout, Shortage, Udp};
 use crate::relay::{BUDGET, Pool};
 use crate::sched::{Outbox, Yielder};
 use crate::sys::{Address, Shares};
@@ -41,8 +39,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub enum Command {
     /// Sets the endpoints of a cluster.
     Endpoints {
-        /// Position of the cluster in the configuration.
-        cluster: usize,
+        /// The name of the cluster.
+        cluster: Arc<str>,
         /// All endpoints of the cluster.
         addresses: Arc<[Address]>,
     },
@@ -55,14 +53,12 @@ pub enum Command {
 
 /// A listening socket of one worker.
 pub struct Socket {
-    /// Position of the listener in the configuration.
-    pub listener: usize,
+    /// The name of the listener.
+    pub listener: Arc<str>,
     /// Bound and listening. All workers have the same socket of a Unix path.
     pub socket: TcpListener,
     /// Whether it is a Unix socket. The runtime cannot return the addresses of its clients.
     pub unix: bool,
-    /// The listener's limit of connections, which all workers share.
-    pub gate: Option<Arc<Gate>>,
 }
 
 /// All that a worker needs.
@@ -71,16 +67,14 @@ pub struct Setup {
     pub index: usize,
     /// The CPU that it is pinned to; `None` if it may run on any.
     pub cpu: Option<CoreId>,
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The listeners and clusters that it builds its objects from.
+    pub layout: Arc<Layout>,
     /// Its listening sockets.
     pub sockets: Vec<Socket>,
-    /// Its UDP sockets, each with its listener's position in the configuration.
-    pub datagrams: Vec<(usize, UdpSocket)>,
+    /// Its UDP sockets, each with the name of its listener.
+    pub datagrams: Vec<(Arc<str>, UdpSocket)>,
     /// How many workers there are.
     pub workers: usize,
-    /// Where it sends access records.
-    pub recorder: Recorder,
     /// Where it sends reports of endpoints that fail.
     pub failures: SyncSender<Report>,
     /// The descriptors that it may have open at once, by their use.
@@ -124,7 +118,7 @@ pub fn run(setup: Setup) {
 
 /// The life of a worker inside its runtime.
 async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
-    let Setup { index, config, recorder, failures, shares, balance, .. } = setup;
+    let Setup { index, layout, failures, shares, balance, .. } = setup;
     let outbox = outbox.map(Outbox::start);
     let yielder = match Yielder::start() {
         Ok(yielder) => yielder,
@@ -138,7 +132,9 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     let pool = Pool::new(shares.pipes, BUDGET, outbox, yielder);
     let load = Arc::clone(balance.load());
     let shortage = setup.shortage;
-    let context = Rc::new(Context::new(config, recorder, index, pool, load, shortage));
+    let context = Rc::new(Context::new(&layout, index, pool, load, shortage));
+    // The writer of the access log ends when the last reference to its sinks is dropped.
+    drop(layout);
     // The endpoints that are known at the start, before the first connection needs them.
     for command in setup.commands.try_iter() {
         obey(&context, &mut Vec::new(), &[], command);
@@ -172,8 +168,8 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
         context.timers.tick();
         udp.iter().for_each(|udp| udp.tick());
         context.update_date();
-        context.flush_records();
-        context.report_failures(&failures);
+        context.recorder.flush();
+        context.generation.borrow().report_failures(&failures);
         // Checked before the commands: the task of a connection that is accepted by the command to
         // drain has not started yet.
         let drained = context.draining.get()
@@ -204,9 +200,8 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     }
     // If a second signal came early, there may be UDP sessions left.
     udp.iter().for_each(|udp| udp.end_rest());
-    context.flush_records();
-    context.report_failures(&failures);
-    drop(context.recorder.take());
+    context.generation.borrow().report_failures(&failures);
+    context.recorder.close();
 }
 
 fn obey(
@@ -217,7 +212,7 @@ fn obey(
 ) {
     match command {
         Command::Endpoints { cluster, addresses } => {
-            context.clusters[cluster].set_endpoints(&addresses);
+            context.generation.borrow().set_endpoints(&cluster, &addresses);
         }
         Command::Drain | Command::Stop => {
             if !context.draining.replace(true) {

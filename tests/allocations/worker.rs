@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ringgate::config::{self, Config, Discovery, LogPath, Protocol};
+use ringgate::front::Layout;
 use ringgate::observe::access_log::{Target, Writer};
 use ringgate::sys::{self, Address, Listen, Shares};
 use ringgate::timers::TICK;
@@ -63,17 +64,17 @@ impl Worker {
         let text =
             format!("[server]\ndriver = \"{driver}\"\n[access_log]\npath = \"off\"\n{listeners}");
         let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
-        let config = Arc::new(config);
-        let targets = config.access_logs.iter().map(|log| match &log.path {
-            LogPath::File(path) => Target::File(path.clone()),
+        let mut writer = Writer::start().unwrap();
+        let layout = Layout::new(&config, |log| match &log.path {
+            LogPath::File(path) => writer.open(&Target::File(path.clone())),
             other => panic!("tests log to files, not to {other:?}"),
         });
-        let writer = Writer::start(targets.collect()).unwrap();
+        let layout = Arc::new(layout.unwrap_or_else(|e| panic!("{e}")));
         let (mut sockets, mut datagrams) = (Vec::new(), Vec::new());
         let address = match (&config.listeners[0].protocol, &config.listeners[0].addresses[0]) {
             (Protocol::Udp(_), Address::Ip(ip)) => {
                 let socket = sys::bind_udp(*ip, true).unwrap();
-                datagrams.push((0, socket));
+                datagrams.push((Arc::clone(&config.listeners[0].name), socket));
                 datagrams[0].1.local_addr().unwrap()
             }
             _ => {
@@ -96,11 +97,10 @@ impl Worker {
         let setup = Setup {
             index: 0,
             cpu: None,
-            config,
+            layout,
             sockets,
             datagrams,
             workers: 1,
-            recorder: writer.recorder(),
             failures: sync_channel(1).0,
             shares,
             shortage: Arc::default(),
@@ -198,16 +198,16 @@ fn listen(config: &Config) -> Socket {
         reuse_port: true,
     };
     let socket = sys::listen(&listener.addresses[0], options).unwrap();
-    Socket { listener: 0, socket, unix: false, gate: None }
+    Socket { listener: Arc::clone(&listener.name), socket, unix: false }
 }
 
 /// What the control plane says of static clusters.
 fn endpoints(config: &Config) -> Vec<Command> {
-    let clusters = config.clusters.iter().enumerate();
-    let command = |(cluster, config): (usize, &config::Cluster)| {
+    let command = |config: &Arc<config::Cluster>| {
+        let cluster = Arc::clone(&config.name);
         let Discovery::Static(addresses) = &config.discovery else { panic!("not static") };
         let addresses: Arc<[Address]> = addresses.iter().cloned().collect();
         Command::Endpoints { cluster, addresses }
     };
-    clusters.map(command).collect()
+    config.clusters.iter().map(command).collect()
 }

@@ -1,7 +1,7 @@
-//! Checks `[access_log]` of the file and of single listeners. Collects the logs in use without
-//! duplicates.
+//! Checks `[access_log]` of the file and of single listeners.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::super::file;
 use super::super::report::{Span, advice, closest, quoted};
@@ -11,28 +11,23 @@ use super::Check;
 use crate::observe::access_log::Format;
 
 impl Check<'_> {
-    /// The logs in use, and for each listener the position of its log. `None` if it writes no
-    /// records.
+    /// The log of each listener; `None` for one that writes no records. Listeners without settings
+    /// of their own share the common log.
     pub(super) fn access_logs(
         &self,
         common: Option<file::AccessLog>,
         listeners: &[file::Listener],
-    ) -> (Vec<AccessLog>, Vec<Option<usize>>) {
-        let mut logs = Vec::new();
+    ) -> Vec<Option<Arc<AccessLog>>> {
         let common = match common {
             Some(typed) => self.access_log(&typed),
             None => Some(AccessLog { path: LogPath::Stdout, format: Format::text() }),
         };
-        // Listeners without a log of their own share the common one, which is then opened once.
-        let mut common = Common::Unused(common);
-        let of_listeners = listeners
-            .iter()
-            .map(|listener| match &listener.access_log {
-                Some(typed) => self.access_log(typed).map(|log| position(&mut logs, log)),
-                None => common.position(&mut logs),
-            })
-            .collect();
-        (logs, of_listeners)
+        let common = common.map(Arc::new);
+        let of_listener = |listener: &file::Listener| match &listener.access_log {
+            Some(typed) => self.access_log(typed).map(Arc::new),
+            None => common.clone(),
+        };
+        listeners.iter().map(of_listener).collect()
     }
 
     /// Returns `None` if the log is off or was reported.
@@ -104,32 +99,4 @@ impl Check<'_> {
             Format::text()
         })
     }
-}
-
-/// The log of the listeners without a log of their own. It is opened only if there is such a
-/// listener.
-enum Common {
-    Unused(Option<AccessLog>),
-    Used(Option<usize>),
-}
-
-impl Common {
-    fn position(&mut self, logs: &mut Vec<AccessLog>) -> Option<usize> {
-        if let Common::Unused(log) = self {
-            *self = Common::Used(log.take().map(|log| position(logs, log)));
-        }
-        match self {
-            Common::Used(position) => *position,
-            Common::Unused(_) => None,
-        }
-    }
-}
-
-/// The position of the log. Equal logs share one position; otherwise they would overwrite each
-/// other.
-fn position(logs: &mut Vec<AccessLog>, log: AccessLog) -> usize {
-    logs.iter().position(|known| *known == log).unwrap_or_else(|| {
-        logs.push(log);
-        logs.len() - 1
-    })
 }

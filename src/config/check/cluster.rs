@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::file::{self, DiscoveryWord};
@@ -32,7 +33,7 @@ impl Check<'_> {
             }
         };
         Some(Cluster {
-            name: name.value.clone(),
+            name: Arc::from(name.value.as_str()),
             discovery: discovery?,
             connect_timeout: typed.connect_timeout.or(Duration::from_secs(5)),
             connect_attempts: typed.connect_attempts.or(2) as usize,

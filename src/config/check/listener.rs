@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::file::{self, ProtocolWord};
 use super::super::report::{Span, quoted};
 use super::super::table::{At, Field};
-use super::super::{Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
+use super::super::{AccessLog, Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
 use super::Check;
 use crate::sys::Address;
 
@@ -18,11 +19,11 @@ const LONGEST_KEEPALIVE_S: u64 = 32_767;
 const CLUSTER_PLACE: &str = "belongs to protocol = \"tcp\" or \"udp\"";
 
 impl Check<'_> {
-    /// `access_logs` has the position of each listener's log.
+    /// `access_logs` has the log of each listener.
     pub(super) fn listeners(
         &self,
         typed: Vec<file::Listener>,
-        access_logs: Vec<Option<usize>>,
+        access_logs: Vec<Option<Arc<AccessLog>>>,
     ) -> Option<Vec<Listener>> {
         let mut names = HashMap::new();
         // TCP and UDP have separate ports.
@@ -45,7 +46,7 @@ impl Check<'_> {
         &self,
         typed: file::Listener,
         addresses: Option<Vec<Address>>,
-        access_log: Option<usize>,
+        access_log: Option<Arc<AccessLog>>,
     ) -> Option<Listener> {
         let timeouts = RelayTimeouts {
             idle: typed.idle_timeout.clone().or(Duration::from_secs(60 * 60)),
@@ -65,14 +66,14 @@ impl Check<'_> {
             None => {
                 // The allowed keys depend on the protocol, which is unknown; names and routes can
                 // be checked anyway.
-                self.cluster_id(&typed.cluster);
+                self.cluster_name(&typed.cluster);
                 self.hosts(&typed.http.hosts, timeouts);
                 self.tls(&typed, timeouts);
                 None
             }
         };
         Some(Listener {
-            name: typed.name.value?.value,
+            name: typed.name.value?.value.into(),
             addresses: addresses?,
             access_log,
             backlog: i32::try_from(typed.backlog.or(4096)).unwrap_or(i32::MAX),
@@ -173,7 +174,7 @@ impl Check<'_> {
             let note = "name the [cluster.NAME] its connections go to";
             self.report.error(typed.span, what, note);
         }
-        let cluster = self.cluster_id(&typed.cluster);
+        let cluster = self.cluster_name(&typed.cluster);
         Some(Tcp { cluster: cluster?, timeouts })
     }
 

@@ -16,13 +16,14 @@ mod udp;
 mod whole;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::file::{self, File};
 use super::report::Warnings;
 use super::report::{Report, closest, quoted};
 use super::table::{At, Field};
-use super::{Cluster, ClusterId, Config, Driver, Log, Machine, Server, Workers};
+use super::{Cluster, Config, Driver, Log, Machine, Server, Workers};
 
 /// Turns the file into the configuration. Returns `None` if errors were reported.
 pub(super) fn config(
@@ -33,7 +34,11 @@ pub(super) fn config(
 ) -> Option<Config> {
     let File { server, log, access_log, listeners, clusters, clusters_complete } = file;
     let (names, clusters): (Vec<At<String>>, Vec<file::Cluster>) = clusters.into_iter().unzip();
-    let with_paths: Vec<bool> = clusters.iter().map(has_paths).collect();
+    let with_paths: Vec<&str> = names
+        .iter()
+        .zip(&clusters)
+        .filter_map(|(name, cluster)| has_paths(cluster).then_some(name.value.as_str()))
+        .collect();
     let places = whole::Places::new(&listeners, &names, &clusters);
     let check =
         Check { report, base, clusters: &names, clusters_complete, with_paths: &with_paths };
@@ -43,17 +48,16 @@ pub(super) fn config(
         let note = "add [[listener]] with name, listen and protocol";
         report.error((0..0).into(), what, note);
     }
-    let (access_logs, access_log_of) = check.access_logs(access_log, &listeners);
-    let listeners = check.listeners(listeners, access_log_of);
+    let access_logs = check.access_logs(access_log, &listeners);
+    let listeners = check.listeners(listeners, access_logs);
     let clusters: Vec<Option<Cluster>> =
         names.iter().zip(clusters).map(|(name, cluster)| check.cluster(name, cluster)).collect();
 
     let config = Config {
         server: self::server(server),
         log: Log { level: log.level.or("info").to_owned(), json: log.json.or(false) },
-        access_logs,
-        listeners: listeners?,
-        clusters: clusters.into_iter().collect::<Option<_>>()?,
+        listeners: listeners?.into_iter().map(Arc::new).collect(),
+        clusters: clusters.into_iter().map(|one| one.map(Arc::new)).collect::<Option<_>>()?,
         warnings: Warnings::default(),
     };
     // These checks need a configuration without errors.
@@ -76,12 +80,12 @@ struct Check<'a> {
     report: &'a Report<'a>,
     /// The directory where relative paths of `respond.file` start.
     base: &'a Path,
-    /// The names of all clusters, sorted. A [`ClusterId`] is a position in this list.
+    /// The names of all clusters, sorted.
     clusters: &'a [At<String>],
     /// Whether these are all clusters: none is under a key that was reported.
     clusters_complete: bool,
-    /// For each cluster, whether it has endpoints that are paths.
-    with_paths: &'a [bool],
+    /// The names of the clusters that have endpoints that are paths.
+    with_paths: &'a [&'a str],
 }
 
 /// Lists the first names and the number of the others.
@@ -98,12 +102,13 @@ fn has_paths(cluster: &file::Cluster) -> bool {
 }
 
 impl Check<'_> {
-    /// Finds the cluster that a route or listener names. Returns `None` if the key was left out, or
-    /// if an error was reported: for the name itself, or for the key above the cluster.
-    fn cluster_id(&self, field: &Field<String>) -> Option<ClusterId> {
+    /// The name of the cluster that a route or listener refers to. Returns `None` if the key was
+    /// left out, or if an error was reported: for the name itself, or for the key above the
+    /// cluster.
+    fn cluster_name(&self, field: &Field<String>) -> Option<Arc<str>> {
         let At { value: name, span } = field.value.as_ref()?;
-        let position = self.clusters.iter().position(|cluster| cluster.value == *name);
-        if position.is_none() && self.clusters_complete {
+        let exists = self.clusters.iter().any(|cluster| cluster.value == *name);
+        if !exists && self.clusters_complete {
             let names = || self.clusters.iter().map(|cluster| cluster.value.as_str());
             let note = match closest(name, names()) {
                 Some(meant) => format!("did you mean {}?", quoted(meant)),
@@ -114,7 +119,7 @@ impl Check<'_> {
             };
             self.report.error(*span, format!("there is no cluster {}", quoted(name)), note);
         }
-        position.map(ClusterId)
+        exists.then(|| Arc::from(name.as_str()))
     }
 
     /// Checks a name of a listener or cluster. Names occur in records and messages, so they must

@@ -214,7 +214,7 @@ impl Check<'_> {
         kinds: Option<Kinds>,
         timeouts: RelayTimeouts,
     ) -> Option<Tunnel> {
-        let cluster = self.cluster_id(&route.cluster);
+        let cluster = self.cluster_name(&route.cluster);
         if let Some(span) = route.cluster.key
             && !route.upgrade.is_given()
         {

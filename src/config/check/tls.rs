@@ -52,7 +52,7 @@ impl Check<'_> {
                 earlier.push(this);
             }
         }
-        let cluster = self.cluster_id(&typed.cluster);
+        let cluster = self.cluster_name(&typed.cluster);
         let (names, alpn) = (names?, alpn?);
         let first = typed.names.value.as_ref().and_then(|names| names.value.first());
         Some(TlsRule {

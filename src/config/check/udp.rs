@@ -28,9 +28,9 @@ impl Check<'_> {
             let note = "name the [cluster.NAME] its datagrams go to";
             self.report.error(typed.span, what, note);
         }
-        let cluster = self.cluster_id(&typed.cluster);
-        if let (Some(cluster), Some(at)) = (cluster, &typed.cluster.value)
-            && self.with_paths[cluster.0]
+        let cluster = self.cluster_name(&typed.cluster);
+        if let (Some(cluster), Some(at)) = (&cluster, &typed.cluster.value)
+            && self.with_paths.contains(&&**cluster)
         {
             let what = "a udp listener cannot use a cluster with endpoints of `unix:`";
             let note = "give it a cluster of its own, whose endpoints are IP addresses";

@@ -45,7 +45,7 @@ pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machi
         a_loop(report, config, places, &places.clusters[cluster].1[position], &found);
     }
     for (index, cluster) in config.clusters.iter().enumerate() {
-        if !config.uses(index) {
+        if !config.uses(&cluster.name) {
             let what = format!("nothing uses the cluster {}", quoted(&cluster.name));
             let note = "name it in a listener, a route or a [[listener.tls]], or take it out";
             report.warning(places.clusters[index].0, what, note);

@@ -31,7 +31,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Starts the thread. `hosts` are the names that will be looked up.
+    /// Starts the thread. `hosts` are the names that will be looked up first.
     ///
     /// # Errors
     /// A thread cannot be started.

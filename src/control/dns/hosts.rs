@@ -42,7 +42,7 @@ struct Stamp {
 }
 
 impl Hosts {
-    /// Keeps the entries of these names only.
+    /// Keeps the entries of these names, and of names that are looked up later.
     pub(super) fn new<'a>(wanted: impl IntoIterator<Item = &'a str>) -> Hosts {
         Hosts { wanted: wanted.into_iter().map(key).collect(), read: None }
     }
@@ -52,6 +52,10 @@ impl Hosts {
     /// # Errors
     /// The file cannot be read now, so it is not known whether it has the name.
     pub(super) fn find(&mut self, host: &str) -> io::Result<Option<Vec<IpAddr>>> {
+        // The entries of a new name were not kept, so the file must be read again.
+        if self.wanted.insert(key(host)) {
+            self.read = None;
+        }
         match self.entries() {
             Ok(entries) => Ok(entries.get(&key(host)).cloned()),
             Err(error) => match error.kind() {

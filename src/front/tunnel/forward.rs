@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use super::Upgrade;
 use crate::cluster::ConnectFailure;
+use crate::front::accepted::{Accepted, describe_failure};
 use crate::front::answer::plain;
-use crate::front::context::{Accepted, describe_failure};
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
 use crate::proto::http::answer::{Connection, Content, closing_head, reason};
@@ -48,7 +48,7 @@ pub(super) async fn serve(
 
     // 1. Connect. The attempts have their own limits.
     watch.on_drain(OnDrain::Wait);
-    let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
+    let lease = match Box::pin(conn.connect(&upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
     };
@@ -57,7 +57,7 @@ pub(super) async fn serve(
     // 2. Send the head, and the payload that may go with it, in one write.
     let (mut up, mut held) = upgrade.split(pool, early_data);
     watch.set_upstream(Some(&lease.stream));
-    watch.keep_alive(conn.keepalive());
+    watch.keep_alive(conn.listener.keepalive());
     watch.renew(timeouts.idle);
     let mut down = Flow::new(pool, Vec::new());
 
@@ -145,7 +145,7 @@ impl Upgrade<'_> {
             conn.context.shortage.answered();
         }
         conn.record(self.start, |record| {
-            self.describe(conn, record);
+            self.describe(record);
             describe_failure(failure, record);
             record.status = Some(status);
         });

@@ -10,8 +10,8 @@ mod terminate;
 
 use std::rc::Rc;
 
+use super::accepted::{Accepted, Moment, describe_relay};
 use super::answer::protocol;
-use super::context::{Accepted, Moment, describe_relay};
 use crate::cluster::Lease;
 use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::{End, Record};
@@ -94,19 +94,19 @@ impl<'c> Upgrade<'c> {
         end: End,
     ) {
         conn.record(self.start, |record| {
-            self.describe(conn, record);
+            self.describe(record);
             describe_relay(lease, up, down, record);
             (record.status, record.end) = (status, end);
         });
     }
 
-    fn describe<'a>(&'a self, conn: &'a Accepted, record: &mut Record<'a>) {
+    fn describe<'a>(&'a self, record: &mut Record<'a>) {
         record.protocol = protocol(Version::Http11);
         record.method = Some("GET");
         record.host = Some(&self.host);
         record.path = Some(&self.target);
         record.route = Some(&self.route.name);
-        record.cluster = Some(conn.cluster_name(self.tunnel.cluster));
+        record.cluster = Some(&self.tunnel.cluster);
     }
 }
 

@@ -6,7 +6,7 @@
 //! that copies.
 
 use super::Upgrade;
-use crate::front::context::{Accepted, describe_failure};
+use crate::front::accepted::{Accepted, describe_failure};
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
 use crate::proto::http::answer;
@@ -76,19 +76,19 @@ pub(super) async fn serve(
         Err(_) => {
             conn.client.reset_on_close();
             return conn.record(upgrade.start, |record| {
-                upgrade.describe(conn, record);
+                upgrade.describe(record);
                 record.end = End::ClientReset;
             });
         }
     };
 
     // 2. Connect.
-    let lease = match Box::pin(conn.connect(upgrade.tunnel.cluster)).await {
+    let lease = match Box::pin(conn.connect(&upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
             conn.reset_for(&failure);
             return conn.record(upgrade.start, |record| {
-                upgrade.describe(conn, record);
+                upgrade.describe(record);
                 describe_failure(&failure, record);
                 record.status = Some(101);
             });

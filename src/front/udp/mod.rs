@@ -20,11 +20,14 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::{Context, Moment, describe_tried};
-use crate::cluster::Tried;
-use crate::config::{ClusterId, Protocol};
+use super::accepted::{Moment, describe_tried};
+use super::context::Context;
+use super::generation::Listener;
+use crate::cluster::{Cluster, InUse, Tried};
+use crate::config::Protocol;
 use crate::observe::access_log::{End, Record, Relay};
 use crate::sys::{
     Address, Batch, ConnectError, Connected, Errno, Shares, UdpSocket, is_unreachable,
@@ -47,9 +50,8 @@ const ENDED_TOGETHER: usize = 100;
 /// A listener on one worker.
 pub struct Udp {
     context: Rc<Context>,
-    /// The listener's position in the configuration.
-    listener: usize,
-    cluster: ClusterId,
+    listener: Rc<Listener>,
+    cluster: Rc<Cluster>,
     idle: Idle,
     /// Empty while the worker drains. The task that receives from a socket holds it, too.
     sockets: RefCell<Vec<Rc<UdpSocket>>>,
@@ -88,7 +90,7 @@ struct Session {
     client: Address,
     upstream: UdpSocket,
     to: SocketAddr,
-    endpoint: Rc<Address>,
+    endpoint: InUse,
     tried: RefCell<Tried>,
     start: Moment,
     bytes_up: Cell<u64>,
@@ -99,14 +101,14 @@ struct Session {
     _open: Open,
 }
 
-/// Starts serving the UDP sockets of a worker. Each comes with the position of its listener. All
+/// Starts serving the UDP sockets of a worker. Each comes with the name of its listener. All
 /// their sessions together get [`Shares::sessions`] descriptors.
 ///
 /// # Errors
 /// The runtime or the kernel refuses a socket.
 pub fn start_udp(
     context: &Rc<Context>,
-    sockets: Vec<(usize, StdSocket)>,
+    sockets: Vec<(Arc<str>, StdSocket)>,
     workers: usize,
     shares: &Shares,
 ) -> io::Result<Vec<Rc<Udp>>> {
@@ -118,16 +120,18 @@ pub fn start_udp(
         joined: RefCell::default(),
         connected: Connected::start()?,
     });
-    let mut by_listener: Vec<(usize, Vec<UdpSocket>)> = Vec::new();
-    for (listener, socket) in sockets {
+    let generation = context.generation.borrow();
+    let mut by_listener: Vec<(&Rc<Listener>, Vec<UdpSocket>)> = Vec::new();
+    for (name, socket) in sockets {
+        let Some(listener) = generation.listener(&name) else { continue };
         let socket = UdpSocket::bound(socket)?;
-        match by_listener.iter_mut().find(|(other, _)| *other == listener) {
+        match by_listener.iter_mut().find(|(other, _)| Rc::ptr_eq(other, listener)) {
             Some((_, sockets)) => sockets.push(socket),
             None => by_listener.push((listener, vec![socket])),
         }
     }
-    let max_sessions = |(listener, _): &(usize, Vec<UdpSocket>)| {
-        let Protocol::Udp(udp) = &context.config.listeners[*listener].protocol else { return 0 };
+    let max_sessions = |(listener, _): &(&Rc<Listener>, Vec<UdpSocket>)| {
+        let Protocol::Udp(udp) = &listener.config.protocol else { return 0 };
         udp.max_sessions.div_ceil(workers)
     };
     let wanted: Vec<usize> = by_listener.iter().map(max_sessions).collect();
@@ -139,16 +143,16 @@ pub fn start_udp(
 impl Udp {
     fn start(
         context: &Rc<Context>,
-        listener: usize,
+        listener: &Rc<Listener>,
         sockets: Vec<UdpSocket>,
         room: &Rc<Room>,
         open: Sockets,
     ) -> Option<Rc<Udp>> {
-        let Protocol::Udp(udp) = &context.config.listeners[listener].protocol else { return None };
+        let Protocol::Udp(udp) = &listener.config.protocol else { return None };
         let listener = Rc::new(Udp {
             context: Rc::clone(context),
-            listener,
-            cluster: udp.cluster,
+            listener: Rc::clone(listener),
+            cluster: Rc::clone(listener.cluster(&udp.cluster)),
             idle: Idle {
                 unanswered: ticks(udp.idle_timeout.min(UNANSWERED)),
                 answered: ticks(udp.idle_timeout),
@@ -328,14 +332,14 @@ impl Udp {
     /// Opens a session with the next endpoint of the round robin. If connecting fails, the
     /// following one is tried at once, so that the session's first datagram is not lost.
     fn connect(&self, key: &Key, start: Moment) -> Result<Session, (End, Tried)> {
-        let mut candidates = self.context.clusters[self.cluster.0].candidates_for_session();
+        let mut candidates = self.cluster.candidates_for_session();
         // Sockets of ended sessions that are still open may use the share up. With so many new
         // clients at one time, the datagrams of some are dropped.
         let Some(open) = self.open.take() else { return Err((End::Local, candidates.given_up())) };
         let mut end = End::NoEndpoint;
         while let Some(endpoint) = candidates.next() {
             // The configuration refuses endpoints with a path.
-            let Address::Ip(to) = *endpoint else { break };
+            let Address::Ip(to) = *endpoint.address else { break };
             let error = match UdpSocket::connected(to, &self.room.connected) {
                 Ok(upstream) => {
                     return Ok(Session {
@@ -343,7 +347,7 @@ impl Udp {
                         client: Address::Ip(key.client),
                         upstream,
                         to,
-                        endpoint,
+                        endpoint: InUse::new(endpoint),
                         tried: RefCell::new(candidates.connected()),
                         start,
                         bytes_up: Cell::new(0),
@@ -355,7 +359,7 @@ impl Udp {
                 }
                 Err(error) => error,
             };
-            candidates.failed(endpoint, error.into());
+            candidates.failed(&endpoint, error.into());
             end = End::ConnectFailed;
             if let ConnectError::Local(errno) = error {
                 self.context.shortage.no_socket(errno);
@@ -414,8 +418,8 @@ impl Udp {
     /// Counts a failure of the session's endpoint.
     fn refused(&self, session: &Session, errno: Errno) {
         let reason = ConnectError::Refused(errno).into();
-        self.context.clusters[self.cluster.0].refused_datagrams(&session.endpoint, reason);
-        session.tried.borrow_mut().failed.push(Rc::clone(&session.endpoint));
+        self.cluster.refused_datagrams(&session.endpoint, reason);
+        session.tried.borrow_mut().failed.push(Rc::clone(&session.endpoint.address));
     }
 
     /// Ends a session that has been taken out of the table.
@@ -426,7 +430,7 @@ impl Udp {
         let tried = session.tried.borrow();
         self.record(&session.client, session.start, |record| {
             describe_tried(&tried, record);
-            record.endpoint = Some(&session.endpoint);
+            record.endpoint = Some(&session.endpoint.address);
             (record.bytes_up, record.bytes_down) =
                 (session.bytes_up.get(), session.bytes_down.get());
             record.relay = Relay::Copy;
@@ -440,9 +444,9 @@ impl Udp {
         start: Moment,
         fill: impl FnOnce(&mut Record<'a>),
     ) {
-        self.context.record(self.listener, client, start, |record| {
+        self.listener.record(client, start, |record| {
             record.protocol = "udp";
-            record.cluster = Some(&self.context.config.clusters[self.cluster.0].name);
+            record.cluster = Some(self.cluster.name());
             fill(record);
         });
     }

@@ -3,14 +3,17 @@
 //! Nothing here waits. While the queue is full, the batch grows; beyond [`LIMIT`] new records are
 //! dropped and counted. A log with a reported gap is better than a proxy that stops for its log.
 
+use std::cell::RefCell;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use super::super::outlet::{Batch, Counts, Message};
+use super::super::outlet::{Batch, Message};
 use super::format::Format;
 use super::record::Record;
+use super::sink::Sink;
 use super::value::Clock;
 
 /// A batch of this many bytes is handed over at once. The value is less than 64 KiB so that the
@@ -24,70 +27,111 @@ pub(super) const LIMIT: usize = 256 * 1024;
 /// The number of emptied buffers that are kept for reuse.
 const SPARE: usize = 8;
 
-/// Formats the records of one worker. Dropping it hands over the remaining records.
+/// The access logs of one worker.
+#[derive(Default)]
 pub struct Recorder {
-    /// The lane of each sink. Sinks with the same file share a lane.
-    lanes_by_sink: Arc<[usize]>,
-    lanes: Vec<Lane>,
-    clock: Clock,
+    lanes: RefCell<Vec<Rc<Lane>>>,
 }
 
 impl Recorder {
-    pub(super) fn new(lanes_by_sink: Arc<[usize]>, lanes: Vec<Lane>) -> Recorder {
-        Recorder { lanes_by_sink, lanes, clock: Clock::default() }
+    /// The lane to a sink. Listeners with the same sink share a lane.
+    pub fn lane(&self, sink: &Arc<Sink>) -> Rc<Lane> {
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(lane) = lanes.iter().find(|lane| lane.leads_to(sink)) {
+            return Rc::clone(lane);
+        }
+        let lane = Rc::new(Lane::new(sink));
+        lanes.push(Rc::clone(&lane));
+        lane
     }
 
-    /// Formats `record` into the batch of `sink`, which is a position in the list that the writer
-    /// was started with. Never blocks: if the writer cannot keep up, the record is dropped and
-    /// counted.
-    pub fn record(&mut self, sink: usize, format: &Format, record: &Record) {
-        let lane = &mut self.lanes[self.lanes_by_sink[sink]];
-        if !lane.has_room() {
-            lane.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        format.write(record, &mut self.clock, &mut lane.lines);
-        lane.records += 1;
-        if lane.lines.len() >= READY {
-            lane.hand_over();
-        }
+    /// Hands over the current batches, and closes lanes that no listener uses any more. The worker
+    /// calls this about every 50 ms; without records it costs nothing.
+    pub fn flush(&self) {
+        self.lanes.borrow_mut().retain(|lane| {
+            lane.flush();
+            Rc::strong_count(lane) > 1 || !lane.is_empty()
+        });
     }
 
-    /// Hands over the current batches. The worker calls this about every 50 ms; without records it
-    /// costs nothing.
-    pub fn flush(&mut self) {
-        for lane in &mut self.lanes {
-            lane.hand_over();
-        }
+    /// Hands over what is left and closes all lanes. Later records are dropped: tasks that the
+    /// runtime abandons keep their lanes alive, and the writer ends when the last lane is closed.
+    pub fn close(&self) {
+        self.lanes.take().iter().for_each(|lane| lane.close());
     }
 }
 
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.flush();
-        for lane in &self.lanes {
-            lane.counts.dropped.fetch_add(lane.records, Ordering::Relaxed);
-        }
-    }
+/// The way of one worker's records to one sink.
+pub struct Lane {
+    /// `None` after the worker has ended.
+    open: RefCell<Option<Open>>,
 }
 
-/// The connection of a recorder to one file.
-pub(super) struct Lane {
+struct Open {
+    sink: Arc<Sink>,
     /// The current batch, which consists of whole lines.
     lines: Vec<u8>,
     /// The number of lines in the batch.
     records: u64,
-    queue: SyncSender<Message>,
     /// The channel of emptied buffers. Each batch carries a clone of `home`, its sending end.
     emptied: Receiver<Vec<u8>>,
     home: SyncSender<Vec<u8>>,
-    counts: Arc<Counts>,
+    clock: Clock,
 }
 
 impl Lane {
-    pub(super) fn new(queue: SyncSender<Message>, counts: Arc<Counts>) -> Lane {
+    fn new(sink: &Arc<Sink>) -> Lane {
         let (home, emptied) = sync_channel(SPARE);
-        Lane { lines: Vec::new(), records: 0, queue, emptied, home, counts }
+        let (lines, records, clock) = (Vec::new(), 0, Clock::default());
+        let open = Open { sink: Arc::clone(sink), lines, records, emptied, home, clock };
+        Lane { open: RefCell::new(Some(open)) }
+    }
+
+    fn leads_to(&self, sink: &Arc<Sink>) -> bool {
+        self.open.borrow().as_ref().is_some_and(|open| Arc::ptr_eq(&open.sink, sink))
+    }
+
+    /// Formats `record` into the current batch. Never blocks: if the writer cannot keep up, the
+    /// record is dropped and counted.
+    pub fn record(&self, format: &Format, record: &Record) {
+        if let Some(open) = &mut *self.open.borrow_mut() {
+            open.record(format, record);
+        }
+    }
+
+    fn flush(&self) {
+        if let Some(open) = &mut *self.open.borrow_mut() {
+            open.hand_over();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.borrow().as_ref().is_none_or(|open| open.lines.is_empty())
+    }
+
+    fn close(&self) {
+        drop(self.open.take());
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.hand_over();
+        self.sink.counts.dropped.fetch_add(self.records, Ordering::Relaxed);
+    }
+}
+
+impl Open {
+    fn record(&mut self, format: &Format, record: &Record) {
+        if !self.has_room() {
+            self.sink.counts.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        format.write(record, &mut self.clock, &mut self.lines);
+        self.records += 1;
+        if self.lines.len() >= READY {
+            self.hand_over();
+        }
     }
 
     fn has_room(&mut self) -> bool {
@@ -104,15 +148,15 @@ impl Lane {
         }
         let (lines, records) = (mem::take(&mut self.lines), self.records);
         // Counted first, because the writer may finish the batch before `try_send` returns.
-        self.counts.waiting.fetch_add(records, Ordering::Relaxed);
+        self.sink.counts.waiting.fetch_add(records, Ordering::Relaxed);
         let batch = Batch { lines, records, home: self.home.clone() };
-        match self.queue.try_send(Message::Batch(batch)) {
+        match self.sink.queue.try_send(Message::Batch(batch)) {
             Ok(()) => {
                 self.lines = self.emptied.try_recv().unwrap_or_default();
                 self.records = 0;
             }
             Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
-                self.counts.waiting.fetch_sub(records, Ordering::Relaxed);
+                self.sink.counts.waiting.fetch_sub(records, Ordering::Relaxed);
                 if let Message::Batch(batch) = refused {
                     self.lines = batch.lines;
                 }

@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -27,7 +29,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn note(recorder: &mut Recorder, sink: usize, listener: &str, number: u64) {
+fn note(lane: &Lane, listener: &str, number: u64) {
     let client = Address::Ip(([192, 0, 2, 7], 51000).into());
     let record = Record {
         start: UNIX_EPOCH,
@@ -53,7 +55,7 @@ fn note(recorder: &mut Recorder, sink: usize, listener: &str, number: u64) {
     };
     // A little more than 128 bytes, so that a thousand records fill several batches.
     let format = Format::template(&format!("%{{listener}} %{{bytes_up}} {:x>120}", "")).unwrap();
-    recorder.record(sink, &format, &record);
+    lane.record(&format, &record);
 }
 
 /// The listener and the number of every line.
@@ -77,22 +79,31 @@ fn temporary() -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-fn start(path: &Path) -> Writer {
-    Writer::start(vec![Target::File(path.to_owned())]).unwrap()
+/// A writer, and the recorder and the lane of one worker to a file.
+fn start(path: &Path) -> (Writer, Recorder, Rc<Lane>) {
+    let mut writer = Writer::start().unwrap();
+    let sink = writer.open(&Target::File(path.to_owned())).unwrap();
+    let recorder = Recorder::default();
+    let lane = recorder.lane(&sink);
+    (writer, recorder, lane)
 }
 
 #[test]
 fn every_record_arrives_in_the_order_of_its_worker() {
     let (_directory, path) = temporary();
     // Two logs in one file, as two listeners may have them.
-    let targets = vec![Target::File(path.clone()), Target::Stdout, Target::File(path.clone())];
-    let writer = Writer::start(targets).unwrap();
+    let mut writer = Writer::start().unwrap();
+    let file = Target::File(path.clone());
+    let sinks = [&file, &Target::Stdout, &file].map(|target| writer.open(target).unwrap());
+    assert!(Arc::ptr_eq(&sinks[0], &sinks[2]));
     let workers: Vec<_> = ["one", "two", "three"]
         .map(|name| {
-            let mut recorder = writer.recorder();
+            let sinks = sinks.clone();
             thread::spawn(move || {
+                let recorder = Recorder::default();
+                let lanes = sinks.map(|sink| recorder.lane(&sink));
                 for number in 0..5000 {
-                    note(&mut recorder, if number % 3 == 0 { 0 } else { 2 }, name, number);
+                    note(&lanes[if number % 3 == 0 { 0 } else { 2 }], name, number);
                     if number % 700 == 0 {
                         recorder.flush();
                     }
@@ -103,6 +114,7 @@ fn every_record_arrives_in_the_order_of_its_worker() {
     for worker in workers {
         worker.join().unwrap();
     }
+    drop(sinks);
     assert_eq!(writer.lost(), 0);
     writer.close();
 
@@ -118,14 +130,13 @@ fn every_record_arrives_in_the_order_of_its_worker() {
 #[test]
 fn nothing_is_written_before_the_flush_and_everything_after_it() {
     let (_directory, path) = temporary();
-    let writer = start(&path);
-    let mut recorder = writer.recorder();
-    note(&mut recorder, 0, "web", 1);
+    let (writer, recorder, lane) = start(&path);
+    note(&lane, "web", 1);
     assert_eq!(fs::read(&path).unwrap(), b"");
     recorder.flush();
     eventually("the record in the file", || fs::metadata(&path).unwrap().len() > 0);
     assert_eq!(lines(&fs::read_to_string(&path).unwrap()), [("web", 1)]);
-    drop(recorder);
+    recorder.close();
     writer.close();
 }
 
@@ -133,17 +144,16 @@ fn nothing_is_written_before_the_flush_and_everything_after_it() {
 fn after_a_rotation_records_go_to_the_new_file() {
     let (directory, path) = temporary();
     let rotated = directory.path().join("access.log.1");
-    let writer = start(&path);
-    let mut recorder = writer.recorder();
-    note(&mut recorder, 0, "web", 1);
+    let (writer, recorder, lane) = start(&path);
+    note(&lane, "web", 1);
     recorder.flush();
     eventually("the first record", || fs::metadata(&path).unwrap().len() > 0);
 
     fs::rename(&path, &rotated).unwrap();
     writer.reopen();
     eventually("the new file", || path.exists());
-    note(&mut recorder, 0, "web", 2);
-    drop(recorder);
+    note(&lane, "web", 2);
+    recorder.close();
     writer.close();
     assert_eq!(lines(&fs::read_to_string(&rotated).unwrap()), [("web", 1)]);
     assert_eq!(lines(&fs::read_to_string(&path).unwrap()), [("web", 2)]);
@@ -151,21 +161,20 @@ fn after_a_rotation_records_go_to_the_new_file() {
 
 #[test]
 fn a_full_disk_loses_records_and_counts_each() {
-    let writer = start(Path::new("/dev/full"));
-    let mut recorder = writer.recorder();
+    let (writer, recorder, lane) = start(Path::new("/dev/full"));
     for number in 0..2000 {
-        note(&mut recorder, 0, "web", number);
+        note(&lane, "web", number);
     }
     recorder.flush();
     eventually("all counted as lost", || writer.lost() == 2000);
-    drop(recorder);
+    recorder.close();
     writer.close();
 }
 
 #[test]
 fn starting_fails_with_the_path_in_the_message() {
     let target = Target::File("/nowhere/at/all/access.log".into());
-    let error = Writer::start(vec![target]).err().unwrap().to_string();
+    let error = Writer::start().unwrap().open(&target).err().unwrap().to_string();
     assert!(error.contains("/nowhere/at/all/access.log"), "{error}");
 }
 
@@ -180,20 +189,19 @@ fn fifo() -> (File, PathBuf) {
 fn a_reader_that_stands_still_costs_records_but_neither_memory_nor_the_worker() {
     let (mut reader, fifo) = fifo();
     let (_directory, other) = temporary();
-    let targets = vec![Target::File(fifo), Target::File(other.clone())];
-    let writer = Writer::start(targets).unwrap();
-    let mut recorder = writer.recorder();
+    let (mut writer, recorder, lane) = start(&fifo);
+    let other_lane = recorder.lane(&writer.open(&Target::File(other.clone())).unwrap());
 
     // More than the pipe, the queue and the batch hold together.
     let mut recorded = 0;
     while writer.lost() < 1000 {
-        note(&mut recorder, 0, "web", recorded);
+        note(&lane, "web", recorded);
         recorded += 1;
         let held = recorded * 125;
         assert!(held < ((QUEUE + 2) * 64 * 1024 + LIMIT + 2_000_000) as u64, "grows on and on");
     }
     // The other file has its own thread and does not wait.
-    note(&mut recorder, 1, "other", 7);
+    note(&other_lane, "other", 7);
     recorder.flush();
     eventually("the other file", || fs::metadata(&other).unwrap().len() > 0);
 
@@ -216,18 +224,18 @@ fn a_reader_that_stands_still_costs_records_but_neither_memory_nor_the_worker() 
     eventually("room for another record", || {
         recorder.flush();
         let lost = writer.lost();
-        note(&mut recorder, 0, "web", recorded);
+        note(&lane, "web", recorded);
         recorded += 1;
         writer.lost() == lost
     });
-    note(&mut recorder, 0, "last", recorded);
+    note(&lane, "last", recorded);
     let mut text = String::new();
     eventually("the last record", || {
         recorder.flush();
         received.try_recv().map(|read| text = read).is_ok()
     });
     let lost = writer.lost();
-    drop(recorder);
+    recorder.close();
     reading.join().unwrap();
     writer.close();
 
@@ -240,14 +248,34 @@ fn a_reader_that_stands_still_costs_records_but_neither_memory_nor_the_worker() 
 #[test]
 fn closing_gives_up_on_a_file_that_takes_nothing() {
     let (_reader, path) = fifo();
-    let writer = start(&path);
-    let mut recorder = writer.recorder();
+    let (writer, recorder, lane) = start(&path);
     for number in 0..5000 {
-        note(&mut recorder, 0, "web", number);
+        note(&lane, "web", number);
     }
-    drop(recorder);
+    recorder.close();
     let start = Instant::now();
     writer.close();
     assert!(start.elapsed() > Duration::from_secs(1), "it waits a while");
     assert!(start.elapsed() < Duration::from_secs(10), "but not for long");
+}
+
+#[test]
+fn a_file_that_is_not_used_any_more_is_closed_and_can_be_opened_again() {
+    let (_directory, path) = temporary();
+    let (mut writer, recorder, lane) = start(&path);
+    note(&lane, "web", 1);
+    drop(lane);
+    // The lane still has a record, so the first flush keeps it.
+    recorder.flush();
+    recorder.flush();
+    eventually("the thread to end", || writer.closed() == 1);
+    let sink = writer.open(&Target::File(path.clone())).unwrap();
+    let lane = recorder.lane(&sink);
+    drop(sink);
+    note(&lane, "web", 2);
+    recorder.close();
+    // A task that was abandoned still has its lane.
+    note(&lane, "web", 3);
+    writer.close();
+    assert_eq!(lines(&fs::read_to_string(&path).unwrap()), [("web", 1), ("web", 2)]);
 }

@@ -7,14 +7,14 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::super::outlet::{Counts, Message, Outlet, Target};
-use super::recorder::{Lane, Recorder};
+use super::sink::Sink;
 use crate::error::Error;
 
 /// Batches that a file's queue holds, from all workers: 8 MiB at the usual batch size, 32 MiB at
@@ -27,59 +27,55 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The time between two reports about the same file.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The open files of all access logs and the threads that write to them.
+/// The open files of all access logs and the threads that write to them. Files can be added at any
+/// time; a file is closed when its last [`Sink`] is dropped.
 pub struct Writer {
-    /// The file of each sink, as a position in `files`.
-    files_by_sink: Arc<[usize]>,
     files: Vec<OpenFile>,
     reporter: Thread,
-    /// Dropped to end the reporter.
-    reporting: SyncSender<Infallible>,
+    /// The files that the reporter watches. Dropped to end it.
+    reporting: Sender<Watched>,
 }
 
 struct OpenFile {
-    queue: SyncSender<Message>,
+    target: Target,
+    sink: Weak<Sink>,
     counts: Arc<Counts>,
     thread: Thread,
 }
 
 impl Writer {
-    /// Opens every file and starts the threads. The position of a target in the list is the sink
-    /// number for records. Equal targets share one file.
+    /// Starts the thread that reports losses. No file is open yet.
     ///
     /// # Errors
-    /// Returns an error if a file cannot be opened or a thread cannot be started.
-    pub fn start(targets: Vec<Target>) -> Result<Writer, Error> {
-        let mut distinct: Vec<Target> = Vec::new();
-        let mut files_by_sink = Vec::new();
-        for target in targets {
-            let known = distinct.iter().position(|known| *known == target);
-            files_by_sink.push(known.unwrap_or(distinct.len()));
-            if known.is_none() {
-                distinct.push(target);
-            }
-        }
-
-        let mut files = Vec::new();
-        let mut watched = Vec::new();
-        for target in distinct {
-            let file = target.open()?;
-            let counts = Arc::new(Counts::default());
-            watched.push(Watched::new(&target, counts.clone()));
-            let (queue, batches) = sync_channel(QUEUE);
-            let outlet = Outlet::new(target, file, counts.clone());
-            let thread = Thread::spawn("access-log", move || outlet.run(batches))?;
-            files.push(OpenFile { queue, counts, thread });
-        }
-        let (reporting, ended) = sync_channel(0);
-        let reporter = Thread::spawn("access-log-news", move || report(watched, ended, News::say))?;
-        Ok(Writer { files_by_sink: files_by_sink.into(), files, reporter, reporting })
+    /// The thread cannot be started.
+    pub fn start() -> Result<Writer, Error> {
+        let (reporting, watched) = channel();
+        let reporter = Thread::spawn("access-log-news", move || report(watched, News::say))?;
+        Ok(Writer { files: Vec::new(), reporter, reporting })
     }
 
-    /// Creates a recorder for one worker.
-    pub fn recorder(&self) -> Recorder {
-        let lane = |file: &OpenFile| Lane::new(file.queue.clone(), file.counts.clone());
-        Recorder::new(self.files_by_sink.clone(), self.files.iter().map(lane).collect())
+    /// Opens a target and starts its thread. A target that is open already is not opened again: all
+    /// records to one file go through one sink.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the thread cannot be started.
+    pub fn open(&mut self, target: &Target) -> Result<Arc<Sink>, Error> {
+        self.files.retain(|file| !file.is_closed());
+        let known = self.files.iter().filter(|file| file.target == *target);
+        if let Some(sink) = known.filter_map(|file| file.sink.upgrade()).next() {
+            return Ok(sink);
+        }
+        let file = target.open()?;
+        let counts = Arc::new(Counts::default());
+        let (queue, batches) = sync_channel(QUEUE);
+        let outlet = Outlet::new(target.clone(), file, Arc::clone(&counts));
+        let thread = Thread::spawn("access-log", move || outlet.run(batches))?;
+        // Fails only if the reporter has panicked.
+        let _ = self.reporting.send(Watched::new(target, Arc::clone(&counts)));
+        let sink = Arc::new(Sink { queue, counts: Arc::clone(&counts) });
+        let (target, weak) = (target.clone(), Arc::downgrade(&sink));
+        self.files.push(OpenFile { target, sink: weak, counts, thread });
+        Ok(sink)
     }
 
     /// Opens every file's path again, after a log rotation has moved the old file. Returns at once:
@@ -87,19 +83,20 @@ impl Writer {
     /// use and a warning is logged.
     pub fn reopen(&self) {
         for file in &self.files {
-            file.counts.reopen.store(true, Ordering::Release);
+            let Some(sink) = file.sink.upgrade() else { continue };
+            sink.counts.reopen.store(true, Ordering::Release);
             // If the queue is full, its messages wake the thread anyway.
-            let _ = file.queue.try_send(Message::Wake);
+            let _ = sink.queue.try_send(Message::Wake);
         }
     }
 
-    /// The number of records that did not reach their file so far: dropped by recorders or lost in
-    /// writing.
+    /// The number of records that did not reach the files that are open: dropped by workers or lost
+    /// in writing.
     pub fn lost(&self) -> u64 {
         self.files.iter().map(|file| missing(&file.counts)).sum()
     }
 
-    /// Writes the batches that were handed over and ends the threads. All recorders must have been
+    /// Writes the batches that were handed over and ends the threads. All sinks must have been
     /// dropped before. A file that accepts nothing more is given up after two seconds, and its
     /// records are reported as lost.
     pub fn close(self) {
@@ -111,6 +108,21 @@ impl Writer {
         drop(self.reporting);
         // The reporter writes to stderr, which may be the same blocked pipe.
         self.reporter.join_until(deadline + REPORT_INTERVAL / 4);
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// The number of files that are closed.
+    pub(super) fn closed(&self) -> usize {
+        self.files.iter().filter(|file| file.is_closed()).count()
+    }
+}
+
+impl OpenFile {
+    /// Returns true when no worker uses the file any more and everything is written.
+    fn is_closed(&self) -> bool {
+        self.sink.strong_count() == 0 && self.thread.handle.is_finished()
     }
 }
 
@@ -206,15 +218,28 @@ fn since(count: &AtomicU64, told: &mut u64) -> u64 {
 }
 
 /// Reports losses once a second; when it ends, reports the remaining ones.
-fn report(mut watched: Vec<Watched>, ended: Receiver<Infallible>, say: impl Fn(&News)) {
+fn report(files: Receiver<Watched>, say: impl Fn(&News)) {
+    let mut watched: Vec<Watched> = Vec::new();
+    let mut next = Instant::now() + REPORT_INTERVAL;
     loop {
-        let last = ended.recv_timeout(REPORT_INTERVAL) == Err(RecvTimeoutError::Disconnected);
+        let patience = next.saturating_duration_since(Instant::now());
+        let last = match files.recv_timeout(patience) {
+            Ok(file) => {
+                watched.push(file);
+                continue;
+            }
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => true,
+        };
+        next = Instant::now() + REPORT_INTERVAL;
         for file in &mut watched {
             file.news().iter().for_each(&say);
         }
         if last {
             break;
         }
+        // A file that is closed has no other reference to its counts.
+        watched.retain(|file| Arc::strong_count(&file.counts) > 1);
     }
     for news in watched.iter().filter_map(Watched::last_news) {
         say(&news);
@@ -256,9 +281,10 @@ mod tests {
         let (watched, counts) = watched();
         counts.dropped.store(7, Ordering::Relaxed);
         let (said, hear) = channel();
-        let (reporting, ended) = sync_channel(0);
+        let (reporting, files) = channel();
+        reporting.send(watched).unwrap();
         let reporter = thread::spawn(move || {
-            report(vec![watched], ended, |news| said.send((news.records, news.what)).unwrap());
+            report(files, |news| said.send((news.records, news.what)).unwrap());
         });
         let hear_next = || {
             let (records, what) = hear.recv_timeout(Duration::from_secs(20)).unwrap();

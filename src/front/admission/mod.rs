@@ -1,0 +1,99 @@
+//! Decides whether a connection is served. A worker has a limit that follows from the limit of open
+//! files ([`Load`]); a listener may have a limit that all workers share ([`Admission`]).
+
+mod load;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+pub use load::{Load, Permit};
+
+use crate::sys::Errno;
+
+/// The connections of one listener over all workers, as far as it has a limit, and its failed
+/// accepts.
+pub struct Admission {
+    /// `None`: connections are not counted, so that workers do not share a cache line.
+    limit: Option<usize>,
+    open: AtomicUsize,
+    /// Connections beyond the limit since the last report.
+    refused: AtomicU64,
+    /// The error of the last accept that failed since the last report; 0 if none did.
+    accept_errno: AtomicI32,
+}
+
+impl Admission {
+    /// Admits at most `limit` connections at one time.
+    pub fn new(limit: Option<usize>) -> Admission {
+        let (open, refused) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Admission { limit, open, refused, accept_errno: AtomicI32::new(0) }
+    }
+
+    /// Counts one more connection, until the result is dropped. `None` if the limit is reached.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Admitted> {
+        let Some(limit) = self.limit else { return Some(Admitted { counted_by: None }) };
+        let is_inside = self.open.fetch_add(1, Relaxed) < limit;
+        // If it is not returned, dropping it undoes the count.
+        let admitted = Admitted { counted_by: Some(Arc::clone(self)) };
+        if !is_inside {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        is_inside.then_some(admitted)
+    }
+
+    /// Returns the number of connections beyond the limit since the last call.
+    pub fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Relaxed)
+    }
+
+    /// Notes that an accept has failed.
+    pub fn accept_failed(&self, error: &io::Error) {
+        self.accept_errno.store(error.raw_os_error().unwrap_or(libc::EIO), Relaxed);
+    }
+
+    /// Returns the error of the last accept that has failed since the last call.
+    pub fn take_accept_error(&self) -> Option<Errno> {
+        match self.accept_errno.swap(0, Relaxed) {
+            0 => None,
+            errno => Some(Errno::from_raw_os_error(errno)),
+        }
+    }
+}
+
+/// A connection that its listener has admitted.
+pub(super) struct Admitted {
+    counted_by: Option<Arc<Admission>>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        if let Some(admission) = &self.counted_by {
+            admission.open.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_counts_what_is_open_and_what_was_refused() {
+        let admission = Arc::new(Admission::new(Some(2)));
+        let (first, second) = (admission.admit(), admission.admit());
+        assert!(first.is_some() && second.is_some() && admission.admit().is_none());
+        assert_eq!((admission.take_refused(), admission.take_refused()), (1, 0));
+        drop(first);
+        assert!(admission.admit().is_some());
+    }
+
+    #[test]
+    fn an_error_of_an_accept_is_taken_once() {
+        let admission = Admission::new(None);
+        assert_eq!(admission.take_accept_error(), None);
+        admission.accept_failed(&io::Error::from_raw_os_error(libc::EMFILE));
+        assert_eq!(admission.take_accept_error(), Some(Errno::MFILE));
+        assert_eq!(admission.take_accept_error(), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! One configuration on one worker: its listeners and clusters as objects.
+//!
+//! The control plane makes a [`Layout`], which all workers share. Each worker builds its own
+//! [`Generation`] from it. A connection holds the listener, the cluster and the endpoint that it
+//! uses, so a generation can be replaced as a whole at any time: what connections of the old one
+//! still use goes on, and ends with the last of them.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use super::accepted::Moment;
+use super::admission::Admission;
+use crate::cluster::{Cluster, Report};
+use crate::config::{self, AccessLog, Config};
+use crate::observe::access_log::{End, Lane, Record, Recorder, Relay, Sink};
+use crate::sys::{Address, Keepalive};
+
+/// One configuration, and what its listeners share over all workers.
+pub struct Layout {
+    /// The clusters. Their names are unique.
+    pub clusters: Vec<Arc<config::Cluster>>,
+    /// The listeners. Their names are unique.
+    pub listeners: Vec<Shared>,
+}
+
+/// One listener, with what all workers share of it.
+pub struct Shared {
+    /// Its configuration.
+    pub config: Arc<config::Listener>,
+    /// Its limit of connections.
+    pub admission: Arc<Admission>,
+    /// Where its records go; `None` if it writes none.
+    pub sink: Option<Arc<Sink>>,
+}
+
+impl Layout {
+    /// Makes the layout of a configuration. `open` opens an access log.
+    ///
+    /// # Errors
+    /// The first error of `open`.
+    pub fn new<E>(
+        config: &Config,
+        mut open: impl FnMut(&AccessLog) -> Result<Arc<Sink>, E>,
+    ) -> Result<Layout, E> {
+        let mut listeners = Vec::with_capacity(config.listeners.len());
+        for listener in &config.listeners {
+            listeners.push(Shared {
+                config: Arc::clone(listener),
+                admission: Arc::new(Admission::new(listener.max_connections)),
+                sink: listener.access_log.as_deref().map(&mut open).transpose()?,
+            });
+        }
+        Ok(Layout { clusters: config.clusters.clone(), listeners })
+    }
+}
+
+/// The listeners and clusters of one worker, by their names.
+#[derive(Default)]
+pub struct Generation {
+    listeners: HashMap<Arc<str>, Rc<Listener>>,
+    clusters: HashMap<Arc<str>, Rc<Cluster>>,
+}
+
+impl Generation {
+    /// Builds a layout on the worker with this index. Its clusters have no endpoints yet.
+    pub fn new(layout: &Layout, index: usize, recorder: &Recorder) -> Generation {
+        let cluster = |config: &Arc<config::Cluster>| {
+            (Arc::clone(&config.name), Rc::new(Cluster::new(config, index)))
+        };
+        let clusters: HashMap<_, _> = layout.clusters.iter().map(cluster).collect();
+        let listener = |shared: &Shared| {
+            let listener = Listener::new(shared, &clusters, recorder);
+            (Arc::clone(&shared.config.name), Rc::new(listener))
+        };
+        let listeners = layout.listeners.iter().map(listener).collect();
+        Generation { listeners, clusters }
+    }
+
+    /// The listener with this name.
+    pub fn listener(&self, name: &str) -> Option<&Rc<Listener>> {
+        self.listeners.get(name)
+    }
+
+    /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.
+    pub fn set_endpoints(&self, cluster: &str, addresses: &[Address]) {
+        if let Some(cluster) = self.clusters.get(cluster) {
+            cluster.set_endpoints(addresses);
+        }
+    }
+
+    /// Reports failed attempts to the control plane. Called once a tick; never blocks.
+    pub fn report_failures(&self, reports: &SyncSender<Report>) {
+        self.clusters.values().for_each(|cluster| cluster.report_failures(reports));
+    }
+}
+
+/// One listener of one worker. Its connections share it.
+pub struct Listener {
+    /// Its configuration.
+    pub config: Arc<config::Listener>,
+    /// Its limit of connections, which all workers share.
+    pub admission: Arc<Admission>,
+    /// The clusters that it leads to, by their names.
+    clusters: HashMap<Arc<str>, Rc<Cluster>>,
+    lane: Option<Rc<Lane>>,
+}
+
+impl Listener {
+    fn new(
+        shared: &Shared,
+        clusters: &HashMap<Arc<str>, Rc<Cluster>>,
+        recorder: &Recorder,
+    ) -> Listener {
+        let used = shared.config.clusters();
+        let cluster = |name| clusters.get_key_value::<Arc<str>>(name);
+        Listener {
+            config: Arc::clone(&shared.config),
+            admission: Arc::clone(&shared.admission),
+            clusters: used
+                .filter_map(cluster)
+                .map(|(name, cluster)| (Arc::clone(name), Rc::clone(cluster)))
+                .collect(),
+            lane: shared.sink.as_ref().map(|sink| recorder.lane(sink)),
+        }
+    }
+
+    /// The cluster with this name.
+    ///
+    /// # Panics
+    /// The listener does not lead to such a cluster. The check of the configuration makes sure that
+    /// every name in it has its cluster.
+    pub fn cluster(&self, name: &str) -> &Rc<Cluster> {
+        self.clusters.get(name).expect("the configuration has a cluster for each name")
+    }
+
+    /// TCP keepalive for the streams to upstreams.
+    pub fn keepalive(&self) -> Option<Keepalive> {
+        self.config.keepalive.map(|idle| Keepalive { idle })
+    }
+
+    /// Writes one access record. `fill` sets the fields beyond listener, client and time.
+    pub(super) fn record<'a>(
+        &'a self,
+        client: &'a Address,
+        start: Moment,
+        fill: impl FnOnce(&mut Record<'a>),
+    ) {
+        let (Some(lane), Some(log)) = (&self.lane, &self.config.access_log) else { return };
+        let mut record = Record {
+            start: start.wall,
+            listener: &self.config.name,
+            protocol: "tcp",
+            client,
+            method: None,
+            host: None,
+            path: None,
+            status: None,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            attempts: None,
+            failed_endpoints: &[],
+            reason: None,
+            duration: start.instant.elapsed(),
+            connect: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            relay: Relay::None,
+            end: End::Done,
+        };
+        fill(&mut record);
+        lane.record(&log.format, &record);
+    }
+}
