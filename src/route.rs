@@ -108,51 +108,59 @@ fn rank(pattern: &HostName, name: &str) -> Option<usize> {
     }
 }
 
-/// Appends the target of a redirect. The scheme of the request itself is `http`, because no other
-/// kind of listener sends redirects.
-pub fn write_location(
-    redirect: &Redirect,
-    route: &Route,
-    request: &Request<'_>,
-    out: &mut Vec<u8>,
-) {
-    let scheme = redirect.scheme.unwrap_or(Scheme::Http);
-    out.extend_from_slice(match scheme {
-        Scheme::Http => b"http://",
-        Scheme::Https => b"https://",
-    });
-    match &redirect.host {
-        Some(host) => out.extend_from_slice(host.as_bytes()),
-        None => out.extend_from_slice(request.host.as_bytes()),
-    }
-    // The port of the request is kept only together with its host and scheme.
-    let own_port = request.port.filter(|_| redirect.host.is_none() && scheme == Scheme::Http);
-    let default_port = if scheme == Scheme::Http { 80 } else { 443 };
-    // The default port of the scheme is not written.
-    match (redirect.port, own_port) {
-        (Some(port), _) if port == default_port => {}
-        (Some(port), _) => {
-            out.push(b':');
-            out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+/// The target of a redirect. The scheme of the request itself is `http`, because no other kind of
+/// listener sends redirects.
+pub struct Location<'a> {
+    /// What the route changes.
+    pub redirect: &'a Redirect,
+    /// The route, whose prefix may be replaced.
+    pub route: &'a Route,
+    /// The request.
+    pub request: &'a Request<'a>,
+}
+
+impl Location<'_> {
+    /// Appends the URI.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let Location { redirect, route, request } = self;
+        let scheme = redirect.scheme.unwrap_or(Scheme::Http);
+        out.extend_from_slice(match scheme {
+            Scheme::Http => b"http://",
+            Scheme::Https => b"https://",
+        });
+        match &redirect.host {
+            Some(host) => out.extend_from_slice(host.as_bytes()),
+            None => out.extend_from_slice(request.host.as_bytes()),
         }
-        (None, Some("80") | None) => {}
-        (None, Some(port)) => {
-            out.push(b':');
-            out.extend_from_slice(port.as_bytes());
+        // The port of the request is kept only together with its host and scheme.
+        let own_port = request.port.filter(|_| redirect.host.is_none() && scheme == Scheme::Http);
+        let default_port = if scheme == Scheme::Http { 80 } else { 443 };
+        // The default port of the scheme is not written.
+        match (redirect.port, own_port) {
+            (Some(port), _) if port == default_port => {}
+            (Some(port), _) => {
+                out.push(b':');
+                out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
+            }
+            (None, Some("80") | None) => {}
+            (None, Some(port)) => {
+                out.push(b':');
+                out.extend_from_slice(port.as_bytes());
+            }
         }
-    }
-    match (&redirect.path, &route.path) {
-        (PathRewrite::Keep, _) => out.extend_from_slice(request.path.as_bytes()),
-        (PathRewrite::Path(path), _) => out.extend_from_slice(path.as_bytes()),
-        (PathRewrite::Prefix(new), PathMatch::Prefix(old) | PathMatch::Exact(old)) => {
-            out.extend_from_slice(new.as_bytes());
-            let rest = request.path.strip_prefix(old.as_str()).unwrap_or_default();
-            out.extend_from_slice(rest.as_bytes());
+        match (&redirect.path, &route.path) {
+            (PathRewrite::Keep, _) => out.extend_from_slice(request.path.as_bytes()),
+            (PathRewrite::Path(path), _) => out.extend_from_slice(path.as_bytes()),
+            (PathRewrite::Prefix(new), PathMatch::Prefix(old) | PathMatch::Exact(old)) => {
+                out.extend_from_slice(new.as_bytes());
+                let rest = request.path.strip_prefix(old.as_str()).unwrap_or_default();
+                out.extend_from_slice(rest.as_bytes());
+            }
         }
-    }
-    if let Some(query) = request.query.filter(|_| !redirect.strip_query) {
-        out.push(b'?');
-        out.extend_from_slice(query.as_bytes());
+        if let Some(query) = request.query.filter(|_| !redirect.strip_query) {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
     }
 }
 
@@ -196,7 +204,7 @@ mod tests {
         let route = Route { name: String::new(), path, action: Action::Redirect(redirect) };
         let Action::Redirect(redirect) = &route.action else { unreachable!() };
         let mut out = Vec::new();
-        write_location(redirect, &route, &request, &mut out);
+        Location { redirect, route: &route, request: &request }.write(&mut out);
         String::from_utf8(out).unwrap()
     }
 

@@ -5,14 +5,12 @@
 //! | --- | --- |
 //! | `tcp` | L4: a connection to a cluster and the relay |
 //! | `http` | a site: reads and routes requests, sends responses, hands upgrades over |
-//! | `answer` | the responses of a site |
 //! | `tunnel` | an upgrade: the handshake, then the relay |
 //! | `udp` | datagrams: one upstream socket for each client |
 //! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
 
 mod accepted;
 mod admission;
-mod answer;
 mod context;
 mod generation;
 mod http;
@@ -22,7 +20,6 @@ mod sni;
 mod tcp;
 mod tunnel;
 mod udp;
-mod unsent;
 
 pub use accepted::Accepted;
 pub use admission::{Admission, Load, Permit};

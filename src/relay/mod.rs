@@ -16,6 +16,7 @@
 
 mod flow;
 mod pool;
+mod sender;
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use flow::{Broken, Flow};
 pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
+pub use sender::Sender;
 
 use crate::observe::access_log::End;
 use crate::sys::Stream;

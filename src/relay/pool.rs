@@ -92,6 +92,12 @@ impl Pool {
         &self.yielder
     }
 
+    /// Bytes that connections keep at present.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.kept.get()
+    }
+
     /// Counts bytes that a connection keeps from now on.
     pub(super) fn keep(&self, bytes: usize) {
         self.kept.set(self.kept.get() + bytes);

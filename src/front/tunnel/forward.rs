@@ -16,10 +16,10 @@ use std::time::Duration;
 use super::Upgrade;
 use crate::cluster::ConnectFailure;
 use crate::front::accepted::{Accepted, describe_failure};
-use crate::front::answer::plain;
+use crate::front::http::Response;
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
-use crate::proto::http::answer::{Connection, Content, closing_head, reason};
+use crate::proto::http::answer::{Content, Persistence, closing_head, reason};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, may_begin_response, parse_response};
 use crate::relay::{self, Broken, Charge, Flow, Pool, SMALL, Side};
 use crate::sys::{Errno, Stream};
@@ -417,8 +417,8 @@ fn cut(fired: Fired) -> End {
 /// request. An upgrade is a GET, so the response has content.
 async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
     let mut out = Vec::new();
-    let body = format!("{}\n", reason(status));
-    plain(status, &body, Content::Sent, &conn.context.date(), Connection::Close, &mut out);
+    let response = Response::text(status, reason(status));
+    response.write(Content::Sent, &conn.context.date(), Persistence::Close, &mut out);
     // The response fits an empty send buffer. If unread responses fill the buffer, this one is
     // dropped.
     let _ = conn.client.send(&out);

@@ -11,7 +11,7 @@ mod terminate;
 use std::rc::Rc;
 
 use super::accepted::{Accepted, Moment, describe_relay};
-use super::answer::protocol;
+use super::http::protocol;
 use crate::cluster::Lease;
 use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::{End, Record};

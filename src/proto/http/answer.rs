@@ -38,7 +38,7 @@ pub fn reason(status: u16) -> &'static str {
 
 /// What the response tells the client about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connection {
+pub enum Persistence {
     /// HTTP/1.1 keeps the connection open by default.
     Persistent,
     /// HTTP/1.0 keeps the connection open because `Connection: keep-alive` is sent.
@@ -106,16 +106,16 @@ pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
 }
 
 /// Appends the framing fields and the empty line. The body, if there is one, follows.
-pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Connection) {
+pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Persistence) {
     if let Some(length) = length {
         out.extend_from_slice(b"content-length: ");
         out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(match connection {
-        Connection::Persistent => b"\r\n",
-        Connection::KeepAlive => b"connection: keep-alive\r\n\r\n",
-        Connection::Close => b"connection: close\r\n\r\n",
+        Persistence::Persistent => b"\r\n",
+        Persistence::KeepAlive => b"connection: keep-alive\r\n\r\n",
+        Persistence::Close => b"connection: close\r\n\r\n",
     });
 }
 
@@ -149,7 +149,7 @@ mod tests {
     fn an_answer_is_a_head() {
         let mut out = Vec::new();
         begin(&mut out, 301, b"Thu, 01 Jan 1970 00:00:00 GMT");
-        finish(&mut out, Some(0), Connection::Close);
+        finish(&mut out, Some(0), Persistence::Close);
         let expected = "HTTP/1.1 301 Moved Permanently\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
                         content-length: 0\r\nconnection: close\r\n\r\n";
         assert_eq!(String::from_utf8(out).unwrap(), expected);

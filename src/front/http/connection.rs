@@ -1,0 +1,385 @@
+//! One HTTP/1.1 connection: what was read and not used yet, its time limits, and the responses that
+//! wait to be sent.
+
+mod limits;
+mod output;
+
+use std::cell::RefMut;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Poll, Waker};
+
+use super::exchange::respond;
+use super::response::{Response, protocol};
+use crate::config::{Action, Http, Route, Tls};
+use crate::front::accepted::{Accepted, Moment};
+use crate::front::tunnel::Upgrade;
+use crate::observe::access_log::End;
+use crate::proto::client_hello::HANDSHAKE;
+use crate::proto::http::answer::{Content, Persistence};
+use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
+use crate::relay::{Charge, SMALL, Sender};
+use crate::route;
+use crate::sys::Errno;
+use crate::timers::{Fired, Watch};
+use limits::State;
+use output::LargeBody;
+
+/// Bytes of pipelined requests that are read in addition to the largest head.
+const READ_AHEAD: usize = 16 * 1024;
+/// With this many bytes of responses waiting, no more requests are answered before they are sent.
+const MAX_RESPONSES: usize = 64 * 1024;
+/// Bytes of an unused request body that are read. With more the connection is closed.
+const MAX_SKIPPED: u64 = 256 * 1024;
+
+const OVERFLOW: Reject =
+    Reject { status: 503, reason: "no_memory", text: "the server is out of memory for requests" };
+const TOO_LARGE: Reject =
+    Reject { status: 431, reason: "head_too_large", text: "the request head is too large" };
+const NOT_HTTP: Reject = Reject { status: 400, reason: "not_http", text: "this is not HTTP" };
+const LINE_FEED: Reject =
+    Reject { status: 400, reason: "bare_line_feed", text: "a line ends without CR" };
+
+/// What comes after a turn.
+pub(super) enum Next<'c> {
+    /// Read more requests.
+    Read,
+    /// Close after the responses are sent. The client may still be sending.
+    Linger,
+    /// Drop the connection: the client is gone.
+    Gone,
+    /// Serve an upgrade.
+    Tunnel(Box<Upgrade<'c>>),
+    /// Serve TLS: the connection begins with these bytes of a TLS handshake.
+    Tls(&'c Tls, Vec<u8>),
+}
+
+/// One connection between two turns.
+pub(super) struct Connection<'c> {
+    conn: &'c Accepted,
+    http: &'c Http,
+    watch: &'c Watch,
+    state: State,
+    /// Bytes that were read and are not used yet.
+    held: Vec<u8>,
+    /// Counts `held`.
+    charge: Charge,
+    /// How far `held` has been searched.
+    scan: HeadScan,
+    /// When the first byte of an incomplete request was read.
+    begun: Option<Moment>,
+    /// What is left of the body of a request that was answered. It is read and dropped.
+    skipped: Body,
+    skipped_bytes: u64,
+    /// Responses that are not in the socket yet.
+    sender: Sender,
+    /// A large body that follows them.
+    body: Option<LargeBody>,
+}
+
+/// How far a turn came through the bytes.
+struct Used<'c> {
+    bytes: usize,
+    next: Next<'c>,
+    /// Complete requests may be left, which wait until the responses so far are sent.
+    has_backlog: bool,
+}
+
+impl<'c> Used<'c> {
+    fn up_to(bytes: usize, next: Next<'c>) -> Used<'c> {
+        Used { bytes, next, has_backlog: false }
+    }
+}
+
+impl<'c> Connection<'c> {
+    pub(super) fn new(conn: &'c Accepted, http: &'c Http, watch: &'c Watch) -> Self {
+        Connection {
+            conn,
+            http,
+            watch,
+            state: State::Fresh,
+            held: Vec::new(),
+            charge: Charge::new(&conn.context.pool),
+            scan: HeadScan::default(),
+            begun: None,
+            skipped: Body::NONE,
+            skipped_bytes: 0,
+            sender: Sender::new(&conn.context.pool),
+            body: None,
+        }
+    }
+
+    /// Returns true when there may be complete requests to answer without reading.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.state == State::Backlog
+    }
+
+    /// Returns true when the responses of the last turn are in the outbox.
+    pub(super) fn is_queued(&self) -> bool {
+        self.sender.is_queued()
+    }
+
+    /// Waits until the client has sent something, or until it is known that a queued response could
+    /// not be sent. The caller awaits [`Watch::consume_budget`] first.
+    pub(super) async fn wait_for_input(&self) -> Result<(), Fired> {
+        let mut readable = pin!(self.conn.client.readable());
+        poll_fn(|cx| {
+            if self.sender.has_failed() {
+                return Poll::Ready(Ok(()));
+            }
+            self.watch.poll(readable.as_mut(), cx)
+        })
+        .await
+    }
+
+    /// Reads once and answers every complete request. If a limit has fired, the connection ends
+    /// unless a request is complete by now: that one arrived in time.
+    pub(super) fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next<'c> {
+        let conn = self.conn;
+        let mut buffer = conn.context.pool.buffer();
+        let filled = match self.read(&mut buffer) {
+            Ok(0) => return self.gone(End::Client),
+            Ok(filled) => filled,
+            Err(Errno::AGAIN) => return fired.map_or(Next::Read, |fired| self.end_by(fired)),
+            Err(_) => return self.gone(End::ClientReset),
+        };
+        if self.state == State::Fresh
+            && let Some(tls) = self.http.tls.as_ref().filter(|_| buffer[0] == HANDSHAKE)
+        {
+            return Next::Tls(tls, buffer[..filled].to_vec());
+        }
+
+        // 1. Answer what is complete.
+        let now = Moment::now();
+        let mut out = self.scratch();
+        let Used { bytes: used, next, has_backlog } =
+            self.answer_all(&buffer[..filled], now, &mut out);
+
+        // 2. Keep the rest, within the budget.
+        let rest = &buffer[used..filled];
+        if !self.charge.try_set(rest.len()) {
+            // After the head of a large body, which is sent later, no other response can follow.
+            if self.body.is_none() {
+                self.reject(OVERFLOW, Content::for_rejected(rest), now, &mut out);
+            }
+            self.send(&out);
+            return Next::Linger;
+        }
+        if !rest.is_empty() || !self.held.is_empty() {
+            self.held = rest.to_vec();
+        }
+
+        // 3. Choose the next limit, and send.
+        if matches!(next, Next::Read) {
+            let is_inside = !has_backlog && self.is_inside();
+            match fired {
+                Some(Fired::TimedOut) if out.is_empty() && is_inside => {
+                    drop(out);
+                    return self.end_by(Fired::TimedOut);
+                }
+                // The request that arrived as the limit fired was complete in time.
+                Some(_) => {
+                    self.watch.renew(self.http.keepalive_timeout);
+                    self.state = State::Sending;
+                }
+                None => {}
+            }
+            self.enter(has_backlog, now);
+            if self.body.is_none() && self.sender.queue(&conn.client, &out, waker) {
+                return next;
+            }
+        }
+        self.send(&out);
+        next
+    }
+
+    /// Fills the buffer with the bytes that are held and, unless there is a backlog, with new ones.
+    /// Returns the number of bytes in it; 0 if the client has ended.
+    fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let held = self.held.len();
+        buffer[..held].copy_from_slice(&self.held);
+        if self.has_backlog() {
+            return Ok(held);
+        }
+        // Read less when the budget is spent, because less may be kept.
+        let end = held + self.conn.context.pool.read_size();
+        let end = end.min(self.http.max_head + READ_AHEAD);
+        let read = self.conn.client.recv(&mut buffer[held..end])?;
+        Ok(if read == 0 { 0 } else { held + read })
+    }
+
+    /// The worker's scratch buffer for responses, emptied.
+    fn scratch(&self) -> RefMut<'c, Vec<u8>> {
+        let mut out = self.conn.context.answers.borrow_mut();
+        out.clear();
+        out
+    }
+
+    /// Answers requests until the bytes, or the room for responses, are used up.
+    fn answer_all(&mut self, bytes: &[u8], now: Moment, out: &mut Vec<u8>) -> Used<'c> {
+        let mut used = 0;
+        loop {
+            // What is left of the body of the last request comes first.
+            match self.skipped.follow(&bytes[used..]) {
+                BodyEnd::At(0) => {}
+                BodyEnd::At(end) => {
+                    used += end;
+                    // The next byte begins another request, which has its own start.
+                    self.begun = None;
+                }
+                BodyEnd::NotYet => {
+                    self.skipped_bytes += (bytes.len() - used) as u64;
+                    let is_too_long = self.skipped_bytes > MAX_SKIPPED;
+                    let next = if is_too_long { Next::Linger } else { Next::Read };
+                    return Used::up_to(bytes.len(), next);
+                }
+                // Already answered: the client would match another response to its next request.
+                BodyEnd::Malformed => return Used::up_to(bytes.len(), Next::Linger),
+            }
+            // Bound the responses of a turn: the other requests wait until these are sent.
+            let is_spent = self.conn.context.pool.is_spent();
+            let max_responses = if is_spent { SMALL } else { MAX_RESPONSES };
+            if out.len() >= max_responses || self.body.is_some() {
+                let has_backlog = used < bytes.len();
+                return Used { bytes: used, next: Next::Read, has_backlog };
+            }
+            let (start, end) = match self.next_head(&bytes[used..]) {
+                Ok(Some(head)) => head,
+                Ok(None) => return Used::up_to(used, Next::Read),
+                Err(reject) => {
+                    self.reject(reject, Content::for_rejected(&bytes[used..]), now, out);
+                    return Used::up_to(bytes.len(), Next::Linger);
+                }
+            };
+            let head = &bytes[used + start..used + end];
+            let rest = &bytes[used + start..];
+            used += end;
+            match self.answer(head, rest, now, out) {
+                Next::Read => {}
+                next => return Used::up_to(bytes.len(), next),
+            }
+        }
+    }
+
+    /// The range of the next head. `None` if it is not complete.
+    fn next_head(&mut self, bytes: &[u8]) -> Result<Option<(usize, usize)>, Reject> {
+        match self.scan.advance(bytes) {
+            Scan::Complete { start, end } => {
+                self.scan = HeadScan::default();
+                if end > self.http.max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
+            }
+            Scan::BareLineFeed => Err(LINE_FEED),
+            Scan::Incomplete if bytes.len() >= self.http.max_head => Err(TOO_LARGE),
+            // A head begins with a method or an empty line. Anything else, such as a TLS hello, is
+            // refused without waiting for more.
+            Scan::Incomplete if bytes.first().is_some_and(|&byte| !may_begin(byte)) => {
+                Err(NOT_HTTP)
+            }
+            Scan::Incomplete => Ok(None),
+        }
+    }
+
+    /// Answers one request. `rest` begins with its head and contains everything that was read after
+    /// it.
+    fn answer(&mut self, head: &[u8], rest: &[u8], now: Moment, out: &mut Vec<u8>) -> Next<'c> {
+        let request = match parse_request(head, self.http.max_headers) {
+            Ok(request) => request,
+            Err(reject) => {
+                self.reject(reject, Content::for_rejected(head), now, out);
+                return Next::Linger;
+            }
+        };
+        let start = self.begun.take().unwrap_or(now);
+        let route = route::find(self.http, &request);
+        if let Some(route) = route
+            && let Action::Tunnel(tunnel) = &route.action
+        {
+            let pool = &self.conn.context.pool;
+            let upgrade = Upgrade::new(route, tunnel, &request, head, rest, start, pool);
+            return Next::Tunnel(Box::new(upgrade));
+        }
+
+        // The exchange, and what it means for the connection.
+        let after = After::of(&request);
+        let is_last = after != After::GoOn || self.conn.context.draining.get();
+        let persistence = match request.version {
+            _ if is_last => Persistence::Close,
+            Version::Http11 => Persistence::Persistent,
+            Version::Http10 => Persistence::KeepAlive,
+        };
+        let response = respond(route, &request);
+        let content = Content::for_method(request.method);
+        let before = out.len();
+        let large = response.write(content, &self.conn.context.date(), persistence, out);
+        let length = out.len() - before + large.as_ref().map_or(0, |bytes| bytes.len());
+        self.record(&request, route, &response, start, (head.len(), length));
+        self.body = large.map(LargeBody::new);
+        (self.skipped, self.skipped_bytes) = (request.body, 0);
+        if is_last { Next::Linger } else { Next::Read }
+    }
+
+    fn record(
+        &self,
+        request: &Request<'_>,
+        route: Option<&Route>,
+        response: &Response<'_>,
+        start: Moment,
+        (bytes_up, bytes_down): (usize, usize),
+    ) {
+        self.conn.record(start, |record| {
+            record.protocol = protocol(request.version);
+            record.method = Some(request.method);
+            record.host = Some(request.host).filter(|host| !host.is_empty());
+            record.path = Some(request.target);
+            record.status = Some(response.status);
+            record.reason = response.reason;
+            record.route = route.map(|route| &*route.name);
+            (record.bytes_up, record.bytes_down) = (bytes_up as u64, bytes_down as u64);
+        });
+    }
+
+    /// Answers a head that is not a valid request.
+    fn reject(&mut self, reject: Reject, content: Content, now: Moment, out: &mut Vec<u8>) {
+        let before = out.len();
+        let date = self.conn.context.date();
+        Response::reject(reject).write(content, &date, Persistence::Close, out);
+        self.conn.record(self.begun.take().unwrap_or(now), |record| {
+            record.protocol = protocol(Version::Http11);
+            record.status = Some(reject.status);
+            record.reason = Some(reject.reason);
+            record.bytes_down = (out.len() - before) as u64;
+            record.end = match reject.status {
+                408 => End::HeadTimeout,
+                503 => End::Overflow,
+                _ => End::BadRequest,
+            };
+        });
+    }
+}
+
+/// What follows a response, as far as the request decides it.
+#[derive(PartialEq, Eq)]
+enum After {
+    GoOn,
+    Close,
+    /// The client may be about to send a body that is not read.
+    Abandon,
+}
+
+impl After {
+    fn of(request: &Request<'_>) -> After {
+        match request.body {
+            // A client that waits for a 100 may or may not send its body, so the next bytes are
+            // ambiguous.
+            _ if request.expects_continue && !request.body.is_done() => After::Abandon,
+            Body::Length(length) if length > MAX_SKIPPED => After::Abandon,
+            _ if !request.keep_alive => After::Close,
+            _ => After::GoOn,
+        }
+    }
+}
+
+/// A token character (RFC 9110 section 5.6.2) or the CR of an empty line.
+fn may_begin(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"\r!#$%&'*+-.^_`|~".contains(&byte)
+}

@@ -1,0 +1,93 @@
+//! The time limits of a connection, and what happens when one fires.
+
+use super::{Connection, Next};
+use crate::config::Http;
+use crate::front::accepted::Moment;
+use crate::front::http::response::protocol;
+use crate::observe::access_log::End;
+use crate::proto::http::answer::Content;
+use crate::proto::http::{Reject, Version};
+use crate::timers::{Fired, OnDrain};
+
+const TIMEOUT: Reject =
+    Reject { status: 408, reason: "slow_head", text: "the request took too long" };
+
+/// What the connection does at present, which decides its limit and what a drain does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing was read so far: the first byte may be that of TLS. The limit is that of a head,
+    /// from the accept.
+    Fresh,
+    /// Between two requests. The limit is `keepalive_timeout`, and a drain ends the connection.
+    Between,
+    /// A request has begun, or the body of one that was answered is read and dropped. The limit is
+    /// `head_timeout` from the first byte; later bytes do not extend it.
+    Receiving,
+    /// Complete requests wait until earlier responses are sent. The limit is that of `Sending`.
+    Backlog,
+    /// The client does not take its responses. It must take some within `keepalive_timeout`.
+    Sending,
+}
+
+impl<'c> Connection<'c> {
+    /// Ends the connection after a limit has fired before the request was complete.
+    pub(super) fn end_by(&mut self, fired: Fired) -> Next<'c> {
+        match fired {
+            Fired::TimedOut if !self.held.is_empty() => {
+                let mut out = self.scratch();
+                let content = Content::for_rejected(&self.held);
+                self.reject(TIMEOUT, content, Moment::now(), &mut out);
+                self.send(&out);
+                Next::Linger
+            }
+            Fired::ClientReset | Fired::UpstreamReset => self.gone(End::ClientReset),
+            // The last response, or another request, may still be on its way: linger.
+            _ if self.state != State::Fresh && self.held.is_empty() => Next::Linger,
+            Fired::TimedOut => Next::Gone,
+            Fired::Drained => self.gone(End::Drain),
+        }
+    }
+
+    /// Records an incomplete request, if there is one, of a client that is gone.
+    pub(super) fn gone(&mut self, end: End) -> Next<'c> {
+        if let Some(begun) = self.begun.filter(|_| !self.held.is_empty()) {
+            self.conn.record(begun, |record| {
+                record.protocol = protocol(Version::Http11);
+                record.end = end;
+            });
+        }
+        Next::Gone
+    }
+
+    /// Enters the state that follows from what is held, and starts its limit.
+    pub(super) fn enter(&mut self, has_backlog: bool, now: Moment) {
+        let before = self.state;
+        self.state = match (has_backlog, self.is_inside()) {
+            (true, _) => State::Backlog,
+            (false, true) => State::Receiving,
+            (false, false) => State::Between,
+        };
+        let at_rest = self.state == State::Between;
+        self.watch.on_drain(if at_rest { OnDrain::Now } else { OnDrain::Wait });
+        let has_begun = self.state == State::Receiving && self.begun.is_none();
+        if has_begun {
+            self.begun = Some(now);
+        } else if self.state != State::Receiving {
+            self.begun = None;
+        }
+        if self.state == before && !has_begun {
+            if at_rest {
+                self.watch.touch();
+            }
+        } else {
+            let is_receiving = self.state == State::Receiving;
+            let Http { head_timeout, keepalive_timeout, .. } = self.http;
+            self.watch.restart(if is_receiving { *head_timeout } else { *keepalive_timeout });
+        }
+    }
+
+    /// Returns true while a request has begun and is not complete, or a body is dropped.
+    pub(super) fn is_inside(&self) -> bool {
+        !self.held.is_empty() || !self.skipped.is_done()
+    }
+}

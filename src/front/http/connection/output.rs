@@ -1,0 +1,85 @@
+//! The responses of a connection on their way to the client.
+
+use std::sync::Arc;
+
+use super::{Connection, State};
+use crate::front::accepted::Moment;
+use crate::sys::Errno;
+use crate::timers::OnDrain;
+
+/// A body that is sent from where the configuration has it. All connections share it.
+pub(super) struct LargeBody {
+    bytes: Arc<[u8]>,
+    sent: usize,
+}
+
+impl LargeBody {
+    pub(super) fn new(bytes: Arc<[u8]>) -> LargeBody {
+        LargeBody { bytes, sent: 0 }
+    }
+}
+
+impl Connection<'_> {
+    /// Sends responses and keeps what does not fit. An error is found again by the next flush.
+    pub(super) fn send(&mut self, out: &[u8]) {
+        if !out.is_empty() {
+            let _ = self.sender.send(&self.conn.client, out);
+        }
+    }
+
+    /// Waits until all responses are sent. Returns false when the client is gone or is too slow.
+    pub(in crate::front::http) async fn flush(&mut self) -> bool {
+        let has_backlog = self.has_backlog();
+        let mut has_waited = false;
+        loop {
+            match self.send_more() {
+                Ok(true) if has_waited => {
+                    self.enter(has_backlog, Moment::now());
+                    return true;
+                }
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(_) => return false,
+            }
+            // Boxed: few connections wait here, but each would have room for this future.
+            if !Box::pin(self.wait_to_write()).await {
+                return false;
+            }
+            has_waited = true;
+        }
+    }
+
+    /// Sends what is left until the socket is full. Returns true when everything is sent.
+    fn send_more(&mut self) -> Result<bool, Errno> {
+        if !self.sender.flush(&self.conn.client)? {
+            return Ok(false);
+        }
+        while let Some(body) = &mut self.body {
+            match self.conn.client.send(&body.bytes[body.sent..]) {
+                Ok(sent) => body.sent += sent,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+            if body.sent == body.bytes.len() {
+                self.body = None;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits until the client takes bytes. Returns false when it took none for too long. The
+    /// connection is then set to reset, because the client has not got all bytes.
+    pub(in crate::front::http) async fn wait_to_write(&mut self) -> bool {
+        self.watch.on_drain(OnDrain::Wait);
+        if self.state != State::Backlog {
+            self.state = State::Sending;
+        }
+        // A limit that fired earlier does not count: its request was complete in time.
+        self.watch.renew(self.http.keepalive_timeout);
+        let result = self.watch.writable(&self.conn.client).await;
+        if result.is_err() {
+            self.conn.client.reset_on_close();
+        }
+        result.is_ok()
+    }
+}

@@ -1,0 +1,79 @@
+//! L7: a site. Requests are read, routed and answered; an upgrade is handed to its tunnel.
+//!
+//! | file | what it knows |
+//! | --- | --- |
+//! | `connection` | bytes: pipelining, time limits, what waits to be sent |
+//! | `exchange` | a request and its response |
+//! | `response` | the bytes of a response |
+//!
+//! A turn reads once into the worker's buffer and answers every complete request in it. All its
+//! responses are sent by one call, which short ones share with those to other clients. Only the
+//! rest (half a head, a response that does not fit the socket) is copied to the connection, so that
+//! a connection that waits between two requests holds no buffer.
+
+mod connection;
+mod exchange;
+mod response;
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::accepted::Accepted;
+use super::linger::linger;
+use super::sni;
+use super::tunnel;
+use crate::config::Protocol;
+use crate::timers::OnDrain;
+use connection::{Connection, Next};
+pub(super) use response::{Response, protocol};
+
+/// Serves a connection until it ends or becomes a tunnel.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+    async move {
+        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
+        let watch = conn.context.timers.watch(&conn.client, http.head_timeout);
+        watch.on_drain(OnDrain::Grace);
+        let mut connection = Connection::new(&conn, http, &watch);
+
+        // 1. Turn after turn, until something other than a request follows.
+        let next = loop {
+            let mut fired = None;
+            if connection.has_backlog() {
+                // Yield before going on: other tasks of this worker may be ready.
+                conn.context.pool.yielder().yield_now().await;
+                if !Box::pin(connection.wait_to_write()).await {
+                    return;
+                }
+            } else {
+                watch.consume_budget().await;
+                fired = connection.wait_for_input().await.err();
+            }
+            // Responses queued in the last turn are sent by now, or must be sent before new ones.
+            if !connection.flush().await {
+                return;
+            }
+            match poll_fn(|cx| Poll::Ready(connection.turn(fired, cx.waker()))).await {
+                Next::Read => {}
+                next => break next,
+            }
+            if !connection.is_queued() && !connection.flush().await {
+                return;
+            }
+        };
+
+        // 2. Send what is left, then go on as the last turn has found.
+        if matches!(next, Next::Gone) || !connection.flush().await {
+            return;
+        }
+        match next {
+            Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
+            Next::Tls(tls, bytes) => {
+                watch.renew(tls.hello_timeout);
+                Box::pin(sni::serve_begun(&conn, tls, &watch, bytes)).await;
+            }
+            Next::Linger => linger(&conn, &watch).await,
+            Next::Read | Next::Gone => {}
+        }
+    }
+}

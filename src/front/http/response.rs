@@ -1,0 +1,125 @@
+//! A response as an exchange returns it, and its bytes. All responses that ringgate makes itself
+//! are written here.
+
+use std::sync::Arc;
+
+use crate::proto::http::answer::{self, Content, Persistence};
+use crate::proto::http::{Reject, Version};
+use crate::route::Location;
+
+/// Bodies up to this size are copied behind their head; larger ones are sent without a copy.
+const SMALL_BODY: usize = 4 * 1024;
+
+/// One response. It borrows from the configuration and from the request, so that making one
+/// allocates nothing.
+pub(in crate::front) struct Response<'a> {
+    pub(super) status: u16,
+    pub(super) fields: Fields<'a>,
+    pub(super) body: Body<'a>,
+    /// Why the request was refused, in one word, for its record.
+    pub(super) reason: Option<&'static str>,
+}
+
+/// The fields of a response, apart from those about its length and its connection.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    pub(super) content_type: Option<&'a str>,
+    pub(super) location: Option<Location<'a>>,
+    pub(super) allow: Option<Allow>,
+}
+
+/// The value of `Allow`.
+#[derive(Clone, Copy)]
+pub(super) enum Allow {
+    /// The methods of the site.
+    Site,
+    /// No method: the target does not accept any (RFC 9110 section 10.2.1).
+    Nothing,
+}
+
+/// The content of a response.
+pub(super) enum Body<'a> {
+    /// None, and no length either: 204 and 304 (RFC 9110 section 15).
+    None,
+    /// An empty one.
+    Empty,
+    /// One line of text. Its line feed is added.
+    Line(&'static str),
+    /// Bytes of the configuration.
+    Bytes(&'a Arc<[u8]>),
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+impl<'a> Response<'a> {
+    /// A response with a line of text.
+    pub(in crate::front) fn text(status: u16, line: &'static str) -> Response<'a> {
+        // A 405 must have this field (RFC 9110 section 15.5.6).
+        let allow = (status == 405).then_some(Allow::Site);
+        let fields = Fields { content_type: Some(PLAIN), allow, ..Fields::default() };
+        Response { status, fields, body: Body::Line(line), reason: None }
+    }
+
+    /// The response to a request that is refused.
+    pub(super) fn reject(reject: Reject) -> Response<'a> {
+        Response { reason: Some(reject.reason), ..Response::text(reject.status, reject.text) }
+    }
+
+    /// Appends the response. Returns a large body, which is to be sent after `out`.
+    pub(in crate::front) fn write(
+        &self,
+        content: Content,
+        date: &[u8],
+        connection: Persistence,
+        out: &mut Vec<u8>,
+    ) -> Option<Arc<[u8]>> {
+        answer::begin(out, self.status, date);
+        if let Some(allow) = self.fields.allow {
+            answer::allow(out, matches!(allow, Allow::Site));
+        }
+        if let Some(location) = &self.fields.location {
+            out.extend_from_slice(b"location: ");
+            location.write(out);
+            out.extend_from_slice(b"\r\n");
+        }
+        if let Some(content_type) = self.fields.content_type {
+            out.extend_from_slice(b"content-type: ");
+            out.extend_from_slice(content_type.as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        answer::finish(out, self.body.length(), connection);
+        if content == Content::Announced {
+            return None;
+        }
+        match self.body {
+            Body::None | Body::Empty => {}
+            Body::Line(line) => {
+                out.extend_from_slice(line.as_bytes());
+                out.push(b'\n');
+            }
+            Body::Bytes(bytes) if bytes.len() > SMALL_BODY => return Some(Arc::clone(bytes)),
+            Body::Bytes(bytes) => out.extend_from_slice(bytes),
+        }
+        None
+    }
+}
+
+impl Body<'_> {
+    /// The length for `Content-Length`; `None` if there is no such field.
+    fn length(&self) -> Option<usize> {
+        match self {
+            Body::None => None,
+            Body::Empty => Some(0),
+            Body::Line(line) => Some(line.len() + 1),
+            Body::Bytes(bytes) => Some(bytes.len()),
+        }
+    }
+}
+
+/// How records name a version.
+pub(in crate::front) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::Http10 => "HTTP/1.0",
+        Version::Http11 => "HTTP/1.1",
+    }
+}

@@ -1,0 +1,222 @@
+//! Bytes on their way to one stream. They are sent at once, or by the worker's outbox together with
+//! those to other streams, or they wait until the stream has room.
+
+use std::rc::Rc;
+use std::task::Waker;
+
+use super::pool::Pool;
+use crate::sched::{MAX_MESSAGE, QueuedSend};
+use crate::sys::{Errno, Stream};
+
+/// Sends to one stream in order. The caller passes in the stream, and waits until it is writable
+/// where bytes are left.
+pub struct Sender {
+    pool: Rc<Pool>,
+    /// A message in the outbox whose result is not known yet. It comes before `waiting`.
+    queued: Option<QueuedSend>,
+    /// Bytes that did not fit, or that follow those.
+    waiting: Vec<u8>,
+    /// Bytes of `waiting` that are already sent.
+    sent: usize,
+}
+
+impl Sender {
+    /// Makes a sender without bytes.
+    pub fn new(pool: &Rc<Pool>) -> Sender {
+        Sender { pool: Rc::clone(pool), queued: None, waiting: Vec::new(), sent: 0 }
+    }
+
+    /// Returns true when every byte is sent.
+    pub fn is_empty(&self) -> bool {
+        self.queued.is_none() && self.waiting.is_empty()
+    }
+
+    /// Returns true while a message is in the outbox, or its result was not asked for yet.
+    pub fn is_queued(&self) -> bool {
+        self.queued.is_some()
+    }
+
+    /// Returns true if it is known that the message in the outbox could not be sent whole.
+    pub fn has_failed(&self) -> bool {
+        self.queued.as_ref().is_some_and(QueuedSend::has_failed)
+    }
+
+    /// Appends bytes that are sent later.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.pool.keep(bytes.len());
+        self.waiting.extend_from_slice(bytes);
+    }
+
+    /// Sends bytes at once and keeps what does not fit. Nothing else may wait. Returns the number
+    /// of bytes sent.
+    ///
+    /// # Errors
+    /// As [`Stream::send`], but for `AGAIN`. The bytes are kept.
+    pub fn send(&mut self, to: &Stream, bytes: &[u8]) -> Result<usize, Errno> {
+        debug_assert!(self.is_empty(), "bytes are sent in order");
+        let result = match to.send(bytes) {
+            Err(Errno::AGAIN) => Ok(0),
+            result => result,
+        };
+        let sent = result.unwrap_or(0);
+        if sent < bytes.len() {
+            self.push(&bytes[sent..]);
+        }
+        result
+    }
+
+    /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if
+    /// there is no outbox, or if the bytes are none or more than [`MAX_MESSAGE`]. `waker` is called
+    /// if they cannot be sent.
+    pub fn queue(&mut self, to: &Rc<Stream>, bytes: &[u8], waker: &Waker) -> bool {
+        debug_assert!(self.is_empty(), "bytes are sent in order");
+        let Some(outbox) = self.pool.outbox() else { return false };
+        let fits = !bytes.is_empty() && bytes.len() <= MAX_MESSAGE;
+        if fits {
+            self.queued = Some(outbox.queue(bytes, to, waker));
+        }
+        fits
+    }
+
+    /// Takes the result of the message in the outbox, and sends what waits until the stream is
+    /// full. Returns true when every byte is sent.
+    ///
+    /// # Errors
+    /// As [`Stream::send`], but for `AGAIN`.
+    pub fn flush(&mut self, to: &Stream) -> Result<bool, Errno> {
+        if let Some(queued) = self.queued.take()
+            && let Err(short) = queued.finish()
+        {
+            self.pool.keep(short.rest.len());
+            self.waiting.splice(self.sent..self.sent, short.rest);
+            if short.errno != Errno::AGAIN {
+                return Err(short.errno);
+            }
+        }
+        while self.sent < self.waiting.len() {
+            match to.send(&self.waiting[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.release();
+        Ok(true)
+    }
+
+    fn release(&mut self) {
+        self.pool.release(self.waiting.len());
+        // A new `Vec`, not `clear`: an idle connection must hold no buffer.
+        (self.waiting, self.sent) = (Vec::new(), 0);
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.pool.release(self.waiting.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+    use std::task::Poll;
+
+    use super::*;
+    use crate::relay::BUDGET;
+    use crate::sched::{Outbox, Yielder};
+
+    fn streams() -> (Rc<Stream>, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+    }
+
+    fn with_outbox(test: impl AsyncFnOnce(Rc<Pool>)) {
+        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
+        runtime.block_on(async {
+            let outbox = match Outbox::new() {
+                Ok(outbox) => outbox.start(),
+                Err(error) => return eprintln!("not tested without a ring: {error}"),
+            };
+            test(Pool::new(4, BUDGET, Some(outbox), Yielder::start().unwrap())).await;
+        });
+    }
+
+    #[test]
+    fn queued_bytes_that_do_not_fit_go_first_when_there_is_room() {
+        with_outbox(async |pool| {
+            let (client, mut peer) = streams();
+            let (mut sender, mut all) = (Sender::new(&pool), Vec::new());
+            while sender.flush(&client) == Ok(true) {
+                let message = vec![all.len() as u8; 1000];
+                assert!(sender.queue(&client, &message, Waker::noop()) && sender.is_queued());
+                all.extend_from_slice(&message);
+            }
+            assert!(pool.kept() > 0);
+            // The client reads now, and gets another message after those.
+            let mut read = Vec::new();
+            while sender.flush(&client) != Ok(true) {
+                let error = peer.read_to_end(&mut read).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+            }
+            assert_eq!((sender.send(&client, b"the last one"), pool.kept()), (Ok(12), 0));
+            all.extend_from_slice(b"the last one");
+            let _ = peer.read_to_end(&mut read);
+            assert!(read == all, "{} bytes of {}", read.len(), all.len());
+        });
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_are_kept_and_counted_until_they_are_sent() {
+        with_outbox(async |pool| {
+            let (client, mut peer) = streams();
+            let mut sender = Sender::new(&pool);
+            let bytes: Vec<u8> = (0..2_000_000u32).map(|at| at as u8).collect();
+            let sent = sender.send(&client, &bytes).unwrap();
+            assert_eq!(pool.kept(), bytes.len() - sent);
+            sender.push(b"end");
+            let mut read = Vec::new();
+            while sender.flush(&client) != Ok(true) {
+                let _ = peer.read_to_end(&mut read);
+            }
+            let _ = peer.read_to_end(&mut read);
+            assert!(read == [&bytes[..], b"end"].concat());
+            sender.push(b"never sent");
+            drop(sender);
+            assert_eq!(pool.kept(), 0);
+        });
+    }
+
+    #[test]
+    fn a_task_that_waits_is_woken_when_its_message_could_not_be_sent() {
+        with_outbox(async |pool| {
+            let (client, peer) = streams();
+            let mut sender = Sender::new(&pool);
+            poll_fn(|cx| {
+                assert!(sender.queue(&client, b"message", cx.waker()));
+                Poll::Ready(())
+            })
+            .await;
+            client.shutdown();
+            drop(peer);
+            pool.outbox().unwrap().flush();
+            assert!(sender.has_failed());
+            assert!(sender.flush(&client).is_err());
+        });
+    }
+
+    #[test]
+    fn no_bytes_and_many_bytes_are_not_queued() {
+        with_outbox(async |pool| {
+            let (client, _peer) = streams();
+            let mut sender = Sender::new(&pool);
+            assert!(!sender.queue(&client, &[0; MAX_MESSAGE + 1], Waker::noop()));
+            assert!(!sender.queue(&client, b"", Waker::noop()));
+            assert!(sender.is_empty());
+        });
+    }
+}
