@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +9,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Warning};
+use crate::config::{self, Config, Errors, Warning};
 use crate::control;
 use crate::error::Error;
 
@@ -31,17 +33,17 @@ pub struct Cli {
 enum Command {
     /// Serve until SIGTERM, SIGINT or SIGQUIT.
     ///
-    /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let what runs end within
-    /// server.drain_timeout; again: end at once. SIGUSR1: reopen log files. Other signals, SIGHUP
-    /// and SIGUSR2 among them: a line in the diagnostics, nothing else. Exit codes: 0 ended as
+    /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let open connections end within
+    /// server.drain_timeout; a second one: end at once. SIGUSR1: reopen log files. Other signals,
+    /// SIGHUP and SIGUSR2 among them, are logged and have no other effect. Exit codes: 0 ended as
     /// asked, 1 failed, 64 bad configuration.
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///
-    /// Errors come from the files alone: not from ports, CPUs or log files of this machine.
-    /// Warnings are about what is allowed and probably not meant; they also look at this machine's
-    /// limit of open files and at its addresses. Exit codes: 0 all are good, 64 one is not; what is
-    /// wrong is listed.
+    /// Errors depend on the files alone, not on ports, CPUs or log files of this machine. Warnings
+    /// are about parts that are valid but probably unintended; they also depend on this machine's
+    /// limit of open files and on its addresses. Exit codes: 0 if all files are valid, 64 if one is
+    /// not.
     Check {
         /// TOML files; `-` is standard input.
         #[arg(required = true)]
@@ -51,11 +53,11 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The configuration; `-` is standard input. Without it: an example that serves a page on
-    /// loopback.
+    /// The configuration; `-` is standard input. Without it, an example is used that serves a page
+    /// on loopback.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the configuration that is used without a file, and end.
+    /// Print the example that is used without a file, and exit.
     #[arg(long)]
     print_default_config: bool,
 }
@@ -70,9 +72,9 @@ pub fn parse() -> Result<Cli, ExitCode> {
         let arguments = std::env::args_os().skip(1);
         let arguments: Vec<String> =
             arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
-        match right_form(&error, &arguments) {
-            Some((what, form)) => {
-                let text = control::for_stderr(&format!("error: {what}\n  = write {form}\n"));
+        match correct_usage(&error, &arguments) {
+            Some((what, usage)) => {
+                let text = control::for_stderr(&format!("error: {what}\n  = write {usage}\n"));
                 let _ = std::io::stderr().write_all(text.as_bytes());
             }
             None => drop(error.print()),
@@ -83,47 +85,43 @@ pub fn parse() -> Result<Cli, ExitCode> {
 
 /// Returns the error and the correct command line, if the configuration file is named as other
 /// programs or the other command do. Returns `None` for all other errors.
-fn right_form(error: &clap::Error, arguments: &[String]) -> Option<(String, String)> {
+fn correct_usage(error: &clap::Error, arguments: &[String]) -> Option<(String, String)> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,
     };
     let command = arguments.first().map_or("", String::as_str);
     let file = named_file(arguments);
-    let (what, form) =
-        match (error.kind(), text(ContextKind::InvalidArg), text(ContextKind::InvalidSubcommand)) {
-            (ErrorKind::UnknownArgument, Some(file), _)
-                if command == "run" && !file.starts_with('-') =>
-            {
-                let what = "`ringgate run` takes one configuration, behind -c";
-                (what.to_owned(), format!("`ringgate run -c {file}`"))
-            }
-            (ErrorKind::UnknownArgument, Some("-c" | "--config"), _) if command == "check" => {
-                let what = "`ringgate check` takes its files without -c";
-                (what.to_owned(), format!("`ringgate check {file}`"))
-            }
-            (ErrorKind::UnknownArgument, Some("-c" | "--config" | "-t"), _)
-                if command.starts_with('-') =>
-            {
-                let what = "the command is missing";
-                (what.to_owned(), format!("`ringgate run -c {file}`, or `ringgate check {file}`"))
-            }
-            (ErrorKind::InvalidSubcommand, _, Some(file)) if file.contains(['/', '.']) => {
-                let what = format!("`{file}` is no command");
-                (what, format!("`ringgate run -c {file}`, or `ringgate check {file}`"))
-            }
-            _ => return None,
-        };
-    Some((what, form))
+    let either = |file: &str| format!("`ringgate run -c {file}`, or `ringgate check {file}`");
+    if error.kind() == ErrorKind::InvalidSubcommand {
+        let file = text(ContextKind::InvalidSubcommand).filter(|word| word.contains(['/', '.']))?;
+        return Some((format!("`{file}` is not a command"), either(file)));
+    }
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let argument = text(ContextKind::InvalidArg)?;
+    let is_file_flag = ["-c", "--config"].contains(&argument);
+    if command == "run" && !argument.starts_with('-') {
+        let what = "`ringgate run` takes one configuration, after -c";
+        Some((what.to_owned(), format!("`ringgate run -c {argument}`")))
+    } else if command == "check" && is_file_flag {
+        let what = "`ringgate check` takes its files without -c";
+        Some((what.to_owned(), format!("`ringgate check {file}`")))
+    } else if command.starts_with('-') && (is_file_flag || argument == "-t") {
+        Some(("the command is missing".to_owned(), either(file)))
+    } else {
+        None
+    }
 }
 
 /// The configuration file in the arguments: after -c or joined to `--config=`. `FILE` if there is
 /// none.
 fn named_file(arguments: &[String]) -> &str {
-    let flag = |argument: &&String| ["-c", "--config"].contains(&argument.as_str());
-    let behind = arguments.iter().skip_while(|argument| !flag(argument)).nth(1);
+    let is_flag = |argument: &&String| ["-c", "--config"].contains(&argument.as_str());
+    let after_flag = arguments.iter().skip_while(|argument| !is_flag(argument)).nth(1);
     let joined = arguments.iter().find_map(|argument| argument.strip_prefix("--config="));
-    behind.map(String::as_str).or(joined).unwrap_or("FILE")
+    after_flag.map(String::as_str).or(joined).unwrap_or("FILE")
 }
 
 /// Runs the command of the command line.
@@ -136,11 +134,11 @@ pub fn run(cli: Cli) -> ExitCode {
         },
         Command::Check { files } => check(&files),
     };
-    end(result, false, std::io::stderr())
+    exit_code(result, false, std::io::stderr())
 }
 
 /// Reports the error, if there is one, and returns the exit code.
-fn end(result: Result<(), Error>, json: bool, stderr: impl Write) -> ExitCode {
+fn exit_code(result: Result<(), Error>, json: bool, stderr: impl Write) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     control::report_error(&error, json, stderr);
     error.exit_code()
@@ -149,9 +147,9 @@ fn end(result: Result<(), Error>, json: bool, stderr: impl Write) -> ExitCode {
 /// Reads the configuration; without a file, the built-in example.
 fn read(file: Option<&Path>) -> Result<Config, Error> {
     match file {
-        Some(file) => load(file),
+        Some(file) => config::load(file).map_err(|errors| Error::Configuration(errors.into())),
         None => config::parse("the built-in example", config::DEFAULT, Path::new("."))
-            .map_err(|errors| Error::Configuration(errors.to_string())),
+            .map_err(|errors| Error::Configuration(errors.into())),
     }
 }
 
@@ -159,28 +157,29 @@ fn serve(config: Config, is_example: bool) -> ExitCode {
     let json = config.log.json;
     let diagnostics = match control::start_diagnostics(&config.log) {
         Ok(diagnostics) => diagnostics,
-        Err(error) => return end(Err(error), json, std::io::stderr()),
+        Err(error) => return exit_code(Err(error), json, std::io::stderr()),
     };
     for Warning { what, file, line, column, advice } in config.warnings.each() {
         tracing::warn!(message = what, file, line, column, advice);
     }
     if is_example {
         tracing::info!(
-            "no --config: serving the built-in example (--print-default-config shows it)"
+            "no --config is given: the built-in example is used (--print-default-config shows it)"
         );
     }
     let result = control::run(config);
     // Signals no longer end the process by default, so a direct write to a stderr that is not read
     // would block for ever. The error goes into the queue of the diagnostics instead.
-    let code = end(result, json, &**diagnostics.queue());
+    let code = exit_code(result, json, &**diagnostics.queue());
     diagnostics.flush();
     code
 }
 
+/// Checks files. Prints the name of each valid one, and its warnings.
 fn check(files: &[PathBuf]) -> Result<(), Error> {
-    let mut report = String::new();
+    let mut invalid = Vec::new();
     for file in files {
-        match load(file) {
+        match config::load(file) {
             Ok(config) => {
                 if !config.warnings.is_empty() {
                     let text = control::for_stderr(&format!("{}\n\n", config.warnings));
@@ -188,14 +187,34 @@ fn check(files: &[PathBuf]) -> Result<(), Error> {
                 }
                 print(&format!("{}: ok\n", config::name_of(file)))?;
             }
-            Err(error) => report.push_str(&format!("{error}\n\n")),
+            Err(errors) => invalid.push(errors),
         }
     }
-    if report.is_empty() { Ok(()) } else { Err(Error::Configuration(report)) }
+    if invalid.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Configuration(InvalidFiles(invalid).into()))
+    }
 }
 
-fn load(file: &Path) -> Result<Config, Error> {
-    config::load(file).map_err(|errors| Error::Configuration(errors.to_string()))
+/// The errors of several configurations; never empty.
+#[derive(Debug)]
+struct InvalidFiles(Vec<Errors>);
+
+impl fmt::Display for InvalidFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, errors) in self.0.iter().enumerate() {
+            let separator = if index > 0 { "\n\n" } else { "" };
+            write!(f, "{separator}{errors}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for InvalidFiles {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.iter().find_map(StdError::source)
+    }
 }
 
 fn print(text: &str) -> Result<(), Error> {

@@ -1,16 +1,20 @@
 //! Errors that end a run. Each one says where and what failed and how to fix it, and has an exit
 //! code.
+//!
+//! An error keeps its cause as its source. `Display` shows the error alone, as is usual for errors
+//! with a source; [`chain`], [`Error::to_text`] and [`Error::to_line`] add the causes.
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
 use std::process::ExitCode;
 
 /// Why ringgate stops or does not start.
 #[derive(Debug)]
 pub enum Error {
-    /// The configuration is wrong; the text lists everything found. Exit code 64 (EX_USAGE of
-    /// sysexits.h).
-    Configuration(String),
+    /// The configuration is wrong; the text of the inner error lists everything found. Exit code 64
+    /// (EX_USAGE of sysexits.h).
+    Configuration(Box<dyn StdError + Send + Sync>),
     /// An environment variable has an invalid value. Exit code 64.
     Environment {
         /// What is wrong.
@@ -23,8 +27,8 @@ pub enum Error {
         /// What was tried.
         what: String,
         /// Why it failed.
-        cause: String,
-        /// Who can fix it, and how; empty if there is no advice.
+        source: Box<dyn StdError + Send + Sync>,
+        /// How to fix it; empty if there is no advice.
         advice: Cow<'static, str>,
     },
 }
@@ -33,20 +37,38 @@ impl Error {
     /// Makes an [`Error::Start`].
     pub fn start(
         what: impl Into<String>,
-        cause: impl fmt::Display,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
         advice: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Error::Start { what: what.into(), cause: cause.to_string(), advice: advice.into() }
+        Error::Start { what: what.into(), source: source.into(), advice: advice.into() }
     }
 
-    /// Returns the error as one line for the diagnostics.
-    pub fn in_one_line(&self) -> String {
+    /// Returns how to fix the error. `None` if there is no advice, or if it is a part of the text.
+    pub fn advice(&self) -> Option<&str> {
         match self {
-            Error::Start { what, cause, advice } if advice.is_empty() => format!("{what}: {cause}"),
-            Error::Start { what, cause, advice } => format!("{what}: {cause}; {advice}"),
-            Error::Environment { what, advice } => format!("{what}; {advice}"),
-            Error::Configuration(text) => text.trim_end().replace('\n', " "),
+            Error::Start { advice, .. } => (!advice.is_empty()).then_some(advice),
+            Error::Environment { advice, .. } => Some(advice),
+            Error::Configuration(_) => None,
         }
+    }
+
+    /// Returns the error, its causes and the advice as text for a terminal, without a final line
+    /// feed.
+    pub fn to_text(&self) -> String {
+        if let Error::Configuration(errors) = self {
+            return errors.to_string();
+        }
+        let advice = self.advice().map(|advice| format!("\n  = {advice}")).unwrap_or_default();
+        format!("error: {}{advice}", chain(self))
+    }
+
+    /// Returns the error, its causes and the advice as one line for the diagnostics.
+    pub fn to_line(&self) -> String {
+        if let Error::Configuration(errors) = self {
+            return errors.to_string().replace('\n', " ");
+        }
+        let advice = self.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        format!("{}{advice}", chain(self))
     }
 
     /// Returns the exit code of the process.
@@ -61,14 +83,103 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Configuration(text) => f.write_str(text.trim_end()),
-            Error::Environment { what, advice } => write!(f, "error: {what}\n  = {advice}"),
-            Error::Start { what, cause, advice } => {
-                write!(f, "error: {what}: {cause}")?;
-                if advice.is_empty() { Ok(()) } else { write!(f, "\n  = {advice}") }
-            }
+            Error::Configuration(errors) => errors.fmt(f),
+            Error::Environment { what, .. } | Error::Start { what, .. } => f.write_str(what),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            // The text of this error is that of the inner one, so its source is, too.
+            Error::Configuration(errors) => errors.source(),
+            Error::Environment { .. } => None,
+            Error::Start { source, .. } => Some(&**source),
+        }
+    }
+}
+
+/// Returns the texts of an error and of its causes, separated by colons.
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let added = cause.to_string();
+        // Some errors repeat the text of their source.
+        if !text.ends_with(&added) {
+            text = format!("{text}: {added}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// The io::Error in the chain of causes.
+    fn io_cause(error: &Error) -> &io::Error {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(error) = cause.downcast_ref() {
+                return error;
+            }
+            source = cause.source();
+        }
+        panic!("no cause is an io::Error")
+    }
+
+    #[test]
+    fn the_error_of_a_port_in_use_is_the_source() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refused = TcpListener::bind(taken.local_addr().unwrap()).unwrap_err();
+        let text = refused.to_string();
+        let error = Error::start("cannot listen", refused, "choose another port");
+        assert_eq!(io_cause(&error).kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(error.to_string(), "cannot listen");
+        assert_eq!(
+            error.to_text(),
+            format!("error: cannot listen: {text}\n  = choose another port")
+        );
+        assert_eq!(error.to_line(), format!("cannot listen: {text}; choose another port"));
+    }
+
+    #[test]
+    fn an_error_without_advice_ends_with_its_cause() {
+        let error = Error::start("cannot start", File::open("/no/such/file").unwrap_err(), "");
+        assert_eq!(io_cause(&error).kind(), io::ErrorKind::NotFound);
+        assert!(error.to_text().ends_with("(os error 2)"), "{}", error.to_text());
+        assert_eq!(
+            Error::start("cannot run", "it has ended", "").to_line(),
+            "cannot run: it has ended"
+        );
+    }
+
+    /// An error that repeats the text of its source.
+    #[derive(Debug)]
+    struct Repeats(io::Error);
+
+    impl fmt::Display for Repeats {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "the query failed: {}", self.0)
+        }
+    }
+
+    impl StdError for Repeats {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_cause_is_shown_once() {
+        let error = Error::start("cannot ask", Repeats(io::Error::other("refused")), "");
+        assert_eq!(chain(&error), "cannot ask: the query failed: refused");
+    }
+}

@@ -31,7 +31,7 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
 fn takes(action: &Action, request: &Request<'_>) -> bool {
     let Action::Tunnel(tunnel) = action else { return true };
     match (tunnel.kind, request.handshake) {
-        (TunnelKind::Forward { .. }, _) => request.upgrade,
+        (TunnelKind::Forward { .. }, _) => request.is_upgrade,
         (TunnelKind::Terminate(accept), Some(Handshake::Obfs { .. })) => accept.obfs,
         (TunnelKind::Terminate(accept), Some(Handshake::WebSocket { .. })) => accept.websocket,
         (TunnelKind::Terminate(_), None) => false,

@@ -172,9 +172,9 @@ fn every_key_of_a_wrong_type_says_what_to_write() {
         "0x10",
     ];
     for table in TABLES {
-        // The note for a key that there is not lists all there are.
+        // The note for an unknown key lists all known ones.
         let unknown = errors(&table.replace('@', "qqqqqqqqqqqq = 1")).concat();
-        let known = unknown.split_once("= known here: ").expect("it lists them").1;
+        let known = unknown.split_once("= known keys: ").expect("it lists them").1;
         let known = known.split("error:").next().unwrap_or_default();
         let keys: Vec<&str> = known.split([',', '\n', ' ']).filter(|key| !key.is_empty()).collect();
         assert!(keys.len() >= 2, "{table}: {keys:?}");

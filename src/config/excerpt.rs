@@ -10,7 +10,7 @@ use std::fmt;
 use super::report::Span;
 
 /// The maximum width of a line in terminal cells. Wider lines are shortened.
-const WIDEST: usize = 100;
+const MAX_WIDTH: usize = 100;
 /// Of these cells, the maximum number before the marked part.
 const LEAD: usize = 40;
 
@@ -34,25 +34,26 @@ impl Excerpt {
     /// Creates the excerpt of a span. Of a span over several lines, only the first line is shown.
     /// An empty span gets one caret. Offsets after the end of the text are treated as its end.
     pub(super) fn new(text: &str, span: Span) -> Self {
-        let start = floor(text, span.start);
+        let start = char_boundary_before(text, span.start);
         // The line that holds the start of the span, and the marked part of it, in bytes.
         let from = text[..start].rfind('\n').map_or(0, |feed| feed + 1);
         let to = text[start..].find('\n').map_or(text.len(), |feed| start + feed);
         let line = text[from..to].trim_end_matches('\r');
         let before = start.min(from + line.len()) - from;
-        let inside = floor(text, span.end).clamp(from + before, from + line.len()) - from;
+        let inside =
+            char_boundary_before(text, span.end).clamp(from + before, from + line.len()) - from;
 
         // The visible part of the line, in terminal cells.
         let cells: Vec<Cell> =
             line.char_indices().map(|(at, character)| Cell::new(at, character)).collect();
-        let (first, last) = window(&cells, before);
+        let (first, last) = visible_range(&cells, before);
         let visible = &cells[first..last];
         let (head, tail) = (first > 0, last < cells.len());
         let width = |keep: &dyn Fn(&Cell) -> bool| -> usize {
             visible.iter().filter(|cell| keep(cell)).map(|cell| cell.width).sum()
         };
         let mut shown = String::from(if head { "…" } else { "" });
-        shown.extend(visible.iter().flat_map(|cell| cell.drawn()));
+        shown.extend(visible.iter().flat_map(|cell| cell.characters()));
         shown.push_str(if tail { "…" } else { "" });
 
         Excerpt {
@@ -109,7 +110,7 @@ impl Cell {
         Cell { at, character, width }
     }
 
-    fn drawn(&self) -> impl Iterator<Item = char> {
+    fn characters(&self) -> impl Iterator<Item = char> {
         let (character, times) = match self.character {
             '\t' => (' ', 4),
             '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{feff}' => ('\u{fffd}', 1),
@@ -122,8 +123,8 @@ impl Cell {
 }
 
 /// The range of cells to show: all of them, or as many as fit around byte `focus` of the line.
-fn window(cells: &[Cell], focus: usize) -> (usize, usize) {
-    if cells.iter().map(|cell| cell.width).sum::<usize>() <= WIDEST {
+fn visible_range(cells: &[Cell], focus: usize) -> (usize, usize) {
+    if cells.iter().map(|cell| cell.width).sum::<usize>() <= MAX_WIDTH {
         return (0, cells.len());
     }
     let centre = cells.partition_point(|cell| cell.at < focus);
@@ -135,7 +136,7 @@ fn window(cells: &[Cell], focus: usize) -> (usize, usize) {
     }
     let mut last = first;
     let mut used = 0;
-    while last < cells.len() && used + cells[last].width <= WIDEST {
+    while last < cells.len() && used + cells[last].width <= MAX_WIDTH {
         used += cells[last].width;
         last += 1;
     }
@@ -143,74 +144,10 @@ fn window(cells: &[Cell], focus: usize) -> (usize, usize) {
 }
 
 /// The nearest character boundary at or before `at`.
-fn floor(text: &str, at: usize) -> usize {
+fn char_boundary_before(text: &str, at: usize) -> usize {
     let at = at.min(text.len());
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn drawn(text: &str, culprit: &str) -> String {
-        let start = text.find(culprit).expect("the culprit is in the text");
-        Excerpt::new(text, Span { start, end: start + culprit.len() }).to_string()
-    }
-
-    #[test]
-    fn carets_stand_under_the_culprit() {
-        assert_eq!(drawn("a = 1\nb = two\n", "two"), "  |\n2 | b = two\n  |     ^^^");
-    }
-
-    #[test]
-    fn tabs_wide_letters_and_marks_keep_the_carets_in_place() {
-        assert_eq!(drawn("\ta = x", "x"), "  |\n1 |     a = x\n  |         ^");
-        assert_eq!(drawn("'中文' = x", "x"), "  |\n1 | '中文' = x\n  |          ^");
-        assert_eq!(drawn("é = 中", "中"), "  |\n1 | é = 中\n  |     ^^");
-        assert_eq!(drawn("e\u{301} = x", "x"), "  |\n1 | e\u{301} = x\n  |     ^");
-    }
-
-    #[test]
-    fn columns_count_characters() {
-        let text = "'中文' = x";
-        let start = text.find('x').expect("x");
-        assert_eq!(Excerpt::new(text, Span { start, end: start + 1 }).column, 8);
-    }
-
-    #[test]
-    fn a_long_line_is_shortened_around_the_culprit() {
-        let text = format!("{} HERE {}", "a".repeat(300), "b".repeat(300));
-        let excerpt = drawn(&text, "HERE");
-        let lines: Vec<&str> = excerpt.lines().collect();
-        assert_eq!(lines[1], format!("1 | …{} HERE {}…", "a".repeat(39), "b".repeat(55)));
-        assert_eq!(lines[2], format!("  | {}^^^^", " ".repeat(41)));
-    }
-
-    #[test]
-    fn the_end_of_the_text_and_of_a_dos_line_are_places_too() {
-        let end = Excerpt::new("a = \n", Span { start: 5, end: 5 });
-        assert_eq!((end.line, end.column), (2, 1));
-        assert_eq!(end.to_string(), "  |\n2 |\n  | ^");
-        let dos = Excerpt::new("a = \r\nb", Span { start: 5, end: 6 });
-        assert_eq!((dos.line, dos.column), (1, 5));
-    }
-
-    #[test]
-    fn escapes_for_the_terminal_are_not_drawn() {
-        let excerpt = drawn("a = \u{1b}[2J\u{202e}x", "x");
-        assert!(!excerpt.contains('\u{1b}') && !excerpt.contains('\u{202e}'), "{excerpt:?}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_and_any_span_can_be_drawn(
-            text in "(?s).{0,200}", start in 0_usize..300, length in 0_usize..300,
-        ) {
-            let excerpt = Excerpt::new(&text, Span { start, end: start + length });
-            prop_assert!(excerpt.line >= 1 && excerpt.column >= 1);
-            prop_assert_eq!(excerpt.to_string().lines().count(), 3);
-        }
-    }
-}
+mod tests;

@@ -4,29 +4,30 @@
 pub(super) fn protocol(word: &str) -> Option<&'static str> {
     Some(match word {
         "https" | "ssl" | "tls1.2" | "tls1.3" | "tls_terminate" | "tls-terminate" | "wss" => {
-            "this version ends no TLS: \"tls\" passes it on by its name (SNI) to a server that has \
-             the certificate, and so does [[listener.tls]] of an \"http\" listener, beside plain \
-             HTTP on one port"
+            "this version does not terminate TLS: write `tls` to route connections by server name \
+             (SNI) to a server that has the certificate, or add [[listener.tls]] to an \"http\" \
+             listener to serve plain HTTP on the same port"
         }
         "ws" | "websocket" | "http_upgrade" | "httpupgrade" => {
-            "a WebSocket is a request of an \"http\" listener: a [[listener.host.route]] with \
-             upgrade = \"websocket\""
+            "WebSocket is a part of HTTP: write `http`, and add upgrade = \"websocket\" to a \
+             [[listener.host.route]]"
         }
         "h2" | "h2c" | "http2" | "http/2" | "grpc" => {
-            "an \"http\" listener has HTTP/1.1: \"tcp\" passes everything on as it is, and \"tls\" \
-             by its name, where alpn = [\"h2\"] makes a rule one for HTTP/2"
+            "an \"http\" listener supports HTTP/1.1 only: write `tcp` to relay every connection, \
+             or `tls` to route by server name; alpn = [\"h2\"] restricts a rule to HTTP/2"
         }
         "http1" | "http1.1" | "http/1.1" => "write `http`, which is HTTP/1.1",
         "quic" | "h3" | "http3" | "http/3" | "dtls" => {
-            "that goes over UDP: \"udp\" passes datagrams on as they are"
+            "this protocol runs over UDP: write `udp`, which relays datagrams unchanged"
         }
         "socks" | "socks4" | "socks5" | "shadowsocks" | "ss" | "obfs" | "v2ray" => {
-            "ringgate is no server of it: \"tcp\" and \"udp\" pass it on as it is, and an \"http\" \
-             listener takes it out of simple-obfs or WebSocket with tunnel = \"terminate\""
+            "ringgate does not implement this protocol: write `tcp` or `udp` to relay it \
+             unchanged; a route of an \"http\" listener with tunnel = \"terminate\" unwraps \
+             simple-obfs and WebSocket"
         }
         "tcp4" | "tcp6" | "udp4" | "udp6" => {
-            "the address in `listen` says which family: \"0.0.0.0:80\" is IPv4, \"[::]:80\" IPv6; \
-             write `tcp` or `udp`"
+            "write `tcp` or `udp`; the address in `listen` selects the family: \"0.0.0.0:80\" is \
+             IPv4, \"[::]:80\" is IPv6"
         }
         "stream" | "l4" | "raw" => "write `tcp`, or `udp` for datagrams",
         "unix" => "write `tcp`, and listen = \"unix:/path\"",

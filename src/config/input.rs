@@ -5,6 +5,8 @@
 //! every open is non-blocking. Pipes are allowed for `ringgate check <(generate)` in a shell, but
 //! with a time limit.
 
+use std::error::Error;
+use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -28,41 +30,58 @@ pub(super) enum Accept {
 
 /// Why a file cannot be read.
 #[derive(Debug)]
-pub(super) enum Unread {
+pub(super) enum ReadError {
     /// A system call failed.
-    Io(io::Error),
+    System(io::Error),
     /// The path has this type, which is not accepted.
-    Kind(&'static str),
-    /// A pipe that did not end in time.
-    Endless,
-    /// The file has more bytes than the limit.
-    TooLong,
+    WrongType(&'static str),
+    /// A pipe did not end in time.
+    PipeTimeout,
+    /// The file has more bytes than this limit, which is a whole number of mebibytes.
+    TooLong(usize),
 }
 
-impl From<io::Error> for Unread {
+impl From<io::Error> for ReadError {
     fn from(error: io::Error) -> Self {
-        Unread::Io(error)
+        ReadError::System(error)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReadError::System(error) => error.fmt(f),
+            ReadError::WrongType(name) => write!(f, "it is {name}"),
+            ReadError::PipeTimeout => {
+                write!(f, "it is a pipe that has not ended within {} s", PIPE_LIMIT.as_secs())
+            }
+            ReadError::TooLong(limit) => write!(f, "it is longer than {} MiB", limit >> 20),
+        }
+    }
+}
+
+impl Error for ReadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let ReadError::System(error) = self { Some(error) } else { None }
     }
 }
 
 /// Reads a file of at most `limit` bytes.
-pub(super) fn read(path: &Path, accept: Accept, limit: usize) -> Result<Vec<u8>, Unread> {
-    let file = {
-        is_pipe(&fs::metadata(path)?, accept)?;
-        // The path may have been replaced after the check; O_NONBLOCK keeps this open from
-        // blocking, too.
-        OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?
-    };
-    read_open(file, accept, limit)
+pub(super) fn read(path: &Path, accept: Accept, limit: usize) -> Result<Vec<u8>, ReadError> {
+    is_pipe(&fs::metadata(path)?, accept)?;
+    // The path may have been replaced after the check; O_NONBLOCK keeps this open from blocking,
+    // too.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    read_file(file, accept, limit)
 }
 
 /// Reads standard input, which is a regular file or a pipe of at most `limit` bytes.
-pub(super) fn read_stdin(limit: usize) -> Result<Vec<u8>, Unread> {
+pub(super) fn read_stdin(limit: usize) -> Result<Vec<u8>, ReadError> {
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-    read_open(stdin.into(), Accept::FilesAndPipes, limit)
+    read_file(stdin.into(), Accept::FilesAndPipes, limit)
 }
 
-fn read_open(file: File, accept: Accept, limit: usize) -> Result<Vec<u8>, Unread> {
+fn read_file(file: File, accept: Accept, limit: usize) -> Result<Vec<u8>, ReadError> {
     let bytes = if is_pipe(&file.metadata()?, accept)? {
         read_pipe(file, limit)?
     } else {
@@ -70,11 +89,11 @@ fn read_open(file: File, accept: Accept, limit: usize) -> Result<Vec<u8>, Unread
         file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
         bytes
     };
-    if bytes.len() > limit { Err(Unread::TooLong) } else { Ok(bytes) }
+    if bytes.len() > limit { Err(ReadError::TooLong(limit)) } else { Ok(bytes) }
 }
 
 /// Returns true for a pipe and false for a regular file. Other types are an error.
-fn is_pipe(metadata: &Metadata, accept: Accept) -> Result<bool, Unread> {
+fn is_pipe(metadata: &Metadata, accept: Accept) -> Result<bool, ReadError> {
     let kind = metadata.file_type();
     if kind.is_file() {
         Ok(false)
@@ -83,16 +102,16 @@ fn is_pipe(metadata: &Metadata, accept: Accept) -> Result<bool, Unread> {
     } else if kind.is_dir() {
         Err(io::Error::from_raw_os_error(libc::EISDIR).into())
     } else if kind.is_fifo() {
-        Err(Unread::Kind("a pipe"))
+        Err(ReadError::WrongType("a pipe"))
     } else if kind.is_socket() {
-        Err(Unread::Kind("a socket"))
+        Err(ReadError::WrongType("a socket"))
     } else {
-        Err(Unread::Kind("a device"))
+        Err(ReadError::WrongType("a device"))
     }
 }
 
 /// Reads a pipe to its end, or until it exceeds the limit.
-fn read_pipe(mut pipe: File, limit: usize) -> Result<Vec<u8>, Unread> {
+fn read_pipe(mut pipe: File, limit: usize) -> Result<Vec<u8>, ReadError> {
     let deadline = Instant::now() + PIPE_LIMIT;
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 * 1024];
@@ -102,7 +121,7 @@ fn read_pipe(mut pipe: File, limit: usize) -> Result<Vec<u8>, Unread> {
         // Before the first writer opens the pipe, a read would return end of file; poll(2) waits.
         let ready = poll(&mut [PollFd::new(&pipe, PollFlags::IN)], Some(&timeout));
         if ready.map_err(io::Error::from)? == 0 {
-            return Err(Unread::Endless);
+            return Err(ReadError::PipeTimeout);
         }
         match pipe.read(&mut buffer) {
             Ok(0) => break,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use toml::de::{DeTable, Error};
 
-use super::input::{self, Accept, Unread};
+use super::input::{self, Accept, ReadError};
 use super::report::{Errors, Fault, Report, Span};
 use super::{Config, Machine, check, file};
 
@@ -34,7 +34,7 @@ fn is_stdin(path: &Path) -> bool {
 /// Returns all errors of the configuration, rendered, or the reason why it cannot be read.
 pub fn load(path: &Path) -> Result<Config, Errors> {
     let name = name_of(path);
-    let bytes = read(path).map_err(|fault| Errors::unreadable(&name, fault))?;
+    let bytes = read(path).map_err(|cause| unreadable(path, cause))?;
     let text = match String::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => return Err(not_utf8(&name, &error)),
@@ -62,7 +62,7 @@ pub(super) fn parse_on(
     if !errors.is_empty() {
         // After a syntax error the rest of the tree is guesswork, so only syntax errors are
         // reported.
-        syntax(&report, errors);
+        report_syntax_errors(&report, errors);
         return Err(report.into_errors(name));
     }
     let file = file::File::read(&report, root.get_ref());
@@ -78,7 +78,7 @@ pub(super) fn parse_on(
 }
 
 /// Reports syntax errors, one per line: the parser often reports the same problem twice.
-fn syntax(report: &Report<'_>, errors: Vec<Error>) {
+fn report_syntax_errors(report: &Report<'_>, errors: Vec<Error>) {
     let mut last_line = 0;
     for error in errors {
         let span = error.span().map_or(Span { start: 0, end: 0 }, Span::from);
@@ -90,52 +90,58 @@ fn syntax(report: &Report<'_>, errors: Vec<Error>) {
         let message = error.message().replace('\n', " ");
         let (what, note) = match message.as_str() {
             "duplicate key" => {
-                ("duplicate key", "it stands above already; a list of tables is written [[name]]")
+                ("duplicate key", "the key is set above; write a list of tables as [[name]]")
             }
             unquoted if unquoted.starts_with("string values must be quoted") => {
-                ("a string stands in quotes", "write \"…\" around it")
+                ("a string needs quotes", "write \"…\" around it")
             }
-            other => {
-                (other, "this is not TOML: strings stand in \"…\", lists in [ ], tables in { }")
-            }
+            other => (
+                other,
+                "this is not valid TOML: write strings as \"…\", lists as [ ], tables as \
+                         { }",
+            ),
         };
         report.error(span, what, note);
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    const SIZE: &str = "a configuration has at most 16 MiB: is this the right file?";
-    const KIND: &str = "name a file, or a pipe that ends, as `<(command)` of a shell is one";
-    let bytes = if is_stdin(path) {
+fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+    if is_stdin(path) {
         input::read_stdin(LARGEST_FILE)
     } else {
         input::read(path, Accept::FilesAndPipes, LARGEST_FILE)
-    };
-    let (reason, note) = match bytes {
-        Ok(bytes) => return Ok(bytes),
-        Err(Unread::TooLong) => (String::from("it is longer than 16 MiB"), SIZE),
-        Err(Unread::Kind(kind)) => (format!("it is {kind}"), KIND),
-        Err(Unread::Endless) => (
-            String::from("it is a pipe that has not ended within 5 s"),
-            "is what writes to it running, and does it close the pipe? Or name a file",
-        ),
-        Err(Unread::Io(error)) => (error.to_string(), io_advice(path, error.kind())),
-    };
-    Err(Fault::new(format!("cannot read the configuration {}: {reason}", name_of(path)), note))
+    }
 }
 
-fn io_advice(path: &Path, kind: ErrorKind) -> &'static str {
+/// The error that a file cannot be read.
+fn unreadable(path: &Path, cause: ReadError) -> Errors {
+    let note = match &cause {
+        ReadError::TooLong(_) => "a configuration has at most 16 MiB: check the name of the file",
+        ReadError::WrongType(_) => {
+            "name a regular file, or a pipe that ends, such as `<(command)` of a shell"
+        }
+        ReadError::PipeTimeout => {
+            "start the program that writes to the pipe, and let it close the pipe; or name a file"
+        }
+        ReadError::System(error) => system_advice(path, error.kind()),
+    };
+    let name = name_of(path);
+    let what = format!("cannot read the configuration {name}");
+    Errors::unreadable(&name, Fault::new(what, note), cause)
+}
+
+fn system_advice(path: &Path, kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound if path.is_relative() => {
-            "relative paths start where ringgate was started"
+            "relative paths start at the working directory of ringgate"
         }
-        ErrorKind::NotFound => "is it spelled right?",
+        ErrorKind::NotFound => "check the spelling of the path",
         ErrorKind::PermissionDenied => {
             "the user that runs ringgate must be allowed to read the file and to enter its \
              directories"
         }
-        ErrorKind::IsADirectory => "name a file in it",
-        _ => "the system refuses it: can `cat` show the file to this user?",
+        ErrorKind::IsADirectory => "name a file in this directory",
+        _ => "check that this user can read the file, for example with `cat`",
     }
 }
 
@@ -151,16 +157,30 @@ fn not_utf8(name: &str, error: &std::string::FromUtf8Error) -> Errors {
     report.error(
         span,
         what,
-        "a configuration is UTF-8 text: is this the right file, and saved as UTF-8?",
+        "a configuration is UTF-8 text: check the name of the file, or save it as UTF-8",
     );
     report.into_errors(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_keeps_the_system_error_as_its_source() {
+        let errors = load(Path::new("/no/such/file.toml")).expect_err("there is no such file");
+        let cause = errors.source().expect("it has a cause");
+        let system = cause.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(system.map(std::io::Error::kind), Some(ErrorKind::NotFound));
+        let text = errors.to_string();
+        let start = "error: cannot read the configuration /no/such/file.toml: No such file";
+        assert!(text.starts_with(start), "{text}");
+        assert_eq!(text.matches("No such file").count(), 1, "{text}");
+    }
 
     const SITE: &str = include_str!("../../config/site.toml");
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::unix_path::{self, OwnPath};
 use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
-use crate::sys::{self, Address, Keepalive, Listen};
+use crate::sys::{self, Address, Keepalive, ListenOptions};
 use crate::worker::Socket;
 
 /// How long an address in use is retried. After a process was killed, the kernel closes its rings
@@ -51,7 +51,8 @@ pub(super) async fn bind(config: &Config, workers: usize) -> Result<Bound, Error
         for address in &listener.addresses {
             bound.add_until(listener, address, until).await.map_err(|error| {
                 let what = format!("cannot listen on {address} (listener {})", listener.name);
-                Error::start(what, &error, advice(address, &error))
+                let advice = advice(address, &error);
+                Error::start(what, error, advice)
             })?;
         }
     }
@@ -191,8 +192,8 @@ fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<
     Ok(sockets)
 }
 
-fn options(config: &Listener, reuse_port: bool) -> Listen {
-    Listen {
+fn options(config: &Listener, reuse_port: bool) -> ListenOptions {
+    ListenOptions {
         backlog: config.backlog,
         nodelay: config.nodelay,
         keepalive: config.keepalive.map(|idle| Keepalive { idle }),
@@ -204,8 +205,8 @@ fn options(config: &Listener, reuse_port: bool) -> Listen {
 fn advice(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Ip(_), io::ErrorKind::AddrInUse) => {
-            "another process (`ss -lntup` shows which) or another listener of \
-             this configuration listens there: stop it, or choose another port"
+            "another process (`ss -lntup` shows which) or another listener of this configuration \
+             uses the address: stop it, or choose another port"
         }
         (Address::Ip(_), io::ErrorKind::PermissionDenied) => {
             "ports below 1024 need root, or CAP_NET_BIND_SERVICE (AmbientCapabilities= in a \
@@ -215,8 +216,8 @@ fn advice(address: &Address, error: &io::Error) -> &'static str {
             "no interface of this machine has the address (`ip addr` shows them)"
         }
         (Address::Unix(_), io::ErrorKind::AddrInUse) => {
-            "another process listens there, or the file is no socket: stop it, or choose another \
-             path"
+            "another process listens there, or the file is not a socket: stop the process, or \
+             choose another path"
         }
         (Address::Unix(_), _) => {
             "the directory must exist and this user must be allowed to write there"

@@ -1,6 +1,7 @@
 //! Diagnostics on stderr, configured by `[log]` or RINGGATE_LOG, and the report of a panic.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
+use std::error::Error as _;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::paint;
 use crate::config::Log;
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::observe::diagnostics::Diagnostics;
 
 /// The environment variable that overrides `log.level`. It takes a level, or directives such as
@@ -27,7 +28,13 @@ const ENDING: &str = "ringgate::ending";
 /// can still write the error, but nothing else is written.
 pub fn init(log: &Log) -> Result<Diagnostics, Error> {
     let started = directives(log).and_then(|directives| {
-        let report = |lost| tracing::warn!(lost, "diagnostics were lost: stderr did not take them");
+        let report = |lost| {
+            tracing::warn!(
+                lost,
+                "diagnostics were lost: stderr did not accept \
+                                                  them"
+            )
+        };
         let diagnostics = Diagnostics::start(report);
         let error = |error| Error::start("cannot write diagnostics", error, "");
         Ok((directives, diagnostics.map_err(error)?))
@@ -80,19 +87,15 @@ where
 
 /// Writes the error that ends the process: as an event if diagnostics are JSON, else as text.
 pub fn report_error(error: &Error, json: bool, mut stderr: impl Write) {
-    match error {
-        Error::Start { what, cause, advice } if json => {
-            let advice = (!advice.is_empty()).then_some(&**advice);
-            tracing::error!(target: ENDING, message = what, error = cause, advice);
-        }
-        Error::Environment { what, advice } if json => {
-            tracing::error!(target: ENDING, message = what, advice);
-        }
-        error => {
-            let text = paint::for_stderr(&format!("{error}\n"));
-            // A full disk or a closed pipe must not turn an error into a crash.
-            let _ = stderr.write_all(text.as_bytes());
-        }
+    // The errors of a configuration are excerpts of it, which have no form as an event.
+    if json && !matches!(error, Error::Configuration(_)) {
+        let (message, advice) = (error.to_string(), error.advice());
+        let cause = error.source().map(chain);
+        tracing::error!(target: ENDING, message, error = cause, advice);
+    } else {
+        let text = paint::for_stderr(&format!("{}\n", error.to_text()));
+        // A full disk or a closed pipe must not turn an error into a crash.
+        let _ = stderr.write_all(text.as_bytes());
     }
 }
 

@@ -103,7 +103,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
     let drain_timeout = config.server.drain_timeout;
     tracing::info!(
         %signal, ?drain_timeout,
-        "no new connections; what runs may go on until drain_timeout"
+        "no new connections are accepted; open ones may continue until drain_timeout"
     );
     // The sockets still listen, so no other process has taken the paths over.
     bound.remove_paths();
@@ -126,12 +126,17 @@ fn enough_descriptors(file_limit: u64, needs: &Needs) -> Result<(), Error> {
     if file_limit >= least {
         return Ok(());
     }
-    let (workers, sockets) = (needs.workers, needs.stream_sockets + needs.udp_sockets);
-    let cause =
-        format!("{file_limit}; {workers} workers and {sockets} addresses need at least {least}");
+    let workers = counted(needs.workers, "worker", "workers");
+    let addresses = counted(needs.stream_sockets + needs.udp_sockets, "address", "addresses");
+    let cause = format!("{file_limit}; {workers} and {addresses} need at least {least}");
     let advice = "raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or have fewer workers \
         or addresses";
     Err(Error::start("the limit of open files is too low", cause, advice))
+}
+
+/// Formats a number of things: `1 worker`, `2 workers`.
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn ended_early(signal: &str) -> Result<(), Error> {
@@ -154,8 +159,8 @@ fn report_shortage(layout: &Layout, shortage: &Shortage) {
         tracing::warn!(
             waiting,
             file_limit,
-            "all connections that the limit of open files has room for are open: more wait in the \
-             backlog until others end. Raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+            "the limit of open files is reached: new connections wait in the backlog until others \
+             end. Raise the limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
         );
         return;
     }
@@ -185,8 +190,8 @@ fn report_shortage(layout: &Layout, shortage: &Shortage) {
         connect_error = connect_error.map(tracing::field::display),
         file_limit,
         "no descriptors are left: clients wait in the backlog, or are reset, get a 502 (answered) \
-         or lose a datagram (dropped) for want of a socket to their upstream. Raise the limit of \
-         open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+         or lose a datagram (dropped), because there is no socket to their upstream. Raise the \
+         limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
     );
 }
 
@@ -210,10 +215,10 @@ async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: 
     tokio::select! {
         () = crew.ended() => return,
         () = tokio::time::sleep(limit) => {
-            tracing::warn!("drain_timeout is over: ending the connections that are left");
+            tracing::warn!("drain_timeout has expired: closing the connections that are left");
         }
         signal = signals.ending(Some(writer)) => {
-            tracing::warn!(%signal, "a second signal: ending at once");
+            tracing::warn!(%signal, "a second signal: stopping at once");
         }
     }
     crew.tell(&Command::Stop);

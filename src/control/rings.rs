@@ -15,7 +15,7 @@ use crate::worker::{Plan, Trial};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for smaller rings after larger ones did not fit. Some workers may have made larger
 /// ones, which were closed just now.
-const MORE_PATIENCE: Duration = Duration::from_millis(500);
+const SMALLER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Makes all workers build their runtimes by one plan. They run once `plans` is dropped.
 ///
@@ -27,30 +27,30 @@ pub(super) fn agree(
     built: &Receiver<io::Result<()>>,
 ) -> Result<(), Error> {
     if driver != Driver::Epoll {
-        match usable(driver).and_then(|()| rings(plans, built)) {
+        match check_io_uring(driver).and_then(|()| build_rings(plans, built)) {
             Ok(()) => return Ok(()),
             Err(refusal) if driver == Driver::IoUring => {
-                let RingRefusal { call, error } = &refusal;
-                let what = format!("cannot use io_uring ({call})");
-                return Err(Error::start(what, error, advice(&refusal)));
+                let advice = advice(&refusal);
+                let RingRefusal { call, error } = refusal;
+                return Err(Error::start(format!("cannot use io_uring ({call})"), error, advice));
             }
             Err(refusal) => {
                 let RingRefusal { call, error } = &refusal;
                 let advice = advice(&refusal);
                 tracing::warn!(
                     %call, %error, advice,
-                    "no io_uring: epoll is used, which costs more CPU"
+                    "io_uring cannot be used: the workers use epoll, which needs more CPU time"
                 );
             }
         }
     }
     let trial = Trial { plan: Plan::Epoll, patience: Duration::ZERO };
-    all_build(trial, plans, built)
+    build_all(trial, plans, built)
         .map_err(|error| Error::start("cannot make an epoll instance", error, ""))
 }
 
 /// Checks that a ring can be made and entered.
-fn usable(driver: Driver) -> Result<(), RingRefusal> {
+fn check_io_uring(driver: Driver) -> Result<(), RingRefusal> {
     // "auto" also checks that the kernel has every operation that is needed.
     let is_auto = driver == Driver::Auto;
     if is_auto && is_epoll_forced() {
@@ -67,30 +67,33 @@ fn is_epoll_forced() -> bool {
 }
 
 /// Makes all workers build the largest rings that fit together.
-fn rings(plans: &[Sender<Trial>], built: &Receiver<io::Result<()>>) -> Result<(), RingRefusal> {
+fn build_rings(
+    plans: &[Sender<Trial>],
+    built: &Receiver<io::Result<()>>,
+) -> Result<(), RingRefusal> {
     let (limit, workers) = (memlock_limit(), plans.len() as u64);
     let is_charged = rings_are_charged();
     let fits = |plan: &Plan| plan.locked_bytes().saturating_mul(workers) <= limit;
     let mut patience = if is_charged { PATIENCE } else { Duration::ZERO };
     let mut refused = None;
     for plan in Plan::RINGS.into_iter().filter(|plan| !is_charged || fits(plan)) {
-        match all_build(Trial { plan, patience }, plans, built) {
+        match build_all(Trial { plan, patience }, plans, built) {
             Ok(()) => {
                 if plan != Plan::RINGS[0] {
-                    announce(plan, limit, workers);
+                    warn_of_smaller_rings(plan, limit, workers);
                 }
                 return Ok(());
             }
             Err(error) if is_out_of_memory(&error) => refused = Some(error),
             Err(error) => return Err(RingRefusal { call: "io_uring_setup", error }),
         }
-        patience = patience.min(MORE_PATIENCE);
+        patience = patience.min(SMALLER_PATIENCE);
     }
     let error = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM));
     Err(RingRefusal { call: "io_uring_setup", error })
 }
 
-fn announce(plan: Plan, limit: u64, workers: u64) {
+fn warn_of_smaller_rings(plan: Plan, limit: u64, workers: u64) {
     let Plan::Ring { size, outbox } = plan else { return };
     let needed = Plan::RINGS[0].locked_bytes().saturating_mul(workers);
     // They would fit, were it not for what other processes have: as much as the limit at most.
@@ -101,14 +104,14 @@ fn announce(plan: Plan, limit: u64, workers: u64) {
         workers,
         memlock_kib = limit / 1024,
         enough_mib = needed.saturating_add(others).div_ceil(1024 * 1024),
-        "rings are smaller than they could be: larger ones of all workers do not fit the limit of \
-         locked memory, which all processes of a user share. Raise it (LimitMEMLOCK= in a systemd \
+        "the rings are smaller than the best size: larger rings do not fit the limit of locked \
+         memory, which all processes of a user share. Raise the limit (LimitMEMLOCK= in a systemd \
          unit, `ulimit -l`)"
     );
 }
 
 /// Makes all workers build by the same plan. Returns the first error.
-fn all_build(
+fn build_all(
     trial: Trial,
     plans: &[Sender<Trial>],
     built: &Receiver<io::Result<()>>,
@@ -143,7 +146,7 @@ fn advice(refusal: &RingRefusal) -> &'static str {
         }
         ("io_uring_register", _) => {
             "the kernel is older than Linux 5.11, a seccomp filter refuses io_uring_register, or \
-             MONOIO_FORCE_LEGACY_DRIVER is set; server.driver = \"epoll\" says the same without \
+             MONOIO_FORCE_LEGACY_DRIVER is set; set server.driver = \"epoll\" to start without \
              this message"
         }
         _ => "set server.driver = \"epoll\", or leave it at \"auto\"",

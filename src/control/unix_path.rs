@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::net::UnixStream;
 
-use crate::sys::{self, Address, Listen};
+use crate::sys::{self, Address, ListenOptions};
 
 /// A path that this process has bound.
 pub(super) struct OwnPath {
@@ -37,7 +37,7 @@ struct FileId {
 /// unless this is the last try.
 pub(super) async fn bind(
     path: &Path,
-    options: Listen,
+    options: ListenOptions,
     is_last: bool,
 ) -> io::Result<(TcpListener, OwnPath)> {
     let _lock = lock(path, is_last)?;

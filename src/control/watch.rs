@@ -18,30 +18,30 @@ use crate::sys::{RingRefusal, probe_ring};
 use crate::worker::{Pulse, Running};
 
 /// The time between two checks.
-const LOOK: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 /// If a check comes later than this, the process was stopped, and the workers with it.
 const LATE: Duration = Duration::from_secs(2);
 /// A worker is suspected after this time without a tick.
-const SUSPECT: Duration = Duration::from_secs(3);
+const SUSPECT_AFTER: Duration = Duration::from_secs(3);
 /// A worker is given up after this time without a tick, if it uses processor time.
-const GIVE_UP: Duration = Duration::from_secs(10);
+const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 /// The least processor time, used without a tick, after which a worker is given up.
-const GIVE_UP_USED: Duration = Duration::from_secs(3);
+const MIN_USED: Duration = Duration::from_secs(3);
 
 /// All workers, with their state at the last check.
 pub(super) struct Watch {
     pulses: Vec<Arc<Pulse>>,
     running: Running,
-    seen: Vec<Seen>,
+    seen: Vec<LastTick>,
     last: Instant,
 }
 
 /// The state of a worker at its last tick.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct LastTick {
     ticks: u32,
     /// Time without a tick.
-    still: Duration,
+    silence: Duration,
     /// Processor time that the worker had used at that tick.
     used: Duration,
 }
@@ -49,40 +49,43 @@ struct Seen {
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Finding {
-    Fine,
-    Suspect(usize),
-    /// The worker uses the processor and does not tick.
+    /// Every worker ticks, or has not been silent for long.
+    Ticking,
+    /// This worker has not ticked for a while.
+    Suspected(usize),
+    /// This worker uses the processor and does not tick.
     Spinning(usize),
 }
 
 impl Watch {
     pub(super) fn new(pulses: Vec<Arc<Pulse>>, running: Running) -> Watch {
-        let seen = vec![Seen::default(); pulses.len()];
+        let seen = vec![LastTick::default(); pulses.len()];
         Watch { pulses, running, seen, last: Instant::now() }
     }
 
     /// Checks once a second, and calls `report` each time. Returns when a worker has failed for
     /// good. The future may be dropped at any time.
     pub(super) async fn until_one_fails(&mut self, report: impl Fn()) -> Error {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut checks = tokio::time::interval(INTERVAL);
+        checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            looks.tick().await;
+            checks.tick().await;
             report();
             let pulses = self.pulses.iter().map(|pulse| Some((pulse.ticks()?, pulse.used())));
             let passed = self.last.elapsed();
             self.last = Instant::now();
-            let finding = look(&mut self.seen, pulses, passed);
-            if let Some(error) = self.judge(finding) {
+            let finding = compare(&mut self.seen, pulses, passed);
+            if let Some(error) = self.to_error(finding) {
                 return error;
             }
         }
     }
 
-    fn judge(&self, finding: Finding) -> Option<Error> {
+    /// The error that ends the process. `None` if there is no proof that a worker has failed.
+    fn to_error(&self, finding: Finding) -> Option<Error> {
         let (worker, is_spinning) = match finding {
-            Finding::Fine => return None,
-            Finding::Suspect(worker) => (worker, false),
+            Finding::Ticking => return None,
+            Finding::Suspected(worker) => (worker, false),
             Finding::Spinning(worker) => (worker, true),
         };
         let what = format!("worker {worker} has stopped");
@@ -99,83 +102,35 @@ impl Watch {
     }
 }
 
-const REFUSED: &str = "a seccomp filter or a fault of the kernel: start ringgate again; \
-                       server.driver = \"epoll\" does without io_uring";
-const SPINS: &str = "a call that it waits with fails at once, or does not end: start ringgate \
-                     again; `strace -f` shows which";
+const REFUSED: &str = "a seccomp filter or a kernel error is the cause: restart ringgate; \
+                       server.driver = \"epoll\" does not need io_uring";
+const SPINS: &str = "a system call that waits for events fails at once, or a task does not end: \
+                     restart ringgate; `strace -f` shows the system calls";
 
-/// Compares with the last check, `passed` ago. Workers that have ended are skipped.
-fn look(
-    seen: &mut [Seen],
+/// Compares the workers with the last check, `passed` ago. Workers that have ended are skipped.
+fn compare(
+    seen: &mut [LastTick],
     pulses: impl Iterator<Item = Option<(u32, Duration)>>,
     passed: Duration,
 ) -> Finding {
-    let mut finding = Finding::Fine;
+    let mut finding = Finding::Ticking;
     for (index, (seen, pulse)) in seen.iter_mut().zip(pulses).enumerate() {
         let Some((ticks, used)) = pulse else { continue };
         // The worker has ticked, or the process was stopped: start counting again.
         if ticks != seen.ticks || passed >= LATE {
-            *seen = Seen { ticks, still: Duration::ZERO, used };
+            *seen = LastTick { ticks, silence: Duration::ZERO, used };
             continue;
         }
-        seen.still += passed;
-        if seen.still >= GIVE_UP && used.saturating_sub(seen.used) >= GIVE_UP_USED {
+        seen.silence += passed;
+        if seen.silence >= GIVE_UP_AFTER && used.saturating_sub(seen.used) >= MIN_USED {
             return Finding::Spinning(index);
         }
-        if seen.still >= SUSPECT && finding == Finding::Fine {
-            finding = Finding::Suspect(index);
+        if seen.silence >= SUSPECT_AFTER && finding == Finding::Ticking {
+            finding = Finding::Suspected(index);
         }
     }
     finding
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// Makes one check a second of two workers. The second one does not tick, and uses the
-    /// processor for `busy` milliseconds of each second.
-    fn looks(count: u32, busy: u64, passed: Duration) -> Finding {
-        let mut seen = [Seen::default(); 2];
-        let mut finding = Finding::Fine;
-        for at in 1..=count {
-            let used = Duration::from_millis(busy) * at;
-            let pulses = [Some((at, SECOND * at)), Some((0, used))];
-            finding = look(&mut seen, pulses.into_iter(), passed);
-        }
-        finding
-    }
-
-    #[test]
-    fn a_worker_without_ticks_is_suspected_and_a_busy_one_given_up() {
-        assert_eq!(looks(2, 1000, SECOND), Finding::Fine);
-        assert_eq!(looks(3, 1000, SECOND), Finding::Suspect(1));
-        assert_eq!(looks(9, 1000, SECOND), Finding::Suspect(1));
-        assert_eq!(looks(10, 1000, SECOND), Finding::Spinning(1));
-        assert_eq!(looks(30, 100, SECOND), Finding::Spinning(1));
-    }
-
-    #[test]
-    fn one_that_does_not_get_the_processor_is_not_given_up() {
-        assert_eq!(looks(600, 4, SECOND), Finding::Suspect(1));
-    }
-
-    #[test]
-    fn the_time_of_a_stopped_process_does_not_count() {
-        assert_eq!(looks(100, 1000, Duration::from_secs(60)), Finding::Fine);
-    }
-
-    #[test]
-    fn one_tick_is_enough_and_one_that_has_ended_needs_none() {
-        let mut seen = [Seen::default()];
-        for at in 0..100 {
-            let pulse = Some((at / 2, SECOND * at));
-            assert_eq!(look(&mut seen, [pulse].into_iter(), SECOND), Finding::Fine);
-        }
-        for _ in 0..100 {
-            assert_eq!(look(&mut seen, [None].into_iter(), SECOND), Finding::Fine);
-        }
-    }
-}
+mod tests;

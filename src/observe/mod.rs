@@ -5,4 +5,4 @@
 
 pub mod access_log;
 pub mod diagnostics;
-mod outlet;
+mod log_file;

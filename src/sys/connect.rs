@@ -44,8 +44,8 @@ pub struct UnixConnect {
 impl ConnectError {
     /// Classifies the result of a connect in progress. A SYN was sent, so an "unreachable" error
     /// comes from the network.
-    pub fn later(errno: Errno) -> ConnectError {
-        if is_local(errno) || errno == Errno::ADDRNOTAVAIL {
+    pub fn from_result(errno: Errno) -> ConnectError {
+        if is_shortage(errno) || errno == Errno::ADDRNOTAVAIL {
             ConnectError::Local(errno)
         } else {
             ConnectError::Refused(errno)
@@ -54,7 +54,7 @@ impl ConnectError {
 
     /// Classifies an error that connect(2) or socket(2) returned for an IP address. For TCP,
     /// EADDRNOTAVAIL may also mean that no local port is left; the caller checks that first.
-    pub(super) fn at_once(errno: Errno) -> ConnectError {
+    pub(super) fn from_call(errno: Errno) -> ConnectError {
         match errno {
             // No route; an `unreachable`, `blackhole` or `prohibit` route (ip-route(8)); the local
             // firewall; no IPv6.
@@ -66,7 +66,7 @@ impl ConnectError {
             | Errno::PERM
             | Errno::ADDRNOTAVAIL
             | Errno::AFNOSUPPORT => ConnectError::Unreachable(errno),
-            errno => ConnectError::later(errno),
+            errno => ConnectError::from_result(errno),
         }
     }
 }
@@ -80,8 +80,8 @@ impl Stream {
         match address {
             Address::Ip(ip) => connect_ip(ip),
             Address::Unix(path) => {
-                let path = SocketAddrUnix::new(path).map_err(ConnectError::later)?;
-                let fd = socket(AddressFamily::UNIX).map_err(ConnectError::later)?;
+                let path = SocketAddrUnix::new(path).map_err(ConnectError::from_result)?;
+                let fd = socket(AddressFamily::UNIX).map_err(ConnectError::from_result)?;
                 UnixConnect { fd, path }.again()
             }
         }
@@ -93,7 +93,7 @@ impl Stream {
     /// SO_ERROR (socket(7)): refused, unreachable, timed out.
     pub fn connect_result(&self) -> Result<(), ConnectError> {
         let result = sockopt::socket_error(self.as_fd()).and_then(|result| result);
-        result.map_err(ConnectError::later)
+        result.map_err(ConnectError::from_result)
     }
 
     /// Returns true if a connected socket is connected to itself: nothing listened there, and the
@@ -115,22 +115,22 @@ impl UnixConnect {
             // the hang-up event of an unconnected socket as readiness.
             Ok(()) => Ok(Connect::Done(registered(self.fd)?)),
             Err(Errno::AGAIN) => Ok(Connect::BacklogFull(self)),
-            Err(errno) => Err(ConnectError::later(errno)),
+            Err(errno) => Err(ConnectError::from_result(errno)),
         }
     }
 }
 
 fn connect_ip(ip: &SocketAddr) -> Result<Connect, ConnectError> {
-    let fd = socket(family(ip)).map_err(ConnectError::at_once)?;
+    let fd = socket(family(ip)).map_err(ConnectError::from_call)?;
     let done = match retry(|| net::connect(&fd, ip)) {
         Ok(()) => true,
-        Err(Errno::INPROGRESS) => is_there_already(&fd, ip)?,
+        Err(Errno::INPROGRESS) => is_connected_already(&fd, ip)?,
         // Either no local port is left for this destination, or there is no local address.
         // `has_source` tells the two apart.
         Err(errno @ Errno::ADDRNOTAVAIL) if has_source(ip) => {
             return Err(ConnectError::Local(errno));
         }
-        Err(errno) => return Err(ConnectError::at_once(errno)),
+        Err(errno) => return Err(ConnectError::from_call(errno)),
     };
     let stream = registered(fd)?;
     Ok(if done { Connect::Done(stream) } else { Connect::Pending(stream) })
@@ -139,14 +139,14 @@ fn connect_ip(ip: &SocketAddr) -> Result<Connect, ConnectError> {
 /// Calls connect(2) once more for a loopback address. The handshake is over when the first call
 /// returns, but that call cannot know it yet (inet_stream_connect of Linux). This saves a wait and
 /// a call for the result.
-fn is_there_already(fd: &OwnedFd, address: &SocketAddr) -> Result<bool, ConnectError> {
+fn is_connected_already(fd: &OwnedFd, address: &SocketAddr) -> Result<bool, ConnectError> {
     if !address.ip().is_loopback() {
         return Ok(false);
     }
     match retry(|| net::connect(fd, address)) {
         Ok(()) | Err(Errno::ISCONN) => Ok(true),
         Err(Errno::ALREADY | Errno::INPROGRESS) => Ok(false),
-        Err(errno) => Err(ConnectError::later(errno)),
+        Err(errno) => Err(ConnectError::from_result(errno)),
     }
 }
 
@@ -157,7 +157,7 @@ fn has_source(to: &SocketAddr) -> bool {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = net::socket_with(family(to), SocketType::DGRAM, flags, None)
         .and_then(|socket| net::connect(&socket, to));
-    !matches!(probe.map_err(ConnectError::at_once), Err(ConnectError::Unreachable(_)))
+    !matches!(probe.map_err(ConnectError::from_call), Err(ConnectError::Unreachable(_)))
 }
 
 /// Returns true if the local address of a connected socket is that of its peer.
@@ -184,7 +184,7 @@ fn family(address: &SocketAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
 }
 
-fn is_local(errno: Errno) -> bool {
+fn is_shortage(errno: Errno) -> bool {
     matches!(
         errno,
         Errno::AGAIN

@@ -20,7 +20,7 @@ use slab::Slab;
 use super::Stream;
 
 /// The most errors that one call returns.
-const TOGETHER: usize = 64;
+const MAX_EVENTS: usize = 64;
 
 /// The sockets of one worker whose errors are reported.
 pub(super) struct Errors {
@@ -54,7 +54,7 @@ impl Errors {
         let epoll = Stream::from_fd(epoll::create(epoll::CreateFlags::CLOEXEC)?)?;
         let errors = Rc::new(Errors { epoll, sockets: RefCell::default() });
         // The task ends with the runtime.
-        monoio::spawn(Rc::clone(&errors).wake());
+        monoio::spawn(Rc::clone(&errors).wake_readers());
         Ok(Some(errors))
     }
 
@@ -70,8 +70,8 @@ impl Errors {
         Some(reported)
     }
 
-    async fn wake(self: Rc<Self>) {
-        let mut events = Vec::with_capacity(TOGETHER);
+    async fn wake_readers(self: Rc<Self>) {
+        let mut events = Vec::with_capacity(MAX_EVENTS);
         loop {
             self.epoll.readable().await;
             events.clear();
@@ -94,7 +94,7 @@ impl Errors {
 
 impl Reported {
     /// Waits until `ready` completes or the socket has an error.
-    pub(super) async fn or_error(&self, ready: impl Future<Output = ()>) {
+    pub(super) async fn ready_or_error(&self, ready: impl Future<Output = ()>) {
         let mut ready = pin!(ready);
         poll_fn(|cx| {
             if ready.as_mut().poll(cx).is_ready() {

@@ -4,10 +4,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that the control plane opens at the start: the standard streams, its runtime,
 /// signals, log files.
-const CONTROL: u64 = 32;
+const CONTROL_DESCRIPTORS: u64 = 32;
 /// Descriptors of a worker besides its listening sockets: a ring or an epoll instance, the outbox,
 /// the socket pairs of its helper tasks, the epoll instance for the errors of UDP sockets.
-const WORKER: u64 = 9;
+const WORKER_DESCRIPTORS: u64 = 9;
 /// At most 1/`RESERVE_PART` of the limit is reserved for the control plane.
 const RESERVE_PART: u64 = 8;
 /// Descriptors that the control plane may open later, for example for log files that are reopened
@@ -62,7 +62,7 @@ impl Needs {
     fn fixed(&self) -> u64 {
         // The runtime has a second descriptor for each socket that it accepts from.
         let sockets = 2 * self.stream_sockets as u64 + self.udp_sockets as u64;
-        CONTROL + self.workers.max(1) as u64 * (WORKER + sockets)
+        CONTROL_DESCRIPTORS + self.workers.max(1) as u64 * (WORKER_DESCRIPTORS + sockets)
     }
 }
 
@@ -100,10 +100,12 @@ impl Shares {
         let rest = part - 2 * pipes;
         let closing = (CLOSING_SESSIONS * needs.udp_sockets) as u64;
         let wanted = (needs.max_sessions as u64).div_ceil(workers) + closing;
-        let sessions = match (has_streams, needs.udp_sockets > 0) {
-            (true, true) => (rest / SESSIONS_PART).min(wanted),
-            (_, false) => 0,
-            (false, true) => rest.min(wanted),
+        let sessions = if needs.udp_sockets == 0 {
+            0
+        } else if has_streams {
+            (rest / SESSIONS_PART).min(wanted)
+        } else {
+            rest.min(wanted)
         };
         let streams = if has_streams { (rest - sessions) as usize } else { 0 };
         let accepts = streams / ACCEPTS_PART / needs.stream_sockets.max(1);
@@ -142,68 +144,4 @@ pub fn file_limit() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const BOTH: Needs =
-        Needs { workers: 2, stream_sockets: 1, udp_sockets: 1, max_sessions: 65_536, names: 1 };
-
-    /// The most descriptors that can be open with these shares.
-    fn most(needs: &Needs, shares: &Shares) -> u64 {
-        let waiting = shares.accepts * needs.stream_sockets;
-        let streams = 2 * shares.connections + waiting;
-        let worker = WORKER as usize + 2 * needs.stream_sockets + needs.udp_sockets;
-        let worker = worker + 2 * shares.pipes + streams + shares.sessions;
-        CONTROL + (shares.reserve + needs.workers * worker) as u64
-    }
-
-    #[test]
-    fn few_descriptors_are_enough_for_both_protocols() {
-        let shares = Shares::of(512, &BOTH);
-        assert_eq!(shares.reserve, 64);
-        assert!(shares.connections >= 50, "{shares:?}");
-        assert!(shares.sessions >= 50, "{shares:?}");
-    }
-
-    #[test]
-    fn a_protocol_without_listeners_has_no_share() {
-        let tcp = Shares::of(1024, &Needs { udp_sockets: 0, ..BOTH });
-        assert_eq!(tcp.sessions, 0);
-        assert!(tcp.connections > Shares::of(1024, &BOTH).connections);
-        let udp = Shares::of(1024, &Needs { stream_sockets: 0, ..BOTH });
-        assert_eq!(udp.pipes, 0);
-        assert!(udp.sessions > 2 * Shares::of(1024, &BOTH).sessions, "{udp:?}");
-    }
-
-    #[test]
-    fn sessions_get_no_more_than_they_may_be() {
-        let shares = Shares::of(1 << 20, &Needs { max_sessions: 1000, ..BOTH });
-        assert_eq!(shares.sessions, 500 + CLOSING_SESSIONS);
-        assert!(Shares::of(u64::MAX, &BOTH).connections > 1_000_000);
-    }
-
-    proptest! {
-        #[test]
-        fn all_shares_together_are_within_the_limit(
-            limit in 0u64..100_000,
-            workers in 1usize..65,
-            stream_sockets in 0usize..60,
-            udp_sockets in 0usize..60,
-            max_sessions in 1usize..100_000,
-            names in 0usize..100,
-        ) {
-            let needs = Needs { workers, stream_sockets, udp_sockets, max_sessions, names };
-            let shares = Shares::of(limit, &needs);
-            prop_assert!(stream_sockets == 0 || shares.connections > 0 && shares.accepts > 0);
-            prop_assert!(udp_sockets == 0 || shares.sessions > 0);
-            // One of each kind is allowed whatever the limit is. So a limit that is less than about
-            // twice the necessary minimum may be exceeded.
-            let connections = stream_sockets / 2 + 4;
-            let least = Shares { reserve: 0, pipes: 0, connections, accepts: 1, sessions: 1 };
-            if limit >= most(&needs, &least) * 8 / 7 {
-                prop_assert!(most(&needs, &shares) <= limit, "{:?}", shares);
-            }
-        }
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use super::{Address, Errno, Keepalive};
 
 /// Options of a listening socket.
 #[derive(Clone, Copy, Debug)]
-pub struct Listen {
+pub struct ListenOptions {
     /// Length of the accept queue.
     pub backlog: i32,
     /// TCP_NODELAY for accepted connections.
@@ -34,7 +34,7 @@ pub struct Listen {
 ///
 /// # Errors
 /// As bind(2) and listen(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
-pub fn listen(address: &Address, options: Listen) -> io::Result<TcpListener> {
+pub fn listen(address: &Address, options: ListenOptions) -> io::Result<TcpListener> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = match address {
         Address::Ip(ip) => {
@@ -71,7 +71,7 @@ pub fn probe_tcp(ip: SocketAddr) -> io::Result<()> {
 ///
 /// # Errors
 /// `AGAIN` if no connection waits; otherwise as accept(2).
-pub fn accept_now(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
+pub fn try_accept(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (fd, peer) = net::acceptfrom_with(listener, flags)?;
     Ok((fd, peer.map_or_else(unnamed, to_address)))
@@ -79,7 +79,7 @@ pub fn accept_now(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
 
 /// Returns how many connections wait in the accept queue of a listening TCP socket; 0 for a Unix
 /// socket, which does not report it.
-pub fn queued(listener: &impl AsFd) -> usize {
+pub fn accept_queue_length(listener: &impl AsFd) -> usize {
     const LENGTH: usize = size_of::<libc::tcp_info>();
     // SAFETY: all of its fields are numbers, for which zero bytes are a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -115,7 +115,7 @@ fn tcp_socket(ip: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn prepare(socket: &OwnedFd, options: Listen) -> io::Result<()> {
+fn prepare(socket: &OwnedFd, options: ListenOptions) -> io::Result<()> {
     sockopt::set_socket_reuseaddr(socket, true)?;
     if options.reuse_port {
         sockopt::set_socket_reuseport(socket, true)?;

@@ -26,7 +26,9 @@ pub use address::{Address, is_local};
 pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect};
 pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, hard_file_limit, raise_file_limit};
-pub use listen::{Listen, accept_now, listen, probe_tcp, queued, stop_listening};
+pub use listen::{
+    ListenOptions, accept_queue_length, listen, probe_tcp, stop_listening, try_accept,
+};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;
 pub use random::random_bytes;

@@ -30,16 +30,17 @@ pub struct RingRefusal {
     pub error: io::Error,
 }
 
-/// Makes a small ring, checks that it has all operations if `asks` is true, and enters it once. A
-/// seccomp filter may refuse each of these calls alone, and a ring that cannot be entered is
-/// useless. A ring that does not fit the limit of locked memory is tried again for `patience`.
+/// Makes a small ring and enters it once. If `checks_operations` is true, also checks that the
+/// kernel has all operations that are needed. A seccomp filter may refuse each of these calls
+/// alone, and a ring that cannot be entered is useless. A ring that does not fit the limit of
+/// locked memory is tried again for `patience`.
 ///
 /// # Errors
 /// The call that was refused.
-pub fn probe_ring(asks: bool, patience: Duration) -> Result<(), RingRefusal> {
+pub fn probe_ring(checks_operations: bool, patience: Duration) -> Result<(), RingRefusal> {
     let refused = |call| move |error| RingRefusal { call, error };
     let mut ring = small_ring(patience).map_err(refused("io_uring_setup"))?;
-    if asks {
+    if checks_operations {
         let mut probe = Probe::new();
         let register = refused("io_uring_register");
         ring.submitter().register_probe(&mut probe).map_err(register)?;

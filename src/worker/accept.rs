@@ -146,7 +146,7 @@ impl Acceptor {
             if self.context.load.is_full() {
                 break;
             }
-            let Ok((fd, address)) = sys::accept_now(&self.socket.socket) else { break };
+            let Ok((fd, address)) = sys::try_accept(&self.socket.socket) else { break };
             self.take(fd, address);
         }
         // Ends the accepts in flight. The socket of a Unix path is shared by all workers, which
@@ -196,7 +196,7 @@ impl Acceptor {
                 if !self.context.waiting_accepts.is_empty() || !self.has_room() {
                     self.wait_for_room().await;
                 }
-                match sys::accept_now(&self.socket.socket) {
+                match sys::try_accept(&self.socket.socket) {
                     Ok((fd, address)) => {
                         accepted += 1;
                         self.take(fd, address);
@@ -283,7 +283,7 @@ impl Acceptor {
     fn look_at_queue(&self) {
         if self.looked.get().is_none_or(|looked| looked.elapsed() >= BACK_OFF) {
             self.looked.set(Some(Instant::now()));
-            self.set_waiting(sys::queued(&self.socket.socket) + self.held.get());
+            self.set_waiting(sys::accept_queue_length(&self.socket.socket) + self.held.get());
         }
     }
 

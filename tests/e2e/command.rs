@@ -27,7 +27,7 @@ fn a_warning_is_shown_and_the_configuration_is_good() {
     let said = String::from_utf8_lossy(&output.stderr);
     for part in [
         "warning: nothing uses the cluster `unused`",
-        "warning: `max_connections` is more than",
+        "warning: `max_connections` needs more descriptors",
         "ringgate.toml:",
         "[cluster.unused]\n",
         "  = name it in a listener",
@@ -38,7 +38,7 @@ fn a_warning_is_shown_and_the_configuration_is_good() {
     let gate = Ringgate::start(&odd);
     for (what, advice) in [
         ("nothing uses the cluster `unused`", "name it in a listener"),
-        ("`max_connections` is more than this machine lets", "LimitNOFILE"),
+        ("`max_connections` needs more descriptors than", "LimitNOFILE"),
     ] {
         let line = gate.line_with(&format!(" WARN {what}"));
         let (_, fields) = line.split_once(" file=").unwrap_or_else(|| panic!("{line}"));
@@ -67,7 +67,7 @@ fn a_pipe_is_not_waited_for_for_ever() {
                     command
                 });
                 ringgate.line_with("it is a pipe that has not ended within 5 s", SHORT);
-                ringgate.line_with("  = is what writes to it running", SHORT);
+                ringgate.line_with("  = start the program that writes to the pipe", SHORT);
                 assert_eq!(ringgate.wait_exit(SHORT).code(), Some(64), "{arguments:?}");
             });
         }

@@ -159,7 +159,7 @@ fn as_json_an_event_has_fields() {
     assert_eq!(ready["udp_session_limit"], 0, "there is no udp listener");
     TcpStream::connect(address).unwrap();
     gate.signal(Signal::HUP);
-    assert_eq!(event("the signal changes nothing")["signal"], "SIGHUP");
+    assert_eq!(event("the signal has no effect")["signal"], "SIGHUP");
     gate.signal(Signal::TERM);
     let draining = event("no new connections");
     assert_eq!(

@@ -136,7 +136,7 @@ fn too_little_locked_memory_means_the_same_advice_for_both_drivers_once() {
     let gate = setup(&echo, "workers = 5", as_ordinary_user("ulimit -l 64")).start();
     gate.line_with("ready workers=5 driver=epoll");
     assert_eq!(lines_with(&gate, advice), 1);
-    assert_eq!(lines_with(&gate, "no io_uring"), 1);
+    assert_eq!(lines_with(&gate, "io_uring cannot be used"), 1);
     echoes(&mut gate.connect("ingress"));
 
     let server = "workers = 5\ndriver = \"io_uring\"";
@@ -200,6 +200,6 @@ fn where_two_small_rings_do_not_fit_the_limit_of_locked_memory_is_named() {
     let echo = Echo::start();
     let gate = setup(&echo, "workers = 1", as_ordinary_user("ulimit -l 8")).start();
     gate.line_with("ready workers=1 driver=epoll ");
-    let line = gate.line_with("no io_uring");
+    let line = gate.line_with("io_uring cannot be used");
     assert!(line.contains("call=io_uring_setup ") && line.contains("LimitMEMLOCK="), "{line}");
 }

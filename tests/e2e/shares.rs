@@ -199,7 +199,7 @@ fn connections_leave_udp_what_it_needs_and_wait_for_their_turn() {
         let line = gate.line_with("wait in the backlog");
         assert!(line.contains("LimitNOFILE"), "{line}");
         // The share of connections is used up; descriptors are left.
-        assert!(line.contains("all connections that the limit of open files"), "{line}");
+        assert!(line.contains("the limit of open files is reached"), "{line}");
 
         // More than can be served are neither served nor closed, and the reserve is there.
         let open = gate.descriptors();

@@ -38,8 +38,8 @@ impl Check<'_> {
             None => {
                 let off = typed.path.as_ref().is_some_and(|path| path == "off");
                 if off {
-                    let because = "says how to write what `path = \"off\"` does not write";
-                    self.misplaced("format", &typed.format, because, "take one of them out");
+                    let because = "has no effect with path = \"off\"";
+                    self.misplaced("format", &typed.format, because, "remove one of them");
                 }
                 None
             }
@@ -54,7 +54,7 @@ impl Check<'_> {
             "stdout" => return Some(LogPath::Stdout),
             "stderr" => return Some(LogPath::Stderr),
             "off" => return None,
-            file if file.ends_with('/') => String::from("that is a directory: add a file name"),
+            file if file.ends_with('/') => String::from("the path is a directory: add a file name"),
             file if file.chars().any(char::is_control) => {
                 String::from("control characters are not allowed in a path")
             }
@@ -64,7 +64,7 @@ impl Check<'_> {
             word => match closest(word, WORDS) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => String::from(
-                    "write `stdout`, `stderr`, `off`, or a file with a slash: ./access.log",
+                    "write `stdout`, `stderr`, `off`, or a path with a slash: ./access.log",
                 ),
             },
         };
@@ -85,7 +85,7 @@ impl Check<'_> {
                 } else {
                     format!("{advice}, or a template that names fields: \"%{{client}} %{{path}}\"")
                 };
-                let what = format!("{} is not a format of records", quoted(word));
+                let what = format!("{} is not a record format", quoted(word));
                 self.report.error(*span, what, note);
                 Format::text()
             }
@@ -95,7 +95,7 @@ impl Check<'_> {
     fn template(&self, template: &str, span: Span) -> Format {
         Format::template(template).unwrap_or_else(|error| {
             let place = self.report.within(span, template, error.offset);
-            self.report.error(place, "this template cannot be used", error.to_string());
+            self.report.error(place, "this template is not valid", error.to_string());
             Format::text()
         })
     }

@@ -25,8 +25,8 @@ impl Check<'_> {
             // unknown.
             None if typed.discovery.is_given() => None,
             None | Some(DiscoveryWord::Static) => {
-                let because = "has no meaning in a static cluster, which looks no names up";
-                let note = "take it out, or add discovery = \"strict_dns\"";
+                let because = "has no effect in a static cluster, which looks up no names";
+                let note = "remove it, or add discovery = \"strict_dns\"";
                 self.misplaced("dns_refresh", &typed.dns_refresh, because, note);
                 self.misplaced("dns_family", &typed.dns_family, because, note);
                 self.endpoints(&typed.endpoints, address::static_endpoint).map(Discovery::Static)
@@ -49,8 +49,8 @@ impl Check<'_> {
     ) -> Option<Vec<T>> {
         let At { value: texts, span } = field.value.as_ref()?;
         if texts.is_empty() {
-            let note = "name one at least: endpoints = [\"127.0.0.1:8388\"]";
-            self.report.error(*span, "a cluster without endpoints cannot be reached", note);
+            let note = "add at least one: endpoints = [\"127.0.0.1:8388\"]";
+            self.report.error(*span, "`endpoints` is an empty list", note);
         }
         let mut seen: HashMap<T, Span> = HashMap::new();
         let mut endpoints = Vec::with_capacity(texts.len());
@@ -62,8 +62,10 @@ impl Check<'_> {
                     Some(first) => {
                         let what =
                             format!("the endpoint {} is in the list already", quoted(&text.value));
-                        let note =
-                            format!("it stands in line {}; name it once", self.report.line(first));
+                        let note = format!(
+                            "line {} has it; list each endpoint once",
+                            self.report.line(first)
+                        );
                         self.report.error(text.span, what, note);
                     }
                 },

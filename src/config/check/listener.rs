@@ -54,7 +54,7 @@ impl Check<'_> {
         };
         let keepalive = self.keepalive(typed.keepalive.clone());
         if typed.protocol.is_given() && typed.protocol.as_ref() != Some(&ProtocolWord::Udp) {
-            let note = "take it out; `max_connections` limits connections";
+            let note = "remove it; `max_connections` limits connections";
             let because = "belongs to protocol = \"udp\"";
             self.misplaced("max_sessions", &typed.max_sessions, because, note);
         }
@@ -93,7 +93,7 @@ impl Check<'_> {
         if let Some(first) = names.insert(name.value.clone(), name.span) {
             let what = format!("there is a listener {} already", quoted(&name.value));
             let note =
-                format!("it stands in line {}; give this one another", self.report.line(first));
+                format!("line {} has the same name; choose another", self.report.line(first));
             self.report.error(name.span, what, note);
         }
     }
@@ -107,7 +107,7 @@ impl Check<'_> {
     ) -> Option<Vec<Address>> {
         let At { value: texts, span } = field.value.as_ref()?;
         if texts.is_empty() {
-            let note = "name one address at least: listen = \"0.0.0.0:80\"";
+            let note = "add at least one address: listen = \"0.0.0.0:80\"";
             self.report.error(*span, "`listen` is an empty list", note);
         }
         let mut addresses = Vec::new();
@@ -134,19 +134,22 @@ impl Check<'_> {
     }
 
     fn taken_already(&self, span: Span, address: &Address, before: &Address, place: Span) {
-        const MEND: &str = "take one of them out, or choose another port";
+        const MEND: &str = "remove one of them, or choose another port";
         let line = self.report.line(place);
         let (what, note) = if address == before {
-            (format!("{address} is listened on already"), format!("line {line} has it: {MEND}"))
+            (format!("the address {address} occurs twice"), format!("line {line} has it: {MEND}"))
         } else if is_every_address(before) {
             (
-                format!("{address} is listened on already, as a part of {before}"),
-                format!("line {line} has {before}, every address of the machine: {MEND}"),
+                format!("the address {address} is a part of {before}"),
+                format!("line {line} has {before}, which is every address of this machine: {MEND}"),
             )
         } else {
             (
-                format!("{before} is listened on already, and is a part of {address}"),
-                format!("line {line} has it, and {address} is every address: {MEND}"),
+                format!("the address {address} includes {before}"),
+                format!(
+                    "line {line} has {before}, and {address} is every address of this \
+                         machine: {MEND}"
+                ),
             )
         };
         self.report.error(span, what, note);
@@ -159,19 +162,19 @@ impl Check<'_> {
         let whole = duration.subsec_nanos() == 0;
         if !whole || duration.as_secs() > LONGEST_KEEPALIVE_S {
             let note =
-                format!("the kernel takes whole seconds, at most \"{LONGEST_KEEPALIVE_S}s\"");
-            self.report.error(span, "`keepalive` does not fit the socket option", note);
+                format!("the kernel accepts whole seconds, at most \"{LONGEST_KEEPALIVE_S}s\"");
+            self.report.error(span, "`keepalive` is not valid for the socket option", note);
         }
         Some(duration)
     }
 
     fn tcp(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {
-        let knows = "a tcp listener hands every byte to its cluster and knows no";
-        self.no_http(typed, "a tcp listener does not read what it relays", knows);
+        let knows = "a tcp listener relays every byte to its cluster and has no";
+        self.no_http(typed, "a tcp listener does not parse what it relays", knows);
         self.no_tls(typed, knows);
         if !typed.cluster.is_given() && typed.complete {
             let what = "a tcp listener needs `cluster`";
-            let note = "name the [cluster.NAME] its connections go to";
+            let note = "name the [cluster.NAME] that its connections go to";
             self.report.error(typed.span, what, note);
         }
         let cluster = self.cluster_name(&typed.cluster);
@@ -183,9 +186,9 @@ impl Check<'_> {
     pub(super) fn no_tls(&self, typed: &file::Listener, knows: &str) {
         if let Some(rule) = typed.tls.first() {
             let what = "[[listener.tls]] belongs to protocol = \"tls\" or \"http\"";
-            self.report.error(rule.span, what, format!("{knows} names"));
+            self.report.error(rule.span, what, format!("{knows} server names"));
         }
-        let note = "take it out; this listener does not read what it passes on";
+        let note = "remove it; this listener does not parse what it relays";
         let because = "belongs to protocol = \"tls\", or to \"http\" with [[listener.tls]]";
         self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
     }
@@ -193,7 +196,7 @@ impl Check<'_> {
     /// Reports keys that are valid for HTTP only. `reads` and `knows` are parts of the notes that
     /// explain why.
     pub(super) fn no_http(&self, typed: &file::Listener, reads: &str, knows: &str) {
-        let (http, note) = (&typed.http, format!("take it out; {reads}"));
+        let (http, note) = (&typed.http, format!("remove it; {reads}"));
         let because = "belongs to protocol = \"http\"";
         self.misplaced("head_timeout", &http.head_timeout, because, &note);
         self.misplaced("keepalive_timeout", &http.keepalive_timeout, because, &note);
@@ -206,31 +209,32 @@ impl Check<'_> {
     }
 
     fn tls_listener(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
-        let knows = "a tls listener goes by the name in [[listener.tls]], and knows no";
-        self.no_http(typed, "a tls listener decrypts nothing and so reads no requests", knows);
-        let note = "put it into a [[listener.tls]]; one without `names` takes every connection";
+        let knows = "a tls listener routes by server name and has no";
+        self.no_http(typed, "a tls listener does not decrypt, so it sees no requests", knows);
+        let note = "move it to a [[listener.tls]]; a rule without `names` matches every connection";
         self.misplaced("cluster", &typed.cluster, CLUSTER_PLACE, note);
         if typed.tls.is_empty() && typed.complete {
             let what = "a tls listener needs [[listener.tls]]";
-            let note = "one without `names` takes every name; its `cluster` says where it goes";
+            let note = "add one with `cluster`; without `names` it matches every server name";
             self.report.error(typed.span, what, note);
         }
         self.tls(typed, timeouts)
     }
 
     fn http(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Http> {
-        let note =
-            "in an http listener routes name clusters: put it into a [[listener.host.route]]";
+        let note = "in an http listener each route names its cluster: move it to a \
+             [[listener.host.route]]";
         self.misplaced("cluster", &typed.cluster, CLUSTER_PLACE, note);
         if typed.http.hosts.is_empty() && typed.complete {
             let what = "an http listener needs [[listener.host]]";
-            let note = "one without `names` takes every host; its [[listener.host.route]] say what \
-                        to do";
+            let note = "add one with a [[listener.host.route]]; without `names` it matches every \
+                        host";
             self.report.error(typed.span, what, note);
         }
         if typed.tls.is_empty() && typed.complete {
-            let note = "add [[listener.tls]], or take it out";
-            let because = "is for connections that begin with TLS, and there is no rule for them";
+            let note = "add [[listener.tls]], or remove it";
+            let because = "applies to connections that begin with TLS, and the listener has no \
+                           rule for them";
             self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
         }
         let http = &typed.http;

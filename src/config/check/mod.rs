@@ -44,7 +44,7 @@ pub(super) fn config(
         Check { report, base, clusters: &names, clusters_complete, with_paths: &with_paths };
 
     if listeners.is_empty() && report.is_empty() {
-        let what = "there is no listener, so there is nothing to do";
+        let what = "the configuration has no listener";
         let note = "add [[listener]] with name, listen and protocol";
         report.error((0..0).into(), what, note);
     }
@@ -89,7 +89,7 @@ struct Check<'a> {
 }
 
 /// Lists the first names and the number of the others.
-fn some_of<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+fn first_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     const MOST: usize = 8;
     let more = names.len().saturating_sub(MOST);
     let list = names.take(MOST).map(quoted).collect::<Vec<_>>().join(", ");
@@ -115,7 +115,7 @@ impl Check<'_> {
                 None if self.clusters.is_empty() => {
                     String::from("add [cluster.NAME] with its endpoints")
                 }
-                None => format!("this file has {}", some_of(names())),
+                None => format!("the clusters of this file are {}", first_names(names())),
             };
             self.report.error(*span, format!("there is no cluster {}", quoted(name)), note);
         }
@@ -128,7 +128,7 @@ impl Check<'_> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if name.value.is_empty() || name.value.len() > 64 || !name.value.chars().all(plain) {
             let what = format!("{} cannot be the name of a {what}", quoted(&name.value));
-            let note = "a name has 1 to 64 letters, digits, `-`, `_` and dots";
+            let note = "a name consists of 1 to 64 letters, digits, `-`, `_` and dots";
             self.report.error(name.span, what, note);
         }
     }
@@ -149,10 +149,10 @@ impl Check<'_> {
         } else {
             match odd {
                 None => return,
-                Some((_, '?')) => "a path ends before the query: take the `?` and the rest out",
-                Some((_, '#')) => "a `#` never reaches a server: take it and the rest out",
+                Some((_, '?')) => "a path has no query: remove the `?` and the rest",
+                Some((_, '#')) => "a client never sends a fragment: remove the `#` and the rest",
                 Some((_, c)) if c.is_control() => "control characters are not allowed in a path",
-                Some(_) => "paths are taken as sent: write it percent-encoded, a space as %20",
+                Some(_) => "paths are compared as sent: write this percent-encoded, a space as %20",
             }
         };
         let span = match odd {

@@ -27,14 +27,14 @@ impl Check<'_> {
         if let Some(status) = typed.status.value.as_ref().filter(|at| !STATUSES.contains(&at.value))
         {
             let what = format!("{} is not the status of a redirect", status.value);
-            let note = "301 and 308 are for good, 302, 303 and 307 for now; 307 and 308 keep the \
-                        method";
+            let note = "301 and 308 are permanent, 302, 303 and 307 temporary; 307 and 308 keep \
+                        the method";
             self.report.error(status.span, what, note);
         }
         let host = typed.host.value.as_ref().map(|host| self.redirect_host(host));
-        let path = self.rewrite(typed, matched);
-        if let Some(circle) = circle(typed, &path, matched, earlier, hosts) {
-            self.report.error(at.span, circle.0, circle.1);
+        let path = self.path_rewrite(typed, matched);
+        if let Some((what, note)) = own_loop(typed, &path, matched, earlier, hosts) {
+            self.report.error(at.span, what, note);
         }
         Some(Redirect {
             status: u16::try_from(typed.status.clone().or(301)).unwrap_or(301),
@@ -57,7 +57,7 @@ impl Check<'_> {
                 let port =
                     host.value.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
                 if let Some(port) = port {
-                    fault.note = format!("write the port as a key of its own: port = {port}");
+                    fault.note = format!("write the port as a separate key: port = {port}");
                 }
                 self.report.fault(host.span, fault);
                 None
@@ -65,9 +65,9 @@ impl Check<'_> {
         }
     }
 
-    fn rewrite(&self, typed: &file::Redirect, matched: Option<&PathMatch>) -> PathRewrite {
+    fn path_rewrite(&self, typed: &file::Redirect, matched: Option<&PathMatch>) -> PathRewrite {
         if let (Some(_), Some(prefix)) = (typed.path.key, typed.prefix.key) {
-            let note = "take one of them out: `path` replaces the whole path, `prefix` its start";
+            let note = "remove one of them: `path` replaces the whole path, `prefix` its start";
             self.report.error(prefix, "a redirect has `path` or `prefix`, not both", note);
         }
         if let Some(path) = &typed.path.value {
@@ -90,7 +90,7 @@ impl Check<'_> {
 }
 
 /// The error and the advice for a redirect that certainly leads back to its own route.
-fn circle(
+fn own_loop(
     typed: &file::Redirect,
     path: &PathRewrite,
     matched: Option<&PathMatch>,
@@ -106,7 +106,7 @@ fn circle(
         let own = HostName::Exact(address::exact_host(host).ok()?);
         let same = hosts.contains(&own) && *path == PathRewrite::Keep;
         let what = format!("requests for {} are redirected to themselves", quoted(host));
-        let note = "take the name out of this host's `names`, or add scheme, port or path";
+        let note = "remove the name from the `names` of this host, or add scheme, port or path";
         return same.then(|| (what, String::from(note)));
     }
     // An invalid `path` or `prefix` was reported, so its target is unknown.
@@ -114,8 +114,11 @@ fn circle(
     let (target, again) = match path {
         PathRewrite::Keep if rewritten_away => return None,
         PathRewrite::Keep => {
-            let what = String::from("this redirect leads back to where the request came from");
-            let note = String::from("name what changes: scheme, host, port, path or prefix");
+            let what = String::from("this redirect leads back to the URL of the request");
+            let note = String::from(
+                "add a key for what changes: scheme, host, port, path or \
+                                     prefix",
+            );
             return Some((what, note));
         }
         PathRewrite::Path(target) => {
@@ -128,7 +131,7 @@ fn circle(
         }
     };
     let what =
-        format!("this redirect leads to {}, which its own route takes again", quoted(target));
+        format!("this redirect leads to {}, which its own route matches again", quoted(target));
     let note = "put a route for the target before this one, or name another host";
     again.then(|| (what, String::from(note)))
 }

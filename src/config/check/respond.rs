@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::input::{self, Accept, Unread};
-use super::super::report::quoted;
+use super::super::input::{self, Accept};
+use super::super::report::{Fault, quoted};
 use super::super::table::At;
 use super::super::{Respond, file};
 use super::Check;
@@ -14,15 +14,15 @@ const LARGEST_BODY: usize = 1 << 20;
 impl Check<'_> {
     pub(super) fn respond(&self, typed: &file::Respond) -> Option<Respond> {
         if let (Some(_), Some(span)) = (typed.body.key, typed.file.key) {
-            let note = "take one of them out";
-            self.report.error(span, "an answer has `body` or `file`, not both", note);
+            let note = "remove one of them";
+            self.report.error(span, "a response has `body` or `file`, not both", note);
         }
         let status = typed.status.clone().or(200);
         if matches!(status, 204 | 205 | 304)
             && let Some(span) = typed.body.key.or(typed.file.key)
         {
-            let what = format!("an answer with status {status} has no body");
-            let note = "take the body out, or write another status";
+            let what = format!("a response with status {status} has no body");
+            let note = "remove the body, or write another status";
             self.report.error(span, what, note);
         }
         if let Some(content_type) = &typed.content_type.value {
@@ -43,9 +43,9 @@ impl Check<'_> {
         }
         let what = format!("{} is not a content type", quoted(text));
         let note = if text.chars().all(printable) {
-            "it has a type and a subtype: \"text/html; charset=utf-8\""
+            "write a type and a subtype: \"text/html; charset=utf-8\""
         } else {
-            "it goes into a header field, where only printable ASCII may stand"
+            "the value becomes a header field, which has only printable ASCII characters"
         };
         self.report.error(at.span, what, note);
     }
@@ -62,24 +62,18 @@ impl Check<'_> {
         let full = self.base.join(path);
         match input::read(&full, Accept::Files, LARGEST_BODY) {
             Ok(body) => Some(Arc::from(body)),
-            Err(unread) => {
-                let reason = match unread {
-                    Unread::Io(error) => error.to_string(),
-                    Unread::Kind(kind) => format!("it is {kind}"),
-                    Unread::TooLong | Unread::Endless => String::from("it is longer than 1 MiB"),
-                };
-                let what = format!("the file {} cannot be read: {reason}", quoted(path));
+            Err(cause) => {
+                let what = format!("the file {} cannot be read", quoted(path));
                 let note = if path.starts_with('/') {
-                    String::from("it is read once, when the configuration is")
+                    "the file is read once, together with the configuration"
                 } else {
-                    String::from("relative paths start at the directory of this configuration")
+                    "relative paths start at the directory of this configuration"
                 };
-                self.report.error(*span, what, note);
+                self.report.unreadable(*span, Fault::new(what, note), cause);
                 None
             }
         }
     }
 }
 
-const TOO_LARGE: &str =
-    "answers are held in memory: a site with large files needs a server of files";
+const TOO_LARGE: &str = "responses are held in memory: use a file server for large files";

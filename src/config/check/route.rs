@@ -25,14 +25,14 @@ impl Check<'_> {
             {
                 let what = "two hosts of this listener have no names";
                 let note = format!(
-                    "the one in line {} takes every other host already; give this one `names`",
+                    "the host in line {} matches every other name; add `names` to this one",
                     self.report.line(first)
                 );
                 self.report.error(host.span, what, note);
             }
             let names = self.host_names(&host.names, &mut taken);
             if host.routes.is_empty() && host.complete {
-                let note = "add [[listener.host.route]] with a path or prefix and what to do";
+                let note = "add a [[listener.host.route]] with path or prefix, and an action";
                 self.report.error(host.span, "a host needs a route", note);
             }
             let routes = self.routes(&host.routes, names.as_deref().unwrap_or(&[]), timeouts);
@@ -50,7 +50,7 @@ impl Check<'_> {
             return (!field.is_given()).then(Vec::new);
         };
         if texts.is_empty() {
-            let note = "no request can match it; for every other host, leave `names` out";
+            let note = "no request can match the host; leave `names` out to match every other name";
             self.report.error(*span, "`names` is an empty list", note);
         }
         let mut names = Vec::with_capacity(texts.len());
@@ -59,9 +59,10 @@ impl Check<'_> {
                 Err(fault) => self.report.fault(text.span, fault),
                 Ok(name) => {
                     if let Some(first) = taken.insert(name.clone(), text.span) {
-                        let what = format!("this listener has {} already", quoted(&text.value));
+                        let what =
+                            format!("this listener has the host {} already", quoted(&text.value));
                         let line = self.report.line(first);
-                        let note = format!("it stands in line {line}; only one host can have it");
+                        let note = format!("line {line} has it; remove one of them");
                         self.report.error(text.span, what, note);
                     }
                     names.push(name);
@@ -102,11 +103,12 @@ impl Check<'_> {
     fn path_match(&self, route: &file::Route) -> Option<PathMatch> {
         match (&route.path.key, &route.prefix.key) {
             (None, None) if route.complete => {
-                let note = "path = \"/stream\" takes this path only, prefix = \"/\" all below it";
+                let note = "path = \"/stream\" matches this path only, prefix = \"/\" matches \
+                            every path";
                 self.report.error(route.span, "a route needs `path` or `prefix`", note);
             }
             (Some(_), Some(prefix)) => {
-                let note = "take one of them out: `path` is the whole path, `prefix` its start";
+                let note = "remove one of them: `path` is the whole path, `prefix` its start";
                 self.report.error(*prefix, "a route has `path` or `prefix`, not both", note);
             }
             _ => {}
@@ -122,8 +124,9 @@ impl Check<'_> {
                 route.cluster.is_given() && route.tunnel.as_ref() != Some(&TunnelWord::Terminate);
             if forwards && has_dot_segment(&format!("{}x", prefix.value)) {
                 let what = format!("no request can match the prefix {}", quoted(&prefix.value));
-                let note = "a prefix hands no path with the segment `.` or `..` to a cluster, \
-                            which could resolve it to a path outside: take these segments out";
+                let note = "a path with the segment `.` or `..` is not forwarded, because the \
+                            cluster could resolve it to a path outside of the prefix: remove \
+                            these segments";
                 self.report.error(prefix.span, what, note);
             }
         }
@@ -138,9 +141,10 @@ impl Check<'_> {
         let what = format!("the route {} can never match", quoted(&matcher.name()));
         let line = self.report.line(first.span);
         let same = first.path == matcher.path && first.kinds == matcher.kinds;
-        let mend = if same { "take one of them out" } else { "put this one first" };
+        let mend = if same { "remove one of them" } else { "move this one up" };
         let note = format!(
-            "the route {} in line {line} takes all of it, and the first match wins: {mend}",
+            "the route {} in line {line} matches the same requests, and the first match wins: \
+             {mend}",
             quoted(&first.name())
         );
         self.report.error(matcher.span, what, note);
@@ -186,11 +190,11 @@ impl Check<'_> {
         if given.is_empty() && route.complete {
             let note = "add one of redirect = { … }, respond = { … }, or upgrade = \"websocket\" \
                         with cluster";
-            self.report.error(route.span, "a route needs something to do", note);
+            self.report.error(route.span, "a route needs an action", note);
         }
         for (span, key) in given.iter().skip(1) {
-            let what = format!("a route does one thing, and this one has `{}` already", given[0].1);
-            let note = format!("take `{}` or `{key}` out", given[0].1);
+            let what = format!("a route has one action, and this one has `{}` already", given[0].1);
+            let note = format!("remove `{}` or `{key}`", given[0].1);
             self.report.error(*span, what, note);
         }
         given.len()
@@ -198,10 +202,10 @@ impl Check<'_> {
 
     /// Reports tunnel keys in a route that has no cluster.
     fn not_without_cluster(&self, route: &file::Route) {
-        let note = "name the [cluster.NAME] that answers upgrade requests, or take it out";
+        let note = "name the [cluster.NAME] that upgrade requests go to, or remove it";
         self.misplaced("upgrade", &route.upgrade, "needs `cluster`", note);
         let because = "belongs to a route with `upgrade` and `cluster`";
-        let note = "take it out; a redirect or an answer of ringgate's own has no tunnel";
+        let note = "remove it; a redirect or a response has no tunnel";
         self.misplaced("tunnel", &route.tunnel, because, note);
         self.misplaced("accept", &route.accept, because, note);
         self.misplaced("early_data", &route.early_data, because, note);
@@ -218,8 +222,7 @@ impl Check<'_> {
         if let Some(span) = route.cluster.key
             && !route.upgrade.is_given()
         {
-            let note = "add upgrade = \"websocket\": in this version only upgrade requests are \
-                        handed to a cluster";
+            let note = "add upgrade = \"websocket\": this version forwards only upgrade requests";
             self.report.error(span, "`cluster` needs `upgrade`", note);
         }
         let idle = route.idle_timeout.clone().or(timeouts.idle);
@@ -235,14 +238,14 @@ impl Check<'_> {
     /// The kinds of requests that the route matches, apart from their path.
     fn kinds(&self, route: &file::Route) -> Kinds {
         if route.tunnel.as_ref() == Some(&TunnelWord::Terminate) {
-            let note = "take it out; a tunnel that ends here never holds payload back";
+            let note = "remove it; a tunnel that is terminated here never delays payload";
             let because = "belongs to tunnel = \"forward\"";
             self.misplaced("early_data", &route.early_data, because, note);
             return Kinds::Handshakes(self.handshakes(&route.accept));
         }
         if route.cluster.is_given() {
-            let note = "add tunnel = \"terminate\", or take it out: a cluster that is handed the \
-                        handshake decides itself";
+            let note = "add tunnel = \"terminate\", or remove it: a tunnel that is forwarded \
+                        leaves the handshake to the cluster";
             let because = "belongs to tunnel = \"terminate\"";
             self.misplaced("accept", &route.accept, because, note);
         }
@@ -254,7 +257,7 @@ impl Check<'_> {
             return Handshakes { obfs: true, websocket: true };
         };
         if words.is_empty() {
-            let note = "no request can match it; for both kinds, leave `accept` out";
+            let note = "no request can match the route; leave `accept` out to match both kinds";
             self.report.error(*span, "`accept` is an empty list", note);
         }
         let mut handshakes = Handshakes { obfs: false, websocket: false };
@@ -263,14 +266,14 @@ impl Check<'_> {
                 "obfs" => &mut handshakes.obfs,
                 "websocket" => &mut handshakes.websocket,
                 other => {
-                    let what = format!("`accept` cannot have {}", quoted(other));
+                    let what = format!("`accept` cannot contain {}", quoted(other));
                     self.report.error(word.span, what, advice(other, &["obfs", "websocket"]));
                     continue;
                 }
             };
             if std::mem::replace(kind, true) {
                 let what = format!("{} is in the list already", quoted(&word.value));
-                self.report.error(word.span, what, "name each kind once");
+                self.report.error(word.span, what, "list each kind once");
             }
         }
         handshakes

@@ -27,9 +27,9 @@ impl Check<'_> {
         let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.clone().or(false);
         if simple_obfs {
-            let note =
-                "take it out; a simple-obfs client offers no protocols, and nothing would match";
-            self.misplaced("alpn", &typed.alpn, "has no place beside simple_obfs = true", note);
+            let note = "remove it; a simple-obfs client offers no protocols, so no connection can \
+                        match";
+            self.misplaced("alpn", &typed.alpn, "cannot be combined with simple_obfs = true", note);
         }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
             // A rule without names is checked like a rule with one name, `None`.
@@ -44,8 +44,8 @@ impl Check<'_> {
                     };
                     let line = self.report.line(first.span);
                     let note = format!(
-                        "line {line} takes all of it, and the first match wins: take it out, or \
-                         put it first with `alpn` or simple_obfs = true"
+                        "line {line} matches the same connections, and the first match wins: \
+                         remove this one, or move it up and add `alpn` or simple_obfs = true"
                     );
                     self.report.error(span, what, note);
                 }
@@ -69,7 +69,8 @@ impl Check<'_> {
             return (!field.is_given()).then(Vec::new);
         };
         if texts.is_empty() {
-            let note = "no connection can match it; for every other name, leave `names` out";
+            let note = "no connection can match the rule; leave `names` out to match every other \
+                        name";
             self.report.error(*span, "`names` is an empty list", note);
             return None;
         }
@@ -88,7 +89,7 @@ impl Check<'_> {
             return (!field.is_given()).then(Vec::new);
         };
         if texts.is_empty() {
-            let note = "no connection can match it; for every protocol, leave `alpn` out";
+            let note = "no connection can match the rule; leave `alpn` out to match every protocol";
             self.report.error(*span, "`alpn` is an empty list", note);
             return None;
         }
@@ -96,7 +97,8 @@ impl Check<'_> {
             // The length of a protocol name is one byte (RFC 7301 section 3.1).
             if !(1..=255).contains(&text.value.len()) {
                 let what = format!("{} is not the name of a protocol", quoted(&text.value));
-                let note = "it has 1 to 255 bytes, as in alpn = [\"h2\", \"http/1.1\"]";
+                let note = "a protocol name has 1 to 255 bytes, as in alpn = [\"h2\", \
+                            \"http/1.1\"]";
                 self.report.error(text.span, what, note);
             }
         }

@@ -11,29 +11,29 @@ use crate::sys::Address;
 
 impl Check<'_> {
     pub(super) fn udp(&self, typed: &file::Listener) -> Option<Udp> {
-        let knows = "a udp listener hands every datagram to its cluster and knows no";
-        self.no_http(typed, "a udp listener does not read what it passes on", knows);
+        let knows = "a udp listener relays every datagram to its cluster and has no";
+        self.no_http(typed, "a udp listener does not parse what it relays", knows);
         self.no_tls(typed, knows);
-        let note = "take it out; UDP has no connections";
-        let because = "is about connections";
+        let note = "remove it; UDP has no connections";
+        let because = "applies to connections";
         self.misplaced("backlog", &typed.backlog, because, note);
         self.misplaced("nodelay", &typed.nodelay, because, note);
         self.misplaced("keepalive", &typed.keepalive, because, note);
         self.misplaced("fast_open", &typed.fast_open, because, note);
         self.misplaced("half_closed_timeout", &typed.half_closed_timeout, because, note);
-        let note = "take it out; `max_sessions` limits how many clients are served at once";
+        let note = "remove it; `max_sessions` limits the number of clients";
         self.misplaced("max_connections", &typed.max_connections, because, note);
         if !typed.cluster.is_given() && typed.complete {
             let what = "a udp listener needs `cluster`";
-            let note = "name the [cluster.NAME] its datagrams go to";
+            let note = "name the [cluster.NAME] that its datagrams go to";
             self.report.error(typed.span, what, note);
         }
         let cluster = self.cluster_name(&typed.cluster);
         if let (Some(cluster), Some(at)) = (&cluster, &typed.cluster.value)
             && self.with_paths.contains(&&**cluster)
         {
-            let what = "a udp listener cannot use a cluster with endpoints of `unix:`";
-            let note = "give it a cluster of its own, whose endpoints are IP addresses";
+            let what = "a udp listener cannot use a cluster with `unix:` endpoints";
+            let note = "use a cluster whose endpoints are IP addresses";
             self.report.error(at.span, what, note);
         }
         let max_sessions = typed.max_sessions.clone().or(65_536);

@@ -47,7 +47,7 @@ pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machi
     for (index, cluster) in config.clusters.iter().enumerate() {
         if !config.uses(&cluster.name) {
             let what = format!("nothing uses the cluster {}", quoted(&cluster.name));
-            let note = "name it in a listener, a route or a [[listener.tls]], or take it out";
+            let note = "name it in a listener, a route or a [[listener.tls]], or remove it";
             report.warning(places.clusters[index].0, what, note);
         }
     }
@@ -56,9 +56,10 @@ pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machi
             && (most as u64).saturating_mul(DESCRIPTORS) > machine.file_limit
         {
             let limit = machine.file_limit;
-            let what = "`max_connections` is more than this machine lets a process have";
+            let what = "`max_connections` needs more descriptors than a process may have on this \
+                        machine";
             let note = format!(
-                "each connection may take {DESCRIPTORS} of the {limit} descriptors there may be: \
+                "each connection may need {DESCRIPTORS} descriptors, and the limit is {limit}: \
                  raise the hard limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or write at \
                  most {}",
                 (limit / DESCRIPTORS).max(1)
@@ -82,16 +83,16 @@ fn a_loop(
         [] => String::from("which uses this cluster"),
         others => {
             let others: Vec<String> = others.iter().map(name).collect();
-            format!("which leads back to this cluster by way of {}", others.join(", then "))
+            format!("which leads back to this cluster through {}", others.join(", then "))
         }
     };
     let endpoint_text = quoted(&endpoint.value);
     let where_it_is = format!("listener {first} listens there (line {line}), {by_way}");
-    let mend = "name the server that is meant, or let the listener listen elsewhere";
+    let mend = "change the endpoint, or the address of the listener";
     if found.certain {
         let what = format!("the endpoint {endpoint_text} leads back to its own cluster");
         let note =
-            format!("{where_it_is}: each connection would open another, without end\n{mend}");
+            format!("{where_it_is}: each connection would open another one without end\n{mend}");
         report.error(endpoint.span, what, note);
     } else {
         let what = format!("the endpoint {endpoint_text} probably leads back to its own cluster");
@@ -140,7 +141,8 @@ mod tests {
     #[test]
     fn limits_beyond_the_descriptors_are_told() {
         assert!(warnings(1000, |_| false).is_empty());
-        let what = "`max_connections` is more than this machine lets a process have";
+        let what = "`max_connections` needs more descriptors than a process may have on this \
+                    machine";
         assert_eq!(warnings(999, |_| false), [format!("edge.toml:6:27 {what}")]);
         let both = [format!("edge.toml:6:27 {what}"), format!("edge.toml:11:27 {what}")];
         assert_eq!(warnings(997, |_| false), both);

@@ -3,10 +3,11 @@
 
 use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::{io, thread};
+use std::thread;
 
 use tokio::sync::oneshot;
 
+use super::error::LookupError;
 use super::hosts::Hosts;
 use super::system::{self, Resolver};
 use crate::error::Error;
@@ -21,7 +22,7 @@ pub(super) enum Source {
 
 struct Request {
     host: String,
-    reply: oneshot::Sender<io::Result<Source>>,
+    reply: oneshot::Sender<Result<Source, LookupError>>,
 }
 
 /// The sender of requests. The thread ends when the last sender is dropped.
@@ -49,11 +50,11 @@ impl Files {
     ///
     /// # Errors
     /// A file cannot be read now, or cannot be used.
-    pub(super) async fn source(&self, host: &str) -> io::Result<Source> {
+    pub(super) async fn source(&self, host: &str) -> Result<Source, LookupError> {
         let (reply, source) = oneshot::channel();
-        let ended = || io::Error::other("the thread that reads files has ended");
-        self.requests.send(Request { host: host.to_owned(), reply }).map_err(|_| ended())?;
-        source.await.map_err(|_| ended())?
+        let request = Request { host: host.to_owned(), reply };
+        self.requests.send(request).map_err(|_| LookupError::ThreadEnded)?;
+        source.await.map_err(|_| LookupError::ThreadEnded)?
     }
 }
 

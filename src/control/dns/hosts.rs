@@ -9,6 +9,8 @@ use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::error::LookupError;
+
 const HOSTS: &str = "/etc/hosts";
 /// A file that is read within this time after its last change counts as young. A file system may
 /// give two writes within some milliseconds the same time.
@@ -19,11 +21,11 @@ const YOUNG_FOR: Duration = Duration::from_secs(1);
 /// The file's entries for the names that are looked up.
 pub(super) struct Hosts {
     wanted: HashSet<String>,
-    read: Option<Copy>,
+    read: Option<Snapshot>,
 }
 
 /// What was read from the file.
-struct Copy {
+struct Snapshot {
     stamp: Stamp,
     at: Instant,
     was_young: bool,
@@ -51,37 +53,33 @@ impl Hosts {
     ///
     /// # Errors
     /// The file cannot be read now, so it is not known whether it has the name.
-    pub(super) fn find(&mut self, host: &str) -> io::Result<Option<Vec<IpAddr>>> {
+    pub(super) fn find(&mut self, host: &str) -> Result<Option<Vec<IpAddr>>, LookupError> {
         // The entries of a new name were not kept, so the file must be read again.
         if self.wanted.insert(key(host)) {
             self.read = None;
         }
         match self.entries() {
             Ok(entries) => Ok(entries.get(&key(host)).cloned()),
-            Err(error) => match error.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-                    Ok(None)
-                }
-                kind => Err(io::Error::new(kind, format!("cannot read {HOSTS}: {error}"))),
-            },
+            Err(error) if is_missing(error.kind()) => Ok(None),
+            Err(source) => Err(LookupError::File { path: HOSTS, source }),
         }
     }
 
     fn entries(&mut self) -> io::Result<&Entries> {
         let stamp = Stamp::of(&fs::metadata(HOSTS)?);
-        let is_current = |read: &Copy| {
+        let is_current = |read: &Snapshot| {
             read.stamp == stamp && !(read.was_young && read.at.elapsed() >= YOUNG_FOR)
         };
         let read = match self.read.take().filter(is_current) {
             Some(read) => read,
-            None => Copy::read(&self.wanted)?,
+            None => Snapshot::read(&self.wanted)?,
         };
         Ok(&self.read.insert(read).entries)
     }
 }
 
-impl Copy {
-    fn read(wanted: &HashSet<String>) -> io::Result<Copy> {
+impl Snapshot {
+    fn read(wanted: &HashSet<String>) -> io::Result<Snapshot> {
         let mut file = File::open(HOSTS)?;
         let metadata = file.metadata()?;
         let stamp = Stamp::of(&metadata);
@@ -92,7 +90,7 @@ impl Copy {
         let mut text = Vec::new();
         file.read_to_end(&mut text)?;
         let entries = parse(&text, wanted);
-        Ok(Copy { stamp, at: Instant::now(), was_young, entries })
+        Ok(Snapshot { stamp, at: Instant::now(), was_young, entries })
     }
 }
 
@@ -105,6 +103,11 @@ impl Stamp {
             changed: (file.ctime(), file.ctime_nsec()),
         }
     }
+}
+
+/// Returns true for the errors that mean that there is no such file.
+fn is_missing(error: ErrorKind) -> bool {
+    matches!(error, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory)
 }
 
 /// Names are compared without case, and without a dot at the end.

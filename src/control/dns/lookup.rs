@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RecordType};
 
+use super::error::LookupError;
 use super::files::{Files, Source};
-use super::server::{self, Said};
+use super::server::{self, Answer};
 use super::system::{Resolver, candidates};
 
 /// IPv4 or IPv6.
@@ -41,15 +42,13 @@ impl fmt::Display for Family {
     }
 }
 
-/// The result of one look-up.
+/// The result of a look-up that has not failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// At least one address, with the smallest time to live of the chain if there is one.
     Addresses(Vec<IpAddr>, Option<Duration>),
     /// It is certain that there are none.
     Empty(Absence),
-    /// The look-up failed.
-    Failed(String),
 }
 
 /// Why a name has no address of a family.
@@ -62,24 +61,27 @@ pub(super) enum Absence {
 }
 
 /// Looks a host up.
-pub(super) async fn look_up(files: &Files, host: &str, family: Family) -> Found {
-    let own = |ip: &IpAddr| Family::of(*ip) == family;
+///
+/// # Errors
+/// It is not known whether there are addresses.
+pub(super) async fn look_up(
+    files: &Files,
+    host: &str,
+    family: Family,
+) -> Result<Found, LookupError> {
     let source = match host.parse::<IpAddr>() {
-        Ok(ip) => Ok(Source::Hosts(vec![ip])),
-        Err(_) => files.source(host).await,
+        Ok(ip) => Source::Hosts(vec![ip]),
+        Err(_) => files.source(host).await?,
     };
     match source {
-        Ok(Source::Hosts(mut addresses)) => {
-            addresses.retain(own);
-            found(addresses, None)
+        Source::Hosts(mut addresses) => {
+            addresses.retain(|ip| Family::of(*ip) == family);
+            Ok(found(addresses, None))
         }
-        Ok(Source::Dns(resolver)) => {
-            match candidates(host, &resolver.search, resolver.options.ndots) {
-                Ok(names) => from_dns(&resolver, names, family).await,
-                Err(error) => Found::Failed(error.to_string()),
-            }
+        Source::Dns(resolver) => {
+            let names = candidates(host, &resolver.search, resolver.options.ndots)?;
+            query_names(&resolver, names, family).await
         }
-        Err(error) => Found::Failed(error.to_string()),
     }
 }
 
@@ -92,44 +94,42 @@ fn found(addresses: Vec<IpAddr>, ttl: Option<Duration>) -> Found {
 }
 
 /// Tries the name and its variants in order. Returns `Empty` only if every answer does.
-async fn from_dns(resolver: &Resolver, names: Vec<Name>, family: Family) -> Found {
+async fn query_names(
+    resolver: &Resolver,
+    names: Vec<Name>,
+    family: Family,
+) -> Result<Found, LookupError> {
     let (mut failed, mut absence) = (None, Absence::NoSuchName);
     for name in names {
-        match ask(resolver, name, family).await {
-            found @ Found::Addresses(..) => return found,
-            Found::Failed(error) => failed = Some(error),
-            Found::Empty(Absence::NoAddress) => absence = Absence::NoAddress,
-            Found::Empty(Absence::NoSuchName) => {}
+        match query_servers(resolver, name, family).await {
+            Ok(found @ Found::Addresses(..)) => return Ok(found),
+            Ok(Found::Empty(Absence::NoAddress)) => absence = Absence::NoAddress,
+            Ok(Found::Empty(Absence::NoSuchName)) => {}
+            Err(error) => failed = Some(error),
         }
     }
-    failed.map_or(Found::Empty(absence), Found::Failed)
+    failed.map_or(Ok(Found::Empty(absence)), Err)
 }
 
-/// Asks the servers in order, up to the configured number of attempts, until one of them has an
-/// answer about the name.
-async fn ask(resolver: &Resolver, name: Name, family: Family) -> Found {
+/// Queries the servers in order, up to the configured number of attempts, until one of them has an
+/// answer about the name. The error lists the failures of the last attempt.
+async fn query_servers(
+    resolver: &Resolver,
+    name: Name,
+    family: Family,
+) -> Result<Found, LookupError> {
+    let (record, options) = (family.record(), &resolver.options);
     let mut failures = Vec::new();
     for _ in 0..resolver.attempts {
         failures.clear();
         for server in &resolver.servers {
-            match server::ask(*server, name.clone(), family.record(), &resolver.options).await {
-                Said::Addresses(addresses, ttl) => return found(addresses, Some(ttl)),
-                Said::NoSuchName => return Found::Empty(Absence::NoSuchName),
-                Said::NoAddress => return Found::Empty(Absence::NoAddress),
-                Said::Failed(error) => failures.push((server.ip(), error)),
+            match server::query(*server, name.clone(), record, options).await {
+                Ok(Answer::Addresses(addresses, ttl)) => return Ok(found(addresses, Some(ttl))),
+                Ok(Answer::NoSuchName) => return Ok(Found::Empty(Absence::NoSuchName)),
+                Ok(Answer::NoAddress) => return Ok(Found::Empty(Absence::NoAddress)),
+                Err(error) => failures.push((server.ip(), error)),
             }
         }
     }
-    Found::Failed(describe(&failures))
-}
-
-/// Formats errors: `127.0.0.2, 127.0.0.3: request timed out; 127.0.0.4: Query Refused`.
-fn describe(failures: &[(IpAddr, String)]) -> String {
-    let alike = failures.chunk_by(|one, next| one.1 == next.1);
-    let described = alike.map(|alike| {
-        let servers: Vec<String> = alike.iter().map(|(ip, _)| ip.to_string()).collect();
-        let error = alike.first().map_or("", |(_, error)| error);
-        format!("{}: {error}", servers.join(", "))
-    });
-    described.collect::<Vec<_>>().join("; ")
+    Err(LookupError::Servers(failures))
 }

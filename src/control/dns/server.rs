@@ -29,31 +29,31 @@ use rustix::net::{RecvFlags, recv};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::error::ServerError;
+
 /// The longest chain of aliases (CNAME) that is followed: as many as common servers follow.
-const MOST_ALIASES: usize = 16;
+const MAX_ALIASES: usize = 16;
 /// The longest time to live that is used: a day, in seconds. A mistake in a zone must not last
 /// until the next start.
-const LONGEST_TTL: u32 = 86_400;
+const MAX_TTL_S: u32 = 86_400;
 
-/// The answer of a server.
+/// What a server says about a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum Answer {
     /// Addresses, with the smallest time to live of the chain of aliases. There may be none of the
     /// type that was asked for.
     Addresses(Vec<IpAddr>, Duration),
     NoSuchName,
     NoAddress,
-    /// No answer, or one without information about the name.
-    Failed(String),
 }
 
-/// Asks for one type of record of a fully qualified name.
-pub(super) async fn ask(
+/// Queries one server for one type of record of a fully qualified name.
+pub(super) async fn query(
     server: SocketAddr,
     name: Name,
     record: RecordType,
     options: &ResolverOpts,
-) -> Said {
+) -> Result<Answer, ServerError> {
     let servers = vec![NameServerConfig::udp_and_tcp(server.ip())];
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let built =
@@ -64,34 +64,37 @@ pub(super) async fn ask(
         Ok(resolver) => resolver.lookup(name.clone(), record).await,
         Err(error) => Err(error),
     };
-    said(result, &name, record)
+    classify(result, &name, record)
 }
 
-fn said(result: Result<Lookup, NetError>, name: &Name, record: RecordType) -> Said {
+/// Separates answers about the name from everything else.
+fn classify(
+    result: Result<Lookup, NetError>,
+    name: &Name,
+    record: RecordType,
+) -> Result<Answer, ServerError> {
     match result {
-        Ok(lookup) => addresses(lookup.answers(), name, record),
+        Ok(lookup) => Ok(addresses(lookup.answers(), name, record)),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-            ResponseCode::NXDomain => Said::NoSuchName,
+            ResponseCode::NXDomain => Ok(Answer::NoSuchName),
             // NS records without an SOA are a referral to other servers (RFC 2308 section 2.2).
             ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
-                Said::Failed("a referral to other servers".to_owned())
+                Err(ServerError::Referral)
             }
-            ResponseCode::NoError => Said::NoAddress,
-            // The error has no name in it, so that names with the same error share a log line.
-            code => Said::Failed(code.to_string()),
+            ResponseCode::NoError => Ok(Answer::NoAddress),
+            code => Err(ServerError::Code(code)),
         },
-        Err(NetError::Dns(DnsError::ResponseCode(code))) => Said::Failed(code.to_string()),
-        // Also if the server refuses connections or cannot be reached.
-        Err(NetError::NoConnections) => Said::Failed("it cannot be asked".to_owned()),
-        Err(error) => Said::Failed(error.to_string()),
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(ServerError::Code(code)),
+        Err(NetError::NoConnections) => Err(ServerError::Unreachable),
+        Err(error) => Err(ServerError::Query(error)),
     }
 }
 
 /// The addresses at the end of the chain of aliases. An answer may also hold records of other names
 /// and types, which the resolver passes on.
-fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Said {
+fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Answer {
     let (mut owner, mut ttl) = (name, u32::MAX);
-    for _ in 0..MOST_ALIASES {
+    for _ in 0..MAX_ALIASES {
         let alias = records.iter().find_map(|record| match &record.data {
             RData::CNAME(alias) if record.name == *owner => Some((&alias.0, record.ttl)),
             _ => None,
@@ -106,8 +109,8 @@ fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Said {
         ips.extend(record.data.ip_addr());
     }
     // A value with the most significant bit set counts as 0 (RFC 2181 section 8).
-    let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl.min(LONGEST_TTL) };
-    Said::Addresses(ips, Duration::from_secs(ttl.into()))
+    let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl.min(MAX_TTL_S) };
+    Answer::Addresses(ips, Duration::from_secs(ttl.into()))
 }
 
 /// Connects to one server and ignores the address it is given: hickory's addresses have no zone.
@@ -229,83 +232,4 @@ impl DnsUdpSocket for Connected {
 }
 
 #[cfg(test)]
-mod tests {
-    use hickory_resolver::net::{ForwardNSData, NoRecords};
-    use hickory_resolver::proto::op::Query;
-    use hickory_resolver::proto::rr::rdata::{CNAME, NS};
-
-    use super::*;
-
-    const A: RecordType = RecordType::A;
-
-    fn name(text: &str) -> Name {
-        Name::from_ascii(text).unwrap()
-    }
-
-    /// `data` is an address, or the name that an alias leads to.
-    fn record(owner: &str, ttl: u32, data: &str) -> Record {
-        let data = match data.parse::<IpAddr>() {
-            Ok(ip) => RData::from(ip),
-            Err(_) => RData::CNAME(CNAME(name(data))),
-        };
-        Record::from_rdata(name(owner), ttl, data)
-    }
-
-    fn answer(kind: RecordType, records: &[Record]) -> Said {
-        let asked = name("node.test.");
-        let query = Query::query(asked.clone(), kind);
-        said(Ok(Lookup::new_with_max_ttl(query, records.to_vec())), &asked, kind)
-    }
-
-    fn addresses(ips: &[&str], ttl: u64) -> Said {
-        let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-        Said::Addresses(ips, Duration::from_secs(ttl))
-    }
-
-    #[test]
-    fn only_records_of_the_name_and_of_the_type_count() {
-        let records = [
-            record("other.test.", 1, "127.0.0.1"),
-            record("Node.test.", 5, "127.0.0.2"),
-            record("node.test.", 2, "::3"),
-            record("node.test.", 7, "127.0.0.4"),
-        ];
-        assert_eq!(answer(A, &records), addresses(&["127.0.0.2", "127.0.0.4"], 5));
-        assert_eq!(answer(RecordType::AAAA, &records), addresses(&["::3"], 2));
-    }
-
-    #[test]
-    fn aliases_are_followed_in_any_order() {
-        let records = [
-            record("c.test.", 9, "127.0.0.1"),
-            record("b.test.", 4, "c.test."),
-            record("node.test.", 6, "b.test."),
-            record("x.test.", 1, "y.test."),
-            record("y.test.", 1, "127.0.0.2"),
-        ];
-        assert_eq!(answer(A, &records), addresses(&["127.0.0.1"], 4));
-        let round = [record("node.test.", 6, "b.test."), record("b.test.", 6, "node.test.")];
-        assert_eq!(answer(A, &round), addresses(&[], 6));
-    }
-
-    #[test]
-    fn a_time_to_live_is_a_day_at_most_and_none_where_it_is_negative() {
-        let ttl = |ttl| answer(A, &[record("node.test.", ttl, "127.0.0.1")]);
-        assert_eq!(ttl(86_400), addresses(&["127.0.0.1"], 86_400));
-        assert_eq!(ttl(i32::MAX as u32), addresses(&["127.0.0.1"], 86_400));
-        assert_eq!(ttl(1 << 31), addresses(&["127.0.0.1"], 0));
-        assert_eq!(ttl(u32::MAX), addresses(&["127.0.0.1"], 0));
-    }
-
-    #[test]
-    fn a_referral_says_nothing_of_the_name() {
-        let asked = name("node.test.");
-        let server = Record::from_rdata(name("test."), 5, RData::NS(NS(name("ns.test."))));
-        let nothing = NoRecords::new(Query::query(asked.clone(), A), ResponseCode::NoError);
-        let mut referral = nothing.clone();
-        referral.ns = Some([ForwardNSData { ns: server, glue: [].into() }].into());
-        let said = |none| said(Err(DnsError::NoRecordsFound(none).into()), &asked, A);
-        assert_eq!(said(nothing), Said::NoAddress);
-        assert!(matches!(said(referral), Said::Failed(_)));
-    }
-}
+mod tests;

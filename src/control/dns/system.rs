@@ -4,14 +4,15 @@
 //! accepted. An entry that cannot be parsed is skipped, and the rest of the file still counts.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use hickory_resolver::config::{ResolveHosts, ResolverOpts};
-use hickory_resolver::proto::ProtoError;
 use hickory_resolver::proto::rr::Name;
 use rustix::net::netdevice;
+
+use super::error::LookupError;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -39,23 +40,21 @@ pub(super) struct Resolver {
 /// # Errors
 /// The file exists but cannot be read now, because descriptors are short or the disk fails. Or none
 /// of its name servers can be asked.
-pub(super) fn resolver() -> io::Result<Resolver> {
+pub(super) fn resolver() -> Result<Resolver, LookupError> {
     match fs::read(RESOLV_CONF) {
         Ok(file) => parse(&file),
-        Err(error) if is_as_good_as_empty(error.kind()) => parse(b""),
-        Err(error) => {
-            Err(io::Error::new(error.kind(), format!("cannot read {RESOLV_CONF}: {error}")))
-        }
+        Err(error) if counts_as_empty(error.kind()) => parse(b""),
+        Err(source) => Err(LookupError::File { path: RESOLV_CONF, source }),
     }
 }
 
 /// The errors for which glibc's res_init uses its defaults.
-fn is_as_good_as_empty(error: ErrorKind) -> bool {
+fn counts_as_empty(error: ErrorKind) -> bool {
     use ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
     matches!(error, IsADirectory | NotADirectory | NotFound | PermissionDenied)
 }
 
-fn parse(file: &[u8]) -> io::Result<Resolver> {
+fn parse(file: &[u8]) -> Result<Resolver, LookupError> {
     // Errors concern single lines and options, which are skipped.
     let (parsed, _) = resolv_conf::Config::parse_with_errors(file);
     let domain = |text: &String| Name::from_str_relaxed(text).ok();
@@ -83,7 +82,7 @@ fn parse(file: &[u8]) -> io::Result<Resolver> {
 ///
 /// They are parsed here because the parser for the rest rejects zones with a hyphen or a dot
 /// (`%br-lan`, `%eth0.5`).
-fn servers(file: &[u8]) -> io::Result<Vec<SocketAddr>> {
+fn servers(file: &[u8]) -> Result<Vec<SocketAddr>, LookupError> {
     let lines = file.split(|byte| *byte == b'\n').filter_map(|line| {
         let value = line.strip_prefix(b"nameserver")?;
         let value = std::str::from_utf8(value).ok().filter(|value| value.starts_with([' ', '\t']));
@@ -100,12 +99,7 @@ fn servers(file: &[u8]) -> io::Result<Vec<SocketAddr>> {
     }
     // A link-local address without its zone could be that of another server.
     let usable: Vec<SocketAddr> = named.iter().filter_map(|named| in_zone(*named)).collect();
-    if usable.is_empty() {
-        return Err(io::Error::other(format!(
-            "{RESOLV_CONF} names no server that can be asked: there is no such network interface"
-        )));
-    }
-    Ok(usable)
+    if usable.is_empty() { Err(LookupError::NoServer) } else { Ok(usable) }
 }
 
 /// The address with its zone as a number. `None` if there is no such interface.
@@ -132,10 +126,11 @@ pub(super) fn candidates(
     host: &str,
     search: &[Name],
     ndots: usize,
-) -> Result<Vec<Name>, ProtoError> {
+) -> Result<Vec<Name>, LookupError> {
     let labels = host.strip_suffix('.').unwrap_or(host);
     // Any bytes are allowed: the server decides whether a name exists, not a syntax rule.
-    let mut name = Name::from_labels(labels.split('.').map(str::as_bytes))?;
+    let name = Name::from_labels(labels.split('.').map(str::as_bytes));
+    let mut name = name.map_err(LookupError::InvalidName)?;
     if host.ends_with('.') {
         name.set_fqdn(true);
         return Ok(vec![name]);
@@ -151,93 +146,4 @@ pub(super) fn candidates(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ordered(host: &str, ndots: usize) -> Vec<String> {
-        let search = ["a.test", "b.test"].map(|domain| Name::from_utf8(domain).unwrap());
-        let names = candidates(host, &search, ndots).unwrap();
-        names.iter().map(Name::to_string).collect()
-    }
-
-    #[test]
-    fn the_search_list_comes_first_for_names_with_few_dots() {
-        assert_eq!(ordered("node", 1), ["node.a.test.", "node.b.test.", "node."]);
-        assert_eq!(ordered("x.y", 1), ["x.y.", "x.y.a.test.", "x.y.b.test."]);
-        assert_eq!(ordered("x.y", 5), ["x.y.a.test.", "x.y.b.test.", "x.y."]);
-        assert_eq!(ordered("x.y.", 5), ["x.y."]);
-    }
-
-    #[test]
-    fn names_are_asked_for_as_they_are_written() {
-        for host in ["ss_server", "my_app_1.example", "_sip._tcp.x", "-a-.x", "xn--mller-kva.test"]
-        {
-            let names = candidates(host, &[], 1).unwrap();
-            assert_eq!(names[0].to_ascii().replace('\\', ""), format!("{host}."));
-            assert_eq!(names.len(), 1);
-        }
-    }
-
-    #[test]
-    fn a_domain_that_makes_the_name_too_long_is_skipped() {
-        let long = Name::from_ascii(format!("{}.", "a".repeat(63)).repeat(3)).unwrap();
-        let short = Name::from_ascii("test.").unwrap();
-        let names = candidates(&"b".repeat(63), &[long, short], 1).unwrap();
-        assert_eq!(names.len(), 2, "{names:?}");
-    }
-
-    fn search(file: &str) -> Vec<String> {
-        parse(file.as_bytes()).unwrap().search.iter().map(Name::to_string).collect()
-    }
-
-    #[test]
-    fn a_bad_search_domain_is_skipped() {
-        let mixed = "search a_b.test a..b .c ${DOMAIN} m\u{fc}ller.test good.test\n";
-        let expected = ["a_b.test", "müller.test", "good.test"];
-        assert_eq!(search(mixed), expected);
-        let long = format!("search {} good.test", "a".repeat(64));
-        assert_eq!(search(&long), ["good.test"]);
-        assert_eq!(search("search ."), ["."]);
-        assert_eq!(search("search a.test\ndomain b.test"), ["b.test"]);
-    }
-
-    #[test]
-    fn the_default_name_server_is_the_local_machine() {
-        let servers = |file: &[u8]| {
-            Vec::from_iter(servers(file).unwrap().iter().map(|server| server.ip().to_string()))
-        };
-        for empty in ["", "# nameserver 10.0.0.1", "nameserver", "nameserver nonsense\n\u{0}\n"] {
-            assert_eq!(servers(empty.as_bytes()), ["127.0.0.1"], "{empty:?}");
-        }
-        assert_eq!(servers(b"nameserver 10.0.0.1\nnameserver x\n\xff\n"), ["10.0.0.1"]);
-        // A bad line does not count as one of the three.
-        let five =
-            b"nameserver x\nnameserver\t10.0.0.1 # 1\nnameserver ::2\nnameserver 10.0.0.3;\n\
-            nameserver 10.0.0.4\n";
-        assert_eq!(servers(five), ["10.0.0.1", "::2", "10.0.0.3"]);
-    }
-
-    #[test]
-    fn a_server_in_a_zone_is_asked_there_or_not_at_all() {
-        let zones = b"nameserver fe80::1%lo\nnameserver fe80::2%7\nnameserver fe80::3%no-such\n";
-        let expected = ["[fe80::1%1]:53", "[fe80::2%7]:53"];
-        assert_eq!(
-            servers(zones).unwrap().iter().map(SocketAddr::to_string).collect::<Vec<_>>(),
-            expected
-        );
-        assert!(servers(b"nameserver fe80::1%no-such\n").is_err());
-        assert_eq!(servers(b"nameserver 10.0.0.1%lo\n").unwrap()[0].to_string(), "127.0.0.1:53");
-    }
-
-    #[test]
-    fn a_timeout_is_1_to_30_seconds_and_attempts_are_1_to_5() {
-        let options = |file: &str| {
-            let Resolver { options, attempts, .. } = parse(file.as_bytes()).unwrap();
-            (options.timeout.as_secs(), attempts, options.ndots)
-        };
-        assert_eq!(options("options timeout:0 attempts:0"), (1, 1, 1));
-        assert_eq!(options("options timeout:1000000 attempts:1000000"), (30, 5, 1));
-        assert_eq!(options("options timeout:3 attempts:4 ndots:5"), (3, 4, 5));
-        assert_eq!(options("options timeout:-1 nonsense:7"), (5, 2, 1));
-    }
-}
+mod tests;

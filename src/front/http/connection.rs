@@ -16,7 +16,7 @@ use crate::front::accepted::{Accepted, Moment};
 use crate::front::tunnel::Upgrade;
 use crate::observe::access_log::End;
 use crate::proto::client_hello::HANDSHAKE;
-use crate::proto::http::answer::{Content, Persistence};
+use crate::proto::http::response_head::{Content, Persistence};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::relay::{Charge, SMALL, Sender};
 use crate::route;
@@ -373,7 +373,7 @@ impl After {
             // ambiguous.
             _ if request.expects_continue && !request.body.is_done() => After::Abandon,
             Body::Length(length) if length > MAX_SKIPPED => After::Abandon,
-            _ if !request.keep_alive => After::Close,
+            _ if !request.is_persistent => After::Close,
             _ => After::GoOn,
         }
     }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::proto::http::answer::{self, Content, Persistence};
+use crate::proto::http::response_head::{self, Content, Persistence};
 use crate::proto::http::{Reject, Version};
 use crate::route::Location;
 
@@ -73,9 +73,9 @@ impl<'a> Response<'a> {
         connection: Persistence,
         out: &mut Vec<u8>,
     ) -> Option<Arc<[u8]>> {
-        answer::begin(out, self.status, date);
+        response_head::begin(out, self.status, date);
         if let Some(allow) = self.fields.allow {
-            answer::allow(out, matches!(allow, Allow::Site));
+            response_head::append_allow(out, matches!(allow, Allow::Site));
         }
         if let Some(location) = &self.fields.location {
             out.extend_from_slice(b"location: ");
@@ -87,7 +87,7 @@ impl<'a> Response<'a> {
             out.extend_from_slice(content_type.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        answer::finish(out, self.body.length(), connection);
+        response_head::finish(out, self.body.length(), connection);
         if content == Content::Announced {
             return None;
         }

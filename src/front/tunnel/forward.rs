@@ -19,7 +19,9 @@ use crate::front::accepted::{Accepted, describe_failure};
 use crate::front::http::Response;
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
-use crate::proto::http::answer::{Content, Persistence, closing_head, reason};
+use crate::proto::http::response_head::{
+    Content, Persistence, reason_phrase, with_connection_close,
+};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Scan, may_begin_response, parse_response};
 use crate::relay::{self, Broken, Charge, Flow, Pool, SMALL, Side};
 use crate::sys::{Errno, Stream};
@@ -352,7 +354,7 @@ async fn pass_answer(
     refused: bool,
 ) -> End {
     let (head, rest) = answer.bytes.split_at(answer.head);
-    down.push(&closing_head(head));
+    down.push(&with_connection_close(head));
     let mut body = answer.body;
     let mut take = |down: &mut Flow, bytes: &[u8]| match body.follow(bytes) {
         BodyEnd::NotYet => {
@@ -417,7 +419,7 @@ fn cut(fired: Fired) -> End {
 /// request. An upgrade is a GET, so the response has content.
 async fn fail(conn: &Accepted, watch: &Watch, status: u16) {
     let mut out = Vec::new();
-    let response = Response::text(status, reason(status));
+    let response = Response::text(status, reason_phrase(status));
     response.write(Content::Sent, &conn.context.date(), Persistence::Close, &mut out);
     // The response fits an empty send buffer. If unread responses fill the buffer, this one is
     // dropped.

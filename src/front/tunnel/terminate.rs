@@ -9,7 +9,7 @@ use super::Upgrade;
 use crate::front::accepted::{Accepted, describe_failure};
 use crate::front::linger::linger;
 use crate::observe::access_log::End;
-use crate::proto::http::answer;
+use crate::proto::http::response_head;
 use crate::proto::websocket::{Handshake, accept_value, early_data};
 use crate::relay::Flow;
 use crate::sys::Errno;
@@ -44,7 +44,7 @@ impl Switch {
 
     fn head(&self, date: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        answer::begin(&mut out, 101, date);
+        response_head::begin(&mut out, 101, date);
         out.extend_from_slice(b"upgrade: websocket\r\nconnection: Upgrade\r\n");
         out.extend_from_slice(b"sec-websocket-accept: ");
         out.extend_from_slice(self.accept.as_bytes());

@@ -17,7 +17,7 @@ mod tests;
 mod value;
 mod writer;
 
-pub use super::outlet::Target;
+pub use super::log_file::Target;
 pub use format::{Format, TemplateError};
 pub use record::{End, Record, Relay};
 pub use recorder::{Lane, Recorder};

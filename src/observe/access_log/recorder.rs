@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-use super::super::outlet::{Batch, Message};
+use super::super::log_file::{Batch, Message};
 use super::format::Format;
 use super::record::Record;
 use super::sink::Sink;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use super::super::outlet::{Counts, Message};
+use super::super::log_file::{Counts, Message};
 
 /// Where records go: the queue of a file's thread. The file is closed when the last reference is
 /// dropped and everything is written.

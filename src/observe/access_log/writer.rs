@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::super::outlet::{Counts, Message, Outlet, Target};
+use super::super::log_file::{Counts, LogFile, Message, Target};
 use super::sink::Sink;
 use crate::error::Error;
 
@@ -68,8 +68,8 @@ impl Writer {
         let file = target.open()?;
         let counts = Arc::new(Counts::default());
         let (queue, batches) = sync_channel(QUEUE);
-        let outlet = Outlet::new(target.clone(), file, Arc::clone(&counts));
-        let thread = Thread::spawn("access-log", move || outlet.run(batches))?;
+        let log_file = LogFile::new(target.clone(), file, Arc::clone(&counts));
+        let thread = Thread::spawn("access-log", move || log_file.run(batches))?;
         // Fails only if the reporter has panicked.
         let _ = self.reporting.send(Watched::new(target, Arc::clone(&counts)));
         let sink = Arc::new(Sink { queue, counts: Arc::clone(&counts) });

@@ -4,11 +4,11 @@
 //! differently. Therefore everything ambiguous is refused: see `request`. [`HeadScan`] finds the
 //! end of a head as bytes arrive; the head is parsed once, when it is complete.
 
-pub mod answer;
 mod body;
 mod path;
 mod request;
 mod response;
+pub mod response_head;
 mod scan;
 mod upgrade;
 

@@ -5,15 +5,15 @@ use memchr::memchr;
 /// The state of the search; a new one is needed for each head.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScan {
-    /// Start of the current line, whose end has not arrived.
-    line: usize,
+    /// Start of the line whose end has not arrived.
+    line_start: usize,
     /// The number of bytes already searched for a line end.
-    seen: usize,
+    searched: usize,
     /// Whether a line that is not empty has been seen.
-    started: bool,
-    /// Length of the empty lines before the head (RFC 9112 section 2.2 asks servers to ignore
-    /// them).
-    leading: usize,
+    has_started: bool,
+    /// Start of the head, after the empty lines before it (RFC 9112 section 2.2 asks servers to
+    /// ignore them).
+    head_start: usize,
 }
 
 /// The result of [`HeadScan::advance`].
@@ -36,27 +36,29 @@ pub enum Scan {
 impl HeadScan {
     /// Continues the search. `bytes` begins with all the bytes of the previous calls.
     pub fn advance(&mut self, bytes: &[u8]) -> Scan {
-        while let Some(position) = memchr(b'\n', &bytes[self.seen..]) {
-            let line_feed = self.seen + position;
-            if line_feed == self.line || bytes[line_feed - 1] != b'\r' {
+        while let Some(position) = memchr(b'\n', &bytes[self.searched..]) {
+            let line_feed = self.searched + position;
+            if line_feed == self.line_start || bytes[line_feed - 1] != b'\r' {
                 return Scan::BareLineFeed;
             }
-            let empty = line_feed == self.line + 1;
-            self.line = line_feed + 1;
-            self.seen = self.line;
-            match (empty, self.started) {
-                (true, true) => return Scan::Complete { start: self.leading, end: self.line },
-                (true, false) => self.leading = self.line,
-                (false, _) => self.started = true,
+            let is_empty = line_feed == self.line_start + 1;
+            self.line_start = line_feed + 1;
+            self.searched = self.line_start;
+            if !is_empty {
+                self.has_started = true;
+            } else if self.has_started {
+                return Scan::Complete { start: self.head_start, end: self.line_start };
+            } else {
+                self.head_start = self.line_start;
             }
         }
-        self.seen = bytes.len();
+        self.searched = bytes.len();
         Scan::Incomplete
     }
 
     /// The position of the head in the bytes searched so far: after the empty lines before it.
     pub fn start(&self) -> usize {
-        self.leading
+        self.head_start
     }
 }
 

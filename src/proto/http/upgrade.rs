@@ -8,48 +8,49 @@
 /// What the `Upgrade` fields of one head name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UpgradeList {
-    named: bool,
+    /// Whether there is a field with this name.
+    is_present: bool,
     /// Whether one of the values is `websocket`, in any case.
-    websocket: bool,
+    has_websocket: bool,
     /// Whether one of the values is something else.
-    other: bool,
+    has_other: bool,
     /// Whether there is exactly one line and its whole value is `websocket`.
-    alone: bool,
+    is_single_websocket: bool,
 }
 
 impl UpgradeList {
     /// Adds the value of one more line.
     pub fn add(&mut self, value: &[u8]) {
-        self.alone = !self.named && is_websocket(value);
-        self.named = true;
+        self.is_single_websocket = !self.is_present && is_websocket(value);
+        self.is_present = true;
         // Empty list members are ignored (RFC 9110 section 5.6.1.2).
         for member in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
             // A value with a version (`websocket/13`) is another protocol: RFC 6455 section 4.2.1
             // requires `websocket`.
-            self.websocket |= is_websocket(member);
-            self.other |= !member.is_empty() && !is_websocket(member);
+            self.has_websocket |= is_websocket(member);
+            self.has_other |= !member.is_empty() && !is_websocket(member);
         }
     }
 
     /// Returns true when the head has no `Upgrade` field.
     pub fn is_missing(self) -> bool {
-        !self.named
+        !self.is_present
     }
 
     /// Returns true when WebSocket is one of the named protocols.
     pub fn has_websocket(self) -> bool {
-        self.websocket
+        self.has_websocket
     }
 
     /// Returns true when WebSocket is the only named protocol.
-    pub fn is_websocket(self) -> bool {
-        self.websocket && !self.other
+    pub fn is_only_websocket(self) -> bool {
+        self.has_websocket && !self.has_other
     }
 
     /// Returns true when there is one line with the single value `websocket`. No server can read
     /// that in another way.
-    pub fn is_websocket_alone(self) -> bool {
-        self.alone
+    pub fn is_single_websocket(self) -> bool {
+        self.is_single_websocket
     }
 }
 
@@ -74,120 +75,4 @@ pub fn write_websocket_alone(head: &[u8], out: &mut Vec<u8>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::http::{HeadScan, Scan, parse_request};
-    use proptest::prelude::*;
-
-    fn list(values: &[&str]) -> UpgradeList {
-        let mut list = UpgradeList::default();
-        values.iter().for_each(|value| list.add(value.as_bytes()));
-        list
-    }
-
-    #[test]
-    fn lines_and_lists_mean_the_same() {
-        for values in [
-            &["websocket"][..],
-            &["WebSocket"],
-            &["websocket, h2c"],
-            &["h2c ,\twebsocket"],
-            &["h2c", "websocket"],
-            &["websocket", "h2c"],
-            &["", "websocket"],
-            &[", ,websocket,"],
-            &["websocket/13", "websocket"],
-        ] {
-            assert!(list(values).has_websocket(), "{values:?}");
-        }
-        for values in [
-            &[][..],
-            &[""],
-            &["h2c"],
-            &["websocket/13"],
-            &["websockets"],
-            &["websocket h2c"],
-            &["websocket;v=13"],
-            &["\"websocket\""],
-            &["web", "socket"],
-            &["web, socket"],
-        ] {
-            assert!(!list(values).has_websocket(), "{values:?}");
-        }
-    }
-
-    #[test]
-    fn an_answer_names_one_protocol() {
-        for values in [&["websocket"][..], &["WEBSOCKET"], &["websocket,"], &["websocket"; 2]] {
-            assert!(list(values).is_websocket(), "{values:?}");
-        }
-        for values in [
-            &[][..],
-            &[""],
-            &["h2c"],
-            &["websocket, h2c"],
-            &["websocket", "h2c"],
-            &["h2c", "websocket"],
-            &["websocket/13"],
-        ] {
-            assert!(!list(values).is_websocket(), "{values:?}");
-        }
-        assert!(list(&[]).is_missing() && !list(&[""]).is_missing());
-    }
-
-    #[test]
-    fn alone_is_one_line_with_one_value() {
-        assert!(list(&["websocket"]).is_websocket_alone());
-        assert!(list(&["WebSocket"]).is_websocket_alone());
-        for values in [
-            &[][..],
-            &["websocket,"],
-            &["websocket"; 2],
-            &["", "websocket"],
-            &["websocket", ""],
-            &["h2c", "websocket"],
-        ] {
-            assert!(!list(values).is_websocket_alone(), "{values:?}");
-        }
-    }
-
-    #[test]
-    fn other_protocols_are_left_out_of_the_head() {
-        let head = b"GET /upgrade: HTTP/1.1\r\nHost: upgrade:\r\nUPGRADE:h2c\r\nX: upgrade: y\r\n\
-                     Upgrades: no\r\nUpgrade: websocket, x\r\nConnection: Upgrade\r\n\r\n";
-        let expected = b"GET /upgrade: HTTP/1.1\r\nHost: upgrade:\r\nUpgrade: websocket\r\n\
-                         X: upgrade: y\r\nUpgrades: no\r\nConnection: Upgrade\r\n\r\n";
-        let mut out = Vec::new();
-        write_websocket_alone(head, &mut out);
-        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(expected));
-    }
-
-    proptest! {
-        #[test]
-        fn a_rewritten_head_is_the_same_upgrade_to_websocket_alone(
-            lines in proptest::collection::vec(
-                "(Upgrade|UPGRADE|X|Upgrade-X):[ \t]*((websocket|WebSocket|h2c|a/1)?[ \t]*,?){0,3}",
-                0..6,
-            ),
-        ) {
-            let head = format!(
-                "GET /a HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n{}\r\n",
-                lines.iter().map(|line| format!("{line}\r\n")).collect::<String>()
-            );
-            let request = parse_request(head.as_bytes(), 100).expect("a request");
-            prop_assume!(request.upgrade);
-            let mut out = Vec::new();
-            write_websocket_alone(head.as_bytes(), &mut out);
-            prop_assert!(request.names_websocket_alone || out.len() <= head.len());
-            let end = Scan::Complete { start: 0, end: out.len() };
-            prop_assert_eq!(HeadScan::default().advance(&out), end);
-            let rewritten = parse_request(&out, 100).expect("still a request");
-            prop_assert!(rewritten.upgrade && rewritten.names_websocket_alone);
-            prop_assert_eq!((rewritten.path, rewritten.body), (request.path, request.body));
-            // A second rewrite changes nothing.
-            let mut again = Vec::new();
-            write_websocket_alone(&out, &mut again);
-            prop_assert_eq!(again, out);
-        }
-    }
-}
+mod tests;

@@ -26,16 +26,16 @@ fuzz_target!(|data: &[u8]| {
     let Scan::Complete { start, end } = found else { return };
     let Ok(request) = parse_request(&bytes[start..end], 100) else { return };
     has_dot_segment(request.path);
-    if request.upgrade {
+    if request.is_upgrade {
         // What is forwarded is the same request for an upgrade to websocket alone.
         let mut forwarded = Vec::new();
         write_websocket_alone(&bytes[start..end], &mut forwarded);
         let again = parse_request(&forwarded, 100).expect("still a request");
-        assert!(again.upgrade && again.names_websocket_alone);
+        assert!(again.is_upgrade && again.names_websocket_alone);
         assert_eq!((again.target, again.body), (request.target, request.body));
     }
     if let Some(handshake) = request.handshake {
-        assert!(request.upgrade && request.names_websocket_alone);
+        assert!(request.is_upgrade && request.names_websocket_alone);
         if let Handshake::WebSocket { early_data: Some(text), .. } = handshake {
             assert!(early_data(text).is_some());
         }

@@ -5,7 +5,7 @@ use crate::config::Http;
 use crate::front::accepted::Moment;
 use crate::front::http::response::protocol;
 use crate::observe::access_log::End;
-use crate::proto::http::answer::Content;
+use crate::proto::http::response_head::Content;
 use crate::proto::http::{Reject, Version};
 use crate::timers::{Fired, OnDrain};
 

@@ -2,7 +2,7 @@
 
 /// The standard reason phrase (RFC 9110 section 15). It is empty for codes without one; a status
 /// line may omit the phrase.
-pub fn reason(status: u16) -> &'static str {
+pub fn reason_phrase(status: u16) -> &'static str {
     match status {
         101 => "Switching Protocols",
         200 => "OK",
@@ -69,13 +69,14 @@ impl Content {
         let is_line_end = |&byte: &u8| matches!(byte, b'\r' | b'\n');
         let start = bytes.iter().position(|byte| !is_line_end(byte)).unwrap_or(bytes.len());
         let method = bytes[start..].strip_prefix(b"HEAD");
-        let is_head = method.is_some_and(|rest| rest.first().is_none_or(|&byte| !is_token(byte)));
+        let is_head =
+            method.is_some_and(|rest| rest.first().is_none_or(|&byte| !is_token_byte(byte)));
         if is_head { Content::Announced } else { Content::Sent }
     }
 }
 
-/// Returns true for a character of a token (RFC 9110 section 5.6.2).
-fn is_token(byte: u8) -> bool {
+/// Returns true for a byte of a token (RFC 9110 section 5.6.2).
+fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
@@ -83,11 +84,12 @@ fn is_token(byte: u8) -> bool {
 const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Appends `Allow`. A 405 must have this field (RFC 9110 section 15.5.6), and a response to OPTIONS
-/// lists the methods in it. If `any` is true, the site accepts other methods than the one of the
-/// request. If it is false, the target accepts no method, which is an empty list (section 10.2.1).
-pub fn allow(out: &mut Vec<u8>, any: bool) {
+/// lists the methods in it. If `has_methods` is true, the site accepts other methods than that of
+/// the request. If it is false, the target accepts no method, which is an empty list (section
+/// 10.2.1).
+pub fn append_allow(out: &mut Vec<u8>, has_methods: bool) {
     out.extend_from_slice(b"allow: ");
-    if any {
+    if has_methods {
         out.extend_from_slice(ALLOWED);
     }
     out.extend_from_slice(b"\r\n");
@@ -99,7 +101,7 @@ pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
-    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(reason_phrase(status).as_bytes());
     out.extend_from_slice(b"\r\ndate: ");
     out.extend_from_slice(date);
     out.extend_from_slice(b"\r\n");
@@ -119,9 +121,10 @@ pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Persistence)
     });
 }
 
-/// Copies an upstream's head and replaces its fields about the connection by `connection: close`.
+/// Returns a copy of an upstream's head with `connection: close` in place of its fields about the
+/// connection.
 /// The head must have been parsed: folded lines are not handled.
-pub fn closing_head(head: &[u8]) -> Vec<u8> {
+pub fn with_connection_close(head: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(head.len() + 24);
     let about_connection = |line: &[u8]| {
         [&b"connection:"[..], b"keep-alive:", b"proxy-connection:"].iter().any(|name| {
@@ -141,65 +144,4 @@ pub fn closing_head(head: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn an_answer_is_a_head() {
-        let mut out = Vec::new();
-        begin(&mut out, 301, b"Thu, 01 Jan 1970 00:00:00 GMT");
-        finish(&mut out, Some(0), Persistence::Close);
-        let expected = "HTTP/1.1 301 Moved Permanently\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
-                        content-length: 0\r\nconnection: close\r\n\r\n";
-        assert_eq!(String::from_utf8(out).unwrap(), expected);
-    }
-
-    #[test]
-    fn what_begins_with_head_gets_no_content() {
-        for bytes in [
-            &b"HEAD / HTTP/1.1\r\n\r\n"[..],
-            b"HEAD /",
-            b"HEAD ",
-            b"HEAD",
-            b"HEAD\t/ HTTP/1.1",
-            b"HEAD\r\n",
-            b"\r\nHEAD / HTTP/1.1",
-            b"\nHEAD / HTTP/1.1",
-        ] {
-            assert_eq!(Content::for_rejected(bytes), Content::Announced, "{bytes:?}");
-        }
-        for bytes in [
-            &b""[..],
-            b"\r\n",
-            b"HEA",
-            b"HEADER / HTTP/1.1",
-            b"HEAD-IT / HTTP/1.1",
-            b"head / HTTP/1.1",
-            b" HEAD / HTTP/1.1",
-            b"GET /HEAD HTTP/1.1",
-        ] {
-            assert_eq!(Content::for_rejected(bytes), Content::Sent, "{bytes:?}");
-        }
-        assert_eq!(Content::for_method("HEAD"), Content::Announced);
-        assert_eq!(Content::for_method("GET"), Content::Sent);
-    }
-
-    proptest! {
-        #[test]
-        fn a_head_that_parses_gets_the_same_from_both(
-            start in "(\r\n)?", method in "HEAD|HEAD[A-Z]|[A-Z]{1,5}", rest in "[ /a]{0,9}",
-        ) {
-            let bytes = format!("{start}{method} {rest}");
-            let expected = Content::for_method(&method);
-            prop_assert_eq!(Content::for_rejected(bytes.as_bytes()), expected);
-        }
-    }
-
-    #[test]
-    fn a_closing_head_keeps_the_other_fields() {
-        let head = b"HTTP/1.1 403 No\r\nConnection: keep-alive\r\nX: y\r\nKeep-Alive: 5\r\n\r\n";
-        let expected = b"HTTP/1.1 403 No\r\nX: y\r\nconnection: close\r\n\r\n";
-        assert_eq!(closing_head(head), expected);
-    }
-}
+mod tests;

@@ -1,0 +1,119 @@
+//! The problems of a configuration: collected while it is read, shown all at once.
+//!
+//! `table`, `file` and `check` add problems to a [`Report`] in any order, each with its position.
+//! The report becomes the [`Errors`] that the operator sees, in the order of the file. A file
+//! without errors may still have [`Warnings`]: parts that are valid but probably unintended.
+//! `excerpt` shows the lines of the file. Messages must contain values of the file only through
+//! [`quoted`].
+
+mod findings;
+mod words;
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+pub use self::findings::{Errors, Warning, Warnings};
+use self::findings::{Findings, Problem};
+pub(super) use self::words::{advice, closest, one_of, quoted};
+use super::excerpt::line_number;
+use super::input::ReadError;
+
+/// A range of the text in byte offsets, without the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Span {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl From<Range<usize>> for Span {
+    fn from(range: Range<usize>) -> Self {
+        Span { start: range.start, end: range.end }
+    }
+}
+
+/// An error in a value, without its position.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    /// One sentence that states the error.
+    pub(super) what: String,
+    /// Why it matters or how to fix it. Each line is shown separately. May be empty.
+    pub(super) note: String,
+}
+
+impl Fault {
+    pub(super) fn new(what: impl Into<String>, note: impl Into<String>) -> Self {
+        Fault { what: what.into(), note: note.into() }
+    }
+}
+
+/// The problems found so far in one text.
+pub(super) struct Report<'a> {
+    text: &'a str,
+    problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Report { text, problems: RefCell::default(), warnings: RefCell::default() }
+    }
+
+    /// Adds an error. See [`Fault`] for the two texts.
+    pub(super) fn error(&self, span: Span, what: impl Into<String>, note: impl Into<String>) {
+        self.fault(span, Fault::new(what, note));
+    }
+
+    /// Adds a fault at its position.
+    pub(super) fn fault(&self, span: Span, fault: Fault) {
+        self.problems.borrow_mut().push(Problem { span: Some(span), fault, cause: None });
+    }
+
+    /// Adds the fault that a file which is named at this position cannot be read.
+    pub(super) fn unreadable(&self, span: Span, fault: Fault, cause: ReadError) {
+        let problem = Problem { span: Some(span), fault, cause: Some(cause) };
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Adds a warning about something valid but probably unintended. See [`Fault`] for the two
+    /// texts.
+    pub(super) fn warning(&self, span: Span, what: impl Into<String>, note: impl Into<String>) {
+        let fault = Fault::new(what, note);
+        let problem = Problem { span: Some(span), fault, cause: None };
+        self.warnings.borrow_mut().push(problem);
+    }
+
+    /// The line on which a span starts, for messages about two positions.
+    pub(super) fn line(&self, span: Span) -> usize {
+        line_number(self.text, span.start)
+    }
+
+    /// The span of the character at byte `offset` of a string value. Returns the span of the whole
+    /// value if escapes or a multi-line string make the offset in the file different.
+    pub(super) fn within(&self, span: Span, value: &str, offset: usize) -> Span {
+        let typed = self.text.get(span.start + 1..span.end.saturating_sub(1));
+        match (typed == Some(value), value.get(offset..).and_then(|rest| rest.chars().next())) {
+            (true, Some(character)) => {
+                let start = span.start + 1 + offset;
+                Span { start, end: start + character.len_utf8() }
+            }
+            _ => span,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.problems.borrow().is_empty()
+    }
+
+    /// The errors in the order of the file. `name` is the name of the file in messages.
+    pub(super) fn into_errors(self, name: &str) -> Errors {
+        Errors(Findings::new("error", name, self.text, self.problems.into_inner()))
+    }
+
+    /// The warnings, in the order of the file.
+    pub(super) fn into_warnings(self, name: &str) -> Warnings {
+        Warnings(Findings::new("warning", name, self.text, self.warnings.into_inner()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

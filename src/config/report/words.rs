@@ -1,0 +1,49 @@
+//! Values of the file and words that are known, as they stand in messages.
+
+/// Prepares a value of the file for a message: in backticks, on one line, shortened and without
+/// characters that affect a terminal.
+pub(in crate::config) fn quoted(value: &str) -> String {
+    const LONGEST: usize = 60;
+    let mut shown = String::from("`");
+    for character in value.chars().take(LONGEST) {
+        match character {
+            '"' | '\'' | '\\' => shown.push(character),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown.push_str(if value.chars().nth(LONGEST).is_some() { "…`" } else { "`" });
+    shown
+}
+
+/// The known word that was probably meant. The edit distance may be a third of its length, but at
+/// least 1 and at most 3.
+pub(in crate::config) fn closest<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
+        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).clamp(1, 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The note for an unknown word: the word that was probably meant, or all known words.
+pub(in crate::config) fn advice(word: &str, known: &[&str]) -> String {
+    match closest(word, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("write {}", one_of(known)),
+    }
+}
+
+/// Formats words as "`a`, `b` or `c`".
+pub(in crate::config) fn one_of(words: &[&str]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, before)) => format!("{} or {last}", before.join(", ")),
+        None => String::new(),
+    }
+}
