@@ -1,5 +1,5 @@
-//! Connections that wait or fail for lack of descriptors, permits or local ports. The workers count;
-//! the control plane reports once a second.
+//! Connections that wait or fail for lack of descriptors, permits or local ports. The workers
+//! count; the control plane reports once a second.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
