@@ -19,12 +19,12 @@
 //!
 //! An L4 connection goes from `front::tcp` straight to [`relay`]. An HTTP connection is read by
 //! `front::http`. An upgrade goes on to `front::tunnel` and ends in the same [`relay`], so a tunnel
-//! costs no more than plain L4.
+//! costs no more than plain L4. Responses of HTTP/1.1 upstreams are read by [`upstream`].
 //!
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
-//! `cli → control → worker → front → {route, relay, cluster} → {config, timers} → sched → observe →
-//! proto → sys → error`
+//! `cli → control → worker → front → upstream → {route, relay, cluster} → {config, timers} →
+//! sched → observe → proto → sys → error`
 //!
 //! Each thing has one name: listener, worker, conn, host, route, cluster, endpoint, lease, relay
 //! (copy, splice), tunnel, record. The two sides are always **client** and **upstream**.
@@ -42,4 +42,5 @@ pub mod route;
 pub mod sched;
 pub mod sys;
 pub mod timers;
+pub mod upstream;
 pub mod worker;

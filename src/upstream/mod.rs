@@ -1,0 +1,96 @@
+//! The client side of HTTP/1.1: reads an upstream's response and passes its body on to the client.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `head` | reads the head of the final response while its bytes arrive |
+//! | `body` | follows the body to its end and passes it on |
+//!
+//! The caller connects, sends the request, and decides what a response means: a tunnel accepts only
+//! some of them as the start of a WebSocket. The module knows neither routes nor clusters nor
+//! clients' requests: callers pass in the streams, the pool and the watch.
+
+mod body;
+mod head;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::proto::http;
+use crate::relay::{Charge, Pool};
+use crate::sys::Stream;
+use crate::timers::{Fired, Watch};
+
+/// A connection to an upstream that has one request to respond to. The request is a GET: the
+/// framing of responses to HEAD and CONNECT is another one (RFC 9112 section 6.3).
+pub struct Connection<'c> {
+    /// The upstream's stream.
+    pub stream: &'c Rc<Stream>,
+    /// The worker's buffers and its memory budget.
+    pub pool: &'c Rc<Pool>,
+    /// The limit of the client's connection. It must watch `stream`, too.
+    pub watch: &'c Watch,
+    /// A write to the upstream has failed.
+    write_failed: Cell<bool>,
+}
+
+impl<'c> Connection<'c> {
+    /// Makes a connection of a stream.
+    pub fn new(stream: &'c Rc<Stream>, pool: &'c Rc<Pool>, watch: &'c Watch) -> Connection<'c> {
+        Connection { stream, pool, watch, write_failed: Cell::new(false) }
+    }
+
+    /// Remembers that a write to the upstream has failed. What the upstream sent before can still
+    /// be read. The failed write has consumed the socket's error, so that the end of the stream
+    /// after those bytes looks clean; from now on it is a reset.
+    pub fn note_failed_write(&self) {
+        self.write_failed.set(true);
+    }
+}
+
+/// A final response: its head, and what was read after the head.
+pub struct Response {
+    /// The parsed head.
+    pub head: http::Response,
+    bytes: Vec<u8>,
+    head_length: usize,
+    /// Counts `bytes`.
+    _charge: Charge,
+}
+
+impl Response {
+    /// The head as it arrived, up to and including its empty line.
+    pub fn head_bytes(&self) -> &[u8] {
+        &self.bytes[..self.head_length]
+    }
+
+    /// What was read after the head: a part of the body, or more than the body. After a 101 it is
+    /// the start of the other protocol.
+    pub fn rest(&self) -> &[u8] {
+        &self.bytes[self.head_length..]
+    }
+
+    /// The head and the rest as they arrived.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Why there is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The upstream ended the connection before its head was complete.
+    Closed,
+    /// The upstream reset the connection, or ended it after a write to it had failed.
+    Reset,
+    /// The bytes are not HTTP/1, the head is malformed or its framing ambiguous, or there are too
+    /// many interim responses.
+    Malformed,
+    /// The head, together with interim responses before it, is too large.
+    HeadTooLarge,
+    /// The head is incomplete, and the worker's memory budget allows no more of it.
+    BudgetSpent,
+    /// A limit has fired, and the bytes that had arrived by then do not complete the head.
+    Fired(Fired),
+}
