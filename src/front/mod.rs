@@ -8,6 +8,8 @@
 //! | `tunnel` | an upgrade: the handshake, then the relay |
 //! | `udp` | datagrams: one upstream socket for each client |
 //! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
+//!
+//! The responses of HTTP/1.1 upstreams are read by [`upstream`](crate::upstream).
 
 mod accepted;
 mod admission;

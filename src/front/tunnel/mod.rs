@@ -1,11 +1,13 @@
-//! Upgrades that lead to a cluster: the request, and how its handshake is answered.
+//! Upgrades that lead to a cluster: the request, and how its handshake is completed.
 //!
-//! | file | the handshake |
+//! | file | what it does |
 //! | --- | --- |
-//! | `forward` | is forwarded to the cluster, which answers it |
-//! | `terminate` | is answered here, and only the payload is forwarded |
+//! | `forward` | forwards the handshake to the cluster and passes the upstream's response on |
+//! | `hold` | sends or holds the client's bytes until that response |
+//! | `terminate` | responds to the handshake here and forwards only the payload |
 
 mod forward;
+mod hold;
 mod terminate;
 
 use std::rc::Rc;
@@ -26,6 +28,7 @@ pub(super) struct Upgrade<'c> {
     tunnel: &'c Tunnel,
     /// The head and everything that was read after it.
     bytes: Vec<u8>,
+    /// The length of the head in `bytes`.
     head: usize,
     /// Content-Length: how many of the bytes after the head are the request's body.
     body: u64,
