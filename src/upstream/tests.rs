@@ -40,8 +40,8 @@ struct Bench {
 fn bench(budget: usize, test: impl AsyncFnOnce(Bench)) {
     let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
     runtime.block_on(async {
-        let pool = Pool::new(4, budget, None, Turns::start().unwrap());
-        let timers = Timers::new(pool.turns());
+        let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
+        let timers = Timers::new(pool.yielder());
         let ((client, client_peer), (upstream, upstream_peer)) = (connect(), connect());
         let watch = timers.watch(&client, LIMIT);
         watch.set_upstream(Some(&upstream));
@@ -81,7 +81,7 @@ impl Bench {
             if let Poll::Ready(output) = polled {
                 return Some(output);
             }
-            self.pool.turns().give_way().await;
+            self.pool.yielder().yield_now().await;
             idle_rounds = if self.upstream.has_input() { 0 } else { idle_rounds + 1 };
             assert!(Instant::now() < deadline, "not within 10 s");
         }

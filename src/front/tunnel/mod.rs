@@ -20,7 +20,7 @@ use crate::observe::access_log::{End, Record};
 use crate::proto::http::{Body, Request, Version, write_websocket_alone};
 use crate::relay::{Charge, Flow, Pool};
 use crate::timers::Watch;
-use terminate::Switch;
+use terminate::HandshakeResponse;
 
 /// An upgrade request and where it goes.
 pub(super) struct Upgrade<'c> {
@@ -32,8 +32,8 @@ pub(super) struct Upgrade<'c> {
     head: usize,
     /// Content-Length: how many of the bytes after the head are the request's body.
     body: u64,
-    /// How to answer the handshake, if it is answered here.
-    switch: Option<Switch>,
+    /// The response to the handshake, if the tunnel terminates here.
+    response: Option<HandshakeResponse>,
     host: String,
     target: String,
     /// Counts `bytes`, `host` and `target`.
@@ -74,7 +74,7 @@ impl<'c> Upgrade<'c> {
             bytes,
             head: head_length,
             body,
-            switch: handshake.map(Switch::new),
+            response: handshake.map(HandshakeResponse::new),
             host: request.host.to_owned(),
             target: request.target.to_owned(),
             start,
@@ -115,8 +115,8 @@ impl<'c> Upgrade<'c> {
 
 /// Serves the tunnel to its end and writes its record.
 pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'_>) {
-    match (upgrade.switch.take(), upgrade.tunnel.kind) {
-        (Some(switch), _) => terminate::serve(conn, watch, upgrade, switch).await,
+    match (upgrade.response.take(), upgrade.tunnel.kind) {
+        (Some(response), _) => terminate::serve(conn, watch, upgrade, response).await,
         (None, TunnelKind::Forward { early_data }) => {
             forward::serve(conn, watch, upgrade, early_data).await;
         }

@@ -1,4 +1,4 @@
-//! A tunnel whose handshake is answered here: the cluster gets the payload and nothing else.
+//! A tunnel that terminates here: the cluster gets the payload and nothing else.
 //!
 //! The 101 is sent at once, while the upstream is still being connected. A WebSocket client sends
 //! nothing before the 101, so its first payload is on its way meanwhile. After the 101 simple-obfs
@@ -15,9 +15,9 @@ use crate::relay::Flow;
 use crate::sys::Errno;
 use crate::timers::{OnDrain, Watch};
 
-/// How a handshake is answered.
-pub(super) struct Switch {
-    /// `Sec-WebSocket-Accept`
+/// The response to a handshake.
+pub(super) struct HandshakeResponse {
+    /// The value of `Sec-WebSocket-Accept`.
     accept: String,
     /// The request's `Sec-WebSocket-Protocol`, if it carries early data: it is sent back.
     /// Subprotocols are not sent back: none is agreed on, and then the response has no such field
@@ -27,14 +27,14 @@ pub(super) struct Switch {
     framed: bool,
 }
 
-impl Switch {
-    pub(super) fn new(handshake: &Handshake<'_>) -> Switch {
+impl HandshakeResponse {
+    pub(super) fn new(handshake: &Handshake<'_>) -> HandshakeResponse {
         match *handshake {
             // simple-obfs clients do not check the value, but a probe may.
             Handshake::Obfs { key } => {
-                Switch { accept: accept_value(key), early_data: None, framed: false }
+                HandshakeResponse { accept: accept_value(key), early_data: None, framed: false }
             }
-            Handshake::WebSocket { key, early_data } => Switch {
+            Handshake::WebSocket { key, early_data } => HandshakeResponse {
                 accept: accept_value(key),
                 early_data: early_data.map(str::to_owned),
                 framed: true,
@@ -42,6 +42,7 @@ impl Switch {
         }
     }
 
+    /// Returns the head of the 101.
     fn head(&self, date: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         response_head::begin(&mut out, 101, date);
@@ -57,17 +58,17 @@ impl Switch {
     }
 }
 
-/// Answers, connects, relays and writes the record.
+/// Responds, connects, relays and writes the record.
 pub(super) async fn serve(
     conn: &Accepted,
     watch: &Watch,
     mut upgrade: Upgrade<'_>,
-    switch: Switch,
+    response: HandshakeResponse,
 ) {
     let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
 
     // 1. Send the 101. The relay sends what does not fit.
-    let head = switch.head(&conn.context.date());
+    let head = response.head(&conn.context.date());
     watch.on_drain(OnDrain::Wait);
     let sent = match conn.client.send(&head) {
         Ok(sent) => sent,
@@ -96,23 +97,25 @@ pub(super) async fn serve(
     };
 
     // 3. Relay the payload, which begins with the client's first byte after the head.
-    let (mut up, mut down) = if switch.framed {
+    let (mut up, mut down) = if response.framed {
         Flow::websocket(pool)
     } else {
         (Flow::new(pool, Vec::new()), Flow::new(pool, Vec::new()))
     };
-    if let Some(payload) = switch.early_data.as_deref().and_then(early_data) {
+    // Early data comes before the bytes after the head, and is not framed.
+    if let Some(payload) = response.early_data.as_deref().and_then(early_data) {
         up.push(&payload);
     }
-    let mut behind = upgrade.take_bytes();
-    up.receive(&mut behind[upgrade.head..]);
+    let mut request = upgrade.take_bytes();
+    up.receive(&mut request[upgrade.head..]);
     down.push(&head[sent..]);
-    drop((behind, head));
+    // The flows have their own copies. An idle tunnel must hold no buffer.
+    drop((request, head));
     let end = conn.relay(watch, &lease, &mut up, &mut down, timeouts).await;
     upgrade.record(conn, &lease, &up, &down, Some(101), end);
 
     // 4. Linger: the client must be able to read the close frame, whatever it sends after its own.
-    if switch.framed && matches!(end, End::Client | End::Upstream | End::BadRequest) {
+    if response.framed && matches!(end, End::Client | End::Upstream | End::BadRequest) {
         drop((lease, up, down));
         linger(conn, watch).await;
     }
