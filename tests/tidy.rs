@@ -26,8 +26,9 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// Modules in which tokio has no place.
-const DATA_PLANE: &[&str] =
-    &["worker", "front", "upstream", "route", "relay", "cluster", "timers", "sched", "proto", "sys"];
+const DATA_PLANE: &[&str] = &[
+    "worker", "front", "upstream", "route", "relay", "cluster", "timers", "sched", "proto", "sys",
+];
 
 /// Built in pieces, so that this file does not find itself.
 fn leftovers() -> Vec<String> {
