@@ -16,7 +16,7 @@ pub(super) fn send_joined<'b, K: PartialEq>(
         if let Some((first_to, first, length)) = run.take() {
             // A single item is sent in place; items are copied only to join them.
             let so_far = if joined.is_empty() { first.len() } else { joined.len() };
-            if first_to == to && joins(so_far, length, bytes.len(), segment) {
+            if first_to == to && can_join(so_far, length, bytes.len(), segment) {
                 if joined.is_empty() {
                     joined.extend_from_slice(first);
                 }
@@ -36,11 +36,15 @@ pub(super) fn send_joined<'b, K: PartialEq>(
 
 /// Returns true when datagrams can follow others in one call: the earlier ones are whole, and the
 /// later ones have the same length or are a single shorter one.
-fn joins(so_far: usize, length: usize, bytes: usize, segment: usize) -> bool {
-    let fits = segment == length || (bytes < length && segment == bytes);
-    let whole = length > 0 && so_far.is_multiple_of(length);
+fn can_join(so_far: usize, length: usize, bytes: usize, segment: usize) -> bool {
+    let is_length_allowed = segment == length || (bytes < length && segment == bytes);
+    let is_whole = length > 0 && so_far.is_multiple_of(length);
     let total = so_far + bytes;
-    bytes > 0 && fits && whole && total <= MAX_PAYLOAD && total.div_ceil(length) <= MAX_SEGMENTS
+    bytes > 0
+        && is_length_allowed
+        && is_whole
+        && total <= MAX_PAYLOAD
+        && total.div_ceil(length) <= MAX_SEGMENTS
 }
 
 #[cfg(test)]

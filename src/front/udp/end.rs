@@ -1,0 +1,129 @@
+//! Ends sessions: after silence, to make room for others, because the endpoint refuses, or because
+//! the worker drains. Each session gets its access record here, also one that could not be opened.
+
+use std::rc::Rc;
+
+use super::{Session, Udp};
+use crate::cluster::Tried;
+use crate::front::accepted::{Moment, describe_tried};
+use crate::observe::access_log::{End, Relay};
+use crate::sys::{Address, ConnectError, Errno};
+
+/// Sessions that a drain ends before it yields: about a millisecond's work.
+const DRAIN_BATCH: usize = 100;
+
+/// How a session went, for its access record.
+pub(super) struct Outcome<'a> {
+    client: &'a Address,
+    start: Moment,
+    tried: &'a Tried,
+    bytes_up: u64,
+    bytes_down: u64,
+    relay: Relay,
+    end: End,
+}
+
+impl Udp {
+    /// Ends sessions that were silent for too long. Called once a tick.
+    pub fn tick(&self) {
+        let now = self.context.timers.now();
+        loop {
+            let idle = self.sessions.borrow_mut().pop_idle(now, self.idle_limits);
+            let Some(session) = idle else { return };
+            self.end(&session, End::Idle);
+        }
+    }
+
+    /// Ends the session that is first to be evicted.
+    pub(super) fn evict_one(&self) {
+        self.end_oldest(1, End::Evicted);
+    }
+
+    /// Ends a session without a reply whose endpoint cannot be reached. The client's next datagram
+    /// goes to another endpoint.
+    pub(super) fn end_refused(&self, session: &Session, errno: Errno) {
+        let endpoint = &session.upstream.endpoint;
+        self.cluster.refused_datagrams(endpoint, ConnectError::Refused(errno).into());
+        session.tried.borrow_mut().failed.push(Rc::clone(&endpoint.address));
+        self.sessions.borrow_mut().remove(&session.key);
+        self.end(session, End::ConnectFailed);
+    }
+
+    /// Closes the sockets and starts ending all sessions, because the worker drains. UDP has no end
+    /// of a session, and another process cannot take over clients while a socket is bound.
+    pub fn drain(self: &Rc<Self>) {
+        // Wakes the task that receives from the socket, which then closes it.
+        self.sockets.take().iter().for_each(|socket| socket.end());
+        monoio::spawn(Rc::clone(self).end_in_batches());
+    }
+
+    /// Returns true when the worker drains and all sessions have ended.
+    pub fn is_drained(&self) -> bool {
+        self.context.draining.get() && self.sessions.borrow().is_empty()
+    }
+
+    /// Ends all sessions of a worker that drains. Between two batches it serves its other tasks.
+    async fn end_in_batches(self: Rc<Self>) {
+        while self.end_oldest(DRAIN_BATCH, End::Drain) {
+            self.context.pool.yielder().yield_now().await;
+        }
+    }
+
+    /// Ends the remaining sessions at once, because the worker returns.
+    pub fn end_rest(&self) {
+        self.end_oldest(usize::MAX, End::Drain);
+    }
+
+    /// Ends up to `count` sessions, in the order in which they are evicted. Returns true when there
+    /// may be more.
+    fn end_oldest(&self, count: usize, end: End) -> bool {
+        for _ in 0..count {
+            let oldest = self.sessions.borrow_mut().pop_oldest();
+            let Some(session) = oldest else { return false };
+            self.end(&session, end);
+        }
+        true
+    }
+
+    /// Ends a session that has been removed from the table. Its task then closes its socket.
+    fn end(&self, session: &Session, end: End) {
+        session.is_ended.set(true);
+        session.upstream.socket.end();
+        self.has_closing_sockets.set(true);
+        self.record(Outcome {
+            client: &session.client,
+            start: session.start,
+            tried: &session.tried.borrow(),
+            bytes_up: session.bytes_up.get(),
+            bytes_down: session.bytes_down.get(),
+            relay: Relay::Copy,
+            end,
+        });
+    }
+
+    /// Writes the access record of a session.
+    pub(super) fn record<'a>(&'a self, outcome: Outcome<'a>) {
+        let Outcome { client, start, tried, bytes_up, bytes_down, relay, end } = outcome;
+        self.listener.record(client, start, |record| {
+            record.protocol = "udp";
+            record.cluster = Some(self.cluster.name());
+            describe_tried(tried, record);
+            record.endpoint = tried.last.as_deref();
+            (record.bytes_up, record.bytes_down) = (bytes_up, bytes_down);
+            (record.relay, record.end) = (relay, end);
+        });
+    }
+}
+
+impl<'a> Outcome<'a> {
+    /// The outcome of a session that could not be opened.
+    pub(super) fn of_failed_open(
+        client: &'a Address,
+        start: Moment,
+        tried: &'a Tried,
+        end: End,
+    ) -> Outcome<'a> {
+        let (bytes_up, bytes_down, relay) = (0, 0, Relay::None);
+        Outcome { client, start, tried, bytes_up, bytes_down, relay, end }
+    }
+}

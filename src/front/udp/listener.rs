@@ -1,0 +1,142 @@
+//! The UDP listeners of a worker. Each of their sockets has a task that receives what clients send
+//! and forwards it by session.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, UdpSocket as StdSocket};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::join::send_joined;
+use super::quota::{SocketQuota, max_sessions_of_worker, socket_quotas};
+use super::table::{IdleLimits, Table};
+use super::{Buffers, Key, NO_REPLY_TIMEOUT, Udp};
+use crate::config::{self, Protocol};
+use crate::front::context::Context;
+use crate::front::generation::{Generation, Listener};
+use crate::sys::{Batch, Connected, Shares, UdpSocket};
+use crate::timers::ticks;
+
+/// A listener with its sockets, before it starts.
+struct Bound<'g> {
+    listener: &'g Rc<Listener>,
+    config: &'g config::Udp,
+    sockets: Vec<UdpSocket>,
+}
+
+/// Starts serving the UDP sockets of a worker. Each comes with the name of its listener. All
+/// their sessions together get [`Shares::sessions`] descriptors.
+///
+/// # Errors
+/// The runtime or the kernel refuses a socket.
+pub fn start_udp(
+    context: &Rc<Context>,
+    sockets: Vec<(Arc<str>, StdSocket)>,
+    workers: usize,
+    shares: &Shares,
+) -> io::Result<Vec<Rc<Udp>>> {
+    // The batch takes 2 MiB, and workers without UDP do not need it.
+    if sockets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = RefCell::new(Batch::new());
+    let buffers = Rc::new(Buffers { batch, joined: RefCell::default() });
+    let connected = Rc::new(Connected::start()?);
+    let generation = context.generation.borrow();
+    let bound = by_listener(&generation, sockets)?;
+    let max_sessions = bound.iter().map(|bound| max_sessions_of_worker(bound.config, workers));
+    let quotas = socket_quotas(shares.sessions, &max_sessions.collect::<Vec<_>>());
+    let start = |(bound, quota)| Udp::start(context, bound, quota, &buffers, &connected);
+    Ok(bound.into_iter().zip(quotas).map(start).collect())
+}
+
+/// Groups sockets by their listener.
+fn by_listener(
+    generation: &Generation,
+    sockets: Vec<(Arc<str>, StdSocket)>,
+) -> io::Result<Vec<Bound<'_>>> {
+    let mut all: Vec<Bound<'_>> = Vec::new();
+    for (name, socket) in sockets {
+        let Some(listener) = generation.listener(&name) else { continue };
+        let Protocol::Udp(config) = &listener.config.protocol else { continue };
+        let socket = UdpSocket::bound(socket)?;
+        match all.iter_mut().find(|bound| Rc::ptr_eq(bound.listener, listener)) {
+            Some(bound) => bound.sockets.push(socket),
+            None => all.push(Bound { listener, config, sockets: vec![socket] }),
+        }
+    }
+    Ok(all)
+}
+
+impl Udp {
+    fn start(
+        context: &Rc<Context>,
+        bound: Bound<'_>,
+        quota: SocketQuota,
+        buffers: &Rc<Buffers>,
+        connected: &Rc<Connected>,
+    ) -> Rc<Udp> {
+        let Bound { listener, config, sockets } = bound;
+        let idle_limits = IdleLimits {
+            no_reply: ticks(config.idle_timeout.min(NO_REPLY_TIMEOUT)),
+            replied: ticks(config.idle_timeout),
+        };
+        let udp = Rc::new(Udp {
+            context: Rc::clone(context),
+            listener: Rc::clone(listener),
+            cluster: Rc::clone(listener.cluster(&config.cluster)),
+            idle_limits,
+            sockets: RefCell::new(sockets.into_iter().map(Rc::new).collect()),
+            sessions: RefCell::new(Table::new(quota.max_sessions())),
+            quota,
+            has_closing_sockets: Cell::new(false),
+            buffers: Rc::clone(buffers),
+            connected: Rc::clone(connected),
+        });
+        for (index, socket) in udp.sockets.borrow().iter().enumerate() {
+            monoio::spawn(Rc::clone(&udp).receive(index, Rc::clone(socket)));
+        }
+        udp
+    }
+
+    /// Receives what clients send to one socket, until the worker drains.
+    async fn receive(self: Rc<Self>, index: usize, socket: Rc<UdpSocket>) {
+        let yielder = self.context.pool.yielder();
+        loop {
+            socket.readable().await;
+            if self.context.draining.get() {
+                return;
+            }
+            // An error is about a datagram that was sent earlier (ICMP). Reporting it clears it.
+            let received = socket.receive(&mut self.buffers.batch.borrow_mut());
+            if received.is_ok() {
+                self.forward_batch(index);
+            }
+            // Yield also after sessions have ended, so that their tasks close the sockets.
+            if yielder.should_yield() || self.has_closing_sockets.replace(false) {
+                yielder.yield_now().await;
+            }
+        }
+    }
+
+    /// Forwards what was received from clients.
+    fn forward_batch(self: &Rc<Self>, socket: usize) {
+        let batch = self.buffers.batch.borrow();
+        // Nothing can be sent to port 0, so there could be no reply.
+        let valid = batch.iter().filter(|received| received.from.port() != 0);
+        let items = valid.map(|received| {
+            let local = received.to.filter(can_send_from);
+            let key = Key { client: received.from, socket, local };
+            (key, received.bytes, received.segment)
+        });
+        send_joined(items, &mut self.buffers.joined.borrow_mut(), |key, bytes, segment| {
+            self.send_to_endpoint(&key, bytes, segment);
+        });
+    }
+}
+
+/// Returns false for multicast and broadcast addresses, which cannot be source addresses.
+fn can_send_from(local: &IpAddr) -> bool {
+    let broadcast = matches!(local, IpAddr::V4(v4) if v4.is_broadcast());
+    !local.is_multicast() && !broadcast
+}
