@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use monoio::net::TcpListener;
 
-use super::balance::{Balance, Handed, Inbox};
+use super::balance::{Balance, HandedOver, Inbox};
 use super::{Running, Socket};
 use crate::config::Driver;
 use crate::front::{self, Accepted, Context, Listener, Permit};
@@ -40,10 +40,10 @@ pub(super) struct Acceptor {
     held: Cell<usize>,
 }
 
-/// Where a connection is served.
-enum Seat {
-    Here(Permit),
-    Elsewhere(usize, Permit),
+/// Which worker serves a connection, with its permit.
+enum Destination {
+    ThisWorker(Permit),
+    OtherWorker(usize, Permit),
 }
 
 /// Starts to accept connections, and to serve those that other workers hand over.
@@ -58,13 +58,13 @@ pub(super) fn start(
     running: Running,
     accepts: usize,
 ) -> io::Result<Vec<Rc<Acceptor>>> {
-    let for_handed = Rc::clone(context);
-    inbox.open(move |handed| {
-        let Handed { listener, fd, address, permit } = handed;
-        let listener = for_handed.generation.borrow().listener(&listener).cloned();
+    let inbox_context = Rc::clone(context);
+    inbox.open(move |conn| {
+        let HandedOver { listener, fd, address, permit } = conn;
+        let listener = inbox_context.generation.borrow().listener(&listener).cloned();
         // `None`: a reload has removed the listener. The connection is closed.
         if let Some(listener) = listener {
-            serve(&for_handed, &listener, Stream::from_fd(fd), address, permit);
+            serve(&inbox_context, &listener, Stream::from_fd(fd), address, permit);
         }
     })?;
     let balance = Rc::new(balance);
@@ -159,18 +159,18 @@ impl Acceptor {
             match self.runtime.accept().await {
                 Ok((stream, address)) => {
                     let (stream, address) = (Stream::accepted(stream), Address::Ip(address));
-                    // Accepts that already wait for a place come first.
-                    let at_once =
-                        if self.context.waiting_accepts.is_empty() { self.seat() } else { None };
-                    let seat = match at_once {
-                        Some(seat) => seat,
-                        None => self.seat_in_time().await,
+                    // Accepts that already wait come first.
+                    let may_go_first = self.context.waiting_accepts.is_empty();
+                    let at_once = if may_go_first { self.destination() } else { None };
+                    let destination = match at_once {
+                        Some(destination) => destination,
+                        None => self.wait_for_destination().await,
                     };
-                    match seat {
-                        Seat::Elsewhere(to, permit) => {
+                    match destination {
+                        Destination::OtherWorker(to, permit) => {
                             self.hand_over(to, permit, stream.into_fd(), address);
                         }
-                        Seat::Here(permit) => self.serve(Ok(stream), address, permit),
+                        Destination::ThisWorker(permit) => self.serve(Ok(stream), address, permit),
                     }
                 }
                 Err(_) if self.context.draining.get() => return,
@@ -217,53 +217,54 @@ impl Acceptor {
 
     /// Serves an accepted connection for which there was room before the accept.
     fn take(&self, fd: OwnedFd, address: Address) {
-        match self.seat() {
-            Some(Seat::Elsewhere(to, permit)) => self.hand_over(to, permit, fd, address),
-            Some(Seat::Here(permit)) => self.serve(Stream::from_fd(fd), address, permit),
-            // A connection that was handed over meanwhile has taken the place.
+        match self.destination() {
+            Some(Destination::OtherWorker(to, permit)) => self.hand_over(to, permit, fd, address),
+            Some(Destination::ThisWorker(permit)) => {
+                self.serve(Stream::from_fd(fd), address, permit);
+            }
+            // A connection that was handed over meanwhile has got the last permit.
             None => self.serve_in_any_case(fd, address),
         }
     }
 
-    /// Returns where a connection can be served; `None` if all workers have as many as they may
-    /// have.
+    /// Returns which worker can serve a connection; `None` if all are full.
     ///
     /// A worker that drains keeps its connections and hands none over.
-    fn seat(&self) -> Option<Seat> {
-        let to = |(to, permit)| Seat::Elsewhere(to, permit);
+    fn destination(&self) -> Option<Destination> {
+        let this = || self.context.load.permit().map(Destination::ThisWorker);
+        let other = |(index, permit)| Destination::OtherWorker(index, permit);
         if self.context.draining.get() {
-            return self.context.load.permit().map(Seat::Here);
+            return this();
         }
-        let seat = self.balance.elsewhere().map(to);
-        let seat = seat.or_else(|| self.context.load.permit().map(Seat::Here));
-        let seat = seat.or_else(|| self.balance.anywhere().map(to))?;
+        let destination = self.balance.least_loaded().map(other).or_else(this);
+        let destination = destination.or_else(|| self.balance.next_with_room().map(other))?;
         // One connection fewer waits. The next check counts them again.
         self.set_waiting(self.waiting.get().saturating_sub(1));
-        Some(seat)
+        Some(destination)
     }
 
-    /// Returns true if there may be a place for one more connection.
+    /// Returns true if a worker may have room for one more connection.
     fn has_room(&self) -> bool {
         !self.context.load.is_full() || !self.context.draining.get() && self.balance.has_room()
     }
 
-    /// Waits for a place for an accepted connection.
-    async fn seat_in_time(&self) -> Seat {
+    /// Waits until a worker can serve an accepted connection.
+    async fn wait_for_destination(&self) -> Destination {
         self.held.set(self.held.get() + 1);
-        let seat = self.in_turn(|| self.seat()).await;
+        let destination = self.wait_in_queue(|| self.destination()).await;
         self.held.set(self.held.get() - 1);
-        seat
+        destination
     }
 
-    /// Waits until there may be a place for one more connection.
+    /// Waits until a worker may have room for one more connection.
     async fn wait_for_room(&self) {
-        self.in_turn(|| self.has_room().then_some(())).await;
+        self.wait_in_queue(|| self.has_room().then_some(())).await;
     }
 
     /// Waits behind all accepts of this worker that wait already, until `find` returns something.
     /// `find` is called when a connection of this worker has ended, and after each pause, because
     /// one of another worker may have ended.
-    async fn in_turn<T>(&self, find: impl Fn() -> Option<T>) -> T {
+    async fn wait_in_queue<T>(&self, find: impl Fn() -> Option<T>) -> T {
         let ticket = self.context.waiting_accepts.join();
         loop {
             if ticket.is_front()
@@ -296,8 +297,8 @@ impl Acceptor {
 
     fn hand_over(&self, to: usize, permit: Permit, fd: OwnedFd, address: Address) {
         let listener = Arc::clone(&self.socket.listener);
-        let handed = Handed { listener, fd, address, permit };
-        if let Err(Handed { fd, address, .. }) = self.balance.hand_over(to, handed) {
+        let conn = HandedOver { listener, fd, address, permit };
+        if let Err(HandedOver { fd, address, .. }) = self.balance.hand_over(to, conn) {
             self.serve_in_any_case(fd, address);
         }
     }

@@ -4,7 +4,7 @@
 //! how long connections last. Of 50 flows over 4 workers the busiest worker had 1.27 (1.05–1.43)
 //! times its share, for as long as they lasted. With this module it has 1.11 (1.05–1.14). A worker
 //! that accepts a connection while it has clearly more than another hands it over: the descriptor
-//! goes through a queue without locks, and a byte through a socket pair wakes the other worker.
+//! goes through a mailbox without locks, and a byte through a socket pair wakes the other worker.
 //! With more connections the hash is more even, and the difference that is tolerated is larger:
 //! with thousands of connections none is handed over.
 //!
@@ -29,11 +29,12 @@ use crate::sys::{Address, Stream};
 const SLACK: usize = 2;
 /// ... plus 1/`SLACK_PART` of the other's number.
 const SLACK_PART: usize = 8;
-/// The most workers that are compared for one connection. The next one starts one worker further.
-const LOOKS: usize = 8;
+/// The most workers that are compared for one connection. The next comparison starts one worker
+/// further.
+const MAX_COMPARED: usize = 8;
 
 /// A connection on its way to another worker.
-pub(super) struct Handed {
+pub(super) struct HandedOver {
     /// The name of the listener.
     pub(super) listener: Arc<str>,
     pub(super) fd: OwnedFd,
@@ -42,19 +43,21 @@ pub(super) struct Handed {
     pub(super) permit: Permit,
 }
 
-/// The part of a worker that the others use.
-struct Desk {
+/// The part of a worker that all workers use.
+struct Peer {
     load: Arc<Load>,
-    queue: Sender<Handed>,
+    mailbox: Sender<HandedOver>,
     /// A byte that is written here wakes the worker.
-    bell: UnixStream,
+    wake_up: UnixStream,
     /// Whether a byte is in the socket pair already.
-    rung: AtomicBool,
+    is_woken: AtomicBool,
 }
 
 /// One worker's view of all workers.
 pub struct Balance {
-    desks: Arc<[Desk]>,
+    /// All workers, this one included.
+    peers: Arc<[Peer]>,
+    /// The position of this worker among them.
     index: usize,
     /// Where the next comparison begins.
     next: Cell<usize>,
@@ -62,11 +65,11 @@ pub struct Balance {
 
 /// Receives the connections that are handed over to one worker.
 pub struct Inbox {
-    desks: Arc<[Desk]>,
+    peers: Arc<[Peer]>,
     index: usize,
-    queue: Receiver<Handed>,
+    mailbox: Receiver<HandedOver>,
     /// The end of the socket pair from which the worker reads.
-    bell: UnixStream,
+    wake_up: UnixStream,
 }
 
 impl Balance {
@@ -76,75 +79,76 @@ impl Balance {
     /// # Errors
     /// EMFILE or ENFILE from socketpair(2).
     pub fn for_workers(count: usize, max: usize) -> io::Result<Vec<(Balance, Inbox)>> {
-        let (mut desks, mut ends) = (Vec::new(), Vec::new());
+        let (mut peers, mut receivers) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let (bell, rope) = UnixStream::pair()?;
-            bell.set_nonblocking(true)?;
-            rope.set_nonblocking(true)?;
-            let (sender, queue) = channel();
-            let rung = AtomicBool::new(false);
+            let (write_end, read_end) = UnixStream::pair()?;
+            write_end.set_nonblocking(true)?;
+            read_end.set_nonblocking(true)?;
+            let (mailbox, receiver) = channel();
+            let is_woken = AtomicBool::new(false);
             let load = Arc::new(Load::new(max));
-            desks.push(Desk { load, queue: sender, bell: rope, rung });
-            ends.push((queue, bell));
+            peers.push(Peer { load, mailbox, wake_up: write_end, is_woken });
+            receivers.push((receiver, read_end));
         }
-        let desks: Arc<[Desk]> = desks.into();
-        let pair = |(index, (queue, bell))| {
-            let balance = Balance { desks: Arc::clone(&desks), index, next: Cell::new(0) };
-            (balance, Inbox { desks: Arc::clone(&desks), index, queue, bell })
+        let peers: Arc<[Peer]> = peers.into();
+        let pair = |(index, (mailbox, wake_up))| {
+            let balance = Balance { peers: Arc::clone(&peers), index, next: Cell::new(0) };
+            (balance, Inbox { peers: Arc::clone(&peers), index, mailbox, wake_up })
         };
-        Ok(ends.into_iter().enumerate().map(pair).collect())
+        Ok(receivers.into_iter().enumerate().map(pair).collect())
     }
 
     /// The connections of this worker.
     pub(super) fn load(&self) -> &Arc<Load> {
-        &self.desks[self.index].load
+        &self.peers[self.index].load
     }
 
-    /// Returns a permit of another worker that has clearly fewer connections; `None` if there is
-    /// none.
-    pub(super) fn elsewhere(&self) -> Option<(usize, Permit)> {
-        let (count, others) = (self.desks.len(), self.desks.len() - 1);
+    /// Returns the index and a permit of the least loaded worker among some others; `None` if it
+    /// does not have clearly fewer connections than this worker.
+    pub(super) fn least_loaded(&self) -> Option<(usize, Permit)> {
+        let (count, others) = (self.peers.len(), self.peers.len() - 1);
         if others == 0 {
             return None;
         }
         let first = self.next.get();
         self.next.set((first + 1) % others);
         // Counted from the worker after this one, so that this one is skipped.
-        let looked_at = (0..others.min(LOOKS)).map(|look| self.index + 1 + (first + look) % others);
-        let open = |index: usize| self.desks[index].load.open();
-        let least = looked_at.map(|index| index % count).min_by_key(|&index| open(index))?;
+        let compared = (0..others.min(MAX_COMPARED))
+            .map(|step| (self.index + 1 + (first + step) % others) % count);
+        let open = |index: usize| self.peers[index].load.open();
+        let least = compared.min_by_key(|&index| open(index))?;
         if open(self.index) < open(least) + open(least) / SLACK_PART + SLACK {
             return None;
         }
-        Some((least, Load::permit(&self.desks[least].load)?))
+        Some((least, Load::permit(&self.peers[least].load)?))
     }
 
     /// Returns true if another worker may have one more connection.
     pub(super) fn has_room(&self) -> bool {
-        let others = self.desks.iter().enumerate().filter(|(index, _)| *index != self.index);
-        others.into_iter().any(|(_, desk)| !desk.load.is_full())
+        let mut others = self.peers.iter().enumerate().filter(|(index, _)| *index != self.index);
+        others.any(|(_, peer)| !peer.load.is_full())
     }
 
-    /// Returns a permit of any other worker that may have one more connection. Used if this worker
-    /// has as many as it may have.
-    pub(super) fn anywhere(&self) -> Option<(usize, Permit)> {
-        let count = self.desks.len();
+    /// Returns the index and a permit of the next worker that is not full. Used if this worker is
+    /// full.
+    pub(super) fn next_with_room(&self) -> Option<(usize, Permit)> {
+        let count = self.peers.len();
         let others = (1..count).map(|step| (self.index + step) % count);
-        let mut with_room = others.filter(|&index| !self.desks[index].load.is_full());
-        with_room.find_map(|index| Some((index, Load::permit(&self.desks[index].load)?)))
+        let mut with_room = others.filter(|&index| !self.peers[index].load.is_full());
+        with_room.find_map(|index| Some((index, Load::permit(&self.peers[index].load)?)))
     }
 
     /// Hands a connection over to another worker.
     ///
     /// # Errors
     /// The other worker has ended. The error returns the connection.
-    pub(super) fn hand_over(&self, to: usize, handed: Handed) -> Result<(), Handed> {
-        let desk = &self.desks[to];
-        desk.queue.send(handed).map_err(|refused| refused.0)?;
+    pub(super) fn hand_over(&self, to: usize, conn: HandedOver) -> Result<(), HandedOver> {
+        let peer = &self.peers[to];
+        peer.mailbox.send(conn).map_err(|refused| refused.0)?;
         fence(Ordering::SeqCst);
-        if !desk.rung.swap(true, Ordering::SeqCst) {
+        if !peer.is_woken.swap(true, Ordering::SeqCst) {
             // The socket pair holds one byte at most, so it is never full.
-            let _ = (&desk.bell).write(&[0]);
+            let _ = (&peer.wake_up).write(&[0]);
         }
         Ok(())
     }
@@ -155,18 +159,18 @@ impl Inbox {
     ///
     /// # Errors
     /// The runtime's error if it cannot register the socket pair (epoll only).
-    pub(super) fn open(self, serve: impl Fn(Handed) + 'static) -> io::Result<()> {
-        let Inbox { desks, index, queue, bell } = self;
-        let bell = Stream::from_fd(bell.into())?;
+    pub(super) fn open(self, serve: impl Fn(HandedOver) + 'static) -> io::Result<()> {
+        let Inbox { peers, index, mailbox, wake_up } = self;
+        let wake_up = Stream::from_fd(wake_up.into())?;
         monoio::spawn(async move {
             loop {
-                bell.readable().await;
-                // The result does not matter, since the queue is checked in any case.
-                let _ = bell.recv(&mut [0]);
-                // Before the check: what is queued after it must write a byte again.
-                desks[index].rung.swap(false, Ordering::SeqCst);
+                wake_up.readable().await;
+                // The result does not matter, since the mailbox is checked in any case.
+                let _ = wake_up.recv(&mut [0]);
+                // Before the check: a connection that arrives after it must cause another wake-up.
+                peers[index].is_woken.swap(false, Ordering::SeqCst);
                 fence(Ordering::SeqCst);
-                queue.try_iter().for_each(&serve);
+                mailbox.try_iter().for_each(&serve);
             }
         });
         Ok(())
@@ -183,20 +187,20 @@ mod tests {
     fn workers(open: &[usize]) -> (Vec<Balance>, Vec<Permit>) {
         let (all, _): (Vec<Balance>, Vec<Inbox>) =
             Balance::for_workers(open.len(), MAX).unwrap().into_iter().unzip();
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         for (worker, &open) in all.iter().zip(open) {
-            places.extend((0..open).map(|_| Load::permit(worker.load()).unwrap()));
+            permits.extend((0..open).map(|_| Load::permit(worker.load()).unwrap()));
         }
-        (all, places)
+        (all, permits)
     }
 
     fn goes_to(worker: &Balance) -> Option<usize> {
-        worker.elsewhere().map(|(to, _)| to)
+        worker.least_loaded().map(|(to, _)| to)
     }
 
     #[test]
     fn a_connection_goes_to_the_worker_with_clearly_fewer() {
-        let (all, _places) = workers(&[3, 1, 2, 2]);
+        let (all, _permits) = workers(&[3, 1, 2, 2]);
         assert_eq!(goes_to(&all[0]), Some(1));
         assert_eq!([1, 2, 3].map(|index| goes_to(&all[index])), [None; 3]);
         assert_eq!(goes_to(&workers(&[5]).0[0]), None);
@@ -204,19 +208,19 @@ mod tests {
 
     #[test]
     fn with_many_connections_a_few_more_are_no_reason() {
-        let (all, _places) = workers(&[1000, 900]);
+        let (all, _permits) = workers(&[1000, 900]);
         assert_eq!(goes_to(&all[0]), None);
-        let (all, _places) = workers(&[1100, 900]);
+        let (all, _permits) = workers(&[1100, 900]);
         assert_eq!(goes_to(&all[0]), Some(1));
     }
 
     #[test]
     fn what_is_handed_over_counts_at_once() {
-        let (all, _places) = workers(&[10, 0]);
+        let (all, _permits) = workers(&[10, 0]);
         let mut taken = Vec::new();
-        while let Some((to, place)) = all[0].elsewhere() {
+        while let Some((to, permit)) = all[0].least_loaded() {
             assert_eq!(to, 1);
-            taken.push(place);
+            taken.push(permit);
         }
         assert_eq!((taken.len(), all[1].load().open()), (8, 8));
         drop(taken);
@@ -225,22 +229,22 @@ mod tests {
 
     #[test]
     fn a_worker_that_has_ended_gets_nothing() {
-        let (all, _places) = workers(&[10, 0]);
+        let (all, _permits) = workers(&[10, 0]);
         assert!(all[1].load().close(), "it has no connection");
         assert_eq!(goes_to(&all[0]), None);
         assert!(!all[0].load().close(), "it has ten");
     }
 
     #[test]
-    fn a_worker_with_as_many_as_it_may_have_gives_the_next_to_any_other() {
-        let (all, mut places) = workers(&[MAX, MAX - 1, MAX]);
+    fn a_full_worker_gives_the_next_connection_to_any_other() {
+        let (all, mut permits) = workers(&[MAX, MAX - 1, MAX]);
         assert!(all[0].load().is_full() && !all[1].load().is_full());
-        let found = all[0].anywhere().unwrap();
+        let found = all[0].next_with_room().unwrap();
         assert_eq!(found.0, 1);
-        assert!(all[0].anywhere().is_none());
+        assert!(all[0].next_with_room().is_none());
         assert!(Load::permit(all[0].load()).is_none());
-        // A failed attempt to take a place is not counted.
-        places.truncate(MAX - 1);
+        // A failed attempt to get a permit is not counted.
+        permits.truncate(MAX - 1);
         assert!(Load::permit(all[0].load()).is_some());
         assert!(Load::permit_beyond_limit(all[1].load()).is_some());
     }
@@ -249,7 +253,7 @@ mod tests {
     fn many_workers_are_all_found_in_time() {
         let mut open = [10; 40];
         open[25] = 0;
-        let (all, _places) = workers(&open);
+        let (all, _permits) = workers(&open);
         assert!((0..40).any(|_| goes_to(&all[0]) == Some(25)));
     }
 }
