@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use super::endpoints::{Endpoint, Standing, Use, now};
 use super::{Cluster, Reason};
+use crate::observe::outcome::Outcome;
 use crate::sys::{Address, ConnectError, Errno};
 
 /// The most unreachable endpoints that one connection tries, most of them for the first time. That
@@ -43,6 +44,14 @@ pub struct Tried {
     /// The error of the last attempt that failed because this machine was short of descriptors,
     /// ports or memory.
     pub shortage: Option<Errno>,
+}
+
+impl Tried {
+    /// Sets the attempts of an outcome, and the endpoints that failed.
+    pub fn note(self, outcome: &mut Outcome) {
+        outcome.attempts = Some(self.attempts);
+        outcome.failed_endpoints = self.failed;
+    }
 }
 
 /// The endpoints to try for one connection.

@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::{Cluster, InUse, Reason, Tried};
+use crate::observe::outcome::{End, Outcome};
 use crate::sys::{Address, Connect, ConnectError, Stream, UnixConnect};
-use crate::timers::{Fired, TICK, Timers};
+use crate::timers::{Fired, Limit, TICK, Timers};
 
 /// The first pause before the retry of a connect to a Unix socket with a full accept queue. Pauses
 /// double up to one tick, so that a thousand waiting connections cost 20,000 calls a second.
@@ -39,8 +40,28 @@ pub enum ConnectFailure {
 }
 
 impl ConnectFailure {
-    /// What was tried.
-    pub fn tried(&self) -> Option<&Tried> {
+    /// The outcome of a connection that has no upstream.
+    pub fn outcome(self) -> Outcome {
+        let mut outcome = Outcome { attempts: Some(0), ..Outcome::new(self.end()) };
+        if let Some(tried) = self.tried() {
+            outcome.endpoint = tried.last.clone();
+            tried.note(&mut outcome);
+        }
+        outcome
+    }
+
+    /// How the outcome of the connection ends.
+    pub fn end(&self) -> End {
+        match self {
+            ConnectFailure::NoEndpoint => End::NoEndpoint,
+            ConnectFailure::TimedOut(_) => End::ConnectTimeout,
+            ConnectFailure::Failed(_) => End::ConnectFailed,
+            ConnectFailure::Local(_) => End::Local,
+            ConnectFailure::Drained(_) => End::Drain,
+        }
+    }
+
+    fn tried(self) -> Option<Tried> {
         match self {
             ConnectFailure::NoEndpoint => None,
             ConnectFailure::TimedOut(tried)
@@ -131,13 +152,13 @@ async fn completed(
     limit: Duration,
 ) -> Result<Rc<Stream>, Attempt> {
     let stream = Rc::new(stream);
-    let watch = timers.watch(&stream, limit);
+    let watch = timers.watch(&stream, Limit::new(limit, End::ConnectTimeout));
     match watch.writable(&stream).await {
         // The connect may have completed before this task could run.
-        Err(Fired::TimedOut) if !stream.can_write() => Err(Attempt::Failed(Reason::TimedOut)),
+        Err(Fired::TimedOut(_)) if !stream.can_write() => Err(Attempt::Failed(Reason::TimedOut)),
         Err(Fired::Drained) => Err(Attempt::Drained),
         // `connect_result` also reports a reset.
-        Ok(()) | Err(Fired::TimedOut | Fired::ClientReset | Fired::UpstreamReset) => {
+        Ok(()) | Err(Fired::TimedOut(_) | Fired::ClientReset | Fired::UpstreamReset) => {
             stream.connect_result()?;
             Ok(Rc::clone(&stream))
         }

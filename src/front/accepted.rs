@@ -8,10 +8,11 @@ use super::context::Context;
 use super::generation::Listener;
 use crate::cluster::{ConnectFailure, Lease, Tried};
 use crate::config::RelayTimeouts;
-use crate::observe::access_log::{End, Record, Relay};
+use crate::observe::access_log::Record;
+use crate::observe::outcome::{End, Outcome, Relay};
 use crate::relay::{self, Flow};
 use crate::sys::{Address, Stream};
-use crate::timers::Watch;
+use crate::timers::{Limit, Watch};
 
 /// An accepted connection. It holds what it uses and no more.
 pub struct Accepted {
@@ -54,6 +55,7 @@ impl Accepted {
         address: Address,
         permit: Permit,
     ) -> Option<Accepted> {
+        listener.counters.begin();
         let admitted = listener.admission.admit();
         let is_admitted = admitted.is_some();
         let accepted = Accepted {
@@ -67,7 +69,7 @@ impl Accepted {
         };
         if !is_admitted {
             accepted.client.reset_on_close();
-            accepted.record(accepted.start, |record| record.end = End::Overflow);
+            accepted.record(accepted.start, &Outcome::new(End::Overflow), |_| {});
         }
         is_admitted.then_some(accepted)
     }
@@ -113,7 +115,7 @@ impl Accepted {
         watch.set_upstream(Some(&lease.stream));
         watch.keep_alive(self.listener.keepalive());
         // If a limit has fired, it was that of an earlier stage, which is over.
-        watch.renew(timeouts.idle);
+        watch.renew(Limit::new(timeouts.idle, End::Idle));
         let (client, upstream) = (&self.client, &lease.stream);
         let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
         let end = if end == End::Client && up.is_broken() { End::BadRequest } else { end };
@@ -121,58 +123,43 @@ impl Accepted {
         end
     }
 
-    /// Writes one access record. `fill` sets the fields beyond listener, client and time.
-    pub(super) fn record<'a>(&'a self, start: Moment, fill: impl FnOnce(&mut Record<'a>)) {
-        self.listener.record(&self.address, start, fill);
+    /// Counts an outcome and writes its access record. `describe` sets what was asked for.
+    pub(super) fn record<'a>(
+        &'a self,
+        start: Moment,
+        outcome: &'a Outcome,
+        describe: impl FnOnce(&mut Record<'a>),
+    ) {
+        self.listener.record(&self.address, start, outcome, describe);
     }
 }
 
 impl Drop for Accepted {
     fn drop(&mut self) {
+        self.listener.counters.end();
         // The permit itself is dropped after this function, before the woken task runs.
         self.context.waiting_accepts.wake_front();
     }
 }
 
-/// Describes a failed connect in a record.
-pub(super) fn describe_failure<'a>(failure: &'a ConnectFailure, record: &mut Record<'a>) {
-    record.end = match failure {
-        ConnectFailure::NoEndpoint => End::NoEndpoint,
-        ConnectFailure::TimedOut(_) => End::ConnectTimeout,
-        ConnectFailure::Failed(_) => End::ConnectFailed,
-        ConnectFailure::Local(_) => End::Local,
-        ConnectFailure::Drained(_) => End::Drain,
+/// The outcome of a relay.
+pub(super) fn relayed(lease: Lease, up: &Flow, down: &Flow, end: End) -> Outcome {
+    let larger = if up.bytes() > down.bytes() { up } else { down };
+    let mut outcome = Outcome {
+        endpoint: Some(Rc::clone(&lease.endpoint.address)),
+        connect: Some(lease.connect),
+        bytes_up: up.bytes(),
+        bytes_down: down.bytes(),
+        relay: if up.spliced() || down.spliced() {
+            Relay::Splice
+        } else if larger.bytes() > 0 {
+            Relay::Copy
+        } else {
+            Relay::None
+        },
+        copied: larger.why_copied(),
+        ..Outcome::new(end)
     };
-    record.attempts = Some(0);
-    if let Some(tried) = failure.tried() {
-        describe_tried(tried, record);
-        record.endpoint = tried.last.as_deref();
-    }
-}
-
-/// Sets the fields of a record about connect attempts.
-pub(super) fn describe_tried<'a>(tried: &'a Tried, record: &mut Record<'a>) {
-    record.attempts = Some(tried.attempts);
-    record.failed_endpoints = &tried.failed;
-}
-
-/// Describes a relay in a record.
-pub(super) fn describe_relay<'a>(
-    lease: &'a Lease,
-    up: &Flow,
-    down: &Flow,
-    record: &mut Record<'a>,
-) {
-    describe_tried(&lease.tried, record);
-    record.endpoint = Some(&lease.endpoint.address);
-    record.connect = Some(lease.connect);
-    record.bytes_up = up.bytes();
-    record.bytes_down = down.bytes();
-    record.relay = if up.spliced() || down.spliced() {
-        Relay::Splice
-    } else if up.bytes() > 0 || down.bytes() > 0 {
-        Relay::Copy
-    } else {
-        Relay::None
-    };
+    lease.tried.note(&mut outcome);
+    outcome
 }

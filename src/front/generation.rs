@@ -14,7 +14,9 @@ use super::accepted::Moment;
 use super::admission::Admission;
 use crate::cluster::{Cluster, Report};
 use crate::config::{self, AccessLog, Config};
-use crate::observe::access_log::{End, Lane, Record, Recorder, Relay, Sink};
+use crate::observe::access_log::{Lane, Record, Recorder, Sink};
+use crate::observe::counters::Counters;
+use crate::observe::outcome::Outcome;
 use crate::sys::{Address, Keepalive};
 
 /// One configuration, and what its listeners share over all workers.
@@ -105,6 +107,8 @@ pub struct Listener {
     /// The clusters that it leads to, by their names.
     clusters: HashMap<Arc<str>, Rc<Cluster>>,
     lane: Option<Rc<Lane>>,
+    /// What this worker counts.
+    pub counters: Counters,
 }
 
 impl Listener {
@@ -123,6 +127,7 @@ impl Listener {
                 .map(|(name, cluster)| (Arc::clone(name), Rc::clone(cluster)))
                 .collect(),
             lane: shared.sink.as_ref().map(|sink| recorder.lane(sink)),
+            counters: Counters::default(),
         }
     }
 
@@ -140,13 +145,16 @@ impl Listener {
         self.config.keepalive.map(|idle| Keepalive { idle })
     }
 
-    /// Writes one access record. `fill` sets the fields beyond listener, client and time.
+    /// Counts an outcome and writes its access record. `describe` sets what was asked for: protocol,
+    /// request, route and cluster.
     pub(super) fn record<'a>(
         &'a self,
         client: &'a Address,
         start: Moment,
-        fill: impl FnOnce(&mut Record<'a>),
+        outcome: &'a Outcome,
+        describe: impl FnOnce(&mut Record<'a>),
     ) {
+        self.counters.add(outcome);
         let (Some(lane), Some(log)) = (&self.lane, &self.config.access_log) else { return };
         let mut record = Record {
             start: start.wall,
@@ -156,21 +164,21 @@ impl Listener {
             method: None,
             host: None,
             path: None,
-            status: None,
+            status: outcome.status,
             route: None,
             cluster: None,
-            endpoint: None,
-            attempts: None,
-            failed_endpoints: &[],
-            reason: None,
+            endpoint: outcome.endpoint.as_deref(),
+            attempts: outcome.attempts,
+            failed_endpoints: &outcome.failed_endpoints,
+            reason: outcome.reason,
             duration: start.instant.elapsed(),
-            connect: None,
-            bytes_up: 0,
-            bytes_down: 0,
-            relay: Relay::None,
-            end: End::Done,
+            connect: outcome.connect,
+            bytes_up: outcome.bytes_up,
+            bytes_down: outcome.bytes_down,
+            relay: outcome.relay,
+            end: outcome.end,
         };
-        fill(&mut record);
+        describe(&mut record);
         lane.record(&log.format, &record);
     }
 }

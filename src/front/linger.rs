@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use super::accepted::Accepted;
+use crate::observe::outcome::End;
 use crate::sys::Errno;
-use crate::timers::{OnDrain, Watch, ticks};
+use crate::timers::{Limit, OnDrain, Watch, ticks};
 
 /// How long a client that sends nothing is waited for.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The same while the worker drains.
 const BRIEF_SILENCE: Duration = Duration::from_secs(1);
 /// How long a client that goes on sending is waited for.
-const LIMIT: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(30);
 /// The most bytes that are read while waiting.
 const MAX_BYTES: usize = 1024 * 1024;
 
@@ -22,10 +23,11 @@ const MAX_BYTES: usize = 1024 * 1024;
 pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
     conn.client.shutdown_write();
     watch.on_drain(OnDrain::Wait);
-    watch.renew(if conn.context.draining.get() { BRIEF_SILENCE } else { SILENCE });
+    let silence = if conn.context.draining.get() { BRIEF_SILENCE } else { SILENCE };
+    watch.renew(Limit::new(silence, End::Done));
     let begun = conn.context.timers.now();
     let mut total = 0;
-    while total < MAX_BYTES && conn.context.timers.now().wrapping_sub(begun) < ticks(LIMIT) {
+    while total < MAX_BYTES && conn.context.timers.now().wrapping_sub(begun) < ticks(LONGEST) {
         let is_over = watch.readable(&conn.client).await.is_err();
         match conn.client.recv(&mut conn.context.pool.buffer()) {
             Ok(0) => return,

@@ -3,17 +3,18 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::accepted::{Accepted, describe_failure, describe_relay};
+use super::accepted::{Accepted, relayed};
 use super::linger::linger;
 use crate::config::{Protocol, Tls, TlsRule};
-use crate::observe::access_log::{End, Record};
+use crate::observe::access_log::Record;
+use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
 use crate::proto::codec::Stack;
 use crate::proto::obfs::{Decoder, Encoder, ObfsHello};
 use crate::relay::{Charge, Flow};
 use crate::route;
 use crate::sys::{Errno, random_bytes};
-use crate::timers::{Fired, OnDrain, Watch};
+use crate::timers::{Limit, OnDrain, Watch};
 
 /// The most bytes that are read at once while the hello is not complete.
 const READ: usize = 16 * 1024;
@@ -23,7 +24,8 @@ const READ: usize = 16 * 1024;
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Protocol::Tls(tls) = &conn.listener.config.protocol else { return };
-        let watch = conn.context.timers.watch(&conn.client, tls.hello_timeout);
+        let limit = Limit::new(tls.hello_timeout, End::HeadTimeout);
+        let watch = conn.context.timers.watch(&conn.client, limit);
         watch.on_drain(OnDrain::Grace);
         serve_begun(&conn, tls, &watch, Vec::new()).await;
     }
@@ -36,12 +38,11 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
     let (asked, mut up, mut down) = match hello.and_then(|hello| hello.route(conn, tls)) {
         Ok(routed) => routed,
         Err(refused) => {
-            // A reset, because the client must not take a clean end for an answer.
+            // A reset, because the client must not take a clean end for a response.
             conn.client.reset_on_close();
-            return conn.record(conn.start(), |record| {
+            return conn.record(conn.start(), &Outcome::new(refused.end), |record| {
                 record.protocol = "tls";
                 record.host = refused.name.as_deref();
-                record.end = refused.end;
             });
         }
     };
@@ -51,24 +52,19 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         Ok(lease) => lease,
         Err(failure) => {
             conn.reset_for(&failure);
-            return conn.record(conn.start(), |record| {
-                asked.describe(record);
-                describe_failure(&failure, record);
-            });
+            let outcome = failure.outcome();
+            return conn.record(conn.start(), &outcome, |record| asked.describe(record));
         }
     };
 
     // 3. Relay bytes.
     let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
-    conn.record(conn.start(), |record| {
-        asked.describe(record);
-        describe_relay(&lease, &up, &down, record);
-        record.end = end;
-    });
+    let outcome = relayed(lease, &up, &down, end);
+    conn.record(conn.start(), &outcome, |record| asked.describe(record));
 
     // 4. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
     if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
-        drop((lease, up, down));
+        drop((outcome, up, down));
         linger(conn, watch).await;
     }
 }
@@ -131,10 +127,10 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
             Err(_) => return Err(Refused::from(End::ClientReset)),
         }
         // By now the bytes that arrived as the limit fired are read.
-        match fired.filter(|_| progress == Progress::Incomplete) {
-            None => {}
-            Some(Fired::Drained) => return Err(Refused::from(End::Drain)),
-            Some(_) => return Err(Refused::from(End::HeadTimeout)),
+        if let Some(fired) = fired
+            && progress == Progress::Incomplete
+        {
+            return Err(Refused::from(fired.end()));
         }
     }
     watch.on_drain(OnDrain::Wait);

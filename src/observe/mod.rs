@@ -1,8 +1,10 @@
-//! Output about ringgate's own work: one access-log record per connection, request and tunnel, and
-//! diagnostics. Workers format both. Separate threads write them, so a blocked log stops neither a
+//! Output about ringgate's own work: one outcome and one access-log record per connection,
+//! request and tunnel, counters, and diagnostics. Workers format both. Separate threads write them, so a blocked log stops neither a
 //! worker nor the control plane. This module does not depend on the structure of the configuration
 //! or on sockets.
 
 pub mod access_log;
+pub mod counters;
 pub mod diagnostics;
 mod log_file;
+pub mod outcome;

@@ -15,6 +15,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
+use crate::observe::outcome::Copied;
 use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE, QueuedSend};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, Watch};
@@ -121,6 +122,16 @@ impl Flow {
     /// Returns true when any byte was spliced.
     pub fn spliced(&self) -> bool {
         self.spliced
+    }
+
+    /// Returns why bytes were copied; `None` if they were spliced, or if there were none.
+    pub fn why_copied(&self) -> Option<Copied> {
+        match self.mode {
+            _ if self.spliced || self.bytes == 0 => None,
+            _ if self.is_coded() => Some(Copied::Codec),
+            Mode::Splice { .. } => Some(Copied::NoPipe),
+            Mode::Small | Mode::Copy { .. } => Some(Copied::FewBytes),
+        }
     }
 
     /// Returns true when the end of the source was read. Once [`Flow::run`] has returned without an

@@ -29,9 +29,9 @@ pub use flow::{Broken, Flow};
 pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
 pub use sender::Sender;
 
-use crate::observe::access_log::End;
+use crate::observe::outcome::End;
 use crate::sys::Stream;
-use crate::timers::{Fired, Watch};
+use crate::timers::{Fired, Limit, Watch};
 
 /// One of the two streams of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub fn run(
     half_closed: Duration,
 ) -> impl Future<Output = End> {
     async move {
+        let half_closed = Limit::new(half_closed, End::HalfClosedTimeout);
         let first_end = Cell::new(None);
         let unread = Cell::new(None);
         // The side that a write has failed to.
@@ -110,14 +111,14 @@ pub fn run(
             };
             match (result, refused.get()) {
                 // The limit fired before the task could read what has arrived: relay that first.
-                (Err(Stop::Fired(Fired::TimedOut)), None)
+                (Err(Stop::Fired(Fired::TimedOut(_))), None)
                     if up.is_behind(client) || down.is_behind(upstream) =>
                 {
                     watch.again();
                 }
                 // A write to this side had failed before. Now its remaining bytes are relayed, or
                 // the limit for them has run out.
-                (Ok(()) | Err(Stop::Fired(Fired::TimedOut)), Some(side)) => {
+                (Ok(()) | Err(Stop::Fired(Fired::TimedOut(_))), Some(side)) => {
                     break Err(Stop::Broke(side));
                 }
                 (result, _) => break result,
@@ -131,19 +132,11 @@ pub fn run(
             (Ok(()), Some(Side::Upstream)) => End::Upstream,
             (Ok(()), _) => End::Client,
             (Err(Stop::Broke(side)), _) => break_off(client, upstream, side),
-            (Err(Stop::Fired(Fired::ClientReset)), _) => break_off(client, upstream, Side::Client),
-            (Err(Stop::Fired(Fired::UpstreamReset)), _) => {
-                break_off(client, upstream, Side::Upstream)
-            }
             // No bytes are missing: each side has everything that the other one has sent.
-            (Err(Stop::Fired(Fired::TimedOut)), None) if !in_between => End::Idle,
-            (Err(Stop::Fired(fired)), first_end) => {
+            (Err(Stop::Fired(Fired::TimedOut(end @ End::Idle))), _) if !in_between => end,
+            (Err(Stop::Fired(fired)), _) => {
                 cut_off(client, upstream);
-                match (fired, first_end) {
-                    (Fired::Drained, _) => End::Drain,
-                    (_, None) => End::Idle,
-                    (_, Some(_)) => End::HalfClosedTimeout,
-                }
+                fired.end()
             }
         }
     }

@@ -27,8 +27,9 @@ use std::time::{Duration, Instant};
 
 pub use drain::OnDrain;
 pub use stall::Stall;
-pub use watch::{Fired, Watch};
+pub use watch::{Fired, Limit, Watch};
 
+use crate::observe::outcome::End;
 use crate::sched::Yielder;
 use crate::sys::{Keepalive, Stream};
 use stall::{STALL_CHECK, Stalls};
@@ -78,6 +79,8 @@ struct Conn {
     waker: Option<Waker>,
     stalls: Stalls,
     fired: Option<Fired>,
+    /// Why the connection ends when its limit runs out.
+    limit_end: End,
     on_drain: OnDrain,
 }
 
@@ -98,7 +101,7 @@ impl Timers {
     }
 
     /// Watches a client's stream; the limit starts now.
-    pub fn watch(self: &Rc<Self>, client: &Rc<Stream>, limit: Duration) -> Watch {
+    pub fn watch(self: &Rc<Self>, client: &Rc<Stream>, limit: Limit) -> Watch {
         let conn = Conn {
             client: Rc::clone(client),
             upstream: None,
@@ -106,9 +109,10 @@ impl Timers {
             waker: None,
             stalls: Stalls::default(),
             fired: None,
+            limit_end: limit.end,
             on_drain: OnDrain::Wait,
         };
-        let key = self.state.borrow_mut().conns.insert(conn, ticks(limit));
+        let key = self.state.borrow_mut().conns.insert(conn, ticks(limit.time));
         Watch::new(Rc::clone(self), key)
     }
 
@@ -119,7 +123,7 @@ impl Timers {
         let past = state.conns.now();
         state.conns.advance(advance, |conn, is_due| {
             if is_due {
-                conn.fire(Fired::TimedOut);
+                conn.fire(Fired::TimedOut(conn.limit_end));
             } else {
                 conn.keep_alive();
             }

@@ -10,6 +10,10 @@ use socket2::SockRef;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+fn idle(time: Duration) -> Limit {
+    Limit::new(time, End::Idle)
+}
+
 /// Runs the test over epoll, so that it does not depend on the memlock limit.
 fn with_timers(test: impl AsyncFnOnce(Rc<Timers>)) {
     monoio::RuntimeBuilder::<monoio::LegacyDriver>::new()
@@ -53,13 +57,13 @@ fn tick_after(timers: &Timers, stop: Duration) {
 fn a_limit_is_never_early_and_can_be_renewed() {
     with_timers(async |timers| {
         let (client, _peer) = stream();
-        let watch = timers.watch(&client, Duration::from_millis(120));
+        let watch = timers.watch(&client, idle(Duration::from_millis(120)));
         for _ in 0..2 {
             let begun = Instant::now();
             assert_eq!(watch.fired(), None);
-            tick_until(&timers, || watch.fired() == Some(Fired::TimedOut)).await;
+            tick_until(&timers, || watch.fired() == Some(Fired::TimedOut(End::Idle))).await;
             assert!(begun.elapsed() >= Duration::from_millis(120));
-            watch.renew(Duration::from_millis(120));
+            watch.renew(idle(Duration::from_millis(120)));
         }
     });
 }
@@ -73,7 +77,7 @@ fn a_limit_is_not_early_where_a_tick_is_late() {
             let ticked = Instant::now() - Duration::from_millis(late);
             timers.ticked.set(ticked);
             let begun = Instant::now();
-            let watch = timers.watch(&client, Duration::from_millis(100));
+            let watch = timers.watch(&client, idle(Duration::from_millis(100)));
             while watch.fired().is_none() {
                 monoio::time::sleep(Duration::from_millis(1)).await;
                 timers.tick();
@@ -88,11 +92,11 @@ fn a_stop_of_the_process_takes_two_ticks_of_a_limit_and_no_more() {
     with_timers(async |timers| {
         let (client, _peer) = stream();
         // The limit is four ticks: two, and the two that are added.
-        let watch = timers.watch(&client, TICK * 2);
+        let watch = timers.watch(&client, idle(TICK * 2));
         tick_after(&timers, HOUR);
         assert_eq!((timers.now(), watch.fired()), (2, None));
         tick_after(&timers, HOUR);
-        assert_eq!((timers.now(), watch.fired()), (4, Some(Fired::TimedOut)));
+        assert_eq!((timers.now(), watch.fired()), (4, Some(Fired::TimedOut(End::Idle))));
         tick_after(&timers, TICK);
         assert_eq!(timers.now(), 5, "a tick in time is one tick");
     });
@@ -102,11 +106,11 @@ fn a_stop_of_the_process_takes_two_ticks_of_a_limit_and_no_more() {
 fn a_limit_that_has_fired_is_not_forgotten_when_another_one_starts() {
     with_timers(async |timers| {
         let (client, _peer) = stream();
-        let watch = timers.watch(&client, Duration::from_millis(50));
+        let watch = timers.watch(&client, idle(Duration::from_millis(50)));
         tick_until(&timers, || watch.fired().is_some()).await;
-        watch.restart(HOUR);
-        assert_eq!(watch.readable(&client).await, Err(Fired::TimedOut));
-        watch.renew(HOUR);
+        watch.restart(idle(HOUR));
+        assert_eq!(watch.readable(&client).await, Err(Fired::TimedOut(End::Idle)));
+        watch.renew(idle(HOUR));
         assert_eq!(watch.fired(), None);
     });
 }
@@ -115,7 +119,7 @@ fn a_limit_that_has_fired_is_not_forgotten_when_another_one_starts() {
 fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
     with_timers(async |timers| {
         let (client, mut peer) = stream();
-        let watch = timers.watch(&client, Duration::from_millis(50));
+        let watch = timers.watch(&client, idle(Duration::from_millis(50)));
         let result = Rc::new(Cell::new(None));
         let (waits, hears) = (Rc::clone(&client), Rc::clone(&result));
         let waiting = monoio::spawn(async move {
@@ -123,11 +127,11 @@ fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
             watch
         });
         tick_until(&timers, || result.get().is_some()).await;
-        assert_eq!(result.get(), Some(Err(Fired::TimedOut)));
+        assert_eq!(result.get(), Some(Err(Fired::TimedOut(End::Idle))));
         let watch = waiting.await;
         // Both directions still work.
         peer.write_all(b"x").unwrap();
-        watch.renew(HOUR);
+        watch.renew(idle(HOUR));
         assert_eq!(watch.readable(&client).await, Ok(()));
         assert_eq!((client.recv(&mut [0]), client.send(b"x")), (Ok(1), Ok(1)));
     });
@@ -137,9 +141,9 @@ fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
 fn a_shorter_limit_is_not_kept_waiting_by_a_longer_one() {
     with_timers(async |timers| {
         let (client, _peer) = stream();
-        let watch = timers.watch(&client, HOUR);
-        watch.restart(Duration::from_millis(100));
-        tick_until(&timers, || watch.fired() == Some(Fired::TimedOut)).await;
+        let watch = timers.watch(&client, idle(HOUR));
+        watch.restart(idle(Duration::from_millis(100)));
+        tick_until(&timers, || watch.fired() == Some(Fired::TimedOut(End::Idle))).await;
     });
 }
 
@@ -147,7 +151,7 @@ fn a_shorter_limit_is_not_kept_waiting_by_a_longer_one() {
 fn what_is_dropped_leaves_the_others_in_their_places() {
     with_timers(async |timers| {
         let (client, _peer) = stream();
-        let watch = || timers.watch(&client, Duration::from_millis(100));
+        let watch = || timers.watch(&client, idle(Duration::from_millis(100)));
         let mut watches: Vec<_> = (0..50).map(|_| Some(watch())).collect();
         let stalls: Vec<_> = watches.iter().flatten().map(Watch::stall).collect();
         drop(stalls);
@@ -163,7 +167,8 @@ fn what_is_dropped_leaves_the_others_in_their_places() {
 fn a_drain_ends_what_rests_then_what_has_said_nothing_and_a_stop_ends_everything() {
     with_timers(async |timers| {
         let ((rests, _a), (new, _b), (busy, _c)) = (stream(), stream(), stream());
-        let [rests, new, busy] = [&rests, &new, &busy].map(|client| timers.watch(client, HOUR));
+        let [rests, new, busy] =
+            [&rests, &new, &busy].map(|client| timers.watch(client, idle(HOUR)));
         rests.on_drain(OnDrain::Now);
         new.on_drain(OnDrain::Grace);
         let fired = || [&rests, &new, &busy].map(|watch| watch.fired().is_some());
@@ -187,7 +192,7 @@ fn a_watched_connection_takes_no_more_memory_than_it_has_to() {
 fn a_reset_is_found_only_while_a_stream_is_not_read() {
     with_timers(async |timers| {
         let ((client, _peer), (upstream, upstream_peer)) = (connection(), connection());
-        let watch = timers.watch(&client, HOUR);
+        let watch = timers.watch(&client, idle(HOUR));
         watch.set_upstream(Some(&upstream));
         SockRef::from(&upstream_peer).set_linger(Some(Duration::ZERO)).unwrap();
         drop(upstream_peer);
@@ -207,7 +212,7 @@ fn keepalive_is_set_at_the_first_visit() {
     with_timers(async |timers| {
         let ((client, _peer), (upstream, _upstream_peer)) = (stream(), connection());
         // The first visit is at the tenth tick: the limit, and the two ticks that are added.
-        let watch = timers.watch(&client, TICK * 8);
+        let watch = timers.watch(&client, idle(TICK * 8));
         watch.set_upstream(Some(&upstream));
         watch.keep_alive(Some(Keepalive { idle: Duration::from_secs(60) }));
         let is_set = || SockRef::from(&*upstream).keepalive().unwrap();

@@ -7,19 +7,49 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::{Conn, SLACK, TICK, Timers, ticks};
+use crate::observe::outcome::End;
 use crate::sys::Stream;
+
+/// A time limit, and how a connection ends when it runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The time from now, or from the last activity, until it fires.
+    pub time: Duration,
+    /// Why the connection ends then.
+    pub end: End,
+}
+
+impl Limit {
+    /// Makes a limit.
+    pub fn new(time: Duration, end: End) -> Limit {
+        Limit { time, end }
+    }
+}
 
 /// Why a wait failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fired {
     /// The limit ran out.
-    TimedOut,
+    TimedOut(End),
     /// The worker drains or stops.
     Drained,
     /// The client reset the connection while its stream was not read.
     ClientReset,
     /// The upstream reset the connection while its stream was not read.
     UpstreamReset,
+}
+
+impl Fired {
+    /// Why the connection ends. This is the only place where a limit that has fired becomes the end
+    /// of an outcome.
+    pub fn end(self) -> End {
+        match self {
+            Fired::TimedOut(end) => end,
+            Fired::Drained => End::Drain,
+            Fired::ClientReset => End::ClientReset,
+            Fired::UpstreamReset => End::UpstreamReset,
+        }
+    }
 }
 
 /// A running limit. Dropping it ends the watch. It holds references to its streams, so they are
@@ -107,12 +137,14 @@ impl Watch {
     }
 
     /// Starts another limit now. If one has fired, it stays: the next wait fails with it.
-    pub fn restart(&self, limit: Duration) {
-        self.timers.state.borrow_mut().conns.restart(self.key, ticks(limit));
+    pub fn restart(&self, limit: Limit) {
+        let conns = &mut self.timers.state.borrow_mut().conns;
+        conns[self.key].limit_end = limit.end;
+        conns.restart(self.key, ticks(limit.time));
     }
 
     /// Starts another limit now, even after one that has fired: the caller has handled that one.
-    pub fn renew(&self, limit: Duration) {
+    pub fn renew(&self, limit: Limit) {
         self.restart(limit);
         let conns = &mut self.timers.state.borrow_mut().conns;
         if conns[self.key].fired.take().is_some() {
@@ -122,8 +154,11 @@ impl Watch {
 
     /// Starts the limit that has fired anew, because there was something to read when it fired.
     pub fn again(&self) {
-        let limit = self.timers.state.borrow().conns.limit(self.key);
-        self.renew(TICK * (limit - SLACK));
+        let limit = {
+            let conns = &self.timers.state.borrow().conns;
+            Limit::new(TICK * (conns.limit(self.key) - SLACK), conns[self.key].limit_end)
+        };
+        self.renew(limit);
     }
 
     pub(super) fn conn<T>(&self, change: impl FnOnce(&mut Conn) -> T) -> T {

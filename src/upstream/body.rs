@@ -1,7 +1,7 @@
 //! Follows the body of a response to its end and passes it on to the client.
 
 use super::{Connection, Response};
-use crate::observe::access_log::End;
+use crate::observe::outcome::End;
 use crate::proto::http::{Body, BodyEnd};
 use crate::relay::{Broken, Flow};
 use crate::sys::{Errno, Stream};
@@ -24,14 +24,14 @@ impl Connection<'_> {
             // Everything is written before more is read, so a slow client slows the upstream down.
             match down.flush(client, self.watch).await {
                 Ok(()) => {}
-                Err(Broken::Fired(fired)) => return end_of(fired),
+                Err(Broken::Fired(fired)) => return fired.end(),
                 Err(Broken::From(_) | Broken::To(_)) => return End::ClientReset,
             }
             if let Some(end) = end {
                 return end;
             }
             if let Err(fired) = self.body_readable().await {
-                return end_of(fired);
+                return fired.end();
             }
             end = self.read_body(&mut body, down);
         }
@@ -43,7 +43,7 @@ impl Connection<'_> {
         let _stall = self.watch.stall();
         match self.watch.readable(self.stream).await {
             // The limit fired before the task could read what has arrived.
-            Err(Fired::TimedOut) if self.stream.has_input() => {
+            Err(Fired::TimedOut(_)) if self.stream.has_input() => {
                 self.watch.again();
                 Ok(())
             }
@@ -82,15 +82,5 @@ fn push_body(body: &mut Body, bytes: &[u8], down: &mut Flow) -> Option<End> {
             Some(End::Done)
         }
         BodyEnd::Malformed => Some(End::BadResponse),
-    }
-}
-
-/// The record's end for a limit that fires within a body.
-fn end_of(fired: Fired) -> End {
-    match fired {
-        Fired::TimedOut => End::Idle,
-        Fired::Drained => End::Drain,
-        Fired::ClientReset => End::ClientReset,
-        Fired::UpstreamReset => End::UpstreamReset,
     }
 }

@@ -17,6 +17,7 @@ mod tests;
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::observe::outcome::End;
 use crate::proto::http;
 use crate::relay::{Charge, Pool};
 use crate::sys::Stream;
@@ -93,4 +94,17 @@ pub enum Failure {
     BudgetSpent,
     /// A limit has fired, and the bytes that had arrived by then do not complete the head.
     Fired(Fired),
+}
+
+impl Failure {
+    /// How the outcome of the request ends.
+    pub fn end(self) -> End {
+        match self {
+            Failure::Closed => End::Upstream,
+            Failure::Reset => End::UpstreamReset,
+            Failure::Malformed | Failure::HeadTooLarge => End::BadResponse,
+            Failure::BudgetSpent => End::Overflow,
+            Failure::Fired(fired) => fired.end(),
+        }
+    }
 }

@@ -13,11 +13,11 @@ use socket2::SockRef;
 
 use super::head::{Heads, MAX_HEAD, MAX_INTERIM};
 use super::*;
-use crate::observe::access_log::End;
+use crate::observe::outcome::End;
 use crate::proto::http::Body;
 use crate::relay::{BUDGET, Flow};
-use crate::sys::Turns;
-use crate::timers::{TICK, Timers, ticks};
+use crate::sched::Yielder;
+use crate::timers::{Limit, TICK, Timers, ticks};
 
 const LIMIT: Duration = Duration::from_millis(100);
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
@@ -43,7 +43,7 @@ fn bench(budget: usize, test: impl AsyncFnOnce(Bench)) {
         let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let timers = Timers::new(pool.yielder());
         let ((client, client_peer), (upstream, upstream_peer)) = (connect(), connect());
-        let watch = timers.watch(&client, LIMIT);
+        let watch = timers.watch(&client, Limit::new(LIMIT, End::ResponseTimeout));
         watch.set_upstream(Some(&upstream));
         test(Bench { pool, timers, watch, client, client_peer, upstream, upstream_peer }).await;
     });
@@ -288,7 +288,7 @@ fn a_response_is_counted_and_a_long_head_is_refused_when_memory_is_spent() {
 #[test]
 fn what_arrived_before_the_limit_fired_is_read_first() {
     let (start, rest) = OK.split_at(20);
-    let fired = Some(Failure::Fired(Fired::TimedOut));
+    let fired = Some(Failure::Fired(Fired::TimedOut(End::ResponseTimeout)));
     for (late, failure) in [(rest, None), (&rest[..5], fired), ("", fired)] {
         bench(BUDGET, async |bench| {
             let connection = bench.connection();

@@ -14,7 +14,7 @@ use super::response::{Response, protocol};
 use crate::config::{Action, Http, Route, Tls};
 use crate::front::accepted::{Accepted, Moment};
 use crate::front::tunnel::Upgrade;
-use crate::observe::access_log::End;
+use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::HANDSHAKE;
 use crate::proto::http::response_head::{Content, Persistence};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
@@ -173,13 +173,13 @@ impl<'c> Connection<'c> {
         if matches!(next, Next::Read) {
             let is_inside = !has_backlog && self.is_inside();
             match fired {
-                Some(Fired::TimedOut) if out.is_empty() && is_inside => {
+                Some(fired @ Fired::TimedOut(_)) if out.is_empty() && is_inside => {
                     drop(out);
-                    return self.end_by(Fired::TimedOut);
+                    return self.end_by(fired);
                 }
                 // The request that arrived as the limit fired was complete in time.
                 Some(_) => {
-                    self.watch.renew(self.http.keepalive_timeout);
+                    self.watch.renew(self.keepalive());
                     self.state = State::Sending;
                 }
                 None => {}
@@ -326,15 +326,19 @@ impl<'c> Connection<'c> {
         start: Moment,
         (bytes_up, bytes_down): (usize, usize),
     ) {
-        self.conn.record(start, |record| {
+        let outcome = Outcome {
+            status: Some(response.status),
+            reason: response.reason,
+            bytes_up: bytes_up as u64,
+            bytes_down: bytes_down as u64,
+            ..Outcome::new(End::Done)
+        };
+        self.conn.record(start, &outcome, |record| {
             record.protocol = protocol(request.version);
             record.method = Some(request.method);
             record.host = Some(request.host).filter(|host| !host.is_empty());
             record.path = Some(request.target);
-            record.status = Some(response.status);
-            record.reason = response.reason;
             record.route = route.map(|route| &*route.name);
-            (record.bytes_up, record.bytes_down) = (bytes_up as u64, bytes_down as u64);
         });
     }
 
@@ -343,16 +347,18 @@ impl<'c> Connection<'c> {
         let before = out.len();
         let date = self.conn.context.date();
         Response::reject(reject).write(content, &date, Persistence::Close, out);
-        self.conn.record(self.begun.take().unwrap_or(now), |record| {
-            record.protocol = protocol(Version::Http11);
-            record.status = Some(reject.status);
-            record.reason = Some(reject.reason);
-            record.bytes_down = (out.len() - before) as u64;
-            record.end = match reject.status {
+        let outcome = Outcome {
+            status: Some(reject.status),
+            reason: Some(reject.reason),
+            bytes_down: (out.len() - before) as u64,
+            ..Outcome::new(match reject.status {
                 408 => End::HeadTimeout,
                 503 => End::Overflow,
                 _ => End::BadRequest,
-            };
+            })
+        };
+        self.conn.record(self.begun.take().unwrap_or(now), &outcome, |record| {
+            record.protocol = protocol(Version::Http11);
         });
     }
 }

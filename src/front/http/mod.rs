@@ -23,16 +23,18 @@ use super::linger::linger;
 use super::sni;
 use super::tunnel;
 use crate::config::Protocol;
-use crate::timers::OnDrain;
+use crate::observe::outcome::End;
+use crate::timers::{Limit, OnDrain};
 use connection::{Connection, Next};
-pub(super) use response::{Response, protocol};
+pub(super) use response::{Response, protocol, status_for};
 
 /// Serves a connection until it ends or becomes a tunnel.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Protocol::Http(http) = &conn.listener.config.protocol else { return };
-        let watch = conn.context.timers.watch(&conn.client, http.head_timeout);
+        let limit = Limit::new(http.head_timeout, End::HeadTimeout);
+        let watch = conn.context.timers.watch(&conn.client, limit);
         watch.on_drain(OnDrain::Grace);
         let mut connection = Connection::new(&conn, http, &watch);
 
@@ -69,7 +71,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         match next {
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
             Next::Tls(tls, bytes) => {
-                watch.renew(tls.hello_timeout);
+                watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
                 Box::pin(sni::serve_begun(&conn, tls, &watch, bytes)).await;
             }
             Next::Linger => linger(&conn, &watch).await,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::observe::outcome::End;
 use crate::proto::http::response_head::{self, Content, Persistence};
 use crate::proto::http::{Reject, Version};
 use crate::route::Location;
@@ -121,5 +122,15 @@ pub(in crate::front) fn protocol(version: Version) -> &'static str {
     match version {
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
+    }
+}
+
+/// The status that a client gets in place of an upstream's response. `None` if the client has left.
+pub(in crate::front) fn status_for(end: End) -> Option<u16> {
+    match end {
+        End::Client | End::ClientReset => None,
+        End::NoEndpoint | End::Overflow | End::Drain => Some(503),
+        End::ConnectTimeout | End::ResponseTimeout => Some(504),
+        _ => Some(502),
     }
 }

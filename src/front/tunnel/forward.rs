@@ -11,15 +11,15 @@ use std::rc::Rc;
 use super::Upgrade;
 use super::hold::{ClientLeft, send_then_hold, unless_client_leaves};
 use crate::cluster::ConnectFailure;
-use crate::front::accepted::{Accepted, describe_failure};
-use crate::front::http::Response as OwnResponse;
+use crate::front::accepted::{Accepted, relayed};
+use crate::front::http::{Response as OwnResponse, status_for};
 use crate::front::linger::linger;
-use crate::observe::access_log::End;
+use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::{
     Content, Persistence, reason_phrase, with_connection_close,
 };
 use crate::relay::{self, Flow, Pool};
-use crate::timers::{Fired, OnDrain, Watch};
+use crate::timers::{Limit, OnDrain, Watch};
 use crate::upstream::{Connection, Failure, Response};
 
 /// Forwards the handshake, relays, and writes the record.
@@ -36,11 +36,11 @@ pub(super) async fn serve(
     watch.on_drain(OnDrain::Wait);
     let lease = match Box::pin(conn.connect(&upgrade.tunnel.cluster)).await {
         Ok(lease) => lease,
-        Err(failure) => return upgrade.refuse(conn, watch, &failure).await,
+        Err(failure) => return upgrade.refuse(conn, watch, failure).await,
     };
     watch.set_upstream(Some(&lease.stream));
     watch.keep_alive(conn.listener.keepalive());
-    watch.renew(timeouts.idle);
+    watch.renew(Limit::new(timeouts.idle, End::ResponseTimeout));
 
     // 2. Send the head, and the payload that may go with it, in one write. Read the response
     // meanwhile. Boxed, so that the long-lived future of the relay stays small.
@@ -51,12 +51,12 @@ pub(super) async fn serve(
     let mut down = Flow::new(pool, Vec::new());
     let response = match check(result, early_data) {
         Ok(response) => response,
-        Err((status, end)) => {
+        Err(end) => {
             if end == End::ClientReset {
                 relay::cut_off(client, &lease.stream);
             }
-            upgrade.record(conn, &lease, &up, &down, status, end);
-            drop(lease);
+            let status = status_for(end);
+            upgrade.record(conn, Outcome { status, ..relayed(lease, &up, &down, end) });
             if let Some(status) = status {
                 send_error(conn, watch, status).await;
             }
@@ -65,7 +65,7 @@ pub(super) async fn serve(
     };
 
     // 3. After a 101, send the bytes that were held and relay.
-    watch.renew(timeouts.idle);
+    watch.renew(Limit::new(timeouts.idle, End::Idle));
     let status = response.head.status;
     if status == 101 {
         up.allow(u64::MAX);
@@ -76,7 +76,8 @@ pub(super) async fn serve(
         let (upstream, half_closed) = (&lease.stream, timeouts.half_closed);
         let end = relay::run(client, upstream, &mut up, &mut down, watch, half_closed).await;
         watch.set_upstream(None);
-        return upgrade.record(conn, &lease, &up, &down, Some(status), end);
+        let outcome = relayed(lease, &up, &down, end);
+        return upgrade.record(conn, Outcome { status: Some(status), ..outcome });
     }
 
     // 4. Pass any other response on as plain HTTP. The bytes that were held are not sent: the
@@ -85,8 +86,8 @@ pub(super) async fn serve(
     down.push(&with_connection_close(response.head_bytes()));
     let end = upstream.pass_body(response, client, &mut down).await;
     watch.set_upstream(None);
-    upgrade.record(conn, &lease, &up, &down, Some(status), end);
-    drop(lease);
+    let outcome = relayed(lease, &up, &down, end);
+    upgrade.record(conn, Outcome { status: Some(status), ..outcome });
     if end == End::Done {
         linger(conn, watch).await;
     } else {
@@ -101,32 +102,22 @@ pub(super) async fn serve(
 /// obfs-servers, a 101 needs no `Upgrade`.
 ///
 /// # Errors
-/// The status that the client gets in place of a response, none if it has left, and the record's
-/// end.
+/// How the outcome ends.
 fn check(
     result: Result<Result<Response, Failure>, ClientLeft>,
     may_be_bare: bool,
-) -> Result<Response, (Option<u16>, End)> {
-    let failure = match result {
+) -> Result<Response, End> {
+    match result {
         Ok(Ok(response))
             if response.head.status != 101 || response.head.switches_to_websocket(may_be_bare) =>
         {
-            return Ok(response);
+            Ok(response)
         }
-        Ok(Ok(_)) => Failure::Malformed,
-        Ok(Err(failure)) => failure,
-        Err(ClientLeft::Reset) => Failure::Fired(Fired::ClientReset),
-        Err(ClientLeft::Ended) => return Err((None, End::Client)),
-    };
-    Err(match failure {
-        Failure::Closed => (Some(502), End::Upstream),
-        Failure::Reset | Failure::Fired(Fired::UpstreamReset) => (Some(502), End::UpstreamReset),
-        Failure::Malformed | Failure::HeadTooLarge => (Some(502), End::BadResponse),
-        Failure::BudgetSpent => (Some(503), End::Overflow),
-        Failure::Fired(Fired::TimedOut) => (Some(504), End::ResponseTimeout),
-        Failure::Fired(Fired::Drained) => (Some(503), End::Drain),
-        Failure::Fired(Fired::ClientReset) => (None, End::ClientReset),
-    })
+        Ok(Ok(_)) => Err(End::BadResponse),
+        Ok(Err(failure)) => Err(failure.end()),
+        Err(ClientLeft::Reset) => Err(End::ClientReset),
+        Err(ClientLeft::Ended) => Err(End::Client),
+    }
 }
 
 impl Upgrade<'_> {
@@ -147,20 +138,13 @@ impl Upgrade<'_> {
     }
 
     /// Writes the record and sends an error, because the cluster cannot be reached.
-    async fn refuse(&self, conn: &Accepted, watch: &Watch, failure: &ConnectFailure) {
-        let status = match failure {
-            ConnectFailure::NoEndpoint | ConnectFailure::Drained(_) => 503,
-            ConnectFailure::TimedOut(_) => 504,
-            ConnectFailure::Failed(_) | ConnectFailure::Local(_) => 502,
-        };
+    async fn refuse(&self, conn: &Accepted, watch: &Watch, failure: ConnectFailure) {
         if let ConnectFailure::Local(_) = failure {
             conn.context.shortage.answered();
         }
-        conn.record(self.start, |record| {
-            self.describe(record);
-            describe_failure(failure, record);
-            record.status = Some(status);
-        });
+        let outcome = failure.outcome();
+        let status = status_for(outcome.end).unwrap_or(502);
+        self.record(conn, Outcome { status: Some(status), ..outcome });
         send_error(conn, watch, status).await;
     }
 }

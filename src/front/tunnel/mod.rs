@@ -12,13 +12,13 @@ mod terminate;
 
 use std::rc::Rc;
 
-use super::accepted::{Accepted, Moment, describe_relay};
+use super::accepted::{Accepted, Moment};
 use super::http::protocol;
-use crate::cluster::Lease;
 use crate::config::{Route, Tunnel, TunnelKind};
-use crate::observe::access_log::{End, Record};
+use crate::observe::access_log::Record;
+use crate::observe::outcome::Outcome;
 use crate::proto::http::{Body, Request, Version, write_websocket_alone};
-use crate::relay::{Charge, Flow, Pool};
+use crate::relay::{Charge, Pool};
 use crate::timers::Watch;
 use terminate::HandshakeResponse;
 
@@ -87,20 +87,9 @@ impl<'c> Upgrade<'c> {
         std::mem::take(&mut self.bytes)
     }
 
-    fn record(
-        &self,
-        conn: &Accepted,
-        lease: &Lease,
-        up: &Flow,
-        down: &Flow,
-        status: Option<u16>,
-        end: End,
-    ) {
-        conn.record(self.start, |record| {
-            self.describe(record);
-            describe_relay(lease, up, down, record);
-            (record.status, record.end) = (status, end);
-        });
+    /// Counts the outcome and writes the record.
+    fn record(&self, conn: &Accepted, outcome: Outcome) {
+        conn.record(self.start, &outcome, |record| self.describe(record));
     }
 
     fn describe<'a>(&'a self, record: &mut Record<'a>) {

@@ -6,9 +6,9 @@
 //! that copies.
 
 use super::Upgrade;
-use crate::front::accepted::{Accepted, describe_failure};
+use crate::front::accepted::{Accepted, relayed};
 use crate::front::linger::linger;
-use crate::observe::access_log::End;
+use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head;
 use crate::proto::websocket::{Handshake, accept_value, early_data};
 use crate::relay::Flow;
@@ -76,10 +76,7 @@ pub(super) async fn serve(
         // The failed send has consumed the socket's error: a relay would read a clean end.
         Err(_) => {
             conn.client.reset_on_close();
-            return conn.record(upgrade.start, |record| {
-                upgrade.describe(record);
-                record.end = End::ClientReset;
-            });
+            return upgrade.record(conn, Outcome::new(End::ClientReset));
         }
     };
 
@@ -88,11 +85,7 @@ pub(super) async fn serve(
         Ok(lease) => lease,
         Err(failure) => {
             conn.reset_for(&failure);
-            return conn.record(upgrade.start, |record| {
-                upgrade.describe(record);
-                describe_failure(&failure, record);
-                record.status = Some(101);
-            });
+            return upgrade.record(conn, Outcome { status: Some(101), ..failure.outcome() });
         }
     };
 
@@ -112,11 +105,12 @@ pub(super) async fn serve(
     // The flows have their own copies. An idle tunnel must hold no buffer.
     drop((request, head));
     let end = conn.relay(watch, &lease, &mut up, &mut down, timeouts).await;
-    upgrade.record(conn, &lease, &up, &down, Some(101), end);
+    let outcome = relayed(lease, &up, &down, end);
+    upgrade.record(conn, Outcome { status: Some(101), ..outcome });
 
     // 4. Linger: the client must be able to read the close frame, whatever it sends after its own.
     if response.framed && matches!(end, End::Client | End::Upstream | End::BadRequest) {
-        drop((lease, up, down));
+        drop((up, down));
         linger(conn, watch).await;
     }
 }

@@ -4,24 +4,12 @@
 use std::rc::Rc;
 
 use super::{Session, Udp};
-use crate::cluster::Tried;
-use crate::front::accepted::{Moment, describe_tried};
-use crate::observe::access_log::{End, Relay};
+use crate::front::accepted::Moment;
+use crate::observe::outcome::{End, Outcome, Relay};
 use crate::sys::{Address, ConnectError, Errno};
 
 /// Sessions that a drain ends before it yields: about a millisecond's work.
 const DRAIN_BATCH: usize = 100;
-
-/// How a session went, for its access record.
-pub(super) struct Outcome<'a> {
-    client: &'a Address,
-    start: Moment,
-    tried: &'a Tried,
-    bytes_up: u64,
-    bytes_down: u64,
-    relay: Relay,
-    end: End,
-}
 
 impl Udp {
     /// Ends sessions that were silent for too long. Called once a tick.
@@ -90,40 +78,23 @@ impl Udp {
         session.is_ended.set(true);
         session.upstream.socket.end();
         self.has_closing_sockets.set(true);
-        self.record(Outcome {
-            client: &session.client,
-            start: session.start,
-            tried: &session.tried.borrow(),
+        let mut outcome = Outcome {
+            endpoint: Some(Rc::clone(&session.upstream.endpoint.address)),
             bytes_up: session.bytes_up.get(),
             bytes_down: session.bytes_down.get(),
             relay: Relay::Copy,
-            end,
-        });
+            ..Outcome::new(end)
+        };
+        session.tried.take().note(&mut outcome);
+        self.record(&session.client, session.start, &outcome);
+        self.listener.counters.end();
     }
 
-    /// Writes the access record of a session.
-    pub(super) fn record<'a>(&'a self, outcome: Outcome<'a>) {
-        let Outcome { client, start, tried, bytes_up, bytes_down, relay, end } = outcome;
-        self.listener.record(client, start, |record| {
+    /// Counts an outcome and writes its access record.
+    pub(super) fn record(&self, client: &Address, start: Moment, outcome: &Outcome) {
+        self.listener.record(client, start, outcome, |record| {
             record.protocol = "udp";
             record.cluster = Some(self.cluster.name());
-            describe_tried(tried, record);
-            record.endpoint = tried.last.as_deref();
-            (record.bytes_up, record.bytes_down) = (bytes_up, bytes_down);
-            (record.relay, record.end) = (relay, end);
         });
-    }
-}
-
-impl<'a> Outcome<'a> {
-    /// The outcome of a session that could not be opened.
-    pub(super) fn of_failed_open(
-        client: &'a Address,
-        start: Moment,
-        tried: &'a Tried,
-        end: End,
-    ) -> Outcome<'a> {
-        let (bytes_up, bytes_down, relay) = (0, 0, Relay::None);
-        Outcome { client, start, tried, bytes_up, bytes_down, relay, end }
     }
 }

@@ -3,11 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::end::Outcome;
 use super::{Key, Session, Udp, Upstream};
 use crate::cluster::{Candidates, InUse};
 use crate::front::accepted::Moment;
-use crate::observe::access_log::End;
+use crate::observe::outcome::{End, Outcome};
 use crate::sys::{Address, ConnectError, Errno, UdpSocket};
 
 impl Udp {
@@ -32,7 +31,10 @@ impl Udp {
             Ok(upstream) => upstream,
             Err(end) => {
                 let tried = candidates.given_up();
-                self.record(Outcome::of_failed_open(&client, start, &tried, end));
+                let mut outcome = Outcome::new(end);
+                outcome.endpoint = tried.last.clone();
+                tried.note(&mut outcome);
+                self.record(&client, start, &outcome);
                 return None;
             }
         };
@@ -52,6 +54,7 @@ impl Udp {
             self.evict_one();
         }
         self.sessions.borrow_mut().insert(*key, Rc::clone(&session), now);
+        self.listener.counters.begin();
         monoio::spawn(Rc::clone(self).forward_replies(Rc::clone(&session)));
         Some(session)
     }

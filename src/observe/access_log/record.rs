@@ -6,6 +6,7 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
+use crate::observe::outcome::{End, Relay};
 use crate::sys::Address;
 
 /// One finished connection, request or tunnel.
@@ -52,96 +53,4 @@ pub struct Record<'a> {
     pub relay: Relay,
     /// Which side ended it, or what failed.
     pub end: End,
-}
-
-/// How the bytes of a record were relayed between client and upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Relay {
-    /// Nothing was relayed.
-    None,
-    /// Through a buffer of ringgate.
-    Copy,
-    /// Through a pipe in the kernel.
-    Splice,
-}
-
-impl Relay {
-    /// The word in the access log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Relay::None => "none",
-            Relay::Copy => "copy",
-            Relay::Splice => "splice",
-        }
-    }
-}
-
-/// Why a record ended: the first cause, not what followed from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The client closed cleanly.
-    Client,
-    /// The upstream closed cleanly.
-    Upstream,
-    /// The client reset the connection or vanished.
-    ClientReset,
-    /// The upstream reset the connection or vanished.
-    UpstreamReset,
-    /// Neither side sent a byte within the idle timeout.
-    Idle,
-    /// One side had ended, and the other sent nothing within the half-closed timeout.
-    HalfClosedTimeout,
-    /// The client did not complete a request head in time.
-    HeadTimeout,
-    /// No endpoint accepted the connection within the connect timeout.
-    ConnectTimeout,
-    /// Every endpoint that was tried refused the connection or was unreachable.
-    ConnectFailed,
-    /// The cluster had no endpoint to try.
-    NoEndpoint,
-    /// No rule matches what the client asks for.
-    NoRoute,
-    /// The session was removed to make room for another one.
-    Evicted,
-    /// A limit on connections was reached.
-    Overflow,
-    /// The client sent an invalid or unacceptable request, or an invalid frame in a tunnel.
-    BadRequest,
-    /// The upstream sent an invalid or unacceptable response.
-    BadResponse,
-    /// The upstream did not respond in time.
-    ResponseTimeout,
-    /// ringgate is shutting down and the drain timeout has expired.
-    Drain,
-    /// The request was answered, and the connection can carry the next one.
-    Done,
-    /// ringgate itself failed, for example because it had no free descriptors.
-    Local,
-}
-
-impl End {
-    /// The word in the access log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            End::Client => "client",
-            End::Upstream => "upstream",
-            End::ClientReset => "client_reset",
-            End::UpstreamReset => "upstream_reset",
-            End::Idle => "idle",
-            End::HalfClosedTimeout => "half_closed_timeout",
-            End::HeadTimeout => "head_timeout",
-            End::ConnectTimeout => "connect_timeout",
-            End::ConnectFailed => "connect_failed",
-            End::NoEndpoint => "no_endpoint",
-            End::NoRoute => "no_route",
-            End::Evicted => "evicted",
-            End::Overflow => "overflow",
-            End::BadRequest => "bad_request",
-            End::BadResponse => "bad_response",
-            End::ResponseTimeout => "response_timeout",
-            End::Drain => "drain",
-            End::Done => "done",
-            End::Local => "local",
-        }
-    }
 }

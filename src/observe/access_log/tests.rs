@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::recorder::LIMIT;
 use super::writer::QUEUE;
 use super::*;
+use crate::observe::outcome::{End, Relay};
 use crate::sys::Address;
 
 /// Far longer than any test here needs.

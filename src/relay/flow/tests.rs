@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::super::{BUDGET, End, run};
 use super::*;
 use crate::sched::{Outbox, Yielder};
-use crate::timers::Timers;
+use crate::timers::{Limit, Timers};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -38,7 +38,7 @@ fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
 fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
     with_pool(true, async |pool| {
         let ((client, mut client_peer), (upstream, upstream_peer)) = (connection(), connection());
-        let watch = Timers::new(pool.yielder()).watch(&client, LONG);
+        let watch = Timers::new(pool.yielder()).watch(&client, Limit::new(LONG, End::Idle));
         watch.set_upstream(Some(&upstream));
         let (mut up, mut down) = (Flow::new(&pool, Vec::new()), Flow::new(&pool, Vec::new()));
         (up.mode, down.mode) = (Mode::Small, Mode::Small);
@@ -68,7 +68,7 @@ fn over_epoll_a_flow_whose_source_is_always_ready_yields() {
         };
         let ((from, source), (to, sink)) = (pair(), pair());
         let (other, mut other_source) = connection();
-        let watch = Timers::new(pool.yielder()).watch(&from, LONG);
+        let watch = Timers::new(pool.yielder()).watch(&from, Limit::new(LONG, End::Idle));
         let ran_after = Rc::new(Cell::new(None));
         let runs = Rc::clone(&ran_after);
         let waiting = monoio::spawn(async move {
@@ -126,8 +126,10 @@ fn what_is_left_in_a_pipe_waits_for_the_bulk_turn() {
     with_pool(false, async |pool| {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
-        let (mut flow, watch) =
-            (Flow::new(&pool, Vec::new()), Timers::new(pool.yielder()).watch(&from, LONG));
+        let (mut flow, watch) = (
+            Flow::new(&pool, Vec::new()),
+            Timers::new(pool.yielder()).watch(&from, Limit::new(LONG, End::Idle)),
+        );
         let mut pipe = pool.pipe().expect("a pipe");
         from.readable().await;
         from.ensure_nonblocking().unwrap();
@@ -148,8 +150,10 @@ fn bulk_that_may_not_be_spliced_waits_for_the_bulk_turn() {
     with_pool(false, async |pool| {
         let ((from, mut source), (to, sink)) = (connection(), connection());
         source.write_all(&[7; 1000]).unwrap();
-        let (mut flow, watch) =
-            (Flow::new(&pool, Vec::new()), Timers::new(pool.yielder()).watch(&from, LONG));
+        let (mut flow, watch) = (
+            Flow::new(&pool, Vec::new()),
+            Timers::new(pool.yielder()).watch(&from, Limit::new(LONG, End::Idle)),
+        );
         flow.mode = Mode::Copy { streak: 1 };
         flow.allow(1000);
         let work = async move {

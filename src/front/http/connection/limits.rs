@@ -1,13 +1,12 @@
 //! The time limits of a connection, and what happens when one fires.
 
 use super::{Connection, Next};
-use crate::config::Http;
 use crate::front::accepted::Moment;
 use crate::front::http::response::protocol;
-use crate::observe::access_log::End;
+use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::Content;
 use crate::proto::http::{Reject, Version};
-use crate::timers::{Fired, OnDrain};
+use crate::timers::{Fired, Limit, OnDrain};
 
 const TIMEOUT: Reject =
     Reject { status: 408, reason: "slow_head", text: "the request took too long" };
@@ -33,27 +32,26 @@ impl<'c> Connection<'c> {
     /// Ends the connection after a limit has fired before the request was complete.
     pub(super) fn end_by(&mut self, fired: Fired) -> Next<'c> {
         match fired {
-            Fired::TimedOut if !self.held.is_empty() => {
+            Fired::TimedOut(_) if !self.held.is_empty() => {
                 let mut out = self.scratch();
                 let content = Content::for_rejected(&self.held);
                 self.reject(TIMEOUT, content, Moment::now(), &mut out);
                 self.send(&out);
                 Next::Linger
             }
-            Fired::ClientReset | Fired::UpstreamReset => self.gone(End::ClientReset),
+            Fired::ClientReset | Fired::UpstreamReset => self.gone(fired.end()),
             // The last response, or another request, may still be on its way: linger.
             _ if self.state != State::Fresh && self.held.is_empty() => Next::Linger,
-            Fired::TimedOut => Next::Gone,
-            Fired::Drained => self.gone(End::Drain),
+            Fired::TimedOut(_) => Next::Gone,
+            Fired::Drained => self.gone(fired.end()),
         }
     }
 
     /// Records an incomplete request, if there is one, of a client that is gone.
     pub(super) fn gone(&mut self, end: End) -> Next<'c> {
         if let Some(begun) = self.begun.filter(|_| !self.held.is_empty()) {
-            self.conn.record(begun, |record| {
+            self.conn.record(begun, &Outcome::new(end), |record| {
                 record.protocol = protocol(Version::Http11);
-                record.end = end;
             });
         }
         Next::Gone
@@ -80,10 +78,15 @@ impl<'c> Connection<'c> {
                 self.watch.touch();
             }
         } else {
+            let head = Limit::new(self.http.head_timeout, End::HeadTimeout);
             let is_receiving = self.state == State::Receiving;
-            let Http { head_timeout, keepalive_timeout, .. } = self.http;
-            self.watch.restart(if is_receiving { *head_timeout } else { *keepalive_timeout });
+            self.watch.restart(if is_receiving { head } else { self.keepalive() });
         }
+    }
+
+    /// The limit between two requests, and for a client that does not take its responses.
+    pub(super) fn keepalive(&self) -> Limit {
+        Limit::new(self.http.keepalive_timeout, End::Idle)
     }
 
     /// Returns true while a request has begun and is not complete, or a body is dropped.

@@ -75,7 +75,7 @@ impl Connection<'_> {
             self.state = State::Sending;
         }
         // A limit that fired earlier does not count: its request was complete in time.
-        self.watch.renew(self.http.keepalive_timeout);
+        self.watch.renew(self.keepalive());
         let result = self.watch.writable(&self.conn.client).await;
         if result.is_err() {
             self.conn.client.reset_on_close();

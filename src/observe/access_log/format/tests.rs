@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::observe::access_log::record::{End, Relay};
+use crate::observe::outcome::{End, Relay};
 use crate::sys::Address;
 
 fn line(format: &Format, record: &Record) -> String {

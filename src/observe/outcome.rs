@@ -1,0 +1,161 @@
+//! How a connection, request, tunnel or session went. Every way of serving returns an [`Outcome`];
+//! the access log and the counters read it.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::sys::Address;
+
+/// What is known of a connection, request, tunnel or session when it has ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Which side ended it, or what failed.
+    pub end: End,
+    /// The status of the response that the client received.
+    pub status: Option<u16>,
+    /// Why a request was refused, in one word.
+    pub reason: Option<&'static str>,
+    /// The endpoint that was chosen, whether or not it could be reached.
+    pub endpoint: Option<Rc<Address>>,
+    /// The number of connect attempts. `None` if there was nothing to connect to.
+    pub attempts: Option<u32>,
+    /// The endpoints that failed, without repetitions.
+    pub failed_endpoints: Vec<Rc<Address>>,
+    /// The time spent on connecting, all attempts together. `None` if nothing was connected.
+    pub connect: Option<Duration>,
+    /// Bytes from client to upstream.
+    pub bytes_up: u64,
+    /// Bytes from upstream to client, or bytes of ringgate's own response.
+    pub bytes_down: u64,
+    /// How bytes were relayed.
+    pub relay: Relay,
+    /// Why the direction with more bytes was copied; `None` if it was spliced or had no bytes.
+    pub copied: Option<Copied>,
+}
+
+impl Outcome {
+    /// An outcome without a connect and without bytes.
+    pub fn new(end: End) -> Outcome {
+        Outcome {
+            end,
+            status: None,
+            reason: None,
+            endpoint: None,
+            attempts: None,
+            failed_endpoints: Vec::new(),
+            connect: None,
+            bytes_up: 0,
+            bytes_down: 0,
+            relay: Relay::None,
+            copied: None,
+        }
+    }
+}
+
+/// Why bytes were copied and not spliced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// Never enough bytes arrived at one time.
+    FewBytes,
+    /// A codec changes the bytes.
+    Codec,
+    /// No pipe was free.
+    NoPipe,
+}
+
+/// How bytes were relayed between client and upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Relay {
+    /// Nothing was relayed.
+    #[default]
+    None,
+    /// Through a buffer of ringgate.
+    Copy,
+    /// Through a pipe in the kernel.
+    Splice,
+}
+
+impl Relay {
+    /// The word in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Relay::None => "none",
+            Relay::Copy => "copy",
+            Relay::Splice => "splice",
+        }
+    }
+}
+
+/// Why a connection, request, tunnel or session ended: the first cause, not what followed from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum End {
+    /// The client closed cleanly.
+    Client,
+    /// The upstream closed cleanly.
+    Upstream,
+    /// The client reset the connection or vanished.
+    ClientReset,
+    /// The upstream reset the connection or vanished.
+    UpstreamReset,
+    /// Neither side sent a byte within the idle timeout.
+    Idle,
+    /// One side had ended, and the other sent nothing within the half-closed timeout.
+    HalfClosedTimeout,
+    /// The client did not complete a request head in time.
+    HeadTimeout,
+    /// No endpoint accepted the connection within the connect timeout.
+    ConnectTimeout,
+    /// Every endpoint that was tried refused the connection or was unreachable.
+    ConnectFailed,
+    /// The cluster had no endpoint to try.
+    NoEndpoint,
+    /// No rule matches what the client asks for.
+    NoRoute,
+    /// The session was removed to make room for another one.
+    Evicted,
+    /// A limit on connections was reached.
+    Overflow,
+    /// The client sent an invalid or unacceptable request, or an invalid frame in a tunnel.
+    BadRequest,
+    /// The upstream sent an invalid or unacceptable response.
+    BadResponse,
+    /// The upstream did not respond in time.
+    ResponseTimeout,
+    /// ringgate is shutting down and the drain timeout has expired.
+    Drain,
+    /// The request was answered, and the connection can carry the next one.
+    Done,
+    /// ringgate itself failed, for example because it had no free descriptors.
+    Local,
+}
+
+impl End {
+    /// The number of different ends.
+    pub const COUNT: usize = End::Local as usize + 1;
+
+    /// The word in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            End::Client => "client",
+            End::Upstream => "upstream",
+            End::ClientReset => "client_reset",
+            End::UpstreamReset => "upstream_reset",
+            End::Idle => "idle",
+            End::HalfClosedTimeout => "half_closed_timeout",
+            End::HeadTimeout => "head_timeout",
+            End::ConnectTimeout => "connect_timeout",
+            End::ConnectFailed => "connect_failed",
+            End::NoEndpoint => "no_endpoint",
+            End::NoRoute => "no_route",
+            End::Evicted => "evicted",
+            End::Overflow => "overflow",
+            End::BadRequest => "bad_request",
+            End::BadResponse => "bad_response",
+            End::ResponseTimeout => "response_timeout",
+            End::Drain => "drain",
+            End::Done => "done",
+            End::Local => "local",
+        }
+    }
+}
