@@ -14,6 +14,7 @@
 mod accepted;
 mod admission;
 mod context;
+mod detect;
 mod generation;
 mod http;
 mod linger;
@@ -35,8 +36,9 @@ use crate::config::Protocol;
 /// Serves one accepted connection to its end and writes its record. Each kind of traffic has its
 /// own task type: a connection idle between two requests must not be as large as a relay.
 pub fn spawn(conn: Accepted) {
-    match conn.listener.config.protocol {
+    match &conn.listener.config.protocol {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
+        Protocol::Http(http) if http.tls.is_some() => drop(monoio::spawn(detect::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
         Protocol::Tls(_) => drop(monoio::spawn(sni::serve(conn))),
         // UDP has no connections.

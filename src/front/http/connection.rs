@@ -11,11 +11,10 @@ use std::task::{Poll, Waker};
 
 use super::exchange::respond;
 use super::response::{Response, protocol};
-use crate::config::{Action, Http, Route, Tls};
+use crate::config::{Action, Http, Route};
 use crate::front::accepted::{Accepted, Moment};
 use crate::front::tunnel::Upgrade;
 use crate::observe::outcome::{End, Outcome};
-use crate::proto::client_hello::HANDSHAKE;
 use crate::proto::http::response_head::{Content, Persistence};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
 use crate::relay::{Charge, SMALL, Sender};
@@ -50,8 +49,6 @@ pub(super) enum Next<'c> {
     Gone,
     /// Serve an upgrade.
     Tunnel(Box<Upgrade<'c>>),
-    /// Serve TLS: the connection begins with these bytes of a TLS handshake.
-    Tls(&'c Tls, Vec<u8>),
 }
 
 /// One connection between two turns.
@@ -92,14 +89,22 @@ impl<'c> Used<'c> {
 }
 
 impl<'c> Connection<'c> {
-    pub(super) fn new(conn: &'c Accepted, http: &'c Http, watch: &'c Watch) -> Self {
+    /// Makes a connection from which `first` was read.
+    pub(super) fn new(
+        conn: &'c Accepted,
+        http: &'c Http,
+        watch: &'c Watch,
+        first: Vec<u8>,
+    ) -> Self {
+        let mut charge = Charge::new(&conn.context.pool);
+        charge.set(first.len());
         Connection {
             conn,
             http,
             watch,
-            state: State::Fresh,
-            held: Vec::new(),
-            charge: Charge::new(&conn.context.pool),
+            state: if first.is_empty() { State::Fresh } else { State::Begun },
+            held: first,
+            charge,
             scan: HeadScan::default(),
             begun: None,
             skipped: Body::NONE,
@@ -109,7 +114,12 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// Returns true when there may be complete requests to answer without reading.
+    /// Returns true when the next turn begins with a read. If not, it uses what is held.
+    pub(super) fn must_read(&self) -> bool {
+        !matches!(self.state, State::Backlog | State::Begun)
+    }
+
+    /// Returns true when there may be complete requests that wait until earlier responses are sent.
     pub(super) fn has_backlog(&self) -> bool {
         self.state == State::Backlog
     }
@@ -143,11 +153,6 @@ impl<'c> Connection<'c> {
             Err(Errno::AGAIN) => return fired.map_or(Next::Read, |fired| self.end_by(fired)),
             Err(_) => return self.gone(End::ClientReset),
         };
-        if self.state == State::Fresh
-            && let Some(tls) = self.http.tls.as_ref().filter(|_| buffer[0] == HANDSHAKE)
-        {
-            return Next::Tls(tls, buffer[..filled].to_vec());
-        }
 
         // 1. Answer what is complete.
         let now = Moment::now();
@@ -193,12 +198,12 @@ impl<'c> Connection<'c> {
         next
     }
 
-    /// Fills the buffer with the bytes that are held and, unless there is a backlog, with new ones.
+    /// Fills the buffer with the bytes that are held and, if it must read, with new ones.
     /// Returns the number of bytes in it; 0 if the client has ended.
     fn read(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let held = self.held.len();
         buffer[..held].copy_from_slice(&self.held);
-        if self.has_backlog() {
+        if !self.must_read() {
             return Ok(held);
         }
         // Read less when the budget is spent, because less may be kept.

@@ -20,11 +20,10 @@ use std::task::Poll;
 
 use super::accepted::Accepted;
 use super::linger::linger;
-use super::sni;
 use super::tunnel;
-use crate::config::Protocol;
+use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
-use crate::timers::{Limit, OnDrain};
+use crate::timers::{Limit, OnDrain, Watch};
 use connection::{Connection, Next};
 pub(super) use response::{Response, protocol, status_for};
 
@@ -36,20 +35,33 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let limit = Limit::new(http.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(&conn.client, limit);
         watch.on_drain(OnDrain::Grace);
-        let mut connection = Connection::new(&conn, http, &watch);
+        serve_begun(&conn, http, &watch, Vec::new()).await;
+    }
+}
+
+/// Serves a connection from which `first` was read. The watch runs the limit of the first head.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve_begun(
+    conn: &Accepted,
+    http: &Http,
+    watch: &Watch,
+    first: Vec<u8>,
+) -> impl Future<Output = ()> {
+    async move {
+        let mut connection = Connection::new(conn, http, watch, first);
 
         // 1. Turn after turn, until something other than a request follows.
         let next = loop {
             let mut fired = None;
-            if connection.has_backlog() {
+            if connection.must_read() {
+                watch.consume_budget().await;
+                fired = connection.wait_for_input().await.err();
+            } else if connection.has_backlog() {
                 // Yield before going on: other tasks of this worker may be ready.
                 conn.context.pool.yielder().yield_now().await;
                 if !Box::pin(connection.wait_to_write()).await {
                     return;
                 }
-            } else {
-                watch.consume_budget().await;
-                fired = connection.wait_for_input().await.err();
             }
             // Responses queued in the last turn are sent by now, or must be sent before new ones.
             if !connection.flush().await {
@@ -69,12 +81,8 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             return;
         }
         match next {
-            Next::Tunnel(upgrade) => Box::pin(tunnel::serve(&conn, &watch, *upgrade)).await,
-            Next::Tls(tls, bytes) => {
-                watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
-                Box::pin(sni::serve_begun(&conn, tls, &watch, bytes)).await;
-            }
-            Next::Linger => linger(&conn, &watch).await,
+            Next::Tunnel(upgrade) => Box::pin(tunnel::serve(conn, watch, *upgrade)).await,
+            Next::Linger => linger(conn, watch).await,
             Next::Read | Next::Gone => {}
         }
     }

@@ -14,9 +14,10 @@ const TIMEOUT: Reject =
 /// What the connection does at present, which decides its limit and what a drain does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
-    /// Nothing was read so far: the first byte may be that of TLS. The limit is that of a head,
-    /// from the accept.
+    /// Nothing was read so far. The limit is that of a head, from the accept.
     Fresh,
+    /// The first bytes were read before the connection was known to be one of HTTP.
+    Begun,
     /// Between two requests. The limit is `keepalive_timeout`, and a drain ends the connection.
     Between,
     /// A request has begun, or the body of one that was answered is read and dropped. The limit is

@@ -1,0 +1,43 @@
+//! Listeners that take HTTP and TLS on the same port: the first byte decides.
+
+use super::accepted::Accepted;
+use super::{http, sni};
+use crate::config::{Http, Protocol};
+use crate::observe::outcome::End;
+use crate::proto::client_hello::HANDSHAKE;
+use crate::timers::{Limit, OnDrain, Watch};
+
+/// The most bytes that are read before it is known what they are.
+const READ: usize = 16 * 1024;
+
+/// Reads the first bytes, and serves what they begin. The bytes are carried along.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+    async move {
+        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
+        let Http { tls: Some(tls), .. } = http else { return };
+        let limit = Limit::new(http.head_timeout, End::HeadTimeout);
+        let watch = conn.context.timers.watch(&conn.client, limit);
+        watch.on_drain(OnDrain::Grace);
+        // Boxed, because the connection lives much longer.
+        let Some(first) = Box::pin(first_bytes(&conn, &watch)).await else { return };
+        if first[0] == HANDSHAKE {
+            watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
+            Box::pin(sni::serve_begun(&conn, tls, &watch, first)).await;
+        } else {
+            http::serve_begun(&conn, http, &watch, first).await;
+        }
+    }
+}
+
+/// Waits for the first bytes. `None` if the client has left, or has sent nothing within the limit:
+/// then there is nothing to record.
+async fn first_bytes(conn: &Accepted, watch: &Watch) -> Option<Vec<u8>> {
+    // After a limit that fires the bytes that have arrived by then are still read.
+    let _ = watch.readable(&conn.client).await;
+    let pool = &conn.context.pool;
+    let mut buffer = pool.buffer();
+    let size = READ.min(pool.read_size());
+    let read = conn.client.recv(&mut buffer[..size]).ok()?;
+    (read > 0).then(|| buffer[..read].to_vec())
+}
