@@ -2,13 +2,14 @@
 //! sends back are replies; they go to the client, from the local address that the client sends to.
 //!
 //! A session is a client and the local address that it sends to. It ends after the idle timeout
-//! without a datagram. A session without a reply ends after [`NO_REPLY_TIMEOUT`] at most. The kernel
-//! chooses the worker by the client's address (SO_REUSEPORT), and the choice does not change.
+//! without a datagram. A session without a reply ends after [`NO_REPLY_TIMEOUT`] at most. The
+//! kernel chooses the worker by the client's address (SO_REUSEPORT), and the choice does not
+//! change.
 //!
-//! A listener has a quota of the worker's descriptors for UDP ([`Shares::sessions`]). When the quota
-//! is used up, or there are `max_sessions` sessions, a new session evicts the least recently used
-//! one. Sessions without a reply are evicted first. The socket of an ended session is closed only
-//! when its task has run, so a part of the quota is reserved for such sockets.
+//! A listener has a quota of the worker's descriptors for UDP ([`Shares::sessions`]). When the
+//! quota is used up, or there are `max_sessions` sessions, a new session evicts the least recently
+//! used one. Sessions without a reply are evicted first. The socket of an ended session is closed
+//! only when its task has run, so a part of the quota is reserved for such sockets.
 //!
 //! | file | what it does |
 //! | --- | --- |

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use crate::config::{self, Config, Protocol};
 use crate::sys::{CLOSING_SESSIONS, Shares};
 
-/// 1/`CLOSING_PART` of a listener's quota is reserved for the sockets of ended sessions, or all that
-/// its sessions cannot use. [`CLOSING_SESSIONS`] is the upper limit.
+/// 1/`CLOSING_PART` of a listener's quota is reserved for the sockets of ended sessions, or all
+/// that its sessions cannot use. [`CLOSING_SESSIONS`] is the upper limit.
 const CLOSING_PART: usize = 4;
 
 /// Counts the sockets of one listener's sessions until they are closed.

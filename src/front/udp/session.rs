@@ -1,8 +1,8 @@
 //! The datagrams of a session: from the client to the endpoint, and replies on their way back.
 //!
-//! The kernel reports that an endpoint refuses datagrams (ICMP) to the next call on the socket. Such
-//! an error ends a session without a reply, and the client's datagrams go to the next endpoint. A
-//! session with a reply keeps its endpoint, which may just be starting again.
+//! When an endpoint refuses a datagram (ICMP), the kernel reports it to the next call on the
+//! socket. This error ends a session without a reply, and the client's datagrams go to the next
+//! endpoint. A session with a reply keeps its endpoint, which may just be starting again.
 
 use std::cell::Cell;
 use std::rc::Rc;
