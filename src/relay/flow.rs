@@ -15,8 +15,9 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
+use super::sender::Sender;
 use crate::observe::outcome::Copied;
-use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE, QueuedSend};
+use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE};
 use crate::sys::{Errno, Stream};
 use crate::timers::{Fired, Watch};
 
@@ -65,22 +66,17 @@ enum Mode {
 
 /// One direction of a relay: its position and its unsent bytes. Callers pass in the streams.
 pub struct Flow {
-    pool: Rc<Pool>,
+    /// Bytes that are read and not yet written. They come before those in the pipe.
+    sender: Sender,
     /// `None` if the bytes are passed on unchanged.
     coded: Option<Box<coded::Coded>>,
     mode: Mode,
-    /// Bytes that are read and not yet written. They come before those in the pipe.
-    pending: Vec<u8>,
-    /// Bytes of `pending` that are already written.
-    written: usize,
     /// Held only during a turn, or while the pipe has bytes inside.
     pipe: Option<PipeLease>,
-    /// A message that was given to the outbox and whose result was not asked for yet.
-    queued: Option<QueuedSend>,
     /// Bytes that may still be read.
     allowed: u64,
-    bytes: u64,
-    spliced: bool,
+    /// Bytes that were spliced.
+    spliced: u64,
     /// The end of the source was read.
     ended: bool,
     /// The source has probably sent something already: the first read does not wait.
@@ -90,18 +86,13 @@ pub struct Flow {
 impl Flow {
     /// Makes a flow that begins with bytes that were read elsewhere.
     pub fn new(pool: &Rc<Pool>, first: Vec<u8>) -> Flow {
-        pool.keep(first.len());
         Flow {
-            pool: Rc::clone(pool),
+            sender: Sender::new(pool, first),
             coded: None,
             mode: Mode::Copy { streak: 0 },
-            pending: first,
-            written: 0,
             pipe: None,
-            queued: None,
             allowed: u64::MAX,
-            bytes: 0,
-            spliced: false,
+            spliced: 0,
             ended: false,
             expects: false,
         }
@@ -116,18 +107,18 @@ impl Flow {
 
     /// Bytes written to the destination so far, including those that are queued in the outbox.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.sender.bytes() + self.spliced
     }
 
     /// Returns true when any byte was spliced.
     pub fn spliced(&self) -> bool {
-        self.spliced
+        self.spliced > 0
     }
 
     /// Returns why bytes were copied; `None` if they were spliced, or if there were none.
     pub fn why_copied(&self) -> Option<Copied> {
         match self.mode {
-            _ if self.spliced || self.bytes == 0 => None,
+            _ if self.spliced() || self.bytes() == 0 => None,
             _ if self.is_coded() => Some(Copied::Codec),
             Mode::Splice { .. } => Some(Copied::NoPipe),
             Mode::Small | Mode::Copy { .. } => Some(Copied::FewBytes),
@@ -143,7 +134,7 @@ impl Flow {
     /// Returns true when there are bytes that were read and are not written yet.
     pub fn has_unsent(&self) -> bool {
         let in_pipe = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
-        self.queued.is_some() || self.written < self.pending.len() || in_pipe
+        !self.sender.is_empty() || in_pipe
     }
 
     /// Returns true when the source has input and the flow is free to read it.
@@ -158,28 +149,7 @@ impl Flow {
 
     /// Appends bytes that are to be written unchanged.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.pool.keep(bytes.len());
-        self.pending.extend_from_slice(bytes);
-    }
-
-    /// Writes `pending` without waiting.
-    ///
-    /// # Errors
-    /// Writing failed.
-    pub fn send_pending(&mut self, to: &Stream) -> Result<(), Broken> {
-        self.finish_queued()?;
-        while self.written < self.pending.len() {
-            match to.send(&self.pending[self.written..]) {
-                Ok(sent) => {
-                    self.written += sent;
-                    self.bytes += sent as u64;
-                }
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(errno) => return Err(Broken::To(errno)),
-            }
-        }
-        self.clear_pending();
-        Ok(())
+        self.sender.push(bytes);
     }
 
     /// Moves bytes until the source ends, or until the allowed bytes are written. The caller passes
@@ -204,7 +174,7 @@ impl Flow {
                     self.readable(from, watch).await?;
                 }
                 // The queued message must be finished before other bytes follow it.
-                if self.queued.is_some() {
+                if self.sender.is_queued() {
                     self.flush(to, watch).await?;
                 }
                 match self.mode {
@@ -216,13 +186,13 @@ impl Flow {
                         self.copy_turn(from, to, watch, BUFFER_SIZE)?;
                     }
                     Mode::Copy { .. } | Mode::Splice { .. } => {
-                        let pool = Rc::clone(&self.pool);
+                        let pool = Rc::clone(self.sender.pool());
                         pool.bulk.turn(|turn| self.move_bulk(from, to, watch, turn)).await?;
                     }
                 }
                 // A queued message waits in the outbox, to be sent together with those of other
                 // flows.
-                if self.queued.is_none() {
+                if !self.sender.is_queued() {
                     self.flush(to, watch).await?;
                 }
             }
@@ -242,8 +212,7 @@ impl Flow {
     async fn readable(&self, from: &Stream, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
-            let failed = self.queued.as_ref().is_some_and(QueuedSend::has_failed);
-            if failed || self.has_pending_control_frames() {
+            if self.sender.has_failed() || self.has_pending_control_frames() {
                 return Poll::Ready(Ok(()));
             }
             watch.poll(readable.as_mut(), cx)
@@ -257,8 +226,8 @@ impl Flow {
     /// Writing failed, or the limit has fired.
     pub async fn flush(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
         loop {
-            self.send_pending(to)?;
-            if self.pending.is_empty() && self.pipe.as_ref().is_none_or(PipeLease::is_empty) {
+            let is_sent = self.sender.flush(to).map_err(Broken::To)?;
+            if is_sent && self.pipe.as_ref().is_none_or(PipeLease::is_empty) {
                 self.pipe = None;
                 return Ok(());
             }
@@ -267,8 +236,8 @@ impl Flow {
                 watch.writable(to).await?;
             }
             watch.touch();
-            if self.pending.is_empty() {
-                let pool = Rc::clone(&self.pool);
+            if is_sent {
+                let pool = Rc::clone(self.sender.pool());
                 pool.bulk.turn(|turn| self.drain_pipe(to, turn)).await?;
             }
         }
@@ -282,51 +251,38 @@ impl Flow {
         watch: &Watch,
         waker: &Waker,
     ) -> Result<usize, Broken> {
-        let Some(outbox) = self.pool.outbox() else {
-            return self.copy_turn(from, to, watch, BUFFER_SIZE);
-        };
         let max = usize::try_from(self.allowed).unwrap_or(usize::MAX);
-        let (read, queued) = match outbox.forward(from, to, max, waker) {
-            Ok(Some(forwarded)) => forwarded,
-            Ok(None) => {
+        let read = match self.sender.forward(from, to, max, waker) {
+            Ok(Some(0)) => {
                 self.ended = true;
                 return Ok(0);
             }
+            Ok(Some(read)) => read,
+            Ok(None) => return self.copy_turn(from, to, watch, BUFFER_SIZE),
             Err(Errno::AGAIN) => return Ok(0),
             Err(errno) => return Err(Broken::From(errno)),
         };
         watch.touch();
-        self.queued = Some(queued);
-        self.bytes += read as u64;
         self.allowed -= read as u64;
         // After a message of the full size there may be more input, which is copied at once.
         if read < MAX_MESSAGE || self.allowed == 0 {
             return Ok(read);
         }
         self.mode = Mode::Copy { streak: 0 };
-        self.send_pending(to)?;
-        match self.pending.is_empty() {
-            true => self.copy_turn(from, to, watch, BUFFER_SIZE),
-            false => Ok(read),
+        if self.sender.flush(to).map_err(Broken::To)? {
+            return self.copy_turn(from, to, watch, BUFFER_SIZE);
         }
+        Ok(read)
     }
 
-    /// Takes the result of the message in the outbox. Bytes that did not fit become the first
-    /// unwritten bytes of `pending`.
+    /// Takes the result of the message in the outbox, so that only bytes that were sent are counted.
     pub(super) fn finish_queued(&mut self) -> Result<(), Broken> {
-        let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
-        self.bytes -= short.rest.len() as u64;
-        if short.errno != Errno::AGAIN {
-            return Err(Broken::To(short.errno));
-        }
-        self.pool.keep(short.rest.len());
-        self.pending.splice(self.written..self.written, short.rest);
-        Ok(())
+        self.sender.finish_queued().map_err(Broken::To)
     }
 
     /// Sends what other flows have queued, so that it does not wait for a turn of bulk.
     fn flush_outbox(&self) {
-        if let Some(outbox) = self.pool.outbox() {
+        if let Some(outbox) = self.sender.pool().outbox() {
             outbox.flush();
         }
     }
@@ -341,7 +297,7 @@ impl Flow {
         budget: usize,
     ) -> Result<usize, Broken> {
         self.flush_outbox();
-        let pool = Rc::clone(&self.pool);
+        let pool = Rc::clone(self.sender.pool());
         let mut buffer = pool.buffer();
         let headroom = self.headroom();
         let size = pool.read_size().min(usize::try_from(self.allowed).unwrap_or(usize::MAX));
@@ -365,19 +321,12 @@ impl Flow {
             self.allowed -= read as u64;
             let range = self.code(&mut buffer, headroom..headroom + read);
             let bytes = &buffer[range];
-            let sent = match bytes {
-                [] => 0,
-                _ => match to.send(bytes) {
-                    Ok(sent) => sent,
-                    Err(Errno::AGAIN) => 0,
-                    Err(errno) => return Err(Broken::To(errno)),
-                },
-            };
-            self.bytes += sent as u64;
+            if !bytes.is_empty() {
+                self.sender.send(to, bytes).map_err(Broken::To)?;
+            }
             self.note_read(read);
-            // The destination is full: keep the rest for the next flush.
-            if sent < bytes.len() {
-                self.push(&bytes[sent..]);
+            // The destination is full: the rest waits for the next flush.
+            if !self.sender.is_empty() {
                 break;
             }
             // A short read means that the source is dry: another recv would only return EAGAIN.
@@ -403,7 +352,7 @@ impl Flow {
     ) -> Result<(), Broken> {
         self.flush_outbox();
         if self.pipe.is_none() && matches!(self.mode, Mode::Splice { .. }) {
-            self.pipe = self.pool.pipe();
+            self.pipe = self.sender.pool().pipe();
         }
         let Some(pipe) = &mut self.pipe else {
             let moved = self.copy_turn(from, to, watch, turn.left())?;
@@ -431,10 +380,9 @@ impl Flow {
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::From(errno)),
             }
-            self.spliced = true;
             watch.touch();
             match pipe.drain(to) {
-                Ok(sent) => self.bytes += sent as u64,
+                Ok(sent) => self.spliced += sent as u64,
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
             }
@@ -456,7 +404,7 @@ impl Flow {
             match pipe.drain(to) {
                 Ok(sent) => {
                     turn.spend(sent);
-                    self.bytes += sent as u64;
+                    self.spliced += sent as u64;
                 }
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
@@ -475,12 +423,15 @@ impl Flow {
                 // A flow with a limit must not read past it, so it stays copied.
                 let bounded = self.allowed < u64::MAX / 2;
                 let bulk = streak + 1 >= BULK_STREAK || read == BUFFER_SIZE;
-                match bulk && !bounded {
-                    true => Mode::Splice { thin: 0 },
-                    false => Mode::Copy { streak: (streak + 1).min(BULK_STREAK) },
+                if bulk && !bounded {
+                    Mode::Splice { thin: 0 }
+                } else {
+                    Mode::Copy { streak: (streak + 1).min(BULK_STREAK) }
                 }
             }
-            Mode::Copy { .. } if read < MAX_MESSAGE && self.pool.outbox().is_some() => Mode::Small,
+            Mode::Copy { .. } if read < MAX_MESSAGE && self.sender.pool().outbox().is_some() => {
+                Mode::Small
+            }
             Mode::Small | Mode::Copy { .. } => Mode::Copy { streak: 0 },
             // There was no pipe for this turn; the next turn tries again.
             mode @ Mode::Splice { .. } => mode,
@@ -494,18 +445,5 @@ impl Flow {
                 self.mode = Mode::Copy { streak: 0 };
             }
         }
-    }
-
-    fn clear_pending(&mut self) {
-        self.pool.release(self.pending.len());
-        // A new `Vec`, not `clear`: an idle connection must hold no buffer.
-        self.pending = Vec::new();
-        self.written = 0;
-    }
-}
-
-impl Drop for Flow {
-    fn drop(&mut self) {
-        self.pool.release(self.pending.len());
     }
 }

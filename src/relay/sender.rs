@@ -18,12 +18,31 @@ pub struct Sender {
     waiting: Vec<u8>,
     /// Bytes of `waiting` that are already sent.
     sent: usize,
+    /// All bytes that were sent or queued so far.
+    total: u64,
 }
 
 impl Sender {
-    /// Makes a sender without bytes.
-    pub fn new(pool: &Rc<Pool>) -> Sender {
-        Sender { pool: Rc::clone(pool), queued: None, waiting: Vec::new(), sent: 0 }
+    /// Makes a sender with bytes that are sent first.
+    pub fn new(pool: &Rc<Pool>, first: Vec<u8>) -> Sender {
+        pool.keep(first.len());
+        Sender { pool: Rc::clone(pool), queued: None, waiting: first, sent: 0, total: 0 }
+    }
+
+    /// The pool that counts what waits here.
+    pub(super) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    /// Bytes that were sent so far, those in the outbox included.
+    pub fn bytes(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes that wait, apart from those in the outbox.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> &[u8] {
+        &self.waiting[self.sent..]
     }
 
     /// Returns true when every byte is sent.
@@ -59,6 +78,7 @@ impl Sender {
             result => result,
         };
         let sent = result.unwrap_or(0);
+        self.total += sent as u64;
         if sent < bytes.len() {
             self.push(&bytes[sent..]);
         }
@@ -74,8 +94,48 @@ impl Sender {
         let fits = !bytes.is_empty() && bytes.len() <= MAX_MESSAGE;
         if fits {
             self.queued = Some(outbox.queue(bytes, to, waker));
+            self.total += bytes.len() as u64;
         }
         fits
+    }
+
+    /// Receives at most `max` bytes into the outbox, which sends them after every ready task had its
+    /// turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or `None`
+    /// if there is no outbox. `waker` is called if they cannot be sent.
+    ///
+    /// # Errors
+    /// As [`Stream::recv`].
+    pub(super) fn forward(
+        &mut self,
+        from: &Stream,
+        to: &Rc<Stream>,
+        max: usize,
+        waker: &Waker,
+    ) -> Result<Option<usize>, Errno> {
+        debug_assert!(self.is_empty(), "bytes are sent in order");
+        let Some(outbox) = self.pool.outbox() else { return Ok(None) };
+        let Some((read, queued)) = outbox.forward(from, to, max, waker)? else {
+            return Ok(Some(0));
+        };
+        self.queued = Some(queued);
+        self.total += read as u64;
+        Ok(Some(read))
+    }
+
+    /// Takes the result of the message in the outbox. Bytes that did not fit become the first that
+    /// wait.
+    ///
+    /// # Errors
+    /// As [`Stream::send`], but for `AGAIN`. The message is then lost.
+    pub(super) fn finish_queued(&mut self) -> Result<(), Errno> {
+        let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
+        self.total -= short.rest.len() as u64;
+        if short.errno != Errno::AGAIN {
+            return Err(short.errno);
+        }
+        self.pool.keep(short.rest.len());
+        self.waiting.splice(self.sent..self.sent, short.rest);
+        Ok(())
     }
 
     /// Takes the result of the message in the outbox, and sends what waits until the stream is
@@ -84,18 +144,13 @@ impl Sender {
     /// # Errors
     /// As [`Stream::send`], but for `AGAIN`.
     pub fn flush(&mut self, to: &Stream) -> Result<bool, Errno> {
-        if let Some(queued) = self.queued.take()
-            && let Err(short) = queued.finish()
-        {
-            self.pool.keep(short.rest.len());
-            self.waiting.splice(self.sent..self.sent, short.rest);
-            if short.errno != Errno::AGAIN {
-                return Err(short.errno);
-            }
-        }
+        self.finish_queued()?;
         while self.sent < self.waiting.len() {
             match to.send(&self.waiting[self.sent..]) {
-                Ok(sent) => self.sent += sent,
+                Ok(sent) => {
+                    self.sent += sent;
+                    self.total += sent as u64;
+                }
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
             }
@@ -150,7 +205,7 @@ mod tests {
     fn queued_bytes_that_do_not_fit_go_first_when_there_is_room() {
         with_outbox(async |pool| {
             let (client, mut peer) = streams();
-            let (mut sender, mut all) = (Sender::new(&pool), Vec::new());
+            let (mut sender, mut all) = (Sender::new(&pool, Vec::new()), Vec::new());
             while sender.flush(&client) == Ok(true) {
                 let message = vec![all.len() as u8; 1000];
                 assert!(sender.queue(&client, &message, Waker::noop()) && sender.is_queued());
@@ -174,7 +229,7 @@ mod tests {
     fn bytes_that_do_not_fit_are_kept_and_counted_until_they_are_sent() {
         with_outbox(async |pool| {
             let (client, mut peer) = streams();
-            let mut sender = Sender::new(&pool);
+            let mut sender = Sender::new(&pool, Vec::new());
             let bytes: Vec<u8> = (0..2_000_000u32).map(|at| at as u8).collect();
             let sent = sender.send(&client, &bytes).unwrap();
             assert_eq!(pool.kept(), bytes.len() - sent);
@@ -195,7 +250,7 @@ mod tests {
     fn a_task_that_waits_is_woken_when_its_message_could_not_be_sent() {
         with_outbox(async |pool| {
             let (client, peer) = streams();
-            let mut sender = Sender::new(&pool);
+            let mut sender = Sender::new(&pool, Vec::new());
             poll_fn(|cx| {
                 assert!(sender.queue(&client, b"message", cx.waker()));
                 Poll::Ready(())
@@ -213,7 +268,7 @@ mod tests {
     fn no_bytes_and_many_bytes_are_not_queued() {
         with_outbox(async |pool| {
             let (client, _peer) = streams();
-            let mut sender = Sender::new(&pool);
+            let mut sender = Sender::new(&pool, Vec::new());
             assert!(!sender.queue(&client, &[0; MAX_MESSAGE + 1], Waker::noop()));
             assert!(!sender.queue(&client, b"", Waker::noop()));
             assert!(sender.is_empty());

@@ -109,7 +109,7 @@ impl<'c> Connection<'c> {
             begun: None,
             skipped: Body::NONE,
             skipped_bytes: 0,
-            sender: Sender::new(&conn.context.pool),
+            sender: Sender::new(&conn.context.pool, Vec::new()),
             body: None,
         }
     }

@@ -180,7 +180,7 @@ fn control_frames_are_coded_by_the_codecs_behind_the_websocket_encoder() {
         frames.schedule_ping();
         assert!(flow.push_control_frames());
         // Two records precede the first payload of simple-obfs.
-        assert_eq!(flow.pending[96 + 6..], [0x16, 3, 3, 0, 2, 0x89, 0]);
+        assert_eq!(flow.sender.waiting()[96 + 6..], [0x16, 3, 3, 0, 2, 0x89, 0]);
 
         let headroom = flow.headroom();
         let mut buffer = [&vec![0; headroom][..], b"payload"].concat();
