@@ -24,7 +24,7 @@
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
 //! `cli → control → worker → front → upstream → {route, relay, cluster} → {config, timers} →
-//! sched → observe → proto → sys → error`
+//! transport → sched → observe → proto → sys → error`
 //!
 //! Each thing has one name: listener, worker, conn, host, route, cluster, endpoint, lease, relay
 //! (copy, splice), tunnel, record. The two sides are always **client** and **upstream**.
@@ -42,5 +42,6 @@ pub mod route;
 pub mod sched;
 pub mod sys;
 pub mod timers;
+pub mod transport;
 pub mod upstream;
 pub mod worker;

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["upstream"],
     &["route", "relay", "cluster"],
     &["config", "timers"],
+    &["transport"],
     &["sched"],
     &["observe"],
     &["proto"],
@@ -27,7 +28,17 @@ const LAYERS: &[&[&str]] = &[
 
 /// Modules in which tokio has no place.
 const DATA_PLANE: &[&str] = &[
-    "worker", "front", "upstream", "route", "relay", "cluster", "timers", "sched", "proto", "sys",
+    "worker",
+    "front",
+    "upstream",
+    "route",
+    "relay",
+    "cluster",
+    "timers",
+    "transport",
+    "sched",
+    "proto",
+    "sys",
 ];
 
 /// Built in pieces, so that this file does not find itself.

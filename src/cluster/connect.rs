@@ -7,6 +7,7 @@ use super::{Cluster, InUse, Reason, Tried};
 use crate::observe::outcome::{End, Outcome};
 use crate::sys::{Address, Connect, ConnectError, Stream, UnixConnect};
 use crate::timers::{Fired, Limit, TICK, Timers};
+use crate::transport::Transport;
 
 /// The first pause before the retry of a connect to a Unix socket with a full accept queue. Pauses
 /// double up to one tick, so that a thousand waiting connections cost 20,000 calls a second.
@@ -15,7 +16,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// An upstream connection and its endpoint. It is used once and closed with its client.
 pub struct Lease {
     /// The connection.
-    pub stream: Rc<Stream>,
+    pub upstream: Transport,
     /// The endpoint that it is connected to.
     pub endpoint: InUse,
     /// How long connecting took, failed attempts included.
@@ -93,8 +94,9 @@ impl Cluster {
                         stream.set_nodelay();
                     }
                     let tried = candidates.connected();
+                    let upstream = Transport::Plain(stream);
                     let endpoint = InUse::new(endpoint);
-                    return Ok(Lease { stream, endpoint, connect: began.elapsed(), tried });
+                    return Ok(Lease { upstream, endpoint, connect: began.elapsed(), tried });
                 }
                 Err(Attempt::Drained) => {
                     return Err(ConnectFailure::Drained(candidates.cut_off()));

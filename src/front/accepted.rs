@@ -13,6 +13,7 @@ use crate::observe::outcome::{End, Outcome, Relay};
 use crate::relay::{self, Flow};
 use crate::sys::{Address, Stream};
 use crate::timers::{Limit, Watch};
+use crate::transport::Transport;
 
 /// An accepted connection. It holds what it uses and no more.
 pub struct Accepted {
@@ -20,8 +21,8 @@ pub struct Accepted {
     pub context: Rc<Context>,
     /// The listener that accepted the connection.
     pub listener: Rc<Listener>,
-    /// The client's stream.
-    pub client: Rc<Stream>,
+    /// The client's side.
+    pub client: Transport,
     /// The client's address.
     pub address: Address,
     start: Moment,
@@ -61,14 +62,14 @@ impl Accepted {
         let accepted = Accepted {
             context: Rc::clone(context),
             listener: Rc::clone(listener),
-            client: Rc::new(stream),
+            client: Transport::Plain(Rc::new(stream)),
             address,
             start: Moment::now(),
             _admitted: admitted,
             _permit: permit,
         };
         if !is_admitted {
-            accepted.client.reset_on_close();
+            accepted.client.socket().reset_on_close();
             accepted.record(accepted.start, &Outcome::new(End::Overflow), |_| {});
         }
         is_admitted.then_some(accepted)
@@ -96,7 +97,7 @@ impl Accepted {
     /// Makes the close a reset because there is no upstream. The client must not take a clean close
     /// for an empty response.
     pub(super) fn reset_for(&self, failure: &ConnectFailure) {
-        self.client.reset_on_close();
+        self.client.socket().reset_on_close();
         if let ConnectFailure::Local(_) = failure {
             self.context.shortage.reset();
         }
@@ -112,11 +113,11 @@ impl Accepted {
         down: &mut Flow,
         timeouts: RelayTimeouts,
     ) -> End {
-        watch.set_upstream(Some(&lease.stream));
+        watch.set_upstream(Some(lease.upstream.socket()));
         watch.keep_alive(self.listener.keepalive());
         // If a limit has fired, it was that of an earlier stage, which is over.
         watch.renew(Limit::new(timeouts.idle, End::Idle));
-        let (client, upstream) = (&self.client, &lease.stream);
+        let (client, upstream) = (&self.client, &lease.upstream);
         let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
         let end = if end == End::Client && up.is_broken() { End::BadRequest } else { end };
         watch.set_upstream(None);

@@ -17,7 +17,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let Protocol::Http(http) = &conn.listener.config.protocol else { return };
         let Http { tls: Some(tls), .. } = http else { return };
         let limit = Limit::new(http.head_timeout, End::HeadTimeout);
-        let watch = conn.context.timers.watch(&conn.client, limit);
+        let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
         // Boxed, because the connection lives much longer.
         let Some(first) = Box::pin(first_bytes(&conn, &watch)).await else { return };
@@ -34,7 +34,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
 /// then there is nothing to record.
 async fn first_bytes(conn: &Accepted, watch: &Watch) -> Option<Vec<u8>> {
     // After a limit that fires the bytes that have arrived by then are still read.
-    let _ = watch.readable(&conn.client).await;
+    let _ = watch.readable(conn.client.socket()).await;
     let pool = &conn.context.pool;
     let mut buffer = pool.buffer();
     let size = READ.min(pool.read_size());

@@ -39,10 +39,11 @@ fn forward(
         let mut up = Flow::new(&context.pool, Vec::new());
         up.expect();
         let mut down = Flow::new(&context.pool, Vec::new());
-        let watch = context.timers.watch(&conn.client, Limit::new(timeouts.idle, End::Idle));
-        watch.set_upstream(Some(&lease.stream));
+        let watch =
+            context.timers.watch(conn.client.socket(), Limit::new(timeouts.idle, End::Idle));
+        watch.set_upstream(Some(lease.upstream.socket()));
         watch.keep_alive(conn.listener.keepalive());
-        let (client, upstream) = (&conn.client, &lease.stream);
+        let (client, upstream) = (&conn.client, &lease.upstream);
         let half_closed = timeouts.half_closed;
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
         relayed(lease, &up, &down, end)

@@ -13,6 +13,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::config;
+use crate::observe::outcome::End;
 use crate::relay::{BUDGET, Pool};
 use crate::sched::Yielder;
 use crate::sys::{Address, Stream};
@@ -314,6 +315,36 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         assert_eq!(bench.read_until(&mut upstream, "still").await, "still");
         drop((client, upstream));
         bench.wait_for(|| old.upgrade().is_none().then_some(())).await;
+    });
+}
+
+#[test]
+fn a_connection_counts_from_its_beginning_to_its_end_and_its_outcome_once() {
+    bench("protocol = \"tcp\"\ncluster = \"c\"\nidle_timeout = \"100ms\"", async |bench| {
+        let listener = Rc::clone(bench.context.generation.borrow().listener("a").unwrap());
+        let counts = || (listener.counters.begun(), listener.counters.open());
+        let mut client = bench.client();
+        let mut upstream = bench.accept().await;
+        client.write_all(b"four").unwrap();
+        bench.read_until(&mut upstream, "four").await;
+        assert_eq!((counts(), listener.counters.bytes()), ((1, 1), (0, 0)));
+        drop(client);
+        bench.read_to_end(&mut upstream).await;
+        drop(upstream);
+        bench.wait_for(|| (counts() == (1, 0)).then_some(())).await;
+        assert_eq!(listener.counters.bytes(), (4, 0));
+        assert_eq!(listener.counters.ended_by(End::Client), 1);
+
+        // A limit that fires becomes the end that it stands for.
+        let _client = bench.client();
+        let _upstream = bench.accept().await;
+        bench.settle().await;
+        while listener.counters.ended_by(End::Idle) == 0 {
+            std::thread::park_timeout(TICK);
+            bench.context.timers.tick();
+            bench.settle().await;
+        }
+        assert_eq!(counts(), (2, 0));
     });
 }
 

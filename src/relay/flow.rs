@@ -18,8 +18,9 @@ use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use super::sender::Sender;
 use crate::observe::outcome::Copied;
 use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE};
-use crate::sys::{Errno, Stream};
+use crate::sys::Errno;
 use crate::timers::{Fired, Watch};
+use crate::transport::Transport;
 
 mod coded;
 mod control;
@@ -138,7 +139,7 @@ impl Flow {
     }
 
     /// Returns true when the source has input and the flow is free to read it.
-    pub fn is_behind(&self, from: &Stream) -> bool {
+    pub fn is_behind(&self, from: &Transport) -> bool {
         !self.ended && !self.has_unsent() && from.has_input()
     }
 
@@ -161,8 +162,8 @@ impl Flow {
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
     pub fn run(
         &mut self,
-        from: &Stream,
-        to: &Rc<Stream>,
+        from: &Transport,
+        to: &Transport,
         watch: &Watch,
     ) -> impl Future<Output = Result<(), Broken>> {
         async move {
@@ -209,8 +210,8 @@ impl Flow {
     /// Waits until the source is readable, the outbox could not send a message, or a control frame
     /// is pending. The last needs no waker of its own: such frames come from the other direction,
     /// which runs in the same task and is polled before this one.
-    async fn readable(&self, from: &Stream, watch: &Watch) -> Result<(), Fired> {
-        let mut readable = pin!(from.readable());
+    async fn readable(&self, from: &Transport, watch: &Watch) -> Result<(), Fired> {
+        let mut readable = pin!(from.socket().readable());
         poll_fn(|cx| {
             if self.sender.has_failed() || self.has_pending_control_frames() {
                 return Poll::Ready(Ok(()));
@@ -224,7 +225,7 @@ impl Flow {
     ///
     /// # Errors
     /// Writing failed, or the limit has fired.
-    pub async fn flush(&mut self, to: &Stream, watch: &Watch) -> Result<(), Broken> {
+    pub async fn flush(&mut self, to: &Transport, watch: &Watch) -> Result<(), Broken> {
         loop {
             let is_sent = self.sender.flush(to).map_err(Broken::To)?;
             if is_sent && self.pipe.as_ref().is_none_or(PipeLease::is_empty) {
@@ -233,7 +234,7 @@ impl Flow {
             }
             {
                 let _stall = watch.stall();
-                watch.writable(to).await?;
+                watch.writable(to.socket()).await?;
             }
             watch.touch();
             if is_sent {
@@ -246,8 +247,8 @@ impl Flow {
     /// Receives once into the worker's outbox, which sends after every ready flow had its turn.
     fn small_turn(
         &mut self,
-        from: &Stream,
-        to: &Rc<Stream>,
+        from: &Transport,
+        to: &Transport,
         watch: &Watch,
         waker: &Waker,
     ) -> Result<usize, Broken> {
@@ -291,8 +292,8 @@ impl Flow {
     /// `budget` bytes were read. Returns the number of bytes read.
     fn copy_turn(
         &mut self,
-        from: &Stream,
-        to: &Stream,
+        from: &Transport,
+        to: &Transport,
         watch: &Watch,
         budget: usize,
     ) -> Result<usize, Broken> {
@@ -342,11 +343,11 @@ impl Flow {
     }
 
     /// Splices through a borrowed pipe until the source is dry or the budget is spent. Copies if no
-    /// pipe is available or the flow is not to be spliced.
+    /// pipe is available, if the flow is not to be spliced, or if a transport is not plain.
     fn move_bulk(
         &mut self,
-        from: &Stream,
-        to: &Stream,
+        from: &Transport,
+        to: &Transport,
         watch: &Watch,
         turn: &mut BulkTurn<'_>,
     ) -> Result<(), Broken> {
@@ -354,18 +355,20 @@ impl Flow {
         if self.pipe.is_none() && matches!(self.mode, Mode::Splice { .. }) {
             self.pipe = self.sender.pool().pipe();
         }
-        let Some(pipe) = &mut self.pipe else {
+        let (Some(pipe), Some(from_socket), Some(to_socket)) =
+            (&mut self.pipe, from.plain(), to.plain())
+        else {
             let moved = self.copy_turn(from, to, watch, turn.left())?;
             turn.spend(moved);
             return Ok(());
         };
-        from.ensure_nonblocking().map_err(Broken::From)?;
-        to.ensure_nonblocking().map_err(Broken::To)?;
+        from_socket.ensure_nonblocking().map_err(Broken::From)?;
+        to_socket.ensure_nonblocking().map_err(Broken::To)?;
         let mut moved = 0;
         while turn.left() > 0 {
             // Take as much as there is, up to the pipe's size. A smaller limit would leave a small
             // fragment, which costs on every later hop, too.
-            match pipe.fill(from, BULK_BUDGET) {
+            match pipe.fill(from_socket, BULK_BUDGET) {
                 // 0 is the end, or a mark of urgent data (tcp(7)) with the end behind it. A recv
                 // goes past the mark, a splice does not: the next turn copies and finds out.
                 Ok(0) => {
@@ -381,7 +384,7 @@ impl Flow {
                 Err(errno) => return Err(Broken::From(errno)),
             }
             watch.touch();
-            match pipe.drain(to) {
+            match pipe.drain(to_socket) {
                 Ok(sent) => self.spliced += sent as u64,
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
@@ -397,9 +400,9 @@ impl Flow {
     }
 
     /// Writes what the pipe holds until the destination is full.
-    fn drain_pipe(&mut self, to: &Stream, turn: &mut BulkTurn<'_>) -> Result<(), Broken> {
+    fn drain_pipe(&mut self, to: &Transport, turn: &mut BulkTurn<'_>) -> Result<(), Broken> {
         self.flush_outbox();
-        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        let (Some(pipe), Some(to)) = (&mut self.pipe, to.plain()) else { return Ok(()) };
         while !pipe.is_empty() {
             match pipe.drain(to) {
                 Ok(sent) => {

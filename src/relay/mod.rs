@@ -21,7 +21,6 @@ mod sender;
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -30,8 +29,8 @@ pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
 pub use sender::Sender;
 
 use crate::observe::outcome::End;
-use crate::sys::Stream;
 use crate::timers::{Fired, Limit, Watch};
+use crate::transport::Transport;
 
 /// One of the two streams of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,8 +54,8 @@ enum Stop {
 /// the streams: where bytes are missing they are set to reset on close.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub fn run(
-    client: &Rc<Stream>,
-    upstream: &Rc<Stream>,
+    client: &Transport,
+    upstream: &Transport,
     up: &mut Flow,
     down: &mut Flow,
     watch: &Watch,
@@ -143,7 +142,7 @@ pub fn run(
 }
 
 /// Passes a reset on: resets both streams on close and returns the matching end.
-pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
+pub fn break_off(client: &Transport, upstream: &Transport, broken: Side) -> End {
     cut_off(client, upstream);
     match broken {
         Side::Client => End::ClientReset,
@@ -153,9 +152,9 @@ pub fn break_off(client: &Stream, upstream: &Stream, broken: Side) -> End {
 
 /// Makes the close of both streams a reset, so that neither peer takes an incomplete transfer for a
 /// complete one.
-pub fn cut_off(client: &Stream, upstream: &Stream) {
-    client.reset_on_close();
-    upstream.reset_on_close();
+pub fn cut_off(client: &Transport, upstream: &Transport) {
+    client.socket().reset_on_close();
+    upstream.socket().reset_on_close();
 }
 
 impl Side {

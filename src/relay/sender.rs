@@ -6,7 +6,8 @@ use std::task::Waker;
 
 use super::pool::Pool;
 use crate::sched::{MAX_MESSAGE, QueuedSend};
-use crate::sys::{Errno, Stream};
+use crate::sys::Errno;
+use crate::transport::Transport;
 
 /// Sends to one stream in order. The caller passes in the stream, and waits until it is writable
 /// where bytes are left.
@@ -70,8 +71,8 @@ impl Sender {
     /// of bytes sent.
     ///
     /// # Errors
-    /// As [`Stream::send`], but for `AGAIN`. The bytes are kept.
-    pub fn send(&mut self, to: &Stream, bytes: &[u8]) -> Result<usize, Errno> {
+    /// As [`Transport::send`], but for `AGAIN`. The bytes are kept.
+    pub fn send(&mut self, to: &Transport, bytes: &[u8]) -> Result<usize, Errno> {
         debug_assert!(self.is_empty(), "bytes are sent in order");
         let result = match to.send(bytes) {
             Err(Errno::AGAIN) => Ok(0),
@@ -85,12 +86,12 @@ impl Sender {
         result
     }
 
-    /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if
-    /// there is no outbox, or if the bytes are none or more than [`MAX_MESSAGE`]. `waker` is called
+    /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if the
+    /// transport is not plain, if there is no outbox, or if the bytes are none or more than [`MAX_MESSAGE`]. `waker` is called
     /// if they cannot be sent.
-    pub fn queue(&mut self, to: &Rc<Stream>, bytes: &[u8], waker: &Waker) -> bool {
+    pub fn queue(&mut self, to: &Transport, bytes: &[u8], waker: &Waker) -> bool {
         debug_assert!(self.is_empty(), "bytes are sent in order");
-        let Some(outbox) = self.pool.outbox() else { return false };
+        let (Some(outbox), Some(to)) = (self.pool.outbox(), to.plain()) else { return false };
         let fits = !bytes.is_empty() && bytes.len() <= MAX_MESSAGE;
         if fits {
             self.queued = Some(outbox.queue(bytes, to, waker));
@@ -101,19 +102,20 @@ impl Sender {
 
     /// Receives at most `max` bytes into the outbox, which sends them after every ready task had its
     /// turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or `None`
-    /// if there is no outbox. `waker` is called if they cannot be sent.
+    /// if there is no outbox or a transport is not plain. `waker` is called if they cannot be sent.
     ///
     /// # Errors
-    /// As [`Stream::recv`].
+    /// As [`Transport::recv`].
     pub(super) fn forward(
         &mut self,
-        from: &Stream,
-        to: &Rc<Stream>,
+        from: &Transport,
+        to: &Transport,
         max: usize,
         waker: &Waker,
     ) -> Result<Option<usize>, Errno> {
         debug_assert!(self.is_empty(), "bytes are sent in order");
         let Some(outbox) = self.pool.outbox() else { return Ok(None) };
+        let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Ok(None) };
         let Some((read, queued)) = outbox.forward(from, to, max, waker)? else {
             return Ok(Some(0));
         };
@@ -126,7 +128,7 @@ impl Sender {
     /// wait.
     ///
     /// # Errors
-    /// As [`Stream::send`], but for `AGAIN`. The message is then lost.
+    /// As [`Transport::send`], but for `AGAIN`. The message is then lost.
     pub(super) fn finish_queued(&mut self) -> Result<(), Errno> {
         let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
         self.total -= short.rest.len() as u64;
@@ -142,8 +144,8 @@ impl Sender {
     /// full. Returns true when every byte is sent.
     ///
     /// # Errors
-    /// As [`Stream::send`], but for `AGAIN`.
-    pub fn flush(&mut self, to: &Stream) -> Result<bool, Errno> {
+    /// As [`Transport::send`], but for `AGAIN`.
+    pub fn flush(&mut self, to: &Transport) -> Result<bool, Errno> {
         self.finish_queued()?;
         while self.sent < self.waiting.len() {
             match to.send(&self.waiting[self.sent..]) {
@@ -182,12 +184,13 @@ mod tests {
     use super::*;
     use crate::relay::BUDGET;
     use crate::sched::{Outbox, Yielder};
+    use crate::sys::Stream;
 
-    fn streams() -> (Rc<Stream>, UnixStream) {
+    fn streams() -> (Transport, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+        (Transport::Plain(Rc::new(Stream::from_fd(ours.into()).unwrap())), theirs)
     }
 
     fn with_outbox(test: impl AsyncFnOnce(Rc<Pool>)) {
@@ -256,7 +259,7 @@ mod tests {
                 Poll::Ready(())
             })
             .await;
-            client.shutdown();
+            client.socket().shutdown();
             drop(peer);
             pool.outbox().unwrap().flush();
             assert!(sender.has_failed());

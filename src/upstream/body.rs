@@ -4,8 +4,9 @@ use super::{Connection, Response};
 use crate::observe::outcome::End;
 use crate::proto::http::{Body, BodyEnd};
 use crate::relay::{Broken, Flow};
-use crate::sys::{Errno, Stream};
+use crate::sys::Errno;
 use crate::timers::Fired;
+use crate::transport::Transport;
 
 /// Bytes of a body that are read at a time, and so the most that is kept for a client that does not
 /// read.
@@ -15,7 +16,7 @@ impl Connection<'_> {
     /// Passes the body of a response on to the client, up to its end and no further. `down` holds
     /// the head that the client gets. Returns [`End::Done`] when the client's socket has taken the
     /// whole body, and otherwise why it has not.
-    pub async fn pass_body(&self, response: Response, client: &Stream, down: &mut Flow) -> End {
+    pub async fn pass_body(&self, response: Response, client: &Transport, down: &mut Flow) -> End {
         let mut body = response.head.body;
         let mut end = push_body(&mut body, response.rest(), down);
         // The flow has its own copy of the bytes, and counts them.
@@ -41,9 +42,9 @@ impl Connection<'_> {
     async fn body_readable(&self) -> Result<(), Fired> {
         // The client is not read meanwhile, so the watch must look for a reset of it.
         let _stall = self.watch.stall();
-        match self.watch.readable(self.stream).await {
+        match self.watch.readable(self.transport.socket()).await {
             // The limit fired before the task could read what has arrived.
-            Err(Fired::TimedOut(_)) if self.stream.has_input() => {
+            Err(Fired::TimedOut(_)) if self.transport.has_input() => {
                 self.watch.again();
                 Ok(())
             }
@@ -55,7 +56,7 @@ impl Connection<'_> {
     /// is.
     fn read_body(&self, body: &mut Body, down: &mut Flow) -> Option<End> {
         let mut buffer = self.pool.buffer();
-        match self.stream.recv(&mut buffer[..self.pool.read_size().min(READ_SIZE)]) {
+        match self.transport.recv(&mut buffer[..self.pool.read_size().min(READ_SIZE)]) {
             Ok(0) if self.write_failed.get() => Some(End::UpstreamReset),
             Ok(0) if *body == Body::UntilClose => Some(End::Done),
             Ok(0) => Some(End::Upstream),

@@ -22,7 +22,7 @@ impl Connection<'_> {
         loop {
             // The limit may fire before the task can read what has arrived. So the bytes are read
             // in any case: a response that they complete is in time.
-            let fired = self.watch.readable(self.stream).await.err();
+            let fired = self.watch.readable(self.transport.socket()).await.err();
             self.receive(&mut heads)?;
             if let Some((head, head_length)) = heads.take_final()? {
                 let bytes = heads.bytes;
@@ -42,7 +42,7 @@ impl Connection<'_> {
     fn receive(&self, heads: &mut Heads) -> Result<(), Failure> {
         let mut buffer = self.pool.buffer();
         let room = MAX_HEAD - heads.received;
-        match self.stream.recv(&mut buffer[..room.min(self.pool.read_size())]) {
+        match self.transport.recv(&mut buffer[..room.min(self.pool.read_size())]) {
             // The buffer was empty: this is not the end of the stream, but a head that is too long.
             Ok(0) if room == 0 => Err(Failure::HeadTooLarge),
             Ok(0) if self.write_failed.get() => Err(Failure::Reset),

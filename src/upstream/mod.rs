@@ -20,26 +20,26 @@ use std::rc::Rc;
 use crate::observe::outcome::End;
 use crate::proto::http;
 use crate::relay::{Charge, Pool};
-use crate::sys::Stream;
 use crate::timers::{Fired, Watch};
+use crate::transport::Transport;
 
 /// A connection to an upstream that has one request to respond to. The request is a GET: the
 /// framing of responses to HEAD and CONNECT is another one (RFC 9112 section 6.3).
 pub struct Connection<'c> {
-    /// The upstream's stream.
-    pub stream: &'c Rc<Stream>,
+    /// The upstream's side.
+    pub transport: &'c Transport,
     /// The worker's buffers and its memory budget.
     pub pool: &'c Rc<Pool>,
-    /// The limit of the client's connection. It must watch `stream`, too.
+    /// The limit of the client's connection. It must watch the upstream's socket, too.
     pub watch: &'c Watch,
     /// A write to the upstream has failed.
     write_failed: Cell<bool>,
 }
 
 impl<'c> Connection<'c> {
-    /// Makes a connection of a stream.
-    pub fn new(stream: &'c Rc<Stream>, pool: &'c Rc<Pool>, watch: &'c Watch) -> Connection<'c> {
-        Connection { stream, pool, watch, write_failed: Cell::new(false) }
+    /// Makes a connection of a transport.
+    pub fn new(transport: &'c Transport, pool: &'c Rc<Pool>, watch: &'c Watch) -> Connection<'c> {
+        Connection { transport, pool, watch, write_failed: Cell::new(false) }
     }
 
     /// Remembers that a write to the upstream has failed. What the upstream sent before can still

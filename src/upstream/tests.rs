@@ -17,6 +17,7 @@ use crate::observe::outcome::End;
 use crate::proto::http::Body;
 use crate::relay::{BUDGET, Flow};
 use crate::sched::Yielder;
+use crate::sys::Stream;
 use crate::timers::{Limit, TICK, Timers, ticks};
 
 const LIMIT: Duration = Duration::from_millis(100);
@@ -28,10 +29,10 @@ struct Bench {
     pool: Rc<Pool>,
     timers: Rc<Timers>,
     watch: Watch,
-    client: Rc<Stream>,
+    client: Transport,
     /// The test's end of `client`.
     client_peer: TcpStream,
-    upstream: Rc<Stream>,
+    upstream: Transport,
     /// The test's end of `upstream`.
     upstream_peer: TcpStream,
 }
@@ -43,20 +44,20 @@ fn bench(budget: usize, test: impl AsyncFnOnce(Bench)) {
         let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let timers = Timers::new(pool.yielder());
         let ((client, client_peer), (upstream, upstream_peer)) = (connect(), connect());
-        let watch = timers.watch(&client, Limit::new(LIMIT, End::ResponseTimeout));
-        watch.set_upstream(Some(&upstream));
+        let watch = timers.watch(client.socket(), Limit::new(LIMIT, End::ResponseTimeout));
+        watch.set_upstream(Some(upstream.socket()));
         test(Bench { pool, timers, watch, client, client_peer, upstream, upstream_peer }).await;
     });
 }
 
 /// Makes a TCP connection, because a Unix stream has no reset.
-fn connect() -> (Rc<Stream>, TcpStream) {
+fn connect() -> (Transport, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+    (Transport::Plain(Rc::new(Stream::from_fd(ours.into()).unwrap())), theirs)
 }
 
 impl Bench {

@@ -132,7 +132,7 @@ impl<'c> Connection<'c> {
     /// Waits until the client has sent something, or until it is known that a queued response could
     /// not be sent. The caller awaits [`Watch::consume_budget`] first.
     pub(super) async fn wait_for_input(&self) -> Result<(), Fired> {
-        let mut readable = pin!(self.conn.client.readable());
+        let mut readable = pin!(self.conn.client.socket().readable());
         poll_fn(|cx| {
             if self.sender.has_failed() {
                 return Poll::Ready(Ok(()));

@@ -33,7 +33,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Protocol::Http(http) = &conn.listener.config.protocol else { return };
         let limit = Limit::new(http.head_timeout, End::HeadTimeout);
-        let watch = conn.context.timers.watch(&conn.client, limit);
+        let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
         serve_begun(&conn, http, &watch, Vec::new()).await;
     }

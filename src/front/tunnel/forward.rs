@@ -38,14 +38,14 @@ pub(super) async fn serve(
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, failure).await,
     };
-    watch.set_upstream(Some(&lease.stream));
+    watch.set_upstream(Some(lease.upstream.socket()));
     watch.keep_alive(conn.listener.keepalive());
     watch.renew(Limit::new(timeouts.idle, End::ResponseTimeout));
 
     // 2. Send the head, and the payload that may go with it, in one write. Read the response
     // meanwhile. Boxed, so that the long-lived future of the relay stays small.
     let (mut up, mut held) = upgrade.split(pool, early_data);
-    let upstream = Connection::new(&lease.stream, pool, watch);
+    let upstream = Connection::new(&lease.upstream, pool, watch);
     let sending = send_then_hold(client, &upstream, &mut up, &mut held);
     let result = Box::pin(unless_client_leaves(upstream.read_response(), sending)).await;
     let mut down = Flow::new(pool, Vec::new());
@@ -53,7 +53,7 @@ pub(super) async fn serve(
         Ok(response) => response,
         Err(end) => {
             if end == End::ClientReset {
-                relay::cut_off(client, &lease.stream);
+                relay::cut_off(client, &lease.upstream);
             }
             let status = status_for(end);
             upgrade.record(conn, Outcome { status, ..relayed(lease, &up, &down, end) });
@@ -73,7 +73,7 @@ pub(super) async fn serve(
         down.push(response.bytes());
         // The flows have their own copies. An idle tunnel must hold no buffer.
         drop((held, response));
-        let (upstream, half_closed) = (&lease.stream, timeouts.half_closed);
+        let (upstream, half_closed) = (&lease.upstream, timeouts.half_closed);
         let end = relay::run(client, upstream, &mut up, &mut down, watch, half_closed).await;
         watch.set_upstream(None);
         let outcome = relayed(lease, &up, &down, end);
@@ -93,7 +93,7 @@ pub(super) async fn serve(
     } else {
         // A body without a length ends with the connection. A reset shows that this one is
         // incomplete.
-        conn.client.reset_on_close();
+        conn.client.socket().reset_on_close();
     }
 }
 

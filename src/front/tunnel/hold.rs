@@ -10,8 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::relay::{Broken, Charge, Flow, SMALL};
-use crate::sys::{Errno, Stream};
+use crate::sys::Errno;
 use crate::timers::Watch;
+use crate::transport::Transport;
 use crate::upstream::Connection;
 
 /// Bytes of the client that are held until the 101. More of them wait in the socket.
@@ -44,14 +45,14 @@ pub(super) async fn unless_client_leaves<T>(
 /// Sends what `up` may send. Then reads the client's further bytes into `held`. Returns when the
 /// client leaves.
 pub(super) async fn send_then_hold(
-    client: &Stream,
+    client: &Transport,
     upstream: &Connection<'_>,
     up: &mut Flow,
     held: &mut Vec<u8>,
 ) -> ClientLeft {
     // 1. Send what the upstream may get before its response.
     let watch = upstream.watch;
-    match up.run(client, upstream.stream, watch).await {
+    match up.run(client, upstream.transport, watch).await {
         Err(Broken::From(_)) => return ClientLeft::Reset,
         // The upstream takes no more bytes, but it may have responded before.
         Err(Broken::To(_)) => {
@@ -62,7 +63,7 @@ pub(super) async fn send_then_hold(
         Err(Broken::Fired(_)) => return pending().await,
         // The client has ended its side. The upstream gets the end, too, and may still respond.
         Ok(()) if up.ended() => {
-            upstream.stream.shutdown_write();
+            upstream.transport.shutdown_write();
             return not_reading(watch).await;
         }
         Ok(()) => {}
@@ -74,7 +75,7 @@ pub(super) async fn send_then_hold(
     let mut charge = Charge::new(pool);
     charge.set(held.len());
     while held.len() < MAX_HELD && charge.try_set(held.len() + SMALL) {
-        if watch.readable(client).await.is_err() {
+        if watch.readable(client.socket()).await.is_err() {
             return pending().await;
         }
         let mut buffer = pool.buffer();
@@ -96,10 +97,10 @@ pub(super) async fn send_then_hold(
 
     // 3. The client is not read any more, so its end must be polled for.
     let _stall = watch.stall();
-    while !client.has_ended() {
+    while !client.socket().has_ended() {
         monoio::time::sleep(CHECK_INTERVAL).await;
     }
-    if client.is_reset() { ClientLeft::Reset } else { ClientLeft::Ended }
+    if client.socket().is_reset() { ClientLeft::Reset } else { ClientLeft::Ended }
 }
 
 /// Waits for ever. The watch looks for a reset of the client meanwhile, and the wait for the

@@ -15,8 +15,8 @@ use super::{Broken, Flow};
 use crate::proto::codec::{Codec, Stack};
 use crate::proto::websocket::{ControlFrames, Decoder, Encoder};
 use crate::relay::pool::{BUFFER_SIZE, Pool};
-use crate::sys::Stream;
 use crate::timers::Watch;
+use crate::transport::Transport;
 
 /// Time between the pong and the close frame. A v2ray client drops what it has not passed on yet
 /// when the close frame arrives. v2ray's own server waits as long after its upstream has ended.
@@ -99,7 +99,7 @@ impl Flow {
     /// frames meanwhile. Returns early when the client closes first.
     pub(super) async fn send_close_frame(
         &mut self,
-        to: &Stream,
+        to: &Transport,
         watch: &Watch,
     ) -> Result<(), Broken> {
         let pong_timeout = monoio::time::sleep(PONG_TIMEOUT);
@@ -118,7 +118,7 @@ impl Flow {
     /// close frame is left to be sent.
     async fn send_control_frames_until(
         &mut self,
-        to: &Stream,
+        to: &Transport,
         watch: &Watch,
         time: impl Future<Output = ()>,
         is_done: impl Fn(&ControlFrames) -> bool,

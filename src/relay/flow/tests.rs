@@ -9,18 +9,19 @@ use std::time::Duration;
 use super::super::{BUDGET, End, run};
 use super::*;
 use crate::sched::{Outbox, Yielder};
+use crate::sys::Stream;
 use crate::timers::{Limit, Timers};
 
 const LONG: Duration = Duration::from_secs(3600);
 
 /// Makes a connection: the relay's end and the test's end.
-fn connection() -> (Rc<Stream>, TcpStream) {
+fn connection() -> (Transport, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (ours, _) = listener.accept().unwrap();
     ours.set_nonblocking(true).unwrap();
     theirs.set_nonblocking(true).unwrap();
-    (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+    (Transport::Plain(Rc::new(Stream::from_fd(ours.into()).unwrap())), theirs)
 }
 
 fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
@@ -38,8 +39,8 @@ fn with_pool(outbox: bool, test: impl AsyncFnOnce(Rc<Pool>)) {
 fn a_message_that_was_queued_as_the_upstream_broke_is_not_counted() {
     with_pool(true, async |pool| {
         let ((client, mut client_peer), (upstream, upstream_peer)) = (connection(), connection());
-        let watch = Timers::new(pool.yielder()).watch(&client, Limit::new(LONG, End::Idle));
-        watch.set_upstream(Some(&upstream));
+        let watch = Timers::new(pool.yielder()).watch(client.socket(), Limit::new(LONG, End::Idle));
+        watch.set_upstream(Some(upstream.socket()));
         let (mut up, mut down) = (Flow::new(&pool, Vec::new()), Flow::new(&pool, Vec::new()));
         (up.mode, down.mode) = (Mode::Small, Mode::Small);
         // Both events are ready at once: the task queues the message, and reads the reset before it
@@ -64,15 +65,15 @@ fn over_epoll_a_flow_whose_source_is_always_ready_yields() {
             theirs.connect(ours.local_addr().unwrap()).unwrap();
             ours.set_nonblocking(true).unwrap();
             theirs.set_nonblocking(true).unwrap();
-            (Rc::new(Stream::from_fd(ours.into()).unwrap()), theirs)
+            (Transport::Plain(Rc::new(Stream::from_fd(ours.into()).unwrap())), theirs)
         };
         let ((from, source), (to, sink)) = (pair(), pair());
         let (other, mut other_source) = connection();
-        let watch = Timers::new(pool.yielder()).watch(&from, Limit::new(LONG, End::Idle));
+        let watch = Timers::new(pool.yielder()).watch(from.socket(), Limit::new(LONG, End::Idle));
         let ran_after = Rc::new(Cell::new(None));
         let runs = Rc::clone(&ran_after);
         let waiting = monoio::spawn(async move {
-            other.readable().await;
+            other.socket().readable().await;
             runs.set(Some(std::iter::from_fn(|| sink.recv(&mut [0]).ok()).count()));
             // Returned, not dropped: a closed socket would refuse the remaining datagrams.
             sink
@@ -80,7 +81,7 @@ fn over_epoll_a_flow_whose_source_is_always_ready_yields() {
         pool.yielder().yield_now().await;
         (0..150).for_each(|_| assert_eq!(source.send(b"x").unwrap(), 1));
         // The driver has marked `from` as readable. `other` cannot run before the flow yields.
-        from.readable().await;
+        from.socket().readable().await;
         other_source.write_all(b"!").unwrap();
         let mut flow = Flow::new(&pool, Vec::new());
         flow.allow(150);
@@ -128,13 +129,13 @@ fn what_is_left_in_a_pipe_waits_for_the_bulk_turn() {
         source.write_all(&[7; 1000]).unwrap();
         let (mut flow, watch) = (
             Flow::new(&pool, Vec::new()),
-            Timers::new(pool.yielder()).watch(&from, Limit::new(LONG, End::Idle)),
+            Timers::new(pool.yielder()).watch(from.socket(), Limit::new(LONG, End::Idle)),
         );
         let mut pipe = pool.pipe().expect("a pipe");
-        from.readable().await;
-        from.ensure_nonblocking().unwrap();
-        to.ensure_nonblocking().unwrap();
-        assert_eq!(pipe.fill(&from, 1000), Ok(1000));
+        from.socket().readable().await;
+        from.socket().ensure_nonblocking().unwrap();
+        to.socket().ensure_nonblocking().unwrap();
+        assert_eq!(pipe.fill(from.socket(), 1000), Ok(1000));
         flow.pipe = Some(pipe);
         let work = async move {
             flow.flush(&to, &watch).await.unwrap();
@@ -152,7 +153,7 @@ fn bulk_that_may_not_be_spliced_waits_for_the_bulk_turn() {
         source.write_all(&[7; 1000]).unwrap();
         let (mut flow, watch) = (
             Flow::new(&pool, Vec::new()),
-            Timers::new(pool.yielder()).watch(&from, Limit::new(LONG, End::Idle)),
+            Timers::new(pool.yielder()).watch(from.socket(), Limit::new(LONG, End::Idle)),
         );
         flow.mode = Mode::Copy { streak: 1 };
         flow.allow(1000);

@@ -76,9 +76,9 @@ impl Connection<'_> {
         }
         // A limit that fired earlier does not count: its request was complete in time.
         self.watch.renew(self.keepalive());
-        let result = self.watch.writable(&self.conn.client).await;
+        let result = self.watch.writable(self.conn.client.socket()).await;
         if result.is_err() {
-            self.conn.client.reset_on_close();
+            self.conn.client.socket().reset_on_close();
         }
         result.is_ok()
     }
