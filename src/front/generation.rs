@@ -145,8 +145,8 @@ impl Listener {
         self.config.keepalive.map(|idle| Keepalive { idle })
     }
 
-    /// Counts an outcome and writes its access record. `describe` sets what was asked for: protocol,
-    /// request, route and cluster.
+    /// Counts an outcome and writes its access record. `describe` sets what was asked for:
+    /// protocol, request, route and cluster.
     pub(super) fn record<'a>(
         &'a self,
         client: &'a Address,

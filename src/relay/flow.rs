@@ -276,7 +276,8 @@ impl Flow {
         Ok(read)
     }
 
-    /// Takes the result of the message in the outbox, so that only bytes that were sent are counted.
+    /// Takes the result of the message in the outbox, so that only bytes that were sent are
+    /// counted.
     pub(super) fn finish_queued(&mut self) -> Result<(), Broken> {
         self.sender.finish_queued().map_err(Broken::To)
     }

@@ -86,9 +86,9 @@ impl Sender {
         result
     }
 
-    /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if the
-    /// transport is not plain, if there is no outbox, or if the bytes are none or more than [`MAX_MESSAGE`]. `waker` is called
-    /// if they cannot be sent.
+    /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if
+    /// the transport is not plain, if there is no outbox, or if the bytes are none or more than
+    /// [`MAX_MESSAGE`]. `waker` is called if they cannot be sent.
     pub fn queue(&mut self, to: &Transport, bytes: &[u8], waker: &Waker) -> bool {
         debug_assert!(self.is_empty(), "bytes are sent in order");
         let (Some(outbox), Some(to)) = (self.pool.outbox(), to.plain()) else { return false };
@@ -100,8 +100,8 @@ impl Sender {
         fits
     }
 
-    /// Receives at most `max` bytes into the outbox, which sends them after every ready task had its
-    /// turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or `None`
+    /// Receives at most `max` bytes into the outbox, which sends them after every ready task had
+    /// its turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or `None`
     /// if there is no outbox or a transport is not plain. `waker` is called if they cannot be sent.
     ///
     /// # Errors

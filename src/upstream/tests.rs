@@ -351,6 +351,7 @@ fn what_arrives_of_a_body_as_the_limit_fires_is_passed_on() {
             let response = bench.read(&[head]).await.unwrap();
             let mut down = Flow::new(&bench.pool, Vec::new());
             let connection = bench.connection();
+            bench.watch.renew(Limit::new(LIMIT, End::Idle));
             let mut passing = pin!(connection.pass_body(response, &bench.client, &mut down));
             assert_eq!(bench.settle(passing.as_mut()).await, None);
             bench.send(late);
