@@ -101,8 +101,9 @@ impl Sender {
     }
 
     /// Receives at most `max` bytes into the outbox, which sends them after every ready task had
-    /// its turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or `None`
-    /// if there is no outbox or a transport is not plain. `waker` is called if they cannot be sent.
+    /// its turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or
+    /// `None` if there is no outbox or a transport is not plain. `waker` is called if they cannot be
+    /// sent.
     ///
     /// # Errors
     /// As [`Transport::recv`].
