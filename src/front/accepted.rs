@@ -26,7 +26,7 @@ pub struct Accepted {
     /// The client's address.
     pub address: Address,
     start: Moment,
-    _admitted: Option<Admitted>,
+    _admitted: Admitted,
     _permit: Permit,
 }
 
@@ -59,6 +59,7 @@ impl Accepted {
         listener.counters.begin();
         let admitted = listener.admission.admit();
         let is_admitted = admitted.is_some();
+        let admitted = admitted.unwrap_or_default();
         let accepted = Accepted {
             context: Rc::clone(context),
             listener: Rc::clone(listener),

@@ -14,9 +14,9 @@ const READ: usize = 16 * 1024;
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
-        let Http { tls: Some(tls), .. } = http else { return };
-        let limit = Limit::new(http.head_timeout, End::HeadTimeout);
+        let Protocol::Http(site) = &conn.listener.config.protocol else { return };
+        let Http { tls: Some(tls), .. } = site else { return };
+        let limit = Limit::new(site.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
         // Boxed, because the connection lives much longer.
@@ -25,7 +25,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
             watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
             Box::pin(sni::serve_begun(&conn, tls, &watch, first)).await;
         } else {
-            http::serve_begun(&conn, http, &watch, first).await;
+            http::run(&mut http::Connection::new(&conn, site, &watch, first)).await;
         }
     }
 }

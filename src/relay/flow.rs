@@ -76,8 +76,8 @@ pub struct Flow {
     pipe: Option<PipeLease>,
     /// Bytes that may still be read.
     allowed: u64,
-    /// Bytes that were spliced.
-    spliced: u64,
+    /// Whether any byte was spliced.
+    spliced: bool,
     /// The end of the source was read.
     ended: bool,
     /// The source has probably sent something already: the first read does not wait.
@@ -93,7 +93,7 @@ impl Flow {
             mode: Mode::Copy { streak: 0 },
             pipe: None,
             allowed: u64::MAX,
-            spliced: 0,
+            spliced: false,
             ended: false,
             expects: false,
         }
@@ -108,12 +108,12 @@ impl Flow {
 
     /// Bytes written to the destination so far, including those that are queued in the outbox.
     pub fn bytes(&self) -> u64 {
-        self.sender.bytes() + self.spliced
+        self.sender.bytes()
     }
 
     /// Returns true when any byte was spliced.
     pub fn spliced(&self) -> bool {
-        self.spliced > 0
+        self.spliced
     }
 
     /// Returns why bytes were copied; `None` if they were spliced, or if there were none.
@@ -384,9 +384,10 @@ impl Flow {
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::From(errno)),
             }
+            self.spliced = true;
             watch.touch();
             match pipe.drain(to_socket) {
-                Ok(sent) => self.spliced += sent as u64,
+                Ok(sent) => self.sender.count(sent),
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),
             }
@@ -408,7 +409,7 @@ impl Flow {
             match pipe.drain(to) {
                 Ok(sent) => {
                     turn.spend(sent);
-                    self.spliced += sent as u64;
+                    self.sender.count(sent);
                 }
                 Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(Broken::To(errno)),

@@ -35,6 +35,11 @@ impl Sender {
         &self.pool
     }
 
+    /// Counts bytes that reached the stream by another way: they were spliced.
+    pub(super) fn count(&mut self, bytes: usize) {
+        self.total += bytes as u64;
+    }
+
     /// Bytes that were sent so far, those in the outbox included.
     pub fn bytes(&self) -> u64 {
         self.total
@@ -102,8 +107,8 @@ impl Sender {
 
     /// Receives at most `max` bytes into the outbox, which sends them after every ready task had
     /// its turn. Nothing else may wait. Returns the number of bytes, 0 at the end of `from`, or
-    /// `None` if there is no outbox or a transport is not plain. `waker` is called if they cannot be
-    /// sent.
+    /// `None` if there is no outbox or a transport is not plain. `waker` is called if they cannot
+    /// be sent.
     ///
     /// # Errors
     /// As [`Transport::recv`].

@@ -32,7 +32,7 @@ impl Admission {
 
     /// Counts one more connection, until the result is dropped. `None` if the limit is reached.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let Some(limit) = self.limit else { return Some(Admitted { counted_by: None }) };
+        let Some(limit) = self.limit else { return Some(Admitted::default()) };
         let is_inside = self.open.fetch_add(1, Relaxed) < limit;
         // If it is not returned, dropping it undoes the count.
         let admitted = Admitted { counted_by: Some(Arc::clone(self)) };
@@ -61,7 +61,8 @@ impl Admission {
     }
 }
 
-/// A connection that its listener has admitted.
+/// A connection that its listener has admitted. The default is one that is not counted.
+#[derive(Default)]
 pub(super) struct Admitted {
     counted_by: Option<Arc<Admission>>,
 }

@@ -52,10 +52,10 @@ pub(super) enum Next<'c> {
 }
 
 /// One connection between two turns.
-pub(super) struct Connection<'c> {
-    conn: &'c Accepted,
+pub(in crate::front) struct Connection<'c> {
+    pub(super) conn: &'c Accepted,
     http: &'c Http,
-    watch: &'c Watch,
+    pub(super) watch: &'c Watch,
     state: State,
     /// Bytes that were read and are not used yet.
     held: Vec<u8>,
@@ -90,7 +90,7 @@ impl<'c> Used<'c> {
 
 impl<'c> Connection<'c> {
     /// Makes a connection from which `first` was read.
-    pub(super) fn new(
+    pub(in crate::front) fn new(
         conn: &'c Accepted,
         http: &'c Http,
         watch: &'c Watch,

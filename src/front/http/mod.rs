@@ -21,10 +21,11 @@ use std::task::Poll;
 use super::accepted::Accepted;
 use super::linger::linger;
 use super::tunnel;
-use crate::config::{Http, Protocol};
+use crate::config::Protocol;
 use crate::observe::outcome::End;
-use crate::timers::{Limit, OnDrain, Watch};
-use connection::{Connection, Next};
+use crate::timers::{Limit, OnDrain};
+pub(super) use connection::Connection;
+use connection::Next;
 pub(super) use response::{Response, protocol, status_for};
 
 /// Serves a connection until it ends or becomes a tunnel.
@@ -35,30 +36,23 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let limit = Limit::new(http.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
-        serve_begun(&conn, http, &watch, Vec::new()).await;
+        run(&mut Connection::new(&conn, http, &watch, Vec::new())).await;
     }
 }
 
-/// Serves a connection from which `first` was read. The watch runs the limit of the first head.
+/// Serves a connection. Its watch runs the limit of the first head.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-pub(super) fn serve_begun(
-    conn: &Accepted,
-    http: &Http,
-    watch: &Watch,
-    first: Vec<u8>,
-) -> impl Future<Output = ()> {
+pub(super) fn run(connection: &mut Connection<'_>) -> impl Future<Output = ()> {
     async move {
-        let mut connection = Connection::new(conn, http, watch, first);
-
         // 1. Turn after turn, until something other than a request follows.
         let next = loop {
             let mut fired = None;
             if connection.must_read() {
-                watch.consume_budget().await;
+                connection.watch.consume_budget().await;
                 fired = connection.wait_for_input().await.err();
             } else if connection.has_backlog() {
                 // Yield before going on: other tasks of this worker may be ready.
-                conn.context.pool.yielder().yield_now().await;
+                connection.conn.context.pool.yielder().yield_now().await;
                 if !Box::pin(connection.wait_to_write()).await {
                     return;
                 }
@@ -80,6 +74,7 @@ pub(super) fn serve_begun(
         if matches!(next, Next::Gone) || !connection.flush().await {
             return;
         }
+        let (conn, watch) = (connection.conn, connection.watch);
         match next {
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(conn, watch, *upgrade)).await,
             Next::Linger => linger(conn, watch).await,

@@ -2,18 +2,19 @@
 
 use memchr::memchr;
 
-/// The state of the search; a new one is needed for each head.
+/// The state of the search; a new one is needed for each head. Each idle connection has one, so
+/// positions have 32 bits. The bytes of a head fit a buffer, which is far smaller than 4 GiB.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadScan {
     /// Start of the line whose end has not arrived.
-    line_start: usize,
+    line_start: u32,
     /// The number of bytes already searched for a line end.
-    searched: usize,
-    /// Whether a line that is not empty has been seen.
-    has_started: bool,
+    searched: u32,
     /// Start of the head, after the empty lines before it (RFC 9112 section 2.2 asks servers to
     /// ignore them).
-    head_start: usize,
+    head_start: u32,
+    /// Whether a line that is not empty has been seen.
+    has_started: bool,
 }
 
 /// The result of [`HeadScan::advance`].
@@ -36,29 +37,31 @@ pub enum Scan {
 impl HeadScan {
     /// Continues the search. `bytes` begins with all the bytes of the previous calls.
     pub fn advance(&mut self, bytes: &[u8]) -> Scan {
-        while let Some(position) = memchr(b'\n', &bytes[self.searched..]) {
-            let line_feed = self.searched + position;
-            if line_feed == self.line_start || bytes[line_feed - 1] != b'\r' {
+        let mut line_start = self.line_start as usize;
+        let mut searched = self.searched as usize;
+        while let Some(position) = memchr(b'\n', &bytes[searched..]) {
+            let line_feed = searched + position;
+            if line_feed == line_start || bytes[line_feed - 1] != b'\r' {
                 return Scan::BareLineFeed;
             }
-            let is_empty = line_feed == self.line_start + 1;
-            self.line_start = line_feed + 1;
-            self.searched = self.line_start;
+            let is_empty = line_feed == line_start + 1;
+            line_start = line_feed + 1;
+            searched = line_start;
             if !is_empty {
                 self.has_started = true;
             } else if self.has_started {
-                return Scan::Complete { start: self.head_start, end: self.line_start };
+                return Scan::Complete { start: self.start(), end: line_start };
             } else {
-                self.head_start = self.line_start;
+                self.head_start = line_start as u32;
             }
         }
-        self.searched = bytes.len();
+        (self.line_start, self.searched) = (line_start as u32, bytes.len() as u32);
         Scan::Incomplete
     }
 
     /// The position of the head in the bytes searched so far: after the empty lines before it.
     pub fn start(&self) -> usize {
-        self.head_start
+        self.head_start as usize
     }
 }
 
