@@ -9,25 +9,35 @@
 //! ```text
 //! config text ─▶ as typed ─▶ Config ─▶ Layout (shared, immutable) ─▶ per worker: Generation
 //!
-//! Accepted ─▶ Route ─▶ Lease ─▶ End ─▶ Record
-//! worker      route    cluster  relay  observe
+//! accept ─▶ admission ─▶ detect ─▶ sni │ tcp │ http ─▶ Lease ─▶ relay ─▶ Outcome ─▶ record
+//! worker    front                                    cluster           observe    counters
 //!
 //! control ── Command::{Endpoints, Drain, Stop} ──▶ every worker
 //! workers ── batches of records (bounded) ──▶ the access log's writer
 //! workers ── endpoints that fail, counted (bounded) ──▶ diagnostics
 //! ```
 //!
-//! An L4 connection goes from `front::tcp` straight to [`relay`]. An HTTP connection is read by
-//! `front::http`. An upgrade goes on to `front::tunnel` and ends in the same [`relay`], so a tunnel
-//! costs no more than plain L4. Responses of HTTP/1.1 upstreams are read by [`upstream`].
+//! An accepted connection holds what it uses: its [`Listener`](front::Listener), then the cluster
+//! and the endpoint that it is connected to. It reads and writes a
+//! [`Transport`](transport::Transport).
+//!
+//! - **L4**: `front::tcp` connects and goes straight to [`relay`].
+//! - **A request**: `front::http` has the connection (bytes, limits, pipelining) apart from the
+//!   exchange, which takes a request and returns a response.
+//! - **A tunnel**: an upgrade goes on to `front::tunnel`, which reads the upstream's response by
+//!   [`upstream`] and ends in the same [`relay`], so a tunnel costs no more than plain L4.
+//!
+//! Tasks of one worker share its time by [`sched`]. A wait has a limit ([`timers`]) and fails when
+//! the limit fires.
 //!
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
 //! `cli → control → worker → front → upstream → {route, relay, cluster} → {config, timers} →
 //! transport → sched → observe → proto → sys → error`
 //!
-//! Each thing has one name: listener, worker, conn, host, route, cluster, endpoint, lease, relay
-//! (copy, splice), tunnel, record. The two sides are always **client** and **upstream**.
+//! Each thing has one name: listener, worker, generation, conn, host, route, cluster, endpoint,
+//! lease, transport, exchange, relay (copy, splice), tunnel, outcome, record. The two sides are
+//! always **client** and **upstream**.
 
 pub mod cli;
 pub mod cluster;

@@ -21,14 +21,14 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
             PathMatch::Exact(path) => request.path == path,
             PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
         };
-        path && takes(&route.action, request) && !may_leave(route, request.path)
+        path && accepts(&route.action, request) && !may_leave(route, request.path)
     })
 }
 
 /// Returns true if an action accepts this kind of request. A tunnel that terminates here accepts
 /// only the handshakes of its clients, so for all other requests its path looks like any other path
 /// of the site.
-fn takes(action: &Action, request: &Request<'_>) -> bool {
+fn accepts(action: &Action, request: &Request<'_>) -> bool {
     let Action::Tunnel(tunnel) = action else { return true };
     match (tunnel.kind, request.handshake) {
         (TunnelKind::Forward { .. }, _) => request.is_upgrade,

@@ -148,7 +148,7 @@ impl Bound {
     }
 
     /// Takes one worker's listening sockets out.
-    pub(super) fn take(&mut self, worker: usize) -> Vec<Socket> {
+    pub(super) fn take_sockets(&mut self, worker: usize) -> Vec<Socket> {
         std::mem::take(&mut self.workers[worker])
     }
 

@@ -28,12 +28,9 @@ pub(super) struct Crew {
     shortage: Arc<Shortage>,
 }
 
-/// The CPU of a worker; none: the system chooses.
-pub(super) type Place = Option<CoreId>;
-
 /// A worker that is not started yet.
-pub(super) struct Seat {
-    cpu: Place,
+pub(super) struct PendingWorker {
+    cpu: Option<CoreId>,
     commands: Receiver<Command>,
 }
 
@@ -41,7 +38,7 @@ pub(super) struct Seat {
 ///
 /// # Errors
 /// The configuration names a CPU that this process may not use.
-pub(super) fn places(workers: &Workers) -> Result<Vec<Place>, Error> {
+pub(super) fn worker_cpus(workers: &Workers) -> Result<Vec<Option<CoreId>>, Error> {
     let cpus = core_affinity::get_core_ids().unwrap_or_default();
     if cpus.is_empty() {
         let count = if let Workers::Count(count) = workers { *count } else { 1 };
@@ -65,15 +62,15 @@ pub(super) fn places(workers: &Workers) -> Result<Vec<Place>, Error> {
 }
 
 impl Crew {
-    /// Makes one seat for each place. Commands may be sent at once; a worker finds them when it
+    /// Makes one worker for each CPU. Commands may be sent at once; a worker finds them when it
     /// starts.
-    pub(super) fn new(places: Vec<Place>) -> (Crew, Vec<Seat>) {
+    pub(super) fn new(cpus: Vec<Option<CoreId>>) -> (Crew, Vec<PendingWorker>) {
         let (alive, ended) = unbounded_channel();
-        let (mut senders, mut seats) = (Vec::new(), Vec::new());
-        for cpu in places {
+        let (mut senders, mut pending) = (Vec::new(), Vec::new());
+        for cpu in cpus {
             let (sender, commands) = channel();
             senders.push(sender);
-            seats.push(Seat { cpu, commands });
+            pending.push(PendingWorker { cpu, commands });
         }
         let crew = Crew {
             pulses: senders.iter().map(|_| Arc::default()).collect(),
@@ -82,7 +79,7 @@ impl Crew {
             alive: Some(alive),
             shortage: Arc::default(),
         };
-        (crew, seats)
+        (crew, pending)
     }
 
     /// The number of workers.
@@ -101,7 +98,7 @@ impl Crew {
     /// The error of the first worker that cannot start.
     pub(super) async fn start(
         &mut self,
-        seats: Vec<Seat>,
+        pending: Vec<PendingWorker>,
         driver: Driver,
         layout: &Arc<Layout>,
         bound: &mut Bound,
@@ -113,14 +110,14 @@ impl Crew {
         let mut plans = Vec::new();
         let balances = Balance::for_workers(self.len(), shares.connections)
             .map_err(|error| Error::start("cannot connect the workers", error, ""))?;
-        for ((index, seat), (balance, inbox)) in seats.into_iter().enumerate().zip(balances) {
+        for ((index, worker), (balance, inbox)) in pending.into_iter().enumerate().zip(balances) {
             let (plan, own_plans) = channel();
             plans.push(plan);
             let setup = Setup {
                 index,
-                cpu: seat.cpu,
+                cpu: worker.cpu,
                 layout: Arc::clone(layout),
-                sockets: bound.take(index),
+                sockets: bound.take_sockets(index),
                 datagrams: bound.take_datagrams(index),
                 workers: self.len(),
                 failures: failures.reports(),
@@ -128,7 +125,7 @@ impl Crew {
                 balance,
                 inbox,
                 shortage: Arc::clone(&self.shortage),
-                commands: seat.commands,
+                commands: worker.commands,
                 plans: own_plans,
                 built: built.clone(),
                 pulse: Arc::clone(&self.pulses[index]),

@@ -16,6 +16,8 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use core_affinity::CoreId;
+
 pub use logging::{init as start_diagnostics, report_error};
 pub use paint::for_stderr;
 
@@ -25,7 +27,7 @@ use crate::front::{self, Layout, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::sys::{self, Errno, Needs, Shares};
 use crate::worker::Command;
-use crew::{Crew, Place};
+use crew::Crew;
 use endpoints::Failures;
 use signals::Signals;
 
@@ -40,22 +42,26 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// It cannot start, because a port, a file or a ring is refused.
 pub fn run(config: Config) -> Result<(), Error> {
     let file_limit = sys::raise_file_limit();
-    let places = crew::places(&config.server.workers)?;
+    let cpus = crew::worker_cpus(&config.server.workers)?;
     // Before the runtime, which panics where there are no descriptors for it.
-    enough_descriptors(file_limit, &config.needs(places.len()))?;
+    enough_descriptors(file_limit, &config.needs(cpus.len()))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
-    runtime.block_on(live(Arc::new(config), places, file_limit))
+    runtime.block_on(live(Arc::new(config), cpus, file_limit))
 }
 
-async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Result<(), Error> {
+async fn live(
+    config: Arc<Config>,
+    cpus: Vec<Option<CoreId>>,
+    file_limit: u64,
+) -> Result<(), Error> {
     // 1. Take first what may be refused: signals, ports, files.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     let mut bound = tokio::select! {
-        bound = bind::bind(&config, places.len()) => bound?,
+        bound = bind::bind(&config, cpus.len()) => bound?,
         signal = signals.ending(None) => return ended_early(signal),
     };
     let mut writer = Writer::start()?;
@@ -63,7 +69,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
     let failures = Failures::start()?;
 
     // 2. Resolve the endpoints. Workers find these commands when they start.
-    let (mut crew, seats) = Crew::new(places);
+    let (mut crew, pending) = Crew::new(cpus);
     let mut dns = dns::start(&config, &crew)?;
     tokio::select! {
         () = dns.first_answers() => {}
@@ -77,7 +83,7 @@ async fn live(config: Arc<Config>, places: Vec<Place>, file_limit: u64) -> Resul
     // 3. Start the workers.
     let shares = Shares::of(file_limit, &config.needs(crew.len()));
     let running =
-        crew.start(seats, config.server.driver, &layout, &mut bound, &failures, shares).await?;
+        crew.start(pending, config.server.driver, &layout, &mut bound, &failures, shares).await?;
     bound.announce();
     tracing::info!(
         workers = crew.len(),

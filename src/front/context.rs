@@ -8,9 +8,8 @@ use std::time::SystemTime;
 
 use httpdate::HttpDate;
 
-use super::admission::Load;
+use super::admission::{Load, Shortage};
 use super::generation::{Generation, Layout};
-use super::shortage::Shortage;
 use crate::observe::access_log::Recorder;
 use crate::observe::diagnostics::Throttle;
 use crate::relay::Pool;
@@ -28,7 +27,7 @@ pub struct Context {
     /// The access logs.
     pub recorder: Recorder,
     /// Scratch buffer for the responses of one turn.
-    pub answers: RefCell<Vec<u8>>,
+    pub responses: RefCell<Vec<u8>>,
     /// Counts accepted connections that are still served.
     pub load: Arc<Load>,
     /// True while the worker drains: it takes no new work, and its connections are to end.
@@ -57,7 +56,7 @@ impl Context {
             timers: Timers::new(pool.yielder()),
             pool,
             recorder,
-            answers: RefCell::new(Vec::new()),
+            responses: RefCell::new(Vec::new()),
             load,
             draining: Cell::new(false),
             unusable: Throttle::default(),

@@ -1,15 +1,17 @@
 //! What a worker does with an accepted connection: one file for each kind of traffic, each read
 //! from top to bottom.
 //!
-//! | file | traffic |
+//! | file | what it does |
 //! | --- | --- |
+//! | `generation` | the listeners and clusters of one configuration on one worker |
+//! | `admission` | limits of connections, and what is short |
+//! | `accepted` | an accepted connection |
+//! | `detect` | tells HTTP from TLS by the first byte |
 //! | `tcp` | L4: a connection to a cluster and the relay |
+//! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
 //! | `http` | a site: reads and routes requests, sends responses, hands upgrades over |
 //! | `tunnel` | an upgrade: the handshake, then the relay |
 //! | `udp` | datagrams: one upstream socket for each client |
-//! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
-//!
-//! The responses of HTTP/1.1 upstreams are read by [`upstream`](crate::upstream).
 
 mod accepted;
 mod admission;
@@ -18,17 +20,15 @@ mod detect;
 mod generation;
 mod http;
 mod linger;
-mod shortage;
 mod sni;
 mod tcp;
 mod tunnel;
 mod udp;
 
 pub use accepted::Accepted;
-pub use admission::{Admission, Load, Permit};
+pub use admission::{Admission, Load, Permit, Report, Shortage};
 pub use context::Context;
 pub use generation::{Generation, Layout, Listener, Shared};
-pub use shortage::{Report, Shortage};
 pub use udp::{Udp, start_udp, udp_session_limit};
 
 use crate::config::Protocol;

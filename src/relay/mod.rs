@@ -29,7 +29,7 @@ pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
 pub use sender::Sender;
 
 use crate::observe::outcome::End;
-use crate::timers::{Fired, Limit, Watch};
+use crate::timers::{Fired, Limit, Stall, Watch};
 use crate::transport::Transport;
 
 /// One of the two streams of a relay.
@@ -62,39 +62,15 @@ pub fn run(
     half_closed: Duration,
 ) -> impl Future<Output = End> {
     async move {
-        let half_closed = Limit::new(half_closed, End::HalfClosedTimeout);
-        let first_end = Cell::new(None);
-        let unread = Cell::new(None);
-        // The side that a write has failed to.
-        let refused = Cell::new(None);
-        let judge = |result: Result<(), Broken>, from: Side| match result {
-            // After a failed write to this side, an end read from it is part of a reset.
-            Ok(()) if refused.get() == Some(from) => Err(Stop::Broke(from)),
-            Ok(()) => {
-                if first_end.get().is_none() {
-                    first_end.set(Some(from));
-                    watch.restart(half_closed);
-                    // This side is not read any more, so the watch must look for a reset of it.
-                    unread.set(Some(watch.stall()));
-                    let to = if from == Side::Client { upstream } else { client };
-                    to.shutdown_write();
-                }
-                // After the second end both streams are closed, which sends the end as well.
-                Ok(())
-            }
-            Err(Broken::From(_)) => Err(Stop::Broke(from)),
-            // A peer that takes no more bytes may have sent the reason before it closed: go on
-            // reading what it sent.
-            Err(Broken::To(_)) => {
-                refused.set(Some(from.other()));
-                watch.restart(half_closed);
-                Ok(())
-            }
-            Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
+        let relay = Relay {
+            client,
+            upstream,
+            watch,
+            half_closed,
+            first_end: Cell::new(None),
+            unread: Cell::new(None),
+            failed_write: Cell::new(None),
         };
-        // The failed write has consumed the socket's error, so no later call reports it. The other
-        // direction goes on with what that peer had sent, until one of its writes has to wait.
-        let is_stuck = || refused.get().filter(|_| watch.is_stalled()).map(Stop::Broke);
         let result = loop {
             let result = {
                 let up = pin!(async {
@@ -102,13 +78,14 @@ pub fn run(
                     if matches!(result, Err(Broken::From(_) | Broken::To(_))) {
                         up.mark_unread();
                     }
-                    judge(result, Side::Client)
+                    relay.end_direction(result, Side::Client)
                 });
-                let down =
-                    pin!(async { judge(down.run(upstream, client, watch).await, Side::Upstream) });
-                both(up, down, is_stuck).await
+                let down = pin!(async {
+                    relay.end_direction(down.run(upstream, client, watch).await, Side::Upstream)
+                });
+                both(up, down, || relay.is_stuck()).await
             };
-            match (result, refused.get()) {
+            match (result, relay.failed_write.get()) {
                 // The limit fired before the task could read what has arrived: relay that first.
                 (Err(Stop::Fired(Fired::TimedOut(_))), None)
                     if up.is_behind(client) || down.is_behind(upstream) =>
@@ -126,15 +103,74 @@ pub fn run(
         // A direction may have bytes in the outbox when the other one fails. After `finish_queued`
         // only the bytes that were sent are counted.
         let _ = (up.finish_queued(), down.finish_queued());
-        let in_between = up.has_unsent() || down.has_unsent();
-        match (result, first_end.get()) {
+        relay.conclude(result, up.has_unsent() || down.has_unsent())
+    }
+}
+
+/// What both directions of a running relay know.
+struct Relay<'r> {
+    client: &'r Transport,
+    upstream: &'r Transport,
+    watch: &'r Watch,
+    half_closed: Duration,
+    /// The side whose end was read first.
+    first_end: Cell<Option<Side>>,
+    /// That side is not read any more, so the watch must look for a reset of it.
+    unread: Cell<Option<Stall<'r>>>,
+    /// The side that a write has failed to. The failed write has consumed the socket's error, so no
+    /// later call reports it.
+    failed_write: Cell<Option<Side>>,
+}
+
+impl Relay<'_> {
+    /// Handles the end of the direction that comes from this side.
+    fn end_direction(&self, result: Result<(), Broken>, from: Side) -> Result<(), Stop> {
+        match result {
+            // After a failed write to this side, an end read from it is part of a reset.
+            Ok(()) if self.failed_write.get() == Some(from) => Err(Stop::Broke(from)),
+            Ok(()) => {
+                // After the second end both streams are closed, which sends the end as well.
+                if self.first_end.get().is_none() {
+                    self.first_end.set(Some(from));
+                    self.unread.set(Some(self.watch.stall()));
+                    self.limit_the_other_direction();
+                    let to = if from == Side::Client { self.upstream } else { self.client };
+                    to.shutdown_write();
+                }
+                Ok(())
+            }
+            Err(Broken::From(_)) => Err(Stop::Broke(from)),
+            // A peer that takes no more bytes may have sent the reason before it closed: go on
+            // reading what it sent.
+            Err(Broken::To(_)) => {
+                self.failed_write.set(Some(from.other()));
+                self.limit_the_other_direction();
+                Ok(())
+            }
+            Err(Broken::Fired(fired)) => Err(Stop::Fired(fired)),
+        }
+    }
+
+    fn limit_the_other_direction(&self) {
+        self.watch.restart(Limit::new(self.half_closed, End::HalfClosedTimeout));
+    }
+
+    /// Returns the side that a write has failed to if the other direction cannot go on: it goes on
+    /// with what that peer had sent, until one of its writes has to wait.
+    fn is_stuck(&self) -> Option<Stop> {
+        self.failed_write.get().filter(|_| self.watch.is_stalled()).map(Stop::Broke)
+    }
+
+    /// Returns the end of the relay, and sets the streams to reset where bytes are missing.
+    fn conclude(&self, result: Result<(), Stop>, has_unsent: bool) -> End {
+        match (result, self.first_end.get()) {
             (Ok(()), Some(Side::Upstream)) => End::Upstream,
             (Ok(()), _) => End::Client,
-            (Err(Stop::Broke(side)), _) => break_off(client, upstream, side),
+            (Err(Stop::Broke(side)), _) => break_off(self.client, self.upstream, side),
             // No bytes are missing: each side has everything that the other one has sent.
-            (Err(Stop::Fired(Fired::TimedOut(end @ End::Idle))), _) if !in_between => end,
+            (Err(Stop::Fired(Fired::TimedOut(end @ End::Idle))), _) if !has_unsent => end,
             (Err(Stop::Fired(fired)), _) => {
-                cut_off(client, upstream);
+                cut_off(self.client, self.upstream);
                 fired.end()
             }
         }

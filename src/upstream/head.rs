@@ -41,10 +41,10 @@ impl Connection<'_> {
     /// Reads once, if there is anything to read.
     fn receive(&self, heads: &mut Heads) -> Result<(), Failure> {
         let mut buffer = self.pool.buffer();
-        let room = MAX_HEAD - heads.received;
-        match self.transport.recv(&mut buffer[..room.min(self.pool.read_size())]) {
+        let left = MAX_HEAD - heads.received;
+        match self.transport.recv(&mut buffer[..left.min(self.pool.read_size())]) {
             // The buffer was empty: this is not the end of the stream, but a head that is too long.
-            Ok(0) if room == 0 => Err(Failure::HeadTooLarge),
+            Ok(0) if left == 0 => Err(Failure::HeadTooLarge),
             Ok(0) if self.write_failed.get() => Err(Failure::Reset),
             Ok(0) => Err(Failure::Closed),
             Ok(read) => {

@@ -147,7 +147,7 @@ impl Acceptor {
                 break;
             }
             let Ok((fd, address)) = sys::try_accept(&self.socket.socket) else { break };
-            self.take(fd, address);
+            self.serve_or_hand_over(fd, address);
         }
         // Ends the accepts in flight. The socket of a Unix path is shared by all workers, which
         // stop at the same command.
@@ -199,7 +199,7 @@ impl Acceptor {
                 match sys::try_accept(&self.socket.socket) {
                     Ok((fd, address)) => {
                         accepted += 1;
-                        self.take(fd, address);
+                        self.serve_or_hand_over(fd, address);
                     }
                     Err(Errno::AGAIN) if accepted > 0 => break,
                     // Another worker accepted first, or has stopped the shared socket already. A
@@ -216,7 +216,7 @@ impl Acceptor {
     }
 
     /// Serves an accepted connection for which there was room before the accept.
-    fn take(&self, fd: OwnedFd, address: Address) {
+    fn serve_or_hand_over(&self, fd: OwnedFd, address: Address) {
         match self.destination() {
             Some(Destination::OtherWorker(to, permit)) => self.hand_over(to, permit, fd, address),
             Some(Destination::ThisWorker(permit)) => {

@@ -118,110 +118,141 @@ pub fn run(setup: Setup) {
 
 /// The life of a worker inside its runtime.
 async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
-    let Setup { index, layout, failures, shares, balance, .. } = setup;
-    let outbox = outbox.map(Outbox::start);
-    let yielder = match Yielder::start() {
-        Ok(yielder) => yielder,
+    let started = setup.started.clone();
+    let mut worker = match Worker::start(setup, running, outbox) {
+        Ok(worker) => worker,
         Err(error) => {
-            let error = Error::start("cannot make a pair of sockets", error, "");
-            let _ = setup.started.send(Err(error));
+            let _ = started.send(Err(error));
             return;
         }
     };
-    // What all connections of this worker share.
-    let pool = Pool::new(shares.pipes, BUDGET, outbox, yielder);
-    let load = Arc::clone(balance.load());
-    let shortage = setup.shortage;
-    let context = Rc::new(Context::new(&layout, index, pool, load, shortage));
-    // The writer of the access log ends when the last reference to its sinks is dropped.
-    drop(layout);
-    // The endpoints that are known at the start, before the first connection needs them.
-    for command in setup.commands.try_iter() {
-        obey(&context, &mut Vec::new(), &[], command);
-    }
-    let (inbox, sockets) = (setup.inbox, setup.sockets);
-    let acceptors = accept::start(&context, balance, inbox, sockets, running, shares.accepts);
-    let mut acceptors = match acceptors {
-        Ok(acceptors) => acceptors,
-        Err(error) => {
-            let error = Error::start("cannot use a listening socket", error, "");
-            let _ = setup.started.send(Err(error));
-            return;
-        }
-    };
-    let udp = match front::start_udp(&context, setup.datagrams, setup.workers, &shares) {
-        Ok(udp) => udp,
-        Err(error) => {
-            let error = Error::start("cannot use a UDP socket", error, "");
-            let _ = setup.started.send(Err(error));
-            return;
-        }
-    };
-    let _ = setup.started.send(Ok(running));
-    drop(setup.started);
+    let _ = started.send(Ok(running));
+    drop(started);
 
-    // The tick at which the drain began, and the time of the command to stop.
-    let (mut draining, mut stop): (Option<u32>, Option<Instant>) = (None, None);
+    let mut stop: Option<Instant> = None;
     while stop.is_none_or(|stop| stop.elapsed() < LAST_WORDS) {
         monoio::time::sleep(TICK).await;
-        setup.pulse.beat();
-        context.timers.tick();
-        udp.iter().for_each(|udp| udp.tick());
-        context.update_date();
-        context.recorder.flush();
-        context.generation.borrow().report_failures(&failures);
+        worker.tick();
         // Checked before the commands: the task of a connection that is accepted by the command to
         // drain has not started yet.
-        let drained = context.draining.get()
-            && context.load.open() == 0
-            && udp.iter().all(|udp| udp.is_drained());
-        for command in setup.commands.try_iter() {
+        let is_drained = worker.is_drained();
+        while let Ok(command) = worker.commands.try_recv() {
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
             }
-            obey(&context, &mut acceptors, &udp, command);
+            worker.obey(command);
         }
-        if context.draining.get() && draining.is_none() {
-            draining = Some(context.timers.now());
-        }
-        if let Some(begun) = draining {
-            // Repeated at each tick, because a worker that had not read the command yet may have
-            // handed a connection over.
-            let passed = context.timers.now().wrapping_sub(begun);
-            context.timers.drain(passed >= ticks(GRACE));
-        }
+        worker.end_what_drains();
         if stop.is_some() {
             // Repeated at each tick, because a connection may just have gone on to its next stage.
-            context.timers.end_all();
+            worker.context.timers.end_all();
         }
-        if drained && context.load.close() {
+        if is_drained && worker.context.load.close() {
             break;
         }
     }
-    // If a second signal came early, there may be UDP sessions left.
-    udp.iter().for_each(|udp| udp.end_rest());
-    context.generation.borrow().report_failures(&failures);
-    context.recorder.close();
+    worker.finish();
 }
 
-fn obey(
-    context: &Rc<Context>,
-    acceptors: &mut Vec<Rc<Acceptor>>,
-    udp: &[Rc<Udp>],
-    command: Command,
-) {
-    match command {
-        Command::Endpoints { cluster, addresses } => {
-            context.generation.borrow().set_endpoints(&cluster, &addresses);
+/// A worker that runs.
+struct Worker {
+    /// What all of its connections share.
+    context: Rc<Context>,
+    /// Empty while the worker drains.
+    acceptors: Vec<Rc<Acceptor>>,
+    udp: Vec<Rc<Udp>>,
+    /// The tick at which the drain began.
+    drain_begun: Option<u32>,
+    commands: Receiver<Command>,
+    failures: SyncSender<Report>,
+    pulse: Arc<Pulse>,
+}
+
+impl Worker {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// A resource or a socket is refused.
+    fn start(setup: Setup, running: Running, outbox: Option<Outbox>) -> Result<Worker, Error> {
+        let Setup { index, layout, shares, balance, inbox, .. } = setup;
+        let outbox = outbox.map(Outbox::start);
+        let yielder = Yielder::start()
+            .map_err(|error| Error::start("cannot make a pair of sockets", error, ""))?;
+        let pool = Pool::new(shares.pipes, BUDGET, outbox, yielder);
+        let load = Arc::clone(balance.load());
+        let context = Rc::new(Context::new(&layout, index, pool, load, setup.shortage));
+        // The writer of the access log ends when the last reference to its sinks is dropped.
+        drop(layout);
+        let mut worker = Worker {
+            context,
+            acceptors: Vec::new(),
+            udp: Vec::new(),
+            drain_begun: None,
+            commands: setup.commands,
+            failures: setup.failures,
+            pulse: setup.pulse,
+        };
+        // The endpoints that are known at the start, before the first connection needs them.
+        while let Ok(command) = worker.commands.try_recv() {
+            worker.obey(command);
         }
-        Command::Drain | Command::Stop => {
-            if !context.draining.replace(true) {
-                // The last task of each acceptor and UDP listener closes its sockets. So another
-                // process can bind the addresses while this one drains. The ring, which the kernel
-                // tears down after the end of the process, holds none of the sockets.
-                acceptors.drain(..).for_each(|acceptor| acceptor.stop());
-                udp.iter().for_each(Udp::drain);
+        let context = &worker.context;
+        let acceptors =
+            accept::start(context, balance, inbox, setup.sockets, running, shares.accepts)
+                .map_err(|error| Error::start("cannot use a listening socket", error, ""))?;
+        let udp = front::start_udp(context, setup.datagrams, setup.workers, &shares)
+            .map_err(|error| Error::start("cannot use a UDP socket", error, ""))?;
+        (worker.acceptors, worker.udp) = (acceptors, udp);
+        Ok(worker)
+    }
+
+    fn tick(&self) {
+        self.pulse.beat();
+        self.context.timers.tick();
+        self.udp.iter().for_each(|udp| udp.tick());
+        self.context.update_date();
+        self.context.recorder.flush();
+        self.context.generation.borrow().report_failures(&self.failures);
+    }
+
+    fn is_drained(&self) -> bool {
+        self.context.draining.get()
+            && self.context.load.open() == 0
+            && self.udp.iter().all(|udp| udp.is_drained())
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Endpoints { cluster, addresses } => {
+                self.context.generation.borrow().set_endpoints(&cluster, &addresses);
+            }
+            Command::Drain | Command::Stop => {
+                if !self.context.draining.replace(true) {
+                    // The last task of each acceptor and UDP listener closes its sockets. So
+                    // another process can bind the addresses while this one drains. The ring, which
+                    // the kernel tears down after the end of the process, holds none of the
+                    // sockets.
+                    self.acceptors.drain(..).for_each(|acceptor| acceptor.stop());
+                    self.udp.iter().for_each(Udp::drain);
+                }
             }
         }
+    }
+
+    /// Ends connections that a drain ends. Repeated at each tick, because a worker that had not
+    /// read the command yet may have handed a connection over.
+    fn end_what_drains(&mut self) {
+        if self.context.draining.get() {
+            let timers = &self.context.timers;
+            let begun = *self.drain_begun.get_or_insert(timers.now());
+            timers.drain(timers.now().wrapping_sub(begun) >= ticks(GRACE));
+        }
+    }
+
+    fn finish(&self) {
+        // If a second signal came early, there may be UDP sessions left.
+        self.udp.iter().for_each(|udp| udp.end_rest());
+        self.context.generation.borrow().report_failures(&self.failures);
+        self.context.recorder.close();
     }
 }

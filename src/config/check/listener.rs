@@ -239,10 +239,7 @@ impl Check<'_> {
         }
         let http = &typed.http;
         let hosts = self.hosts(&http.hosts, timeouts);
-        let tls = match typed.tls.is_empty() {
-            true => None,
-            false => Some(self.tls(typed, timeouts)?),
-        };
+        let tls = if typed.tls.is_empty() { None } else { Some(self.tls(typed, timeouts)?) };
         Some(Http {
             head_timeout: http.head_timeout.clone().or(Duration::from_secs(10)),
             keepalive_timeout: http.keepalive_timeout.clone().or(Duration::from_secs(75)),

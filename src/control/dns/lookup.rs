@@ -13,7 +13,7 @@ use hickory_resolver::proto::rr::{Name, RecordType};
 
 use super::error::LookupError;
 use super::files::{Files, Source};
-use super::server::{self, Answer};
+use super::server::{self, Resolution};
 use super::system::{Resolver, candidates};
 
 /// IPv4 or IPv6.
@@ -124,9 +124,11 @@ async fn query_servers(
         failures.clear();
         for server in &resolver.servers {
             match server::query(*server, name.clone(), record, options).await {
-                Ok(Answer::Addresses(addresses, ttl)) => return Ok(found(addresses, Some(ttl))),
-                Ok(Answer::NoSuchName) => return Ok(Found::Empty(Absence::NoSuchName)),
-                Ok(Answer::NoAddress) => return Ok(Found::Empty(Absence::NoAddress)),
+                Ok(Resolution::Addresses(addresses, ttl)) => {
+                    return Ok(found(addresses, Some(ttl)));
+                }
+                Ok(Resolution::NoSuchName) => return Ok(Found::Empty(Absence::NoSuchName)),
+                Ok(Resolution::NoAddress) => return Ok(Found::Empty(Absence::NoAddress)),
                 Err(error) => failures.push((server.ip(), error)),
             }
         }

@@ -39,7 +39,7 @@ const MAX_TTL_S: u32 = 86_400;
 
 /// What a server says about a name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum Resolution {
     /// Addresses, with the smallest time to live of the chain of aliases. There may be none of the
     /// type that was asked for.
     Addresses(Vec<IpAddr>, Duration),
@@ -53,7 +53,7 @@ pub(super) async fn query(
     name: Name,
     record: RecordType,
     options: &ResolverOpts,
-) -> Result<Answer, ServerError> {
+) -> Result<Resolution, ServerError> {
     let servers = vec![NameServerConfig::udp_and_tcp(server.ip())];
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let built =
@@ -72,16 +72,16 @@ fn classify(
     result: Result<Lookup, NetError>,
     name: &Name,
     record: RecordType,
-) -> Result<Answer, ServerError> {
+) -> Result<Resolution, ServerError> {
     match result {
         Ok(lookup) => Ok(addresses(lookup.answers(), name, record)),
         Err(NetError::Dns(DnsError::NoRecordsFound(none))) => match none.response_code {
-            ResponseCode::NXDomain => Ok(Answer::NoSuchName),
+            ResponseCode::NXDomain => Ok(Resolution::NoSuchName),
             // NS records without an SOA are a referral to other servers (RFC 2308 section 2.2).
             ResponseCode::NoError if none.ns.is_some() && none.soa.is_none() => {
                 Err(ServerError::Referral)
             }
-            ResponseCode::NoError => Ok(Answer::NoAddress),
+            ResponseCode::NoError => Ok(Resolution::NoAddress),
             code => Err(ServerError::Code(code)),
         },
         Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(ServerError::Code(code)),
@@ -92,7 +92,7 @@ fn classify(
 
 /// The addresses at the end of the chain of aliases. An answer may also hold records of other names
 /// and types, which the resolver passes on.
-fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Answer {
+fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Resolution {
     let (mut owner, mut ttl) = (name, u32::MAX);
     for _ in 0..MAX_ALIASES {
         let alias = records.iter().find_map(|record| match &record.data {
@@ -110,7 +110,7 @@ fn addresses(records: &[Record], name: &Name, wanted: RecordType) -> Answer {
     }
     // A value with the most significant bit set counts as 0 (RFC 2181 section 8).
     let ttl = if ttl > i32::MAX as u32 { 0 } else { ttl.min(MAX_TTL_S) };
-    Answer::Addresses(ips, Duration::from_secs(ttl.into()))
+    Resolution::Addresses(ips, Duration::from_secs(ttl.into()))
 }
 
 /// Connects to one server and ignores the address it is given: hickory's addresses have no zone.

@@ -1,13 +1,16 @@
 //! Decides whether a connection is served. A worker has a limit that follows from the limit of open
-//! files ([`Load`]); a listener may have a limit that all workers share ([`Admission`]).
+//! files ([`Load`]); a listener may have a limit that all workers share ([`Admission`]). What
+//! cannot be served for lack of a resource is counted ([`Shortage`]).
 
 mod load;
+mod shortage;
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 pub use load::{Load, Permit};
+pub use shortage::{Report, Shortage};
 
 use crate::sys::Errno;
 

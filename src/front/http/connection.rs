@@ -215,7 +215,7 @@ impl<'c> Connection<'c> {
 
     /// The worker's scratch buffer for responses, emptied.
     fn scratch(&self) -> RefMut<'c, Vec<u8>> {
-        let mut out = self.conn.context.answers.borrow_mut();
+        let mut out = self.conn.context.responses.borrow_mut();
         out.clear();
         out
     }

@@ -55,12 +55,7 @@ pub(super) async fn serve(
             if end == End::ClientReset {
                 relay::cut_off(client, &lease.upstream);
             }
-            let status = status_for(end);
-            upgrade.record(conn, Outcome { status, ..relayed(lease, &up, &down, end) });
-            if let Some(status) = status {
-                send_error(conn, watch, status).await;
-            }
-            return;
+            return upgrade.fail(conn, watch, relayed(lease, &up, &down, end)).await;
         }
     };
 
@@ -142,10 +137,16 @@ impl Upgrade<'_> {
         if let ConnectFailure::Local(_) = failure {
             conn.context.shortage.answered();
         }
-        let outcome = failure.outcome();
-        let status = status_for(outcome.end).unwrap_or(502);
-        self.record(conn, Outcome { status: Some(status), ..outcome });
-        send_error(conn, watch, status).await;
+        self.fail(conn, watch, failure.outcome()).await;
+    }
+
+    /// Writes the record and sends an error in place of a response, unless the client has left.
+    async fn fail(&self, conn: &Accepted, watch: &Watch, outcome: Outcome) {
+        let status = status_for(outcome.end);
+        self.record(conn, Outcome { status, ..outcome });
+        if let Some(status) = status {
+            send_error(conn, watch, status).await;
+        }
     }
 }
 

@@ -21,16 +21,16 @@ fn record(owner: &str, ttl: u32, data: &str) -> Record {
     Record::from_rdata(name(owner), ttl, data)
 }
 
-fn answer(kind: RecordType, records: &[Record]) -> Answer {
+fn answer(kind: RecordType, records: &[Record]) -> Resolution {
     let asked = name("node.test.");
     let query = Query::query(asked.clone(), kind);
     let lookup = Lookup::new_with_max_ttl(query, records.to_vec());
     classify(Ok(lookup), &asked, kind).expect("an answer")
 }
 
-fn addresses(ips: &[&str], ttl: u64) -> Answer {
+fn addresses(ips: &[&str], ttl: u64) -> Resolution {
     let ips = ips.iter().map(|ip| ip.parse().unwrap()).collect();
-    Answer::Addresses(ips, Duration::from_secs(ttl))
+    Resolution::Addresses(ips, Duration::from_secs(ttl))
 }
 
 #[test]
@@ -76,6 +76,6 @@ fn a_referral_says_nothing_of_the_name() {
     let mut referral = nothing.clone();
     referral.ns = Some([ForwardNSData { ns: server, glue: [].into() }].into());
     let classify = |none| classify(Err(DnsError::NoRecordsFound(none).into()), &asked, A);
-    assert!(matches!(classify(nothing), Ok(Answer::NoAddress)));
+    assert!(matches!(classify(nothing), Ok(Resolution::NoAddress)));
     assert!(matches!(classify(referral), Err(ServerError::Referral)));
 }

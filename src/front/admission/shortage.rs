@@ -36,35 +36,35 @@ impl Shortage {
     }
 
     /// Counts a connection that is reset because it got no socket to its upstream.
-    pub(super) fn reset(&self) {
+    pub(in crate::front) fn reset(&self) {
         self.reset.fetch_add(1, Relaxed);
     }
 
     /// Counts a connection that is answered 502 because it got no socket to its upstream.
-    pub(super) fn answered(&self) {
+    pub(in crate::front) fn answered(&self) {
         self.answered.fetch_add(1, Relaxed);
     }
 
     /// Counts a dropped datagram of a new UDP client that got no socket to its endpoint.
-    pub(super) fn dropped(&self) {
+    pub(in crate::front) fn dropped(&self) {
         self.dropped.fetch_add(1, Relaxed);
     }
 
     /// Stores the error of the last socket that could not be made.
-    pub(super) fn no_socket(&self, errno: Errno) {
+    pub(in crate::front) fn no_socket(&self, errno: Errno) {
         self.connect_errno.store(errno.raw_os_error(), Relaxed);
     }
 
     /// Takes what is to be reported since the last call. `None` if there is nothing new.
     /// `accept_failed` is the name of a listener whose accept has failed since then, and the error.
     pub fn report(&self, accept_failed: Option<(Arc<str>, Errno)>) -> Option<Report> {
-        let take = |count: &AtomicU64| count.swap(0, Relaxed);
-        let full = take(&self.full);
+        let since_last = |count: &AtomicU64| count.swap(0, Relaxed);
+        let full = since_last(&self.full);
         let report = Report {
             waiting: self.waiting.load(Relaxed),
-            reset: take(&self.reset),
-            answered: take(&self.answered),
-            dropped: take(&self.dropped),
+            reset: since_last(&self.reset),
+            answered: since_last(&self.answered),
+            dropped: since_last(&self.dropped),
             connect_error: match self.connect_errno.swap(0, Relaxed) {
                 0 => None,
                 errno => Some(Errno::from_raw_os_error(errno)),
