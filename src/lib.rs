@@ -1,6 +1,6 @@
 //! ringgate: an io_uring, thread-per-core edge proxy that puts Shadowsocks behind a real website.
 //!
-//! Two planes share almost nothing. The **data plane** is one worker for each CPU: a pinned thread
+//! There are two planes. The **data plane** is one worker for each CPU by default: a pinned thread
 //! with its own runtime, its own listening sockets and its own pools. It handles every byte of
 //! traffic and takes no locks. The **control plane** is the main thread: it binds sockets, resolves
 //! names, handles signals and writes logs. It sends immutable values to the workers and never
@@ -35,7 +35,7 @@
 //! `cli → control → worker → front → upstream → {route, relay, cluster} → {config, timers} →
 //! transport → sched → observe → proto → sys → error`
 //!
-//! Each thing has one name: listener, worker, generation, conn, host, route, cluster, endpoint,
+//! The main names: listener, worker, generation, conn, host, route, cluster, endpoint,
 //! lease, transport, exchange, relay (copy, splice), tunnel, outcome, record. The two sides are
 //! always **client** and **upstream**.
 

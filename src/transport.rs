@@ -1,9 +1,9 @@
 //! What a connection reads and writes: a plain socket at present.
 //!
-//! TLS that ends here is the next kind: records over the same socket. Relay, HTTP and tunnels call
-//! [`Transport::recv`] and [`Transport::send`], and need not know which kind they have. What moves
-//! bytes without looking at them (splice, the outbox) asks for [`Transport::plain`]. An enum with
-//! one variant has the size and the cost of what is in it.
+//! Callers read and write here, and wait and reset through [`Transport::socket`]. What moves bytes
+//! without looking at them (splice, the outbox) asks for [`Transport::plain`]. A second kind, TLS
+//! records over the same socket, must also say when decrypted bytes can be read: the socket does
+//! not show them. An enum with one variant has the size and the cost of its content.
 
 use std::rc::Rc;
 

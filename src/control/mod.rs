@@ -34,7 +34,7 @@ use signals::Signals;
 /// How long the start waits for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long workers that must stop may take to write their last records.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const RECORD_TIME: Duration = Duration::from_secs(3);
 
 /// Runs ringgate until a signal ends it.
 ///
@@ -228,7 +228,7 @@ async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: 
         }
     }
     crew.tell(&Command::Stop);
-    let _ = tokio::time::timeout(LAST_WORDS, crew.ended()).await;
+    let _ = tokio::time::timeout(RECORD_TIME, crew.ended()).await;
 }
 
 fn target(path: &LogPath) -> Target {

@@ -44,7 +44,7 @@ pub(super) fn agree(
             }
         }
     }
-    let trial = Trial { plan: Plan::Epoll, patience: Duration::ZERO };
+    let trial = Trial { plan: Plan::Epoll, retry_for: Duration::ZERO };
     build_all(trial, plans, built)
         .map_err(|error| Error::start("cannot make an epoll instance", error, ""))
 }
@@ -74,10 +74,10 @@ fn build_rings(
     let (limit, workers) = (memlock_limit(), plans.len() as u64);
     let is_charged = rings_are_charged();
     let fits = |plan: &Plan| plan.locked_bytes().saturating_mul(workers) <= limit;
-    let mut patience = if is_charged { PATIENCE } else { Duration::ZERO };
+    let mut retry_for = if is_charged { PATIENCE } else { Duration::ZERO };
     let mut refused = None;
     for plan in Plan::RINGS.into_iter().filter(|plan| !is_charged || fits(plan)) {
-        match build_all(Trial { plan, patience }, plans, built) {
+        match build_all(Trial { plan, retry_for }, plans, built) {
             Ok(()) => {
                 if plan != Plan::RINGS[0] {
                     warn_of_smaller_rings(plan, limit, workers);
@@ -87,7 +87,7 @@ fn build_rings(
             Err(error) if is_out_of_memory(&error) => refused = Some(error),
             Err(error) => return Err(RingRefusal { call: "io_uring_setup", error }),
         }
-        patience = patience.min(SMALLER_PATIENCE);
+        retry_for = retry_for.min(SMALLER_PATIENCE);
     }
     let error = refused.unwrap_or_else(|| io::Error::from_raw_os_error(libc::ENOMEM));
     Err(RingRefusal { call: "io_uring_setup", error })

@@ -15,7 +15,7 @@ use crate::sys::{Address, Stream};
 use crate::timers::{Limit, Watch};
 use crate::transport::Transport;
 
-/// An accepted connection. It holds what it uses and no more.
+/// An accepted connection.
 pub struct Accepted {
     /// The worker's state.
     pub context: Rc<Context>,
@@ -104,8 +104,8 @@ impl Accepted {
         }
     }
 
-    /// Relays between the client and its upstream. Returns why the relay ended. The watch may have
-    /// run the limit of an earlier stage before.
+    /// Relays between the client and its upstream. Returns why the relay ended. Starts the
+    /// idle limit, also if an earlier limit has fired.
     pub(super) async fn relay(
         &self,
         watch: &Watch,
@@ -115,12 +115,11 @@ impl Accepted {
         timeouts: RelayTimeouts,
     ) -> End {
         watch.set_upstream(Some(lease.upstream.socket()));
-        watch.keep_alive(self.listener.keepalive());
-        // If a limit has fired, it was that of an earlier stage, which is over.
+        watch.set_tcp_keepalive(self.listener.tcp_keepalive());
         watch.renew(Limit::new(timeouts.idle, End::Idle));
         let (client, upstream) = (&self.client, &lease.upstream);
         let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
-        let end = if end == End::Client && up.is_broken() { End::BadRequest } else { end };
+        let end = if end == End::Client && up.has_protocol_error() { End::BadRequest } else { end };
         watch.set_upstream(None);
         end
     }

@@ -2,8 +2,9 @@
 //!
 //! The control plane makes a [`Layout`], which all workers share. Each worker builds its own
 //! [`Generation`] from it. A connection holds the listener, the cluster and the endpoint that it
-//! uses, so a generation can be replaced as a whole at any time: what connections of the old one
-//! still use goes on, and ends with the last of them.
+//! uses, so a generation can be replaced as a whole: what connections of the old one still use ends with
+//! the last of them. Acceptors look their listener up by name for each connection. A UDP listener
+//! ([`Udp`](super::Udp)) keeps its objects, so it must be started again.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -141,7 +142,7 @@ impl Listener {
     }
 
     /// TCP keepalive for the streams to upstreams.
-    pub fn keepalive(&self) -> Option<Keepalive> {
+    pub fn tcp_keepalive(&self) -> Option<Keepalive> {
         self.config.keepalive.map(|idle| Keepalive { idle })
     }
 

@@ -7,11 +7,11 @@ use crate::observe::outcome::End;
 use crate::sys::Errno;
 use crate::timers::{Limit, OnDrain, Watch, ticks};
 
-/// How long a client that sends nothing is waited for.
+/// The longest silence of the client before the close.
 const SILENCE: Duration = Duration::from_secs(5);
 /// The same while the worker drains.
 const BRIEF_SILENCE: Duration = Duration::from_secs(1);
-/// How long a client that goes on sending is waited for.
+/// The longest wait for a client that goes on sending.
 const LONGEST: Duration = Duration::from_secs(30);
 /// The most bytes that are read while waiting.
 const MAX_BYTES: usize = 1024 * 1024;

@@ -1,5 +1,4 @@
-//! What a worker does with an accepted connection: one file for each kind of traffic, each read
-//! from top to bottom.
+//! What a worker does with an accepted connection: one module for each kind of traffic.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -33,8 +32,8 @@ pub use udp::{Udp, start_udp, udp_session_limit};
 
 use crate::config::Protocol;
 
-/// Serves one accepted connection to its end and writes its record. Each kind of traffic has its
-/// own task type: a connection idle between two requests must not be as large as a relay.
+/// Serves one accepted connection to its end and writes its record. Each kind of traffic is
+/// spawned as a future of its own, because a task is as large as its largest future.
 pub fn spawn(conn: Accepted) {
     match &conn.listener.config.protocol {
         Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),

@@ -28,12 +28,12 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         // 2. Relay bytes.
         let context = &conn.context;
         let mut up = Flow::new(&context.pool, Vec::new());
-        up.expect();
+        up.read_without_wait();
         let mut down = Flow::new(&context.pool, Vec::new());
         let limit = Limit::new(timeouts.idle, End::Idle);
         let watch = context.timers.watch(conn.client.socket(), limit);
         watch.set_upstream(Some(lease.upstream.socket()));
-        watch.keep_alive(conn.listener.keepalive());
+        watch.set_tcp_keepalive(conn.listener.tcp_keepalive());
         let (client, upstream) = (&conn.client, &lease.upstream);
         let half_closed = timeouts.half_closed;
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;

@@ -1,4 +1,4 @@
-//! How a connection, request, tunnel or session went. Every way of serving returns an [`Outcome`];
+//! How a connection, request, tunnel or session went. Every way of serving makes an [`Outcome`];
 //! the access log and the counters read it.
 
 use std::rc::Rc;
@@ -23,7 +23,7 @@ pub struct Outcome {
     pub failed_endpoints: Vec<Rc<Address>>,
     /// The time spent on connecting, all attempts together. `None` if nothing was connected.
     pub connect: Option<Duration>,
-    /// Bytes from client to upstream.
+    /// Bytes from client to upstream, or of the head of a request that ringgate answered itself.
     pub bytes_up: u64,
     /// Bytes from upstream to client, or bytes of ringgate's own response.
     pub bytes_down: u64,
@@ -102,7 +102,7 @@ pub enum End {
     Idle,
     /// One side had ended, and the other sent nothing within the half-closed timeout.
     HalfClosedTimeout,
-    /// The client did not complete a request head in time.
+    /// The client did not complete a request head or a ClientHello in time.
     HeadTimeout,
     /// No endpoint accepted the connection within the connect timeout.
     ConnectTimeout,
@@ -114,7 +114,7 @@ pub enum End {
     NoRoute,
     /// The session was removed to make room for another one.
     Evicted,
-    /// A limit on connections was reached.
+    /// A limit on connections, or the worker's memory budget, was reached.
     Overflow,
     /// The client sent an invalid or unacceptable request, or an invalid frame in a tunnel.
     BadRequest,
@@ -122,9 +122,9 @@ pub enum End {
     BadResponse,
     /// The upstream did not respond in time.
     ResponseTimeout,
-    /// ringgate is shutting down and the drain timeout has expired.
+    /// The worker drains or stops.
     Drain,
-    /// The request was answered, and the connection can carry the next one.
+    /// The request was answered completely.
     Done,
     /// ringgate itself failed, for example because it had no free descriptors.
     Local,

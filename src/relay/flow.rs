@@ -2,7 +2,7 @@
 //! and very small messages are sent together with those of other flows.
 //!
 //! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it
-//! awaits readiness only. Bytes that are read and not yet written stay in `pending`, in the pipe or
+//! awaits readiness only. Bytes that are read and not yet written stay in the sender, in the pipe or
 //! in the worker's outbox for the next run.
 //!
 //! Small messages are awaited by a poll and then received. A read through the ring holds a buffer
@@ -44,7 +44,7 @@ pub enum Broken {
     From(Errno),
     /// Writing failed.
     To(Errno),
-    /// The limit of the connection has fired.
+    /// The watch has ended the wait: a limit, a drain or a reset.
     Fired(Fired),
 }
 
@@ -102,7 +102,7 @@ impl Flow {
     /// Tries the first read without waiting. Most clients have sent something by the time their
     /// upstream is connected. A read that finds nothing costs less than a poll for bytes that are
     /// there.
-    pub fn expect(&mut self) {
+    pub fn read_without_wait(&mut self) {
         self.expects = true;
     }
 
@@ -169,7 +169,7 @@ impl Flow {
         async move {
             self.flush(to, watch).await?;
             while !self.ended && self.allowed > 0 {
-                // After `expect` the first read does not wait.
+                // After `read_without_wait` the first read does not wait.
                 if !std::mem::take(&mut self.expects) {
                     watch.consume_budget().await;
                     self.readable(from, watch).await?;

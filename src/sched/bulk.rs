@@ -65,7 +65,7 @@ impl Bulk {
             ticket.woken().await;
         }
         // Checked after the wait: the flows before this one have spent from the same budget. One
-        // that is dropped while it yields leaves this to the next flow.
+        // that is dropped while it yields leaves the yield to the next flow.
         if self.left() == 0 {
             self.yielder.yield_now().await;
             self.spent.set(0);

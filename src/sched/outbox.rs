@@ -231,7 +231,9 @@ impl Inner {
             }
         }
         if was_open && !ring.is_open() {
-            tracing::warn!("io_uring refuses to send: every message is a call of its own now");
+            tracing::warn!(
+                "io_uring refuses to send: each message takes its own system call from now on"
+            );
         }
         *completed += queue.len() as u64;
         self.used = 0;

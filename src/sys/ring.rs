@@ -33,13 +33,13 @@ pub struct RingRefusal {
 /// Makes a small ring and enters it once. If `checks_operations` is true, also checks that the
 /// kernel has all operations that are needed. A seccomp filter may refuse each of these calls
 /// alone, and a ring that cannot be entered is useless. A ring that does not fit the limit of
-/// locked memory is tried again for `patience`.
+/// locked memory is tried again for `retry_for`.
 ///
 /// # Errors
 /// The call that was refused.
-pub fn probe_ring(checks_operations: bool, patience: Duration) -> Result<(), RingRefusal> {
+pub fn probe_ring(checks_operations: bool, retry_for: Duration) -> Result<(), RingRefusal> {
     let refused = |call| move |error| RingRefusal { call, error };
-    let mut ring = small_ring(patience).map_err(refused("io_uring_setup"))?;
+    let mut ring = small_ring(retry_for).map_err(refused("io_uring_setup"))?;
     if checks_operations {
         let mut probe = Probe::new();
         let register = refused("io_uring_register");
@@ -60,8 +60,8 @@ pub fn probe_ring(checks_operations: bool, patience: Duration) -> Result<(), Rin
     }
 }
 
-fn small_ring(patience: Duration) -> io::Result<IoUring> {
-    let deadline = Instant::now() + patience;
+fn small_ring(retry_for: Duration) -> io::Result<IoUring> {
+    let deadline = Instant::now() + retry_for;
     loop {
         match IoUring::new(SMALL) {
             Err(error) if is_out_of_memory(&error) && Instant::now() < deadline => {

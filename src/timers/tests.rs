@@ -214,7 +214,7 @@ fn keepalive_is_set_at_the_first_visit() {
         // The first visit is at the tenth tick: the limit, and the two ticks that are added.
         let watch = timers.watch(&client, idle(TICK * 8));
         watch.set_upstream(Some(&upstream));
-        watch.keep_alive(Some(Keepalive { idle: Duration::from_secs(60) }));
+        watch.set_tcp_keepalive(Some(Keepalive { idle: Duration::from_secs(60) }));
         let is_set = || SockRef::from(&*upstream).keepalive().unwrap();
         while timers.now() < 8 {
             assert!(!is_set());

@@ -19,7 +19,7 @@ impl Watch {
     }
 
     /// Sets TCP keepalive for the upstream's stream at the first visit of the wheel.
-    pub fn keep_alive(&self, keepalive: Option<Keepalive>) {
+    pub fn set_tcp_keepalive(&self, keepalive: Option<Keepalive>) {
         self.conn(|conn| conn.keepalive = keepalive);
     }
 }

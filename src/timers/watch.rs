@@ -68,7 +68,8 @@ impl Watch {
     /// always ready yields here.
     ///
     /// # Errors
-    /// The limit has fired. Bytes may have arrived at the same time, so read once more.
+    /// A limit, a drain or a reset has ended the wait. Bytes may have arrived at the same time, so
+    /// read once more.
     pub async fn readable(&self, stream: &Stream) -> Result<(), Fired> {
         self.consume_budget().await;
         let mut ready = pin!(stream.readable());
@@ -79,7 +80,7 @@ impl Watch {
     /// always ready yields here.
     ///
     /// # Errors
-    /// The limit has fired.
+    /// A limit, a drain or a reset has ended the wait.
     pub async fn writable(&self, stream: &Stream) -> Result<(), Fired> {
         self.consume_budget().await;
         let mut ready = pin!(stream.writable());
@@ -96,7 +97,7 @@ impl Watch {
     /// also waits for something else, and saves the memory of one more future.
     ///
     /// # Errors
-    /// The limit has fired.
+    /// A limit, a drain or a reset has ended the wait.
     pub fn poll(
         &self,
         ready: Pin<&mut impl Future<Output = ()>>,

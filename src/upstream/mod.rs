@@ -1,4 +1,4 @@
-//! The client side of HTTP/1.1: reads an upstream's response and passes its body on to the client.
+//! Reads HTTP/1.1 responses of upstreams and passes their bodies on to clients.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -23,7 +23,7 @@ use crate::relay::{Charge, Pool};
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
 
-/// A connection to an upstream that has one request to respond to. The request is a GET: the
+/// A connection to an upstream, with one request. The request is a GET: the
 /// framing of responses to HEAD and CONNECT is another one (RFC 9112 section 6.3).
 pub struct Connection<'c> {
     /// The upstream's side.

@@ -29,7 +29,6 @@ const AFTER_NOTHING: Duration = Duration::from_millis(1);
 pub(super) struct Acceptor {
     context: Rc<Context>,
     balance: Rc<Balance>,
-    listener: Rc<Listener>,
     socket: Socket,
     runtime: TcpListener,
     /// Connections that wait, as they were last added to [`Shortage`](crate::front::Shortage).
@@ -61,34 +60,30 @@ pub(super) fn start(
     let inbox_context = Rc::clone(context);
     inbox.open(move |conn| {
         let HandedOver { listener, fd, address, permit } = conn;
-        let listener = inbox_context.generation.borrow().listener(&listener).cloned();
-        // `None`: a reload has removed the listener. The connection is closed.
-        if let Some(listener) = listener {
-            serve(&inbox_context, &listener, Stream::from_fd(fd), address, permit);
-        }
+        serve(&inbox_context, &listener, Stream::from_fd(fd), address, permit);
     })?;
     let balance = Rc::new(balance);
     let ring = running.driver == Driver::IoUring;
     let in_flight = if ring { accepts } else { 0 };
-    let generation = context.generation.borrow();
-    let start = |socket: Socket| {
-        let listener = Rc::clone(generation.listener(&socket.listener)?);
-        Some(Acceptor::start(context, &balance, listener, socket, in_flight))
-    };
-    sockets.into_iter().filter_map(start).collect()
+    let start = |socket| Acceptor::start(context, &balance, socket, in_flight);
+    sockets.into_iter().map(start).collect()
 }
 
-/// Serves an accepted connection on this worker.
+/// Serves an accepted connection on this worker, by the listener of this name in the present
+/// generation.
 fn serve(
     context: &Rc<Context>,
-    listener: &Rc<Listener>,
+    listener: &str,
     stream: io::Result<Stream>,
     address: Address,
     permit: Permit,
 ) {
+    let listener = context.generation.borrow().listener(listener).cloned();
+    // `None`: this generation has no such listener. The connection is closed.
+    let Some(listener) = listener else { return };
     match stream {
         Ok(stream) => {
-            if let Some(conn) = Accepted::admit(context, listener, stream, address, permit) {
+            if let Some(conn) = Accepted::admit(context, &listener, stream, address, permit) {
                 front::spawn(conn);
             }
         }
@@ -105,7 +100,6 @@ impl Acceptor {
     fn start(
         context: &Rc<Context>,
         balance: &Rc<Balance>,
-        listener: Rc<Listener>,
         socket: Socket,
         in_flight: usize,
     ) -> io::Result<Rc<Self>> {
@@ -117,8 +111,7 @@ impl Acceptor {
         let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
         let (context, balance) = (Rc::clone(context), Rc::clone(balance));
         let (waiting, looked, held) = (Cell::new(0), Cell::new(None), Cell::new(0));
-        let acceptor =
-            Acceptor { context, balance, listener, socket, runtime, waiting, looked, held };
+        let acceptor = Acceptor { context, balance, socket, runtime, waiting, looked, held };
         let acceptor = Rc::new(acceptor);
         // Several accepts in flight complete by one system call. Under a steady load one wake-up
         // finds several connections anyway; there 1, 8 and 32 in flight cost the same (0.97 to 1.03
@@ -141,7 +134,8 @@ impl Acceptor {
         let _ = self.socket.socket.set_nonblocking(true);
         // The loop is limited to a full queue, which has one connection more than the backlog
         // (listen(2)). Clients that connect meanwhile could otherwise keep the worker here.
-        let backlog = self.listener.config.backlog;
+        let listener = self.listener();
+        let backlog = listener.map_or(0, |listener| listener.config.backlog);
         for _ in 0..=backlog {
             if self.context.load.is_full() {
                 break;
@@ -311,17 +305,25 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: io::Result<Stream>, address: Address, permit: Permit) {
-        serve(&self.context, &self.listener, stream, address, permit);
+        serve(&self.context, &self.socket.listener, stream, address, permit);
+    }
+
+    /// The listener in the present generation.
+    fn listener(&self) -> Option<Rc<Listener>> {
+        self.context.generation.borrow().listener(&self.socket.listener).cloned()
     }
 
     /// Handles a failed accept. The accept loop goes on until the worker ends.
     async fn failed(&self, error: &io::Error) {
-        // The client gave up while it waited. The next client may not have (accept(2)).
+        // The connection was aborted before the accept (accept(2)). Others may wait, so there is no
+        // pause.
         if error.raw_os_error() == Some(libc::ECONNABORTED) {
             return;
         }
         self.look_at_queue();
-        self.listener.admission.accept_failed(error);
+        if let Some(listener) = self.listener() {
+            listener.admission.accept_failed(error);
+        }
         monoio::time::sleep(BACK_OFF).await;
     }
 }

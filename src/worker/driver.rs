@@ -70,7 +70,7 @@ pub struct Trial {
     pub plan: Plan,
     /// How long a ring that does not fit is tried again. The kernel frees the memory of closed
     /// rings with a delay.
-    pub patience: Duration,
+    pub retry_for: Duration,
 }
 
 /// How a worker runs.
@@ -102,10 +102,10 @@ type Ring = monoio::Runtime<TimeDriver<IoUringDriver>>;
 /// the sender is dropped. Returns the runtime of the last plan; `None` if that one failed.
 pub(super) fn build(plans: &Receiver<Trial>, built: &Sender<io::Result<()>>) -> Option<Runtime> {
     let mut last = None;
-    for Trial { plan, patience } in plans {
+    for Trial { plan, retry_for } in plans {
         // The last runtime is closed first, since both may not fit at one time.
         drop(last.take());
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + retry_for;
         let result = loop {
             match Runtime::build(plan) {
                 Err(error) if is_out_of_memory(&error) && Instant::now() < deadline => {

@@ -1,5 +1,6 @@
 //! A worker: one pinned thread with its own runtime, listeners and context. It takes no locks. It
-//! shares only counts of connections with other workers, and hands connections over to them. The
+//! shares counters, the configuration and Unix sockets with other workers, and hands connections
+//! over to them. The
 //! control plane sends it [`Command`]s, which it reads once a tick.
 
 mod accept;
@@ -29,7 +30,7 @@ pub use driver::{Plan, Running, Trial};
 pub use pulse::Pulse;
 
 /// The time for connections that were ended by force to write their records.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+const RECORD_TIME: Duration = Duration::from_secs(1);
 /// The time in which a client must send something if it was accepted before a drain and has sent
 /// nothing yet.
 const GRACE: Duration = Duration::from_secs(1);
@@ -130,7 +131,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     drop(started);
 
     let mut stop: Option<Instant> = None;
-    while stop.is_none_or(|stop| stop.elapsed() < LAST_WORDS) {
+    while stop.is_none_or(|stop| stop.elapsed() < RECORD_TIME) {
         monoio::time::sleep(TICK).await;
         worker.tick();
         // Checked before the commands: the task of a connection that is accepted by the command to
@@ -140,7 +141,7 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
             }
-            worker.obey(command);
+            worker.handle(command);
         }
         worker.end_what_drains();
         if stop.is_some() {
@@ -194,7 +195,7 @@ impl Worker {
         };
         // The endpoints that are known at the start, before the first connection needs them.
         while let Ok(command) = worker.commands.try_recv() {
-            worker.obey(command);
+            worker.handle(command);
         }
         let context = &worker.context;
         let acceptors =
@@ -221,7 +222,7 @@ impl Worker {
             && self.udp.iter().all(|udp| udp.is_drained())
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
         match command {
             Command::Endpoints { cluster, addresses } => {
                 self.context.generation.borrow().set_endpoints(&cluster, &addresses);

@@ -90,7 +90,7 @@ impl Worker {
         let (plan, plans) = channel();
         let (built, results) = channel();
         let first = if driver == "epoll" { Plan::Epoll } else { Plan::RINGS[0] };
-        plan.send(Trial { plan: first, patience: Duration::ZERO }).unwrap();
+        plan.send(Trial { plan: first, retry_for: Duration::ZERO }).unwrap();
         drop(plan);
         let shares = Shares::of(1024, &config.needs(1));
         let (balance, inbox) = Balance::for_workers(1, 1000).unwrap().remove(0);

@@ -12,7 +12,7 @@ use crate::sys::Errno;
 pub struct Shortage {
     /// Connections that wait at present.
     waiting: AtomicUsize,
-    /// Connections that arrived while their worker had as many as it may have.
+    /// Checks that found connections waiting while no worker had room for them.
     full: AtomicU64,
     /// Connections that were reset because they got no socket to their upstream.
     reset: AtomicU64,
@@ -25,7 +25,7 @@ pub struct Shortage {
 }
 
 impl Shortage {
-    /// Counts a connection that arrived while its worker had as many as it may have.
+    /// Counts a check that found connections waiting while no worker had room for them.
     pub fn full(&self) {
         self.full.fetch_add(1, Relaxed);
     }
@@ -82,7 +82,7 @@ impl Shortage {
 /// What the workers could not serve since the last report.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Connections that wait in the backlog at present.
+    /// Connections that wait at present, in the backlog or accepted.
     pub waiting: usize,
     /// Connections that were reset because they got no socket to their upstream.
     pub reset: u64,

@@ -45,8 +45,8 @@ pub(super) enum Next<'c> {
     Read,
     /// Close after the responses are sent. The client may still be sending.
     Linger,
-    /// Drop the connection: the client is gone.
-    Gone,
+    /// Drop the connection: there is nothing to send.
+    Drop,
     /// Serve an upgrade.
     Tunnel(Box<Upgrade<'c>>),
 }
@@ -182,9 +182,10 @@ impl<'c> Connection<'c> {
                     drop(out);
                     return self.end_by(fired);
                 }
-                // The request that arrived as the limit fired was complete in time.
+                // The request that arrived as the limit fired was complete in time. `enter` must
+                // see a change of state, so that it starts a limit again.
                 Some(_) => {
-                    self.watch.renew(self.keepalive());
+                    self.watch.renew(self.between_requests());
                     self.state = State::Sending;
                 }
                 None => {}
@@ -305,8 +306,7 @@ impl<'c> Connection<'c> {
         }
 
         // The exchange, and what it means for the connection.
-        let after = After::of(&request);
-        let is_last = after != After::GoOn || self.conn.context.draining.get();
+        let is_last = !may_go_on(&request) || self.conn.context.draining.get();
         let persistence = match request.version {
             _ if is_last => Persistence::Close,
             Version::Http11 => Persistence::Persistent,
@@ -368,26 +368,12 @@ impl<'c> Connection<'c> {
     }
 }
 
-/// What follows a response, as far as the request decides it.
-#[derive(PartialEq, Eq)]
-enum After {
-    GoOn,
-    Close,
-    /// The client may be about to send a body that is not read.
-    Abandon,
-}
-
-impl After {
-    fn of(request: &Request<'_>) -> After {
-        match request.body {
-            // A client that waits for a 100 may or may not send its body, so the next bytes are
-            // ambiguous.
-            _ if request.expects_continue && !request.body.is_done() => After::Abandon,
-            Body::Length(length) if length > MAX_SKIPPED => After::Abandon,
-            _ if !request.is_persistent => After::Close,
-            _ => After::GoOn,
-        }
-    }
+/// Returns true if the connection carries another request, as far as this one decides it.
+fn may_go_on(request: &Request<'_>) -> bool {
+    // A client that waits for a 100 may or may not send its body, so the next bytes are ambiguous.
+    let is_ambiguous = request.expects_continue && !request.body.is_done();
+    let is_too_long = matches!(request.body, Body::Length(length) if length > MAX_SKIPPED);
+    request.is_persistent && !is_ambiguous && !is_too_long
 }
 
 /// A token character (RFC 9110 section 5.6.2) or the CR of an empty line.

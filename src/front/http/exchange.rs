@@ -1,6 +1,5 @@
-//! Exchanges: a request leads to a response. An exchange knows nothing of the connection, so it is
-//! the same for every version of HTTP. Responses are the same for every path, so that none of them
-//! reveals which other paths exist.
+//! Exchanges: a request leads to a response. An exchange uses no state of the connection. Error
+//! responses do not depend on the path, so that none of them reveals which paths exist.
 
 use super::response::{Allow, Body, Fields, Response};
 use crate::config::{Action, Redirect, Respond, Route};

@@ -71,14 +71,14 @@ pub(super) fn run(connection: &mut Connection<'_>) -> impl Future<Output = ()> {
         };
 
         // 2. Send what is left, then go on as the last turn has found.
-        if matches!(next, Next::Gone) || !connection.flush().await {
+        if matches!(next, Next::Drop) || !connection.flush().await {
             return;
         }
         let (conn, watch) = (connection.conn, connection.watch);
         match next {
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(conn, watch, *upgrade)).await,
             Next::Linger => linger(conn, watch).await,
-            Next::Read | Next::Gone => {}
+            Next::Read | Next::Drop => {}
         }
     }
 }

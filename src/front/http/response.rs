@@ -1,5 +1,5 @@
 //! A response as an exchange returns it, and its bytes. All responses that ringgate makes itself
-//! are written here.
+//! are written here, apart from the 101 of a tunnel that is terminated here.
 
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ pub(super) async fn serve(
         Err(failure) => return upgrade.refuse(conn, watch, failure).await,
     };
     watch.set_upstream(Some(lease.upstream.socket()));
-    watch.keep_alive(conn.listener.keepalive());
+    watch.set_tcp_keepalive(conn.listener.tcp_keepalive());
     watch.renew(Limit::new(timeouts.idle, End::ResponseTimeout));
 
     // 2. Send the head, and the payload that may go with it, in one write. Read the response

@@ -86,7 +86,7 @@ impl Udp {
         Err(end)
     }
 
-    /// Handles that this machine has no socket for a new session: one session is evicted, as when
+    /// Called when no socket can be made for a new session: one session is evicted, as when
     /// the table is full, so that the next datagram finds a socket.
     fn lacks_socket(&self, errno: Errno) {
         self.context.shortage.no_socket(errno);

@@ -11,7 +11,7 @@ use super::control::Control;
 use crate::proto::codec::{Codec, Stack, State};
 use crate::relay::pool::{BUFFER_SIZE, Pool};
 
-/// What a coded flow has and others have not.
+/// The codecs and control frames of a coded flow.
 pub(super) struct Coded {
     pub(super) codecs: Stack,
     /// `None` if the protocol has no control frames.
@@ -37,7 +37,7 @@ impl Flow {
 
     /// Returns true when the source has broken the protocol that this flow decodes. The flow has
     /// ended at that point.
-    pub fn is_broken(&self) -> bool {
+    pub fn has_protocol_error(&self) -> bool {
         self.coded.as_ref().is_some_and(|coded| coded.codecs.state() == State::Broken)
     }
 

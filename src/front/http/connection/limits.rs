@@ -43,7 +43,7 @@ impl<'c> Connection<'c> {
             Fired::ClientReset | Fired::UpstreamReset => self.gone(fired.end()),
             // The last response, or another request, may still be on its way: linger.
             _ if self.state != State::Fresh && self.held.is_empty() => Next::Linger,
-            Fired::TimedOut(_) => Next::Gone,
+            Fired::TimedOut(_) => Next::Drop,
             Fired::Drained => self.gone(fired.end()),
         }
     }
@@ -55,7 +55,7 @@ impl<'c> Connection<'c> {
                 record.protocol = protocol(Version::Http11);
             });
         }
-        Next::Gone
+        Next::Drop
     }
 
     /// Enters the state that follows from what is held, and starts its limit.
@@ -81,12 +81,12 @@ impl<'c> Connection<'c> {
         } else {
             let head = Limit::new(self.http.head_timeout, End::HeadTimeout);
             let is_receiving = self.state == State::Receiving;
-            self.watch.restart(if is_receiving { head } else { self.keepalive() });
+            self.watch.restart(if is_receiving { head } else { self.between_requests() });
         }
     }
 
     /// The limit between two requests, and for a client that does not take its responses.
-    pub(super) fn keepalive(&self) -> Limit {
+    pub(super) fn between_requests(&self) -> Limit {
         Limit::new(self.http.keepalive_timeout, End::Idle)
     }
 

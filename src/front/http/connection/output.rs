@@ -75,7 +75,7 @@ impl Connection<'_> {
             self.state = State::Sending;
         }
         // A limit that fired earlier does not count: its request was complete in time.
-        self.watch.renew(self.keepalive());
+        self.watch.renew(self.between_requests());
         let result = self.watch.writable(self.conn.client.socket()).await;
         if result.is_err() {
             self.conn.client.socket().reset_on_close();
