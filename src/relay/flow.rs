@@ -2,8 +2,8 @@
 //! and very small messages are sent together with those of other flows.
 //!
 //! A flow keeps its state in itself, so that dropping a running [`Flow::run`] loses nothing: it
-//! awaits readiness only. Bytes that are read and not yet written stay in the sender, in the pipe or
-//! in the worker's outbox for the next run.
+//! awaits readiness only. Bytes that are read and not yet written stay in the sender, in the pipe
+//! or in the worker's outbox for the next run.
 //!
 //! Small messages are awaited by a poll and then received. A read through the ring holds a buffer
 //! while it waits and must not be dropped, and it is no cheaper: 1.03 of the CPU for a round trip

@@ -5,7 +5,7 @@
 //! | end (FIN) | what was read before, then the end | the other direction, half-closed limit |
 //! | end after the other stream's end | the same | nothing: both are closed |
 //! | reset | a reset, never a clean end | nothing |
-//! | a write to it fails | what it had sent before; then, or when a write would wait, a reset | nothing |
+//! | a write to it fails | what it had sent; then, or when a write would wait, a reset | nothing |
 //! | idle limit, no unsent bytes | the end, sent by the relay | nothing |
 //! | idle limit, unsent bytes | a reset | nothing |
 //! | half-closed limit, after the other stream's end | a reset | nothing |

@@ -5,12 +5,13 @@
 //! decides what the peers see. Limits cost nothing while bytes flow (see `wheel`). They are never
 //! early. They are at most 150 ms late as long as a turn of the event loop takes less than 100 ms.
 //!
-//! Each worker has its own time: a late tick advances it by `MAX_ADVANCE` ticks at most. A stop
-//! of the process (SIGSTOP, a paused machine, a CPU quota) costs a limit two ticks at most. On an overloaded worker all limits last longer. A task whose wait fails still
-//! reads what has arrived.
+//! Each worker has its own time: a late tick advances it by `MAX_ADVANCE` ticks at most. A stop of
+//! the process (SIGSTOP, a paused machine, a CPU quota) costs a limit two ticks at most. On an
+//! overloaded worker all limits last longer. A task whose wait fails still reads what has arrived.
 //!
-//! A watch also handles what needs the same list of connections, but is no time limit: resets of streams that are not read (`stall`), the end by a drain (`drain`), and TCP
-//! keepalive for the upstream's stream (`upstream`).
+//! A watch also handles what needs the same list of connections, but is no time limit: resets of
+//! streams that are not read (`stall`), the end by a drain (`drain`), and TCP keepalive for the
+//! upstream's stream (`upstream`).
 
 mod drain;
 mod stall;
