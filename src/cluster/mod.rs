@@ -82,6 +82,11 @@ impl Cluster {
     pub fn refused_datagrams(&self, endpoint: &Endpoint, reason: Reason) {
         self.failures.note(&endpoint.address, reason);
         endpoint.set_refused_datagrams();
+        // DNS may have dropped the address and brought it back as another object.
+        let endpoints = self.endpoints.borrow();
+        if let Some(listed) = endpoints.iter().find(|one| one.address == endpoint.address) {
+            listed.set_refused_datagrams();
+        }
     }
 
     /// Reports the failures since the last call. Called once a tick; never blocks.

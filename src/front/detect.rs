@@ -5,7 +5,8 @@ use super::{http, sni};
 use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
 use crate::proto::client_hello::HANDSHAKE;
-use crate::timers::{Limit, OnDrain, Watch};
+use crate::sys::Errno;
+use crate::timers::{Fired, Limit, OnDrain, Watch};
 
 /// The most bytes that are read before it is known what they are.
 const READ: usize = 16 * 1024;
@@ -20,24 +21,31 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
         // Boxed, because the connection lives much longer.
-        let Some(first) = Box::pin(first_bytes(&conn, &watch)).await else { return };
+        let Some((first, fired)) = Box::pin(first_bytes(&conn, &watch)).await else { return };
         if first[0] == HANDSHAKE {
             watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
             Box::pin(sni::serve_begun(&conn, tls, &watch, first)).await;
         } else {
-            http::run(&mut http::Connection::new(&conn, site, &watch, first)).await;
+            http::run(&mut http::Connection::new(&conn, site, &watch, first), fired).await;
         }
     }
 }
 
-/// Waits for the first bytes. `None` if the client has left, or has sent nothing within the limit:
-/// then there is nothing to record.
-async fn first_bytes(conn: &Accepted, watch: &Watch) -> Option<Vec<u8>> {
-    // After a limit that fires the bytes that have arrived by then are still read.
-    let _ = watch.readable(conn.client.socket()).await;
-    let pool = &conn.context.pool;
-    let mut buffer = pool.buffer();
-    let size = READ.min(pool.read_size());
-    let read = conn.client.recv(&mut buffer[..size]).ok()?;
-    (read > 0).then(|| buffer[..read].to_vec())
+/// Waits for the first bytes. Returns them, and why the watch has ended the wait if they arrived at
+/// that moment. `None` if the client has left, or has sent nothing in time: then there is nothing
+/// to record.
+async fn first_bytes(conn: &Accepted, watch: &Watch) -> Option<(Vec<u8>, Option<Fired>)> {
+    loop {
+        let fired = watch.readable(conn.client.socket()).await.err();
+        let pool = &conn.context.pool;
+        let mut buffer = pool.buffer();
+        let size = READ.min(pool.read_size());
+        match conn.client.recv(&mut buffer[..size]) {
+            Ok(0) => return None,
+            Ok(read) => return Some((buffer[..read].to_vec(), fired)),
+            // A wake-up without bytes.
+            Err(Errno::AGAIN) if fired.is_none() => {}
+            Err(_) => return None,
+        }
+    }
 }

@@ -3,8 +3,8 @@
 //! The control plane makes a [`Layout`], which all workers share. Each worker builds its own
 //! [`Generation`] from it. A connection holds the listener, the cluster and the endpoint that it
 //! uses, so a generation can be replaced as a whole: what connections of the old one still use
-//! ends with the last of them. Acceptors look their listener up by name for each connection. A UDP listener
-//! ([`Udp`](super::Udp)) keeps its objects, so it must be started again.
+//! ends with the last of them. Acceptors look their listener up by name for each connection. A UDP
+//! listener ([`Udp`](super::Udp)) keeps its objects, so it must be started again.
 
 use std::collections::HashMap;
 use std::rc::Rc;

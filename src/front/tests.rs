@@ -166,6 +166,24 @@ fn a_head_that_is_complete_as_its_limit_fires_is_answered_and_so_is_the_next() {
 }
 
 #[test]
+fn a_first_request_that_arrives_as_its_limit_fires_is_answered_and_so_is_the_next() {
+    let page = "prefix = \"/\"\nrespond = { body = \"page\" }";
+    for tls in ["", "[[listener.tls]]\ncluster = \"c\""] {
+        let keys = format!("head_timeout = \"100ms\"\n{tls}");
+        bench(&site(&keys, page), async |bench| {
+            let mut client = bench.client();
+            bench.while_a_limit_fires(&mut client, GET, LIMIT).await;
+            for _ in 0..2 {
+                let response = bench.read_until(&mut client, "page").await;
+                assert!(response.starts_with("HTTP/1.1 200 "), "{tls}: {response}");
+                bench.settle().await;
+                client.write_all(GET.as_bytes()).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
 fn a_page_that_is_asked_for_as_a_limit_fires_arrives_whole() {
     const LENGTH: usize = 500_000;
     let page = format!("prefix = \"/\"\nrespond = {{ body = \"{}\" }}", "x".repeat(LENGTH));

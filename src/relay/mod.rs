@@ -168,10 +168,14 @@ impl Relay<'_> {
             (Ok(()), _) => End::Client,
             (Err(Stop::Broke(side)), _) => break_off(self.client, self.upstream, side),
             // No bytes are missing: each side has everything that the other one has sent.
-            (Err(Stop::Fired(Fired::TimedOut(end @ End::Idle))), _) if !has_unsent => end,
-            (Err(Stop::Fired(fired)), _) => {
+            (Err(Stop::Fired(Fired::TimedOut(End::Idle))), None) if !has_unsent => End::Idle,
+            (Err(Stop::Fired(fired)), first_end) => {
                 cut_off(self.client, self.upstream);
-                fired.end()
+                match (fired, first_end) {
+                    // The first end was read as the idle limit fired.
+                    (Fired::TimedOut(_), Some(_)) => End::HalfClosedTimeout,
+                    _ => fired.end(),
+                }
             }
         }
     }

@@ -76,19 +76,19 @@ impl Sender {
     /// of bytes sent.
     ///
     /// # Errors
-    /// As [`Transport::send`], but for `AGAIN`. The bytes are kept.
+    /// As [`Transport::send`], but for `AGAIN`. The bytes are not kept.
     pub fn send(&mut self, to: &Transport, bytes: &[u8]) -> Result<usize, Errno> {
         debug_assert!(self.is_empty(), "bytes are sent in order");
-        let result = match to.send(bytes) {
-            Err(Errno::AGAIN) => Ok(0),
-            result => result,
+        let sent = match to.send(bytes) {
+            Ok(sent) => sent,
+            Err(Errno::AGAIN) => 0,
+            Err(errno) => return Err(errno),
         };
-        let sent = result.unwrap_or(0);
         self.total += sent as u64;
         if sent < bytes.len() {
             self.push(&bytes[sent..]);
         }
-        result
+        Ok(sent)
     }
 
     /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if
@@ -134,16 +134,13 @@ impl Sender {
     /// wait.
     ///
     /// # Errors
-    /// As [`Transport::send`], but for `AGAIN`. The message is then lost.
-    pub(super) fn finish_queued(&mut self) -> Result<(), Errno> {
+    /// As [`Transport::send`], but for `AGAIN`. The bytes wait in this case, too.
+    pub fn finish_queued(&mut self) -> Result<(), Errno> {
         let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
         self.total -= short.rest.len() as u64;
-        if short.errno != Errno::AGAIN {
-            return Err(short.errno);
-        }
         self.pool.keep(short.rest.len());
         self.waiting.splice(self.sent..self.sent, short.rest);
-        Ok(())
+        if short.errno == Errno::AGAIN { Ok(()) } else { Err(short.errno) }
     }
 
     /// Takes the result of the message in the outbox, and sends what waits until the stream is
@@ -280,7 +277,10 @@ mod tests {
             let mut sender = Sender::new(&pool, Vec::new());
             assert!(!sender.queue(&client, &[0; MAX_MESSAGE + 1], Waker::noop()));
             assert!(!sender.queue(&client, b"", Waker::noop()));
-            assert!(sender.is_empty());
+            let without_outbox = Pool::new(4, BUDGET, None, Yielder::start().unwrap());
+            let mut alone = Sender::new(&without_outbox, Vec::new());
+            assert!(!alone.queue(&client, b"message", Waker::noop()));
+            assert!(sender.is_empty() && alone.is_empty());
         });
     }
 }

@@ -79,8 +79,11 @@ fn serve(
     permit: Permit,
 ) {
     let listener = context.generation.borrow().listener(listener).cloned();
-    // `None`: this generation has no such listener. The connection is closed.
-    let Some(listener) = listener else { return };
+    let Some(listener) = listener else {
+        // This generation has no such listener: the connection is closed.
+        drop(permit);
+        return context.waiting_accepts.wake_front();
+    };
     match stream {
         Ok(stream) => {
             if let Some(conn) = Accepted::admit(context, &listener, stream, address, permit) {

@@ -23,7 +23,7 @@ use super::linger::linger;
 use super::tunnel;
 use crate::config::Protocol;
 use crate::observe::outcome::End;
-use crate::timers::{Limit, OnDrain};
+use crate::timers::{Fired, Limit, OnDrain};
 pub(super) use connection::Connection;
 use connection::Next;
 pub(super) use response::{Response, protocol, status_for};
@@ -36,17 +36,21 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let limit = Limit::new(http.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
-        run(&mut Connection::new(&conn, http, &watch, Vec::new())).await;
+        run(&mut Connection::new(&conn, http, &watch, Vec::new()), None).await;
     }
 }
 
-/// Serves a connection. Its watch runs the limit of the first head.
+/// Serves a connection. Its watch runs the limit of the first head. `first_fired` is why the watch
+/// has ended the wait for the first bytes, if the connection has any.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-pub(super) fn run(connection: &mut Connection<'_>) -> impl Future<Output = ()> {
+pub(super) fn run(
+    connection: &mut Connection<'_>,
+    mut first_fired: Option<Fired>,
+) -> impl Future<Output = ()> {
     async move {
         // 1. Turn after turn, until something other than a request follows.
         let next = loop {
-            let mut fired = None;
+            let mut fired = first_fired.take();
             if connection.must_read() {
                 connection.watch.consume_budget().await;
                 fired = connection.wait_for_input().await.err();

@@ -232,14 +232,19 @@ fn report(files: Receiver<Watched>, say: impl Fn(&News)) {
             Err(RecvTimeoutError::Disconnected) => true,
         };
         next = Instant::now() + REPORT_INTERVAL;
-        for file in &mut watched {
+        watched.retain_mut(|file| {
+            // A file that is closed has no other reference to its counts. Looked up first, because
+            // its thread may count a last loss meanwhile.
+            let is_closed = Arc::strong_count(&file.counts) == 1;
             file.news().iter().for_each(&say);
-        }
+            if is_closed && !last {
+                file.last_news().iter().for_each(&say);
+            }
+            !is_closed || last
+        });
         if last {
             break;
         }
-        // A file that is closed has no other reference to its counts.
-        watched.retain(|file| Arc::strong_count(&file.counts) > 1);
     }
     for news in watched.iter().filter_map(Watched::last_news) {
         say(&news);

@@ -22,8 +22,8 @@ impl LargeBody {
 impl Connection<'_> {
     /// Sends responses and keeps what does not fit. An error is found again by the next flush.
     pub(super) fn send(&mut self, out: &[u8]) {
-        if !out.is_empty() {
-            let _ = self.sender.send(&self.conn.client, out);
+        if !out.is_empty() && self.sender.send(&self.conn.client, out).is_err() {
+            self.sender.push(out);
         }
     }
 
@@ -51,6 +51,9 @@ impl Connection<'_> {
 
     /// Sends what is left until the socket is full. Returns true when everything is sent.
     fn send_more(&mut self) -> Result<bool, Errno> {
+        // The bytes of a queued message that met an error are sent again, as a shortage of memory
+        // in the kernel may be over. Any other error is found again.
+        let _ = self.sender.finish_queued();
         if !self.sender.flush(&self.conn.client)? {
             return Ok(false);
         }
