@@ -28,6 +28,7 @@ use crate::observe::access_log::{Target, Writer};
 use crate::sys::{self, Errno, Needs, Shares};
 use crate::worker::Command;
 use crew::Crew;
+use dns::Dns;
 use endpoints::Failures;
 use signals::Signals;
 
@@ -72,11 +73,7 @@ async fn live(
     let (mut crew, pending) = Crew::new(cpus);
     let mut dns = dns::start(&config, &crew)?;
     tokio::select! {
-        () = dns.first_answers() => {}
-        () = tokio::time::sleep(FIRST_ANSWERS) => {
-            let names = dns.missing();
-            tracing::warn!(names, "no answer from DNS yet: starting without these names");
-        }
+        () = first_answers(&mut dns) => {}
         signal = signals.ending(Some(&writer)) => return ended_early(signal),
     }
 
@@ -123,6 +120,14 @@ async fn live(
     writer.close();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Waits for the first DNS answers for [`FIRST_ANSWERS`] at most.
+async fn first_answers(dns: &mut Dns) {
+    if tokio::time::timeout(FIRST_ANSWERS, dns.first_answers()).await.is_err() {
+        let names = dns.missing();
+        tracing::warn!(names, "no answer from DNS yet: starting without these names");
+    }
 }
 
 /// # Errors

@@ -226,10 +226,12 @@ impl Pair {
             let (from, to) = if way == 0 { (client, server) } else { (server, client) };
             can_go_on |= self.ways[way].pump(from, to, mover)?;
         }
-        Ok(match (self.ways[0].over && self.ways[1].over, can_go_on) {
-            (true, _) => State::Over,
-            (false, true) => State::CanGoOn,
-            (false, false) => State::Waits,
+        Ok(if self.ways[0].over && self.ways[1].over {
+            State::Over
+        } else if can_go_on {
+            State::CanGoOn
+        } else {
+            State::Waits
         })
     }
 }

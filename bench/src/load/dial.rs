@@ -77,9 +77,10 @@ pub(crate) fn dial(target: &Target, command: &[u8]) -> io::Result<Dialled> {
         stream.write_all(command)?;
         return Ok(Dialled { stream, early: Vec::new() });
     };
-    let request = match target.framed {
-        true => websocket_request(path, &target.host),
-        false => upgrade_request(path, &target.host, command),
+    let request = if target.framed {
+        websocket_request(path, &target.host)
+    } else {
+        upgrade_request(path, &target.host, command)
     };
     stream.write_all(&request)?;
     let early = read_switching_protocols(&mut stream)

@@ -112,9 +112,12 @@ fn add_plots(text: &mut String, results: &Results) {
 fn add_tables(text: &mut String, heading: &str, tables: &[Table]) {
     let tables = tables.iter().filter(|table| !table.rows.is_empty());
     let parts: Vec<String> = tables
-        .map(|table| match table.title == heading {
-            true => lines(table),
-            false => format!("### {}\n\n{}", table.title, lines(table)),
+        .map(|table| {
+            if table.title == heading {
+                lines(table)
+            } else {
+                format!("### {}\n\n{}", table.title, lines(table))
+            }
         })
         .collect();
     if !parts.is_empty() {

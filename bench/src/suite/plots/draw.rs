@@ -111,10 +111,8 @@ fn contenders(panels: &[Panel]) -> Vec<Contender> {
 }
 
 fn draw_panel(root: &Area<'_>, area: &Area<'_>, plot: &Plot, panel: &Panel, first: bool) -> Done {
-    let y_range = match plot.shared {
-        true => y_range(plot.marks, &plot.panels),
-        false => y_range(plot.marks, std::slice::from_ref(panel)),
-    };
+    let panels = if plot.shared { &plot.panels[..] } else { std::slice::from_ref(panel) };
+    let y_range = y_range(plot.marks, panels);
     let mut chart = ChartBuilder::on(area)
         .margin_top(TITLE_LINE)
         .margin_left(8)
