@@ -1,11 +1,11 @@
 //! An accepted connection, and what all kinds of traffic do with one.
 
 use std::rc::Rc;
-use std::time::{Instant, SystemTime};
 
 use super::admission::{Admitted, Permit};
 use super::context::Context;
 use super::generation::Listener;
+use super::moment::Moment;
 use crate::cluster::{ConnectFailure, Lease, Tried};
 use crate::config::RelayTimeouts;
 use crate::observe::access_log::Record;
@@ -28,22 +28,6 @@ pub struct Accepted {
     start: Moment,
     _admitted: Admitted,
     _permit: Permit,
-}
-
-/// A point in time, on the wall clock and on the monotonic clock.
-#[derive(Clone, Copy)]
-pub struct Moment {
-    /// Wall clock, for records.
-    pub wall: SystemTime,
-    /// Monotonic clock, for durations.
-    pub instant: Instant,
-}
-
-impl Moment {
-    /// Now.
-    pub fn now() -> Moment {
-        Moment { wall: SystemTime::now(), instant: Instant::now() }
-    }
 }
 
 impl Accepted {

@@ -11,8 +11,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use super::accepted::Moment;
 use super::admission::Admission;
+use super::moment::Moment;
 use crate::cluster::{Cluster, Report};
 use crate::config::{self, AccessLog, Config};
 use crate::observe::access_log::{Lane, Record, Recorder, Sink};

@@ -9,6 +9,7 @@
 //! | `tcp` | L4: a connection to a cluster and the relay |
 //! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
 //! | `http` | a site: reads and routes requests, sends responses, hands upgrades over |
+//! | `response` | the responses that ringgate makes itself, and their bytes |
 //! | `tunnel` | an upgrade: the handshake, then the relay |
 //! | `udp` | datagrams: one upstream socket for each client |
 
@@ -19,6 +20,8 @@ mod detect;
 mod generation;
 mod http;
 mod linger;
+mod moment;
+mod response;
 mod sni;
 mod tcp;
 mod tunnel;

@@ -10,9 +10,10 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 
 use super::exchange::respond;
-use super::response::{Response, protocol};
 use crate::config::{Action, Http, Route};
-use crate::front::accepted::{Accepted, Moment};
+use crate::front::accepted::Accepted;
+use crate::front::moment::Moment;
+use crate::front::response::{Response, protocol};
 use crate::front::tunnel::Upgrade;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::{Content, Persistence};

@@ -1,8 +1,8 @@
 //! Exchanges: a request leads to a response. An exchange uses no state of the connection. Error
 //! responses do not depend on the path, so that none of them reveals which paths exist.
 
-use super::response::{Allow, Body, Fields, Response};
 use crate::config::{Action, Redirect, Respond, Route};
+use crate::front::response::{Allow, Body, Fields, Response};
 use crate::proto::http::{Reject, Request};
 use crate::route::Location;
 

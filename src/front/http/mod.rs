@@ -4,7 +4,6 @@
 //! | --- | --- |
 //! | `connection` | bytes: pipelining, time limits, what waits to be sent |
 //! | `exchange` | a request and its response |
-//! | `response` | the bytes of a response |
 //!
 //! A turn reads once into the worker's buffer and answers every complete request in it. All its
 //! responses are sent by one call, which short ones share with those to other clients. Only the
@@ -13,7 +12,6 @@
 
 mod connection;
 mod exchange;
-mod response;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -26,7 +24,6 @@ use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain};
 pub(super) use connection::Connection;
 use connection::Next;
-pub(super) use response::{Response, protocol, status_for};
 
 /// Serves a connection until it ends or becomes a tunnel.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]

@@ -12,8 +12,8 @@ use super::Upgrade;
 use super::hold::{ClientLeft, send_then_hold, unless_client_leaves};
 use crate::cluster::ConnectFailure;
 use crate::front::accepted::{Accepted, relayed};
-use crate::front::http::{Response as OwnResponse, status_for};
 use crate::front::linger::linger;
+use crate::front::response::{Response as OwnResponse, status_for};
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::{
     Content, Persistence, reason_phrase, with_connection_close,

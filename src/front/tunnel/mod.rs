@@ -12,8 +12,9 @@ mod terminate;
 
 use std::rc::Rc;
 
-use super::accepted::{Accepted, Moment};
-use super::http::protocol;
+use super::accepted::Accepted;
+use super::moment::Moment;
+use super::response::protocol;
 use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::Record;
 use crate::observe::outcome::Outcome;

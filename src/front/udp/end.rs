@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::{Session, Udp};
-use crate::front::accepted::Moment;
+use crate::front::moment::Moment;
 use crate::observe::outcome::{End, Outcome, Relay};
 use crate::sys::{Address, ConnectError, Errno};
 

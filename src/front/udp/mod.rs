@@ -36,9 +36,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::accepted::Moment;
 use super::context::Context;
 use super::generation::Listener;
+use super::moment::Moment;
 use crate::cluster::{Cluster, InUse, Tried};
 use crate::sys::{Address, Batch, Connected, UdpSocket};
 pub use listener::start_udp;

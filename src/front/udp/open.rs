@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::{Key, Session, Udp, Upstream};
 use crate::cluster::{Candidates, InUse};
-use crate::front::accepted::Moment;
+use crate::front::moment::Moment;
 use crate::observe::outcome::{End, Outcome};
 use crate::sys::{Address, ConnectError, Errno, UdpSocket};
 

@@ -1,8 +1,8 @@
 //! The time limits of a connection, and what happens when one fires.
 
 use super::{Connection, Next};
-use crate::front::accepted::Moment;
-use crate::front::http::response::protocol;
+use crate::front::moment::Moment;
+use crate::front::response::protocol;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::Content;
 use crate::proto::http::{Reject, Version};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Connection, State};
-use crate::front::accepted::Moment;
+use crate::front::moment::Moment;
 use crate::sys::Errno;
 use crate::timers::OnDrain;
 

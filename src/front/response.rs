@@ -13,7 +13,7 @@ const SMALL_BODY: usize = 4 * 1024;
 
 /// One response. It borrows from the configuration and from the request, so that making one
 /// allocates nothing.
-pub(in crate::front) struct Response<'a> {
+pub(super) struct Response<'a> {
     pub(super) status: u16,
     pub(super) fields: Fields<'a>,
     pub(super) body: Body<'a>,
@@ -54,7 +54,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 impl<'a> Response<'a> {
     /// A response with a line of text.
-    pub(in crate::front) fn text(status: u16, line: &'static str) -> Response<'a> {
+    pub(super) fn text(status: u16, line: &'static str) -> Response<'a> {
         // A 405 must have this field (RFC 9110 section 15.5.6).
         let allow = (status == 405).then_some(Allow::Site);
         let fields = Fields { content_type: Some(PLAIN), allow, ..Fields::default() };
@@ -67,7 +67,7 @@ impl<'a> Response<'a> {
     }
 
     /// Appends the response. Returns a large body, which is to be sent after `out`.
-    pub(in crate::front) fn write(
+    pub(super) fn write(
         &self,
         content: Content,
         date: &[u8],
@@ -118,7 +118,7 @@ impl Body<'_> {
 }
 
 /// How records name a version.
-pub(in crate::front) fn protocol(version: Version) -> &'static str {
+pub(super) fn protocol(version: Version) -> &'static str {
     match version {
         Version::Http10 => "HTTP/1.0",
         Version::Http11 => "HTTP/1.1",
@@ -126,7 +126,7 @@ pub(in crate::front) fn protocol(version: Version) -> &'static str {
 }
 
 /// The status that a client gets in place of an upstream's response. `None` if the client has left.
-pub(in crate::front) fn status_for(end: End) -> Option<u16> {
+pub(super) fn status_for(end: End) -> Option<u16> {
     match end {
         End::Client | End::ClientReset => None,
         End::NoEndpoint | End::Overflow | End::Drain => Some(503),
