@@ -205,7 +205,8 @@ pub struct Http {
     /// The time limit for a request head, counted from its first byte. A new connection must send a
     /// head within this time, too. Default 10 s.
     pub head_timeout: Duration,
-    /// How long a connection may be silent between requests. Default 75 s.
+    /// How long a connection may be silent between requests, and how long a client's socket may
+    /// take no part of its responses. Default 75 s.
     pub keepalive_timeout: Duration,
     /// The maximum size of a request head in bytes, 1 KiB to 64 KiB. Default 16 KiB.
     pub max_head: usize,
