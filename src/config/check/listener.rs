@@ -27,15 +27,15 @@ impl Check<'_> {
     ) -> Option<Vec<Listener>> {
         let mut names = HashMap::new();
         // TCP and UDP have separate ports.
-        let (mut taken, mut taken_by_udp) = (Taken::default(), Taken::default());
+        let (mut used, mut used_by_udp) = (UsedAddresses::default(), UsedAddresses::default());
         let mut listeners = Vec::with_capacity(typed.len());
         for (typed, access_log) in typed.into_iter().zip(access_logs) {
             if let Some(name) = &typed.name.value {
                 self.listener_name(name, &mut names);
             }
             let addresses = match typed.protocol.as_ref() {
-                Some(ProtocolWord::Udp) => self.udp_addresses(&typed.listen, &mut taken_by_udp),
-                _ => self.addresses(&typed.listen, &mut taken),
+                Some(ProtocolWord::Udp) => self.udp_addresses(&typed.listen, &mut used_by_udp),
+                _ => self.addresses(&typed.listen, &mut used),
             };
             listeners.push(self.listener(typed, addresses, access_log));
         }
@@ -103,7 +103,7 @@ impl Check<'_> {
     pub(super) fn addresses(
         &self,
         field: &Field<Vec<At<String>>>,
-        taken: &mut Taken,
+        used: &mut UsedAddresses,
     ) -> Option<Vec<Address>> {
         let At { value: texts, span } = field.value.as_ref()?;
         if texts.is_empty() {
@@ -122,18 +122,18 @@ impl Check<'_> {
             // A range may overlap in many ports; only the first one is reported.
             let mut first_taken = None;
             for address in &read {
-                let before = taken.take(address, text.span);
+                let before = used.add(address, text.span);
                 first_taken = first_taken.or(before.map(|before| (address, before)));
             }
             if let Some((address, (before, span))) = first_taken {
-                self.taken_already(text.span, address, &before, span);
+                self.report_used_address(text.span, address, &before, span);
             }
             addresses.extend(read);
         }
         Some(addresses)
     }
 
-    fn taken_already(&self, span: Span, address: &Address, before: &Address, place: Span) {
+    fn report_used_address(&self, span: Span, address: &Address, before: &Address, place: Span) {
         const MEND: &str = "remove one of them, or choose another port";
         let line = self.report.line(place);
         let (what, note) = if address == before {
@@ -253,15 +253,15 @@ impl Check<'_> {
 
 /// The listen addresses so far and their positions in the file.
 #[derive(Default)]
-pub(super) struct Taken {
+pub(super) struct UsedAddresses {
     /// IP addresses by port.
     ips: HashMap<u16, Vec<(SocketAddr, Span)>>,
     paths: HashMap<PathBuf, Span>,
 }
 
-impl Taken {
+impl UsedAddresses {
     /// Adds an address. Returns an earlier address that is equal to it or overlaps with it.
-    fn take(&mut self, address: &Address, span: Span) -> Option<(Address, Span)> {
+    fn add(&mut self, address: &Address, span: Span) -> Option<(Address, Span)> {
         let ip = match address {
             // The kernel chooses a free port.
             Address::Ip(ip) if ip.port() == 0 => return None,

@@ -39,7 +39,7 @@ pub(super) fn config(
         .zip(&clusters)
         .filter_map(|(name, cluster)| has_paths(cluster).then_some(name.value.as_str()))
         .collect();
-    let places = whole::Places::new(&listeners, &names, &clusters);
+    let positions = whole::Positions::new(&listeners, &names, &clusters);
     let check =
         Check { report, base, clusters: &names, clusters_complete, with_paths: &with_paths };
 
@@ -62,7 +62,7 @@ pub(super) fn config(
     };
     // These checks need a configuration without errors.
     if report.is_empty() {
-        whole::whole(report, &config, &places, machine);
+        whole::whole(report, &config, &positions, machine);
     }
     Some(config)
 }

@@ -122,11 +122,11 @@ fn own_loop(
             return Some((what, note));
         }
         PathRewrite::Path(target) => {
-            let taken = earlier.iter().any(|route| route.takes_path(target));
+            let taken = earlier.iter().any(|route| route.matches_path(target));
             (target, !taken && matches(matched?, target))
         }
         PathRewrite::Prefix(target) => {
-            let taken = earlier.iter().any(|route| route.takes_prefix(target));
+            let taken = earlier.iter().any(|route| route.matches_prefix(target));
             (target, !taken && matches(matched?, target))
         }
     };

@@ -85,7 +85,7 @@ impl Check<'_> {
             let kinds = self.kinds(route);
             let matcher = path.map(|path| Matcher { path, kinds, span: route.span });
             if let Some(matcher) = &matcher
-                && let Some(first) = earlier.iter().find(|first| first.takes_all_of(matcher))
+                && let Some(first) = earlier.iter().find(|first| first.covers(matcher))
             {
                 self.shadowed(matcher, first);
             }
@@ -299,7 +299,7 @@ enum Kinds {
 
 impl Kinds {
     /// Returns true when no request is left for `later`.
-    fn take_all_of(self, later: Kinds) -> bool {
+    fn covers(self, later: Kinds) -> bool {
         match (self, later) {
             (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
             (Kinds::Handshakes(first), Kinds::Handshakes(later)) => {
@@ -321,10 +321,10 @@ impl Matcher {
     }
 
     /// Returns true when no request is left for `later`.
-    fn takes_all_of(&self, later: &Matcher) -> bool {
+    fn covers(&self, later: &Matcher) -> bool {
         // A prefix that forwards upgrades does not match paths with dot segments.
         let skips = |path: &str| self.kinds == Kinds::Upgrades && has_dot_segment(path);
-        self.kinds.take_all_of(later.kinds)
+        self.kinds.covers(later.kinds)
             && match (&self.path, &later.path) {
                 (PathMatch::Prefix(prefix), PathMatch::Exact(path) | PathMatch::Prefix(path)) => {
                     path.starts_with(prefix) && !skips(path)
@@ -335,13 +335,13 @@ impl Matcher {
     }
 
     /// Returns true when this route matches a request for this path that is not an upgrade.
-    pub(super) fn takes_path(&self, path: &str) -> bool {
+    pub(super) fn matches_path(&self, path: &str) -> bool {
         self.kinds == Kinds::All && matches(&self.path, path)
     }
 
     /// Returns true when this route matches all requests with this start of the path that are not
     /// upgrades.
-    pub(super) fn takes_prefix(&self, start: &str) -> bool {
+    pub(super) fn matches_prefix(&self, start: &str) -> bool {
         let PathMatch::Prefix(prefix) = &self.path else { return false };
         self.kinds == Kinds::All && start.starts_with(prefix)
     }

@@ -10,7 +10,7 @@ use super::Check;
 
 impl Check<'_> {
     pub(super) fn tls(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
-        let mut earlier: Vec<Taken> = Vec::new();
+        let mut earlier: Vec<EarlierRule> = Vec::new();
         let mut rules = Vec::with_capacity(typed.tls.len());
         for rule in &typed.tls {
             rules.push(self.tls_rule(rule, &mut earlier));
@@ -22,7 +22,7 @@ impl Check<'_> {
         })
     }
 
-    fn tls_rule(&self, typed: &file::TlsRule, earlier: &mut Vec<Taken>) -> Option<TlsRule> {
+    fn tls_rule(&self, typed: &file::TlsRule, earlier: &mut Vec<EarlierRule>) -> Option<TlsRule> {
         let names = self.server_names(&typed.names);
         let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.clone().or(false);
@@ -36,8 +36,8 @@ impl Check<'_> {
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.span));
             for (name, span) in all.chain(none) {
-                let this = Taken { name, alpn: alpn.clone(), simple_obfs, span };
-                if let Some(first) = earlier.iter().find(|first| first.takes_all_of(&this)) {
+                let this = EarlierRule { name, alpn: alpn.clone(), simple_obfs, span };
+                if let Some(first) = earlier.iter().find(|first| first.covers(&this)) {
                     let what = match &this.name {
                         Some(_) => "this name can never match here".to_owned(),
                         None => "this rule can never match".to_owned(),
@@ -108,16 +108,16 @@ impl Check<'_> {
 
 /// The connections with one server name that a rule matches. Without a name it matches all
 /// connections that no rule with a name matches.
-struct Taken {
+struct EarlierRule {
     name: Option<HostName>,
     alpn: Vec<String>,
     simple_obfs: bool,
     span: Span,
 }
 
-impl Taken {
+impl EarlierRule {
     /// Returns true when no connection is left for `later`.
-    fn takes_all_of(&self, later: &Taken) -> bool {
+    fn covers(&self, later: &EarlierRule) -> bool {
         let protocols = self.alpn.is_empty()
             || !later.alpn.is_empty() && later.alpn.iter().all(|name| self.alpn.contains(name));
         self.name == later.name && protocols && (!self.simple_obfs || later.simple_obfs)

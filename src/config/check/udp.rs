@@ -6,7 +6,7 @@ use super::super::Udp;
 use super::super::file;
 use super::super::table::{At, Field};
 use super::Check;
-use super::listener::Taken;
+use super::listener::UsedAddresses;
 use crate::sys::Address;
 
 impl Check<'_> {
@@ -48,7 +48,7 @@ impl Check<'_> {
     pub(super) fn udp_addresses(
         &self,
         field: &Field<Vec<At<String>>>,
-        taken: &mut Taken,
+        used: &mut UsedAddresses,
     ) -> Option<Vec<Address>> {
         let texts = field.value.as_ref().map_or(&[][..], |at| &at.value);
         for text in texts.iter().filter(|text| text.value.starts_with("unix:")) {
@@ -56,6 +56,6 @@ impl Check<'_> {
             let note = "write \"IP:port\" such as \"0.0.0.0:8388\"";
             self.report.error(text.span, what, note);
         }
-        self.addresses(field, taken)
+        self.addresses(field, used)
     }
 }

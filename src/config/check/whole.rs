@@ -11,14 +11,14 @@ use super::super::{Config, Machine, file};
 const DESCRIPTORS: u64 = 2;
 
 /// The positions of the values that these checks report.
-pub(super) struct Places {
+pub(super) struct Positions {
     /// For each listener, the positions of `listen` and `max_connections`.
     listeners: Vec<(Span, Option<Span>)>,
     /// For each cluster, the position of its name and its endpoints.
     clusters: Vec<(Span, Vec<At<String>>)>,
 }
 
-impl Places {
+impl Positions {
     pub(super) fn new(
         listeners: &[file::Listener],
         names: &[At<String>],
@@ -32,7 +32,7 @@ impl Places {
             let endpoints = cluster.endpoints.as_ref().cloned().unwrap_or_default();
             (name.span, endpoints)
         };
-        Places {
+        Positions {
             listeners: listeners.iter().map(of_listener).collect(),
             clusters: names.iter().zip(clusters).map(of_cluster).collect(),
         }
@@ -40,18 +40,23 @@ impl Places {
 }
 
 /// Reports what certainly does not work and warns of what probably does not.
-pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machine: &Machine) {
+pub(super) fn whole(
+    report: &Report<'_>,
+    config: &Config,
+    positions: &Positions,
+    machine: &Machine,
+) {
     for (cluster, position, found) in Loops::new(config, machine.is_local).all() {
-        a_loop(report, config, places, &places.clusters[cluster].1[position], &found);
+        a_loop(report, config, positions, &positions.clusters[cluster].1[position], &found);
     }
     for (index, cluster) in config.clusters.iter().enumerate() {
         if !config.uses(&cluster.name) {
             let what = format!("nothing uses the cluster {}", quoted(&cluster.name));
             let note = "name it in a listener, a route or a [[listener.tls]], or remove it";
-            report.warning(places.clusters[index].0, what, note);
+            report.warning(positions.clusters[index].0, what, note);
         }
     }
-    for (listener, (_, place)) in config.listeners.iter().zip(&places.listeners) {
+    for (listener, (_, place)) in config.listeners.iter().zip(&positions.listeners) {
         if let (Some(most), Some(place)) = (listener.max_connections, place)
             && (most as u64).saturating_mul(DESCRIPTORS) > machine.file_limit
         {
@@ -72,12 +77,12 @@ pub(super) fn whole(report: &Report<'_>, config: &Config, places: &Places, machi
 fn a_loop(
     report: &Report<'_>,
     config: &Config,
-    places: &Places,
+    positions: &Positions,
     endpoint: &At<String>,
     found: &Loop,
 ) {
     let name = |index: &usize| quoted(&config.listeners[*index].name);
-    let line = report.line(places.listeners[found.listeners[0]].0);
+    let line = report.line(positions.listeners[found.listeners[0]].0);
     let first = name(&found.listeners[0]);
     let by_way = match &found.listeners[1..] {
         [] => String::from("which uses this cluster"),
