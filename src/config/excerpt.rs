@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::report::Span;
+use super::span::Span;
 
 /// The maximum width of a line in terminal cells. Wider lines are shortened.
 const MAX_WIDTH: usize = 100;

@@ -16,6 +16,7 @@ mod load;
 mod loops;
 mod machine;
 mod report;
+mod span;
 mod table;
 mod units;
 

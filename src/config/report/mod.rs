@@ -10,26 +10,13 @@ mod findings;
 mod words;
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 pub use self::findings::{Errors, Warning, Warnings};
 use self::findings::{Findings, Problem};
 pub(super) use self::words::{advice, closest, one_of, quoted};
 use super::excerpt::line_number;
 use super::input::ReadError;
-
-/// A range of the text in byte offsets, without the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Span {
-    pub(super) start: usize,
-    pub(super) end: usize,
-}
-
-impl From<Range<usize>> for Span {
-    fn from(range: Range<usize>) -> Self {
-        Span { start: range.start, end: range.end }
-    }
-}
+pub(super) use super::span::Span;
 
 /// An error in a value, without its position.
 #[derive(Debug, PartialEq, Eq)]
