@@ -399,6 +399,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_counts_for_an_address_that_was_dropped_and_came_back() {
+        let cluster = cluster(2, &[1, 2]);
+        let old = Rc::clone(&cluster.endpoints.borrow()[0]);
+        let both: Vec<Address> =
+            cluster.endpoints.borrow().iter().map(|one| Address::clone(&one.address)).collect();
+        cluster.set_endpoints(&both[1..]);
+        cluster.set_endpoints(&both);
+        assert!(!Rc::ptr_eq(&old, &cluster.endpoints.borrow()[0]), "it is another object");
+        cluster.refused_datagrams(&old, REFUSED);
+        let session = || port(&cluster.candidates_for_session().next().unwrap().address);
+        assert_eq!([session(), session(), session()], [2, 2, 2]);
+    }
+
+    #[test]
     fn a_session_whose_other_endpoints_have_no_route_tries_one_that_has_refused() {
         let cluster = cluster(2, &[1, 2]);
         let refuses = Rc::clone(&cluster.endpoints.borrow()[0]);

@@ -271,6 +271,24 @@ mod tests {
     }
 
     #[test]
+    fn a_send_that_fails_keeps_nothing_and_a_queued_message_that_fails_can_be_sent_again() {
+        with_outbox(async |pool| {
+            let (client, peer) = streams();
+            let mut sender = Sender::new(&pool, Vec::new());
+            drop(peer);
+            assert!(sender.send(&client, &[0; 100_000]).is_err());
+            assert!(sender.is_empty());
+            assert_eq!((pool.kept(), sender.bytes()), (0, 0));
+
+            assert!(sender.queue(&client, b"message", Waker::noop()));
+            assert!(sender.finish_queued().is_err());
+            assert_eq!((sender.waiting(), pool.kept(), sender.bytes()), (&b"message"[..], 7, 0));
+            drop(sender);
+            assert_eq!(pool.kept(), 0);
+        });
+    }
+
+    #[test]
     fn no_bytes_and_many_bytes_are_not_queued() {
         with_outbox(async |pool| {
             let (client, _peer) = streams();

@@ -304,4 +304,23 @@ mod tests {
         reporter.join().unwrap();
         assert!(hear.recv().is_err());
     }
+
+    #[test]
+    fn the_last_loss_of_a_file_that_is_closed_is_said_before_it_is_forgotten() {
+        let (watched, counts) = watched();
+        counts.dropped.store(7, Ordering::Relaxed);
+        counts.waiting.store(3, Ordering::Relaxed);
+        drop(counts);
+        let (said, hear) = channel();
+        let (reporting, files) = channel();
+        reporting.send(watched).unwrap();
+        let reporter = thread::spawn(move || {
+            report(files, |news| said.send(news.records).unwrap());
+        });
+        let hear_next = || hear.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!([hear_next(), hear_next()], [7, 3]);
+        drop(reporting);
+        reporter.join().unwrap();
+        assert!(hear.recv().is_err(), "it is said once");
+    }
 }
