@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Errors, Warning};
+use crate::config::{self, Config, Errors, Form, Warning};
 use crate::control;
 use crate::error::Error;
 
@@ -48,6 +48,29 @@ enum Command {
         /// TOML files; `-` is standard input.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Print what is known about configurations: schema, reference, or one with all its defaults.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the JSON Schema of the configuration, for editors and validators.
+    Schema,
+    /// Print the reference of all keys.
+    Reference {
+        /// Print the manual page ringgate.toml(5) instead of Markdown.
+        #[arg(long)]
+        man: bool,
+    },
+    /// Print a configuration with the defaults of all keys that it leaves out.
+    Show {
+        /// A TOML file; `-` is standard input.
+        file: PathBuf,
+        /// Print JSON instead of TOML.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -133,6 +156,10 @@ pub fn run(cli: Cli) -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Check { files } => check(&files),
+        Command::Config(ConfigCommand::Schema) => print(&config::schema()),
+        Command::Config(ConfigCommand::Reference { man: false }) => print(&config::reference()),
+        Command::Config(ConfigCommand::Reference { man: true }) => print(&config::man()),
+        Command::Config(ConfigCommand::Show { file, json }) => show(&file, json),
     };
     exit_code(result, false, std::io::stderr())
 }
@@ -173,6 +200,15 @@ fn serve(config: Config, is_example: bool) -> ExitCode {
     let code = exit_code(result, json, &**diagnostics.queue());
     diagnostics.flush();
     code
+}
+
+/// Prints a configuration with all defaults.
+fn show(file: &Path, json: bool) -> Result<(), Error> {
+    let form = if json { Form::Json } else { Form::Toml };
+    match config::show(file, form) {
+        Ok(text) => print(&text),
+        Err(errors) => Err(Error::Configuration(errors.into())),
+    }
 }
 
 /// Checks files. Prints the name of each valid one, and its warnings.

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use toml::de::{DeTable, Error};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Error};
 
 use super::input::{self, Accept, ReadError};
 use super::report::{Errors, Fault, Report, Span};
-use super::{Config, Machine, check, file};
+use super::{Config, Form, Machine, check, contract, read};
 
 /// The embedded example, used by `ringgate run` without a file. It listens on the loopback
 /// interface only.
@@ -33,13 +34,29 @@ fn is_stdin(path: &Path) -> bool {
 /// # Errors
 /// Returns all errors of the configuration, rendered, or the reason why it cannot be read.
 pub fn load(path: &Path) -> Result<Config, Errors> {
-    let name = name_of(path);
-    let bytes = read(path).map_err(|cause| unreadable(path, cause))?;
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => return Err(not_utf8(&name, &error)),
-    };
-    parse_on(&Machine::this(), &name, &text, path.parent().unwrap_or(Path::new("")))
+    let text = read_text(path)?;
+    parse_on(&Machine::this(), &name_of(path), &text, directory_of(path))
+}
+
+/// The effective configuration of a file: all its values, with the defaults of the keys that were
+/// left out. Relative paths stay as they are.
+///
+/// # Errors
+/// Returns all errors of the configuration, rendered, or the reason why it cannot be read.
+pub fn show(path: &Path, form: Form) -> Result<String, Errors> {
+    let text = read_text(path)?;
+    parse(&name_of(path), &text, directory_of(path))?;
+    let (file, _) = DeTable::parse_recoverable(&text);
+    Ok(contract::effective(file.get_ref(), form))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+fn read_text(path: &Path) -> Result<String, Errors> {
+    let bytes = read_bytes(path).map_err(|cause| unreadable(path, cause))?;
+    String::from_utf8(bytes).map_err(|error| not_utf8(&name_of(path), &error))
 }
 
 /// Like [`load`], for a text and independent of the machine. `name` is shown as the file name.
@@ -65,8 +82,9 @@ pub(super) fn parse_on(
         report_syntax_errors(&report, errors);
         return Err(report.into_errors(name));
     }
-    let file = file::File::read(&report, root.get_ref());
-    let config = check::config(&report, base, machine, file);
+    let span = root.span();
+    let root = Spanned::new(span, DeValue::Table(root.into_inner()));
+    let config = check::config(&report, base, machine, read::read(&report, &root));
     debug_assert!(config.is_some() || !report.is_empty(), "nothing is refused without a reason");
     match config {
         Some(mut config) if report.is_empty() => {
@@ -105,7 +123,7 @@ fn report_syntax_errors(report: &Report<'_>, errors: Vec<Error>) {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+fn read_bytes(path: &Path) -> Result<Vec<u8>, ReadError> {
     if is_stdin(path) {
         input::read_stdin(LARGEST_FILE)
     } else {

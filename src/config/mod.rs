@@ -1,30 +1,34 @@
 //! The configuration as the rest of the program sees it: valid, immutable and shared by `Arc`.
 //!
-//! Text becomes a [`Config`] in two steps. `file` reads the TOML as typed and records the position
-//! of each value. `check` resolves references, fills in defaults and refuses contradictions. All
-//! problems are reported at once, with their positions in the file. After that, no code checks
-//! again whether a value is set or valid. Reading a configuration looks up no DNS names and does
+//! Text becomes a [`Config`] in two steps. `read` fills in the tables that `keys` declares, with the
+//! position of each value and the declared defaults. `check` resolves references and refuses
+//! contradictions. All problems are reported at once, with their positions in the file. After that,
+//! no code checks again whether a value is set or valid. Reading a configuration looks up no DNS names and does
 //! not listen anywhere. The only other files it opens are those of `respond.file`.
 
 mod address;
 mod check;
+mod contract;
 mod excerpt;
-mod file;
 mod foreign;
 mod input;
+mod keys;
 mod load;
 mod loops;
 mod machine;
+mod read;
 mod report;
 mod span;
-mod table;
+mod types;
 mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::load::{DEFAULT, load, name_of, parse};
+pub use self::contract::{Form, man, reference, schema};
+pub use self::keys::{DnsFamily, Driver, Scheme};
+pub use self::load::{DEFAULT, load, name_of, parse, show};
 pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warning, Warnings};
@@ -44,6 +48,17 @@ pub struct Config {
     pub clusters: Vec<Arc<Cluster>>,
     /// Parts of the file that are valid but probably unintended.
     pub warnings: Warnings,
+}
+
+/// Two configurations are equal if they mean the same; warnings are about the file.
+impl PartialEq for Config {
+    fn eq(&self, other: &Config) -> bool {
+        let Config { server, log, listeners, clusters, warnings: _ } = self;
+        *server == other.server
+            && *log == other.log
+            && *listeners == other.listeners
+            && *clusters == other.clusters
+    }
 }
 
 impl Config {
@@ -69,7 +84,7 @@ impl Config {
 }
 
 /// `[server]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Server {
     /// How many workers run, and on which CPUs. Default: [`Workers::Auto`].
     pub workers: Workers,
@@ -92,19 +107,8 @@ pub enum Workers {
     Cpus(Vec<usize>),
 }
 
-/// `server.driver`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Driver {
-    /// io_uring, or epoll if the kernel refuses a ring.
-    Auto,
-    /// io_uring only.
-    IoUring,
-    /// epoll.
-    Epoll,
-}
-
 /// `[log]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`. Default `info`.
     pub level: String,
@@ -133,7 +137,7 @@ pub enum LogPath {
 }
 
 /// `[[listener]]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Listener {
     /// A unique name, for records and start-up lines.
     pub name: Arc<str>,
@@ -158,7 +162,7 @@ pub struct Listener {
 }
 
 /// `listener.protocol` with the keys that belong to it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Every byte is relayed to a cluster.
     Tcp(Tcp),
@@ -180,7 +184,7 @@ pub struct RelayTimeouts {
 }
 
 /// `protocol = "tcp"`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tcp {
     /// The name of the cluster that connections are relayed to.
     pub cluster: Arc<str>,
@@ -189,7 +193,7 @@ pub struct Tcp {
 }
 
 /// `protocol = "udp"`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Udp {
     /// The name of the cluster that datagrams are relayed to. Its endpoints are IP addresses.
     pub cluster: Arc<str>,
@@ -201,7 +205,7 @@ pub struct Udp {
 }
 
 /// `protocol = "http"`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Http {
     /// The time limit for a request head, counted from its first byte. A new connection must send a
     /// head within this time, too. Default 10 s.
@@ -221,7 +225,7 @@ pub struct Http {
 }
 
 /// `protocol = "tls"`, or `[[listener.tls]]` of an http listener.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tls {
     /// The time limit for a complete ClientHello, counted from the accept. Default 5 s.
     pub hello_timeout: Duration,
@@ -232,7 +236,7 @@ pub struct Tls {
 }
 
 /// `[[listener.tls]]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct TlsRule {
     /// The name of the rule in records: its first name, or `*` if it has no names.
     pub name: String,
@@ -249,7 +253,7 @@ pub struct TlsRule {
 }
 
 /// `[[listener.host]]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Host {
     /// Host names in lower case. An empty list matches every other host.
     pub names: Vec<HostName>,
@@ -269,7 +273,7 @@ pub enum HostName {
 }
 
 /// `[[listener.host.route]]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Route {
     /// The name of the route in records: `/stream` for a path, `/img/*` for a prefix.
     pub name: String,
@@ -290,7 +294,7 @@ pub enum PathMatch {
 }
 
 /// What a route does.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// `upgrade = "websocket"` with `cluster`: the route matches only such requests.
     Tunnel(Tunnel),
@@ -301,7 +305,7 @@ pub enum Action {
 }
 
 /// `upgrade = "websocket"` with `cluster = …`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// The name of the cluster that the tunnel leads to.
     pub cluster: Arc<str>,
@@ -353,15 +357,6 @@ pub struct Redirect {
     pub strip_query: bool,
 }
 
-/// The scheme of a redirect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scheme {
-    /// Default port 80.
-    Http,
-    /// Default port 443.
-    Https,
-}
-
 /// `path` or `prefix` of a redirect. Both start with `/` and contain no query.
 #[derive(Debug, PartialEq, Eq)]
 pub enum PathRewrite {
@@ -374,7 +369,7 @@ pub enum PathRewrite {
 }
 
 /// `respond = { … }`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Respond {
     /// 200 to 599, except 204, 205 and 304 if there is a body. Default 200.
     pub status: u16,
@@ -385,7 +380,7 @@ pub struct Respond {
 }
 
 /// `[cluster.NAME]`
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The name in the file.
     pub name: Arc<str>,
@@ -399,7 +394,7 @@ pub struct Cluster {
 }
 
 /// `cluster.discovery` together with the endpoints.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Discovery {
     /// The addresses as written; never empty.
     Static(Vec<Address>),
@@ -412,17 +407,6 @@ pub enum Discovery {
         /// Which addresses of the names become endpoints. Default [`DnsFamily::Auto`].
         family: DnsFamily,
     },
-}
-
-/// `cluster.dns_family`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DnsFamily {
-    /// Both families. An address that this machine has no route to does not count as an attempt.
-    Auto,
-    /// A records only.
-    Ipv4,
-    /// AAAA records only.
-    Ipv6,
 }
 
 /// `name:port` of a strict_dns cluster.

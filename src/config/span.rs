@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use serde::Deserialize;
+
 /// A range of the text in byte offsets, without the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub(super) struct Span {
     pub(super) start: usize,
     pub(super) end: usize,

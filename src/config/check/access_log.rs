@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::super::file;
+use super::super::keys;
 use super::super::report::{Span, advice, closest, quoted};
-use super::super::table::{At, Field};
+use super::super::types::{At, Field};
 use super::super::{AccessLog, LogPath};
 use super::Check;
 use crate::observe::access_log::Format;
@@ -15,15 +15,11 @@ impl Check<'_> {
     /// of their own share the common log.
     pub(super) fn access_logs(
         &self,
-        common: Option<file::AccessLog>,
-        listeners: &[file::Listener],
+        common: &keys::AccessLog,
+        listeners: &[keys::Listener],
     ) -> Vec<Option<Arc<AccessLog>>> {
-        let common = match common {
-            Some(typed) => self.access_log(&typed),
-            None => Some(AccessLog { path: LogPath::Stdout, format: Format::text() }),
-        };
-        let common = common.map(Arc::new);
-        let of_listener = |listener: &file::Listener| match &listener.access_log {
+        let common = self.access_log(common).map(Arc::new);
+        let of_listener = |listener: &keys::Listener| match listener.access_log.as_ref() {
             Some(typed) => self.access_log(typed).map(Arc::new),
             None => common.clone(),
         };
@@ -31,19 +27,9 @@ impl Check<'_> {
     }
 
     /// Returns `None` if the log is off or was reported.
-    fn access_log(&self, typed: &file::AccessLog) -> Option<AccessLog> {
+    fn access_log(&self, typed: &keys::AccessLog) -> Option<AccessLog> {
         let format = self.format(&typed.format);
-        match self.log_path(&typed.path) {
-            Some(path) => Some(AccessLog { path, format }),
-            None => {
-                let off = typed.path.as_ref().is_some_and(|path| path == "off");
-                if off {
-                    let because = "has no effect with path = \"off\"";
-                    self.misplaced("format", &typed.format, because, "remove one of them");
-                }
-                None
-            }
-        }
+        self.log_path(&typed.path).map(|path| AccessLog { path, format })
     }
 
     /// Returns `None` if the log is off or was reported.

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::file::{self, ProtocolWord};
+use super::super::keys::{self, ProtocolWord};
 use super::super::report::{Span, quoted};
-use super::super::table::{At, Field};
+use super::super::types::{At, Field, Off, OneOrMany};
 use super::super::{AccessLog, Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
 use super::Check;
 use crate::sys::Address;
@@ -16,20 +16,18 @@ use crate::sys::Address;
 /// The largest value of TCP_KEEPIDLE in whole seconds, see tcp(7).
 const LONGEST_KEEPALIVE_S: u64 = 32_767;
 
-const CLUSTER_PLACE: &str = "belongs to protocol = \"tcp\" or \"udp\"";
-
 impl Check<'_> {
     /// `access_logs` has the log of each listener.
     pub(super) fn listeners(
         &self,
-        typed: Vec<file::Listener>,
+        typed: &[keys::Listener],
         access_logs: Vec<Option<Arc<AccessLog>>>,
     ) -> Option<Vec<Listener>> {
         let mut names = HashMap::new();
         // TCP and UDP have separate ports.
         let (mut used, mut used_by_udp) = (UsedAddresses::default(), UsedAddresses::default());
         let mut listeners = Vec::with_capacity(typed.len());
-        for (typed, access_log) in typed.into_iter().zip(access_logs) {
+        for (typed, access_log) in typed.iter().zip(access_logs) {
             if let Some(name) = &typed.name.value {
                 self.listener_name(name, &mut names);
             }
@@ -44,46 +42,41 @@ impl Check<'_> {
 
     fn listener(
         &self,
-        typed: file::Listener,
+        typed: &keys::Listener,
         addresses: Option<Vec<Address>>,
         access_log: Option<Arc<AccessLog>>,
     ) -> Option<Listener> {
         let timeouts = RelayTimeouts {
-            idle: typed.idle_timeout.clone().or(Duration::from_secs(60 * 60)),
-            half_closed: typed.half_closed_timeout.clone().or(Duration::from_secs(60)),
+            idle: typed.idle_timeout.get().0,
+            half_closed: typed.half_closed_timeout.get().0,
         };
-        let keepalive = self.keepalive(typed.keepalive.clone());
-        if typed.protocol.is_given() && typed.protocol.as_ref() != Some(&ProtocolWord::Udp) {
-            let note = "remove it; `max_connections` limits connections";
-            let because = "belongs to protocol = \"udp\"";
-            self.misplaced("max_sessions", &typed.max_sessions, because, note);
-        }
+        let keepalive = self.keepalive(&typed.keepalive);
         let protocol = match typed.protocol.as_ref() {
-            Some(ProtocolWord::Tcp) => self.tcp(&typed, timeouts).map(Protocol::Tcp),
-            Some(ProtocolWord::Http) => self.http(&typed, timeouts).map(Protocol::Http),
-            Some(ProtocolWord::Tls) => self.tls_listener(&typed, timeouts).map(Protocol::Tls),
-            Some(ProtocolWord::Udp) => self.udp(&typed).map(Protocol::Udp),
+            Some(ProtocolWord::Tcp) => self.tcp(typed, timeouts).map(Protocol::Tcp),
+            Some(ProtocolWord::Http) => self.http(typed, timeouts).map(Protocol::Http),
+            Some(ProtocolWord::Tls) => self.tls_listener(typed, timeouts).map(Protocol::Tls),
+            Some(ProtocolWord::Udp) => self.udp(typed).map(Protocol::Udp),
             None => {
                 // The allowed keys depend on the protocol, which is unknown; names and routes can
                 // be checked anyway.
                 self.cluster_name(&typed.cluster);
-                self.hosts(&typed.http.hosts, timeouts);
-                self.tls(&typed, timeouts);
+                self.hosts(&typed.host, timeouts);
+                self.tls(typed, timeouts);
                 None
             }
         };
         Some(Listener {
-            name: typed.name.value?.value.into(),
+            name: typed.name.as_ref()?.as_str().into(),
             addresses: addresses?,
             access_log,
-            backlog: i32::try_from(typed.backlog.or(4096)).unwrap_or(i32::MAX),
-            nodelay: typed.nodelay.or(true),
+            backlog: i32::try_from(typed.backlog.get()).unwrap_or(i32::MAX),
+            nodelay: typed.nodelay.get(),
             keepalive,
-            fast_open: typed.fast_open.or(false),
+            fast_open: typed.fast_open.get(),
             max_connections: typed
                 .max_connections
-                .value
-                .map(|at| usize::try_from(at.value).unwrap_or(usize::MAX)),
+                .as_ref()
+                .map(|most| usize::try_from(*most).unwrap_or(usize::MAX)),
             protocol: protocol?,
         })
     }
@@ -102,16 +95,12 @@ impl Check<'_> {
     /// wildcard address that includes it. Port 0 is exempt, because the kernel chooses the port.
     pub(super) fn addresses(
         &self,
-        field: &Field<Vec<At<String>>>,
+        field: &Field<OneOrMany<String>>,
         used: &mut UsedAddresses,
     ) -> Option<Vec<Address>> {
-        let At { value: texts, span } = field.value.as_ref()?;
-        if texts.is_empty() {
-            let note = "add at least one address: listen = \"0.0.0.0:80\"";
-            self.report.error(*span, "`listen` is an empty list", note);
-        }
+        let texts = field.as_ref()?;
         let mut addresses = Vec::new();
-        for text in texts {
+        for text in texts.iter() {
             let read = match address::listen(&text.value) {
                 Ok(read) => read,
                 Err(fault) => {
@@ -156,95 +145,39 @@ impl Check<'_> {
     }
 
     /// Returns `None` if keepalive is off.
-    fn keepalive(&self, field: Field<Option<Duration>>) -> Option<Duration> {
-        let Some(At { value, span }) = field.value else { return Some(Duration::from_secs(30)) };
-        let duration = value?;
+    fn keepalive(&self, field: &Field<Off>) -> Option<Duration> {
+        let duration = field.get().0?;
+        let Some(At { span, .. }) = &field.value else { return Some(duration) };
         let whole = duration.subsec_nanos() == 0;
         if !whole || duration.as_secs() > LONGEST_KEEPALIVE_S {
             let note =
                 format!("the kernel accepts whole seconds, at most \"{LONGEST_KEEPALIVE_S}s\"");
-            self.report.error(span, "`keepalive` is not valid for the socket option", note);
+            self.report.error(*span, "`keepalive` is not valid for the socket option", note);
         }
         Some(duration)
     }
 
-    fn tcp(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {
-        let knows = "a tcp listener relays every byte to its cluster and has no";
-        self.no_http(typed, "a tcp listener does not parse what it relays", knows);
-        self.no_tls(typed, knows);
-        if !typed.cluster.is_given() && typed.complete {
-            let what = "a tcp listener needs `cluster`";
-            let note = "name the [cluster.NAME] that its connections go to";
-            self.report.error(typed.span, what, note);
-        }
-        let cluster = self.cluster_name(&typed.cluster);
-        Some(Tcp { cluster: cluster?, timeouts })
+    fn tcp(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {
+        Some(Tcp { cluster: self.cluster_name(&typed.cluster)?, timeouts })
     }
 
-    /// Reports keys that are valid for TLS only. `knows` is the start of the note that explains
-    /// why.
-    pub(super) fn no_tls(&self, typed: &file::Listener, knows: &str) {
-        if let Some(rule) = typed.tls.first() {
-            let what = "[[listener.tls]] belongs to protocol = \"tls\" or \"http\"";
-            self.report.error(rule.span, what, format!("{knows} server names"));
-        }
-        let note = "remove it; this listener does not parse what it relays";
-        let because = "belongs to protocol = \"tls\", or to \"http\" with [[listener.tls]]";
-        self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
-    }
-
-    /// Reports keys that are valid for HTTP only. `reads` and `knows` are parts of the notes that
-    /// explain why.
-    pub(super) fn no_http(&self, typed: &file::Listener, reads: &str, knows: &str) {
-        let (http, note) = (&typed.http, format!("remove it; {reads}"));
-        let because = "belongs to protocol = \"http\"";
-        self.misplaced("head_timeout", &http.head_timeout, because, &note);
-        self.misplaced("keepalive_timeout", &http.keepalive_timeout, because, &note);
-        self.misplaced("max_head", &http.max_head, because, &note);
-        self.misplaced("max_headers", &http.max_headers, because, &note);
-        if let Some(host) = http.hosts.first() {
-            let what = "[[listener.host]] belongs to protocol = \"http\"";
-            self.report.error(host.span, what, format!("{knows} hosts"));
-        }
-    }
-
-    fn tls_listener(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
-        let knows = "a tls listener routes by server name and has no";
-        self.no_http(typed, "a tls listener does not decrypt, so it sees no requests", knows);
-        let note = "move it to a [[listener.tls]]; a rule without `names` matches every connection";
-        self.misplaced("cluster", &typed.cluster, CLUSTER_PLACE, note);
-        if typed.tls.is_empty() && typed.complete {
+    fn tls_listener(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
+        if typed.tls.is_empty() && typed.place.complete {
             let what = "a tls listener needs [[listener.tls]]";
             let note = "add one with `cluster`; without `names` it matches every server name";
-            self.report.error(typed.span, what, note);
+            self.report.error(typed.place.span, what, note);
         }
         self.tls(typed, timeouts)
     }
 
-    fn http(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Http> {
-        let note = "in an http listener each route names its cluster: move it to a \
-             [[listener.host.route]]";
-        self.misplaced("cluster", &typed.cluster, CLUSTER_PLACE, note);
-        if typed.http.hosts.is_empty() && typed.complete {
-            let what = "an http listener needs [[listener.host]]";
-            let note = "add one with a [[listener.host.route]]; without `names` it matches every \
-                        host";
-            self.report.error(typed.span, what, note);
-        }
-        if typed.tls.is_empty() && typed.complete {
-            let note = "add [[listener.tls]], or remove it";
-            let because = "applies to connections that begin with TLS, and the listener has no \
-                           rule for them";
-            self.misplaced("hello_timeout", &typed.hello_timeout, because, note);
-        }
-        let http = &typed.http;
-        let hosts = self.hosts(&http.hosts, timeouts);
+    fn http(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Http> {
+        let hosts = self.hosts(&typed.host, timeouts);
         let tls = if typed.tls.is_empty() { None } else { Some(self.tls(typed, timeouts)?) };
         Some(Http {
-            head_timeout: http.head_timeout.clone().or(Duration::from_secs(10)),
-            keepalive_timeout: http.keepalive_timeout.clone().or(Duration::from_secs(75)),
-            max_head: http.max_head.clone().or(16 << 10) as usize,
-            max_headers: http.max_headers.clone().or(100) as usize,
+            head_timeout: typed.head_timeout.get().0,
+            keepalive_timeout: typed.keepalive_timeout.get().0,
+            max_head: typed.max_head.get().0 as usize,
+            max_headers: typed.max_headers.get() as usize,
             hosts: hosts?,
             tls,
         })

@@ -2,7 +2,7 @@
 //! refuses contradictions.
 //!
 //! Every function here takes values as typed and returns valid ones, or nothing after it has
-//! reported the errors. It never stops at the first error. For a value that `file` has already
+//! reported the errors. It never stops at the first error. For a value that `read` has already
 //! reported the default is used, so that one mistake causes one error.
 
 mod access_log;
@@ -15,15 +15,15 @@ mod tls;
 mod udp;
 mod whole;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::file::{self, File};
+use super::keys::{self, File, LogFormat};
 use super::report::Warnings;
 use super::report::{Report, closest, quoted};
-use super::table::{At, Field};
-use super::{Cluster, Config, Driver, Log, Machine, Server, Workers};
+use super::types::{self, At, Field};
+use super::{Cluster, Config, Log, Machine, Server, Workers};
 
 /// Turns the file into the configuration. Returns `None` if errors were reported.
 pub(super) fn config(
@@ -32,8 +32,10 @@ pub(super) fn config(
     machine: &Machine,
     file: File,
 ) -> Option<Config> {
-    let File { server, log, access_log, listeners, clusters, clusters_complete } = file;
-    let (names, clusters): (Vec<At<String>>, Vec<file::Cluster>) = clusters.into_iter().unzip();
+    let File { server, log, access_log, listener: listeners, cluster } = file;
+    let clusters_complete = cluster.complete;
+    let (names, clusters): (Vec<At<String>>, Vec<keys::Cluster>) =
+        cluster.tables.into_iter().unzip();
     let with_paths: Vec<&str> = names
         .iter()
         .zip(&clusters)
@@ -48,14 +50,17 @@ pub(super) fn config(
         let note = "add [[listener]] with name, listen and protocol";
         report.error((0..0).into(), what, note);
     }
-    let access_logs = check.access_logs(access_log, &listeners);
-    let listeners = check.listeners(listeners, access_logs);
+    let access_logs = check.access_logs(&access_log, &listeners);
+    let listeners = check.listeners(&listeners, access_logs);
     let clusters: Vec<Option<Cluster>> =
-        names.iter().zip(clusters).map(|(name, cluster)| check.cluster(name, cluster)).collect();
+        names.iter().zip(clusters).map(|(name, cluster)| check.cluster(name, &cluster)).collect();
 
     let config = Config {
-        server: self::server(server),
-        log: Log { level: log.level.or("info").to_owned(), json: log.json.or(false) },
+        server: check.server(&server),
+        log: Log {
+            level: log.level.get().word().to_owned(),
+            json: log.format.get() == LogFormat::Json,
+        },
         listeners: listeners?.into_iter().map(Arc::new).collect(),
         clusters: clusters.into_iter().map(|one| one.map(Arc::new)).collect::<Option<_>>()?,
         warnings: Warnings::default(),
@@ -65,14 +70,6 @@ pub(super) fn config(
         whole::whole(report, &config, &positions, machine);
     }
     Some(config)
-}
-
-fn server(server: file::Server) -> Server {
-    Server {
-        workers: server.workers.or(Workers::Auto),
-        driver: server.driver.or(Driver::Auto),
-        drain_timeout: server.drain_timeout.or(Duration::from_secs(30)),
-    }
 }
 
 /// The data that the checks of all parts need.
@@ -96,12 +93,36 @@ fn first_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
     if more > 0 { format!("{list} and {more} more") } else { list }
 }
 
-fn has_paths(cluster: &file::Cluster) -> bool {
+fn has_paths(cluster: &keys::Cluster) -> bool {
     let endpoints = cluster.endpoints.value.as_ref();
     endpoints.is_some_and(|at| at.value.iter().any(|text| text.value.starts_with("unix:")))
 }
 
 impl Check<'_> {
+    fn server(&self, typed: &keys::Server) -> Server {
+        Server {
+            workers: self.workers(&typed.workers),
+            driver: typed.driver.get(),
+            drain_timeout: typed.drain_timeout.get().0,
+        }
+    }
+
+    fn workers(&self, field: &Field<types::Workers>) -> Workers {
+        let ids = match field.get() {
+            types::Workers::Auto => return Workers::Auto,
+            types::Workers::Count(count) => return Workers::Count(count as usize),
+            types::Workers::Cpus(ids) => ids,
+        };
+        let mut seen = HashSet::new();
+        for id in &ids {
+            if !seen.insert(id.value) {
+                let note = "two workers on one CPU share its time; list each CPU once";
+                self.report.error(id.span, "this CPU is in the list already", note);
+            }
+        }
+        Workers::Cpus(ids.into_iter().map(|id| id.value.0).collect())
+    }
+
     /// The name of the cluster that a route or listener refers to. Returns `None` if the key was
     /// left out, or if an error was reported: for the name itself, or for the key above the
     /// cluster.
@@ -130,13 +151,6 @@ impl Check<'_> {
             let what = format!("{} cannot be the name of a {what}", quoted(&name.value));
             let note = "a name consists of 1 to 64 letters, digits, `-`, `_` and dots";
             self.report.error(name.span, what, note);
-        }
-    }
-
-    /// Reports a key that is not allowed in this place.
-    fn misplaced<T>(&self, key: &str, field: &Field<T>, because: &str, note: &str) {
-        if let Some(span) = field.key {
-            self.report.error(span, format!("`{key}` {because}"), note);
         }
     }
 

@@ -6,8 +6,8 @@
 //! loop.
 
 use super::super::report::quoted;
-use super::super::table::At;
-use super::super::{HostName, PathMatch, PathRewrite, Redirect, address, file};
+use super::super::types::At;
+use super::super::{HostName, PathMatch, PathRewrite, Redirect, address, keys};
 use super::Check;
 use super::route::{Matcher, matches};
 
@@ -18,7 +18,7 @@ impl Check<'_> {
     /// are the names of its host.
     pub(super) fn redirect(
         &self,
-        at: &At<file::Redirect>,
+        at: &At<keys::Redirect>,
         matched: Option<&PathMatch>,
         earlier: &[Matcher],
         hosts: &[HostName],
@@ -37,7 +37,7 @@ impl Check<'_> {
             self.report.error(at.span, what, note);
         }
         Some(Redirect {
-            status: u16::try_from(typed.status.clone().or(301)).unwrap_or(301),
+            status: u16::try_from(typed.status.get()).unwrap_or(301),
             scheme: typed.scheme.as_ref().copied(),
             host: match host {
                 Some(host) => Some(host?),
@@ -45,7 +45,7 @@ impl Check<'_> {
             },
             port: typed.port.as_ref().and_then(|port| u16::try_from(*port).ok()),
             path,
-            strip_query: typed.strip_query.clone().or(false),
+            strip_query: typed.strip_query.get(),
         })
     }
 
@@ -65,7 +65,7 @@ impl Check<'_> {
         }
     }
 
-    fn path_rewrite(&self, typed: &file::Redirect, matched: Option<&PathMatch>) -> PathRewrite {
+    fn path_rewrite(&self, typed: &keys::Redirect, matched: Option<&PathMatch>) -> PathRewrite {
         if let (Some(_), Some(prefix)) = (typed.path.key, typed.prefix.key) {
             let note = "remove one of them: `path` replaces the whole path, `prefix` its start";
             self.report.error(prefix, "a redirect has `path` or `prefix`, not both", note);
@@ -79,7 +79,10 @@ impl Check<'_> {
         if matches!(matched, Some(PathMatch::Exact(_))) {
             let because =
                 "replaces what the route's own `prefix` matched, but the route has `path`";
-            self.misplaced("prefix", &typed.prefix, because, "write `path` in the redirect");
+            if let Some(span) = typed.prefix.key {
+                let note = "write `path` in the redirect";
+                self.report.error(span, format!("`prefix` {because}"), note);
+            }
         }
         match (&typed.path.value, &typed.prefix.value) {
             (Some(path), _) => PathRewrite::Path(path.value.clone()),
@@ -91,14 +94,14 @@ impl Check<'_> {
 
 /// The error and the advice for a redirect that certainly leads back to its own route.
 fn own_loop(
-    typed: &file::Redirect,
+    typed: &keys::Redirect,
     path: &PathRewrite,
     matched: Option<&PathMatch>,
     earlier: &[Matcher],
     hosts: &[HostName],
 ) -> Option<(String, String)> {
     // A new scheme or port leads elsewhere, and an unknown key may be a misspelt one of these.
-    if typed.scheme.is_given() || typed.port.is_given() || !typed.complete {
+    if typed.scheme.is_given() || typed.port.is_given() || !typed.place.complete {
         return None;
     }
     if typed.host.is_given() {

@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use super::super::input::{self, Accept};
 use super::super::report::{Fault, quoted};
-use super::super::table::At;
-use super::super::{Respond, file};
+use super::super::types::At;
+use super::super::{Respond, keys};
 use super::Check;
 
 /// The largest body in bytes. A body is held in memory and written in one piece.
 const LARGEST_BODY: usize = 1 << 20;
 
 impl Check<'_> {
-    pub(super) fn respond(&self, typed: &file::Respond) -> Option<Respond> {
+    pub(super) fn respond(&self, typed: &keys::Respond) -> Option<Respond> {
         if let (Some(_), Some(span)) = (typed.body.key, typed.file.key) {
             let note = "remove one of them";
             self.report.error(span, "a response has `body` or `file`, not both", note);
         }
-        let status = typed.status.clone().or(200);
+        let status = typed.status.get();
         if matches!(status, 204 | 205 | 304)
             && let Some(span) = typed.body.key.or(typed.file.key)
         {
@@ -28,7 +28,7 @@ impl Check<'_> {
         if let Some(content_type) = &typed.content_type.value {
             self.content_type(content_type);
         }
-        let content_type = typed.content_type.clone().or(String::from("text/plain; charset=utf-8"));
+        let content_type = typed.content_type.get();
         let body = self.body(typed);
         Some(Respond { status: u16::try_from(status).unwrap_or(200), content_type, body: body? })
     }
@@ -51,7 +51,7 @@ impl Check<'_> {
     }
 
     /// Returns `None` if an error was reported.
-    fn body(&self, typed: &file::Respond) -> Option<Arc<[u8]>> {
+    fn body(&self, typed: &keys::Respond) -> Option<Arc<[u8]>> {
         if let Some(body) = &typed.body.value {
             if body.value.len() > LARGEST_BODY {
                 self.report.error(body.span, "`body` is longer than 1 MiB", TOO_LARGE);

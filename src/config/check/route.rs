@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::super::file::{self, TunnelWord};
-use super::super::report::{Span, advice, quoted};
-use super::super::table::{At, Field};
+use super::super::keys::{self, HandshakeWord, TunnelWord};
+use super::super::report::{Span, quoted};
+use super::super::types::{Field, List};
 use super::super::{
     Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, TunnelKind,
     address,
@@ -15,27 +15,23 @@ use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
     /// `timeouts` are the listener's, for tunnels.
-    pub(super) fn hosts(&self, typed: &[file::Host], timeouts: RelayTimeouts) -> Option<Vec<Host>> {
+    pub(super) fn hosts(&self, typed: &[keys::Host], timeouts: RelayTimeouts) -> Option<Vec<Host>> {
         let mut nameless = None;
         let mut taken = HashMap::new();
         let mut hosts = Vec::with_capacity(typed.len());
         for host in typed {
             if !host.names.is_given()
-                && let Some(first) = nameless.replace(host.span)
+                && let Some(first) = nameless.replace(host.place.span)
             {
                 let what = "two hosts of this listener have no names";
                 let note = format!(
                     "the host in line {} matches every other name; add `names` to this one",
                     self.report.line(first)
                 );
-                self.report.error(host.span, what, note);
+                self.report.error(host.place.span, what, note);
             }
             let names = self.host_names(&host.names, &mut taken);
-            if host.routes.is_empty() && host.complete {
-                let note = "add a [[listener.host.route]] with path or prefix, and an action";
-                self.report.error(host.span, "a host needs a route", note);
-            }
-            let routes = self.routes(&host.routes, names.as_deref().unwrap_or(&[]), timeouts);
+            let routes = self.routes(&host.route, names.as_deref().unwrap_or(&[]), timeouts);
             hosts.push(names.zip(routes).map(|(names, routes)| Host { names, routes }));
         }
         hosts.into_iter().collect()
@@ -43,18 +39,14 @@ impl Check<'_> {
 
     fn host_names(
         &self,
-        field: &Field<Vec<At<String>>>,
+        field: &Field<List<String>>,
         taken: &mut HashMap<HostName, Span>,
     ) -> Option<Vec<HostName>> {
-        let Some(At { value: texts, span }) = &field.value else {
+        let Some(texts) = field.as_ref() else {
             return (!field.is_given()).then(Vec::new);
         };
-        if texts.is_empty() {
-            let note = "no request can match the host; leave `names` out to match every other name";
-            self.report.error(*span, "`names` is an empty list", note);
-        }
         let mut names = Vec::with_capacity(texts.len());
-        for text in texts {
+        for text in texts.iter() {
             match address::host_name(&text.value) {
                 Err(fault) => self.report.fault(text.span, fault),
                 Ok(name) => {
@@ -74,7 +66,7 @@ impl Check<'_> {
 
     fn routes(
         &self,
-        typed: &[file::Route],
+        typed: &[keys::Route],
         hosts: &[HostName],
         timeouts: RelayTimeouts,
     ) -> Option<Vec<Route>> {
@@ -83,7 +75,7 @@ impl Check<'_> {
         for route in typed {
             let path = self.path_match(route);
             let kinds = self.kinds(route);
-            let matcher = path.map(|path| Matcher { path, kinds, span: route.span });
+            let matcher = path.map(|path| Matcher { path, kinds, span: route.place.span });
             if let Some(matcher) = &matcher
                 && let Some(first) = earlier.iter().find(|first| first.covers(matcher))
             {
@@ -100,12 +92,12 @@ impl Check<'_> {
         routes.into_iter().collect()
     }
 
-    fn path_match(&self, route: &file::Route) -> Option<PathMatch> {
+    fn path_match(&self, route: &keys::Route) -> Option<PathMatch> {
         match (&route.path.key, &route.prefix.key) {
-            (None, None) if route.complete => {
+            (None, None) if route.place.complete => {
                 let note = "path = \"/stream\" matches this path only, prefix = \"/\" matches \
                             every path";
-                self.report.error(route.span, "a route needs `path` or `prefix`", note);
+                self.report.error(route.place.span, "a route needs `path` or `prefix`", note);
             }
             (Some(_), Some(prefix)) => {
                 let note = "remove one of them: `path` is the whole path, `prefix` its start";
@@ -152,7 +144,7 @@ impl Check<'_> {
 
     fn action(
         &self,
-        route: &file::Route,
+        route: &keys::Route,
         matcher: Option<&Matcher>,
         earlier: &[Matcher],
         hosts: &[HostName],
@@ -160,9 +152,6 @@ impl Check<'_> {
     ) -> Option<Action> {
         // Every action is checked, so that all errors are reported, even if the route has several.
         let given = self.given_actions(route);
-        if !route.cluster.is_given() {
-            self.not_without_cluster(route);
-        }
         let tunnel = self.tunnel(route, matcher.map(|matcher| matcher.kinds), timeouts);
         let redirect = route.redirect.value.as_ref().and_then(|typed| {
             let matched = matcher.map(|matcher| &matcher.path);
@@ -177,7 +166,7 @@ impl Check<'_> {
     }
 
     /// The number of actions that the route names. Any number but one is reported.
-    fn given_actions(&self, route: &file::Route) -> usize {
+    fn given_actions(&self, route: &keys::Route) -> usize {
         let mut given: Vec<(Span, &str)> = [
             (route.cluster.key, "cluster"),
             (route.redirect.key, "redirect"),
@@ -187,10 +176,10 @@ impl Check<'_> {
         .filter_map(|(span, key)| span.map(|span| (span, key)))
         .collect();
         given.sort_unstable();
-        if given.is_empty() && route.complete {
+        if given.is_empty() && route.place.complete {
             let note = "add one of redirect = { … }, respond = { … }, or upgrade = \"websocket\" \
                         with cluster";
-            self.report.error(route.span, "a route needs an action", note);
+            self.report.error(route.place.span, "a route needs an action", note);
         }
         for (span, key) in given.iter().skip(1) {
             let what = format!("a route has one action, and this one has `{}` already", given[0].1);
@@ -200,79 +189,45 @@ impl Check<'_> {
         given.len()
     }
 
-    /// Reports tunnel keys in a route that has no cluster.
-    fn not_without_cluster(&self, route: &file::Route) {
-        let note = "name the [cluster.NAME] that upgrade requests go to, or remove it";
-        self.misplaced("upgrade", &route.upgrade, "needs `cluster`", note);
-        let because = "belongs to a route with `upgrade` and `cluster`";
-        let note = "remove it; a redirect or a response has no tunnel";
-        self.misplaced("tunnel", &route.tunnel, because, note);
-        self.misplaced("accept", &route.accept, because, note);
-        self.misplaced("early_data", &route.early_data, because, note);
-        self.misplaced("idle_timeout", &route.idle_timeout, because, note);
-    }
-
     fn tunnel(
         &self,
-        route: &file::Route,
+        route: &keys::Route,
         kinds: Option<Kinds>,
         timeouts: RelayTimeouts,
     ) -> Option<Tunnel> {
         let cluster = self.cluster_name(&route.cluster);
-        if let Some(span) = route.cluster.key
-            && !route.upgrade.is_given()
-        {
-            let note = "add upgrade = \"websocket\": this version forwards only upgrade requests";
-            self.report.error(span, "`cluster` needs `upgrade`", note);
-        }
-        let idle = route.idle_timeout.clone().or(timeouts.idle);
+        let idle = route.idle_timeout.as_ref().map_or(timeouts.idle, |time| time.0);
         let kind = match kinds? {
             Kinds::Handshakes(handshakes) => TunnelKind::Terminate(handshakes),
             Kinds::Upgrades | Kinds::All => {
-                TunnelKind::Forward { early_data: route.early_data.clone().or(false) }
+                TunnelKind::Forward { early_data: route.early_data.get() }
             }
         };
         Some(Tunnel { cluster: cluster?, kind, timeouts: RelayTimeouts { idle, ..timeouts } })
     }
 
     /// The kinds of requests that the route matches, apart from their path.
-    fn kinds(&self, route: &file::Route) -> Kinds {
+    fn kinds(&self, route: &keys::Route) -> Kinds {
         if route.tunnel.as_ref() == Some(&TunnelWord::Terminate) {
-            let note = "remove it; a tunnel that is terminated here never delays payload";
-            let because = "belongs to tunnel = \"forward\"";
-            self.misplaced("early_data", &route.early_data, because, note);
-            return Kinds::Handshakes(self.handshakes(&route.accept));
+            Kinds::Handshakes(self.handshakes(&route.accept))
+        } else if route.upgrade.is_given() {
+            Kinds::Upgrades
+        } else {
+            Kinds::All
         }
-        if route.cluster.is_given() {
-            let note = "add tunnel = \"terminate\", or remove it: a tunnel that is forwarded \
-                        leaves the handshake to the cluster";
-            let because = "belongs to tunnel = \"terminate\"";
-            self.misplaced("accept", &route.accept, because, note);
-        }
-        if route.upgrade.is_given() { Kinds::Upgrades } else { Kinds::All }
     }
 
-    fn handshakes(&self, accept: &Field<Vec<At<String>>>) -> Handshakes {
-        let Some(At { value: words, span }) = &accept.value else {
-            return Handshakes { obfs: true, websocket: true };
-        };
-        if words.is_empty() {
-            let note = "no request can match the route; leave `accept` out to match both kinds";
-            self.report.error(*span, "`accept` is an empty list", note);
-        }
+    fn handshakes(&self, accept: &Field<List<HandshakeWord>>) -> Handshakes {
+        let all = Handshakes { obfs: true, websocket: true };
+        let Some(words) = accept.effective() else { return all };
         let mut handshakes = Handshakes { obfs: false, websocket: false };
-        for word in words {
-            let kind = match word.value.as_str() {
-                "obfs" => &mut handshakes.obfs,
-                "websocket" => &mut handshakes.websocket,
-                other => {
-                    let what = format!("`accept` cannot contain {}", quoted(other));
-                    self.report.error(word.span, what, advice(other, &["obfs", "websocket"]));
-                    continue;
-                }
+        for word in words.iter() {
+            let (kind, name) = match word.value {
+                HandshakeWord::Obfs => (&mut handshakes.obfs, "obfs"),
+                HandshakeWord::Websocket => (&mut handshakes.websocket, "websocket"),
             };
             if std::mem::replace(kind, true) {
-                let what = format!("{} is in the list already", quoted(&word.value));
+                let what = format!("`{name}` is in the list already");
                 self.report.error(word.span, what, "list each kind once");
             }
         }

@@ -1,40 +1,41 @@
 //! Checks `[[listener.tls]]`: each name occurs once for each protocol, each rule is reachable.
 
-use std::time::Duration;
-
-use super::super::file;
+use super::super::keys;
 use super::super::report::{Span, quoted};
-use super::super::table::{At, Field};
+use super::super::types::{Field, List};
 use super::super::{HostName, RelayTimeouts, Tls, TlsRule, address};
 use super::Check;
 
 impl Check<'_> {
-    pub(super) fn tls(&self, typed: &file::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
+    pub(super) fn tls(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
         let mut earlier: Vec<EarlierRule> = Vec::new();
         let mut rules = Vec::with_capacity(typed.tls.len());
-        for rule in &typed.tls {
+        for rule in typed.tls.iter() {
             rules.push(self.tls_rule(rule, &mut earlier));
         }
         Some(Tls {
-            hello_timeout: typed.hello_timeout.clone().or(Duration::from_secs(5)),
+            hello_timeout: typed.hello_timeout.get().0,
             rules: rules.into_iter().collect::<Option<Vec<TlsRule>>>()?,
             timeouts,
         })
     }
 
-    fn tls_rule(&self, typed: &file::TlsRule, earlier: &mut Vec<EarlierRule>) -> Option<TlsRule> {
+    fn tls_rule(&self, typed: &keys::TlsRule, earlier: &mut Vec<EarlierRule>) -> Option<TlsRule> {
         let names = self.server_names(&typed.names);
         let alpn = self.protocols(&typed.alpn);
-        let simple_obfs = typed.simple_obfs.clone().or(false);
+        let simple_obfs = typed.simple_obfs.get();
         if simple_obfs {
             let note = "remove it; a simple-obfs client offers no protocols, so no connection can \
                         match";
-            self.misplaced("alpn", &typed.alpn, "cannot be combined with simple_obfs = true", note);
+            if let Some(span) = typed.alpn.key {
+                let what = "`alpn` cannot be combined with simple_obfs = true";
+                self.report.error(span, what, note);
+            }
         }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
             // A rule without names is checked like a rule with one name, `None`.
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
-            let none = names.is_empty().then_some((None, typed.span));
+            let none = names.is_empty().then_some((None, typed.place.span));
             for (name, span) in all.chain(none) {
                 let this = EarlierRule { name, alpn: alpn.clone(), simple_obfs, span };
                 if let Some(first) = earlier.iter().find(|first| first.covers(&this)) {
@@ -64,18 +65,12 @@ impl Check<'_> {
         })
     }
 
-    fn server_names(&self, field: &Field<Vec<At<String>>>) -> Option<Vec<(HostName, Span)>> {
-        let Some(At { value: texts, span }) = &field.value else {
+    fn server_names(&self, field: &Field<List<String>>) -> Option<Vec<(HostName, Span)>> {
+        let Some(texts) = field.as_ref() else {
             return (!field.is_given()).then(Vec::new);
         };
-        if texts.is_empty() {
-            let note = "no connection can match the rule; leave `names` out to match every other \
-                        name";
-            self.report.error(*span, "`names` is an empty list", note);
-            return None;
-        }
         let mut names = Vec::with_capacity(texts.len());
-        for text in texts {
+        for text in texts.iter() {
             match address::host_name(&text.value) {
                 Ok(name) => names.push((name, text.span)),
                 Err(fault) => self.report.fault(text.span, fault),
@@ -84,16 +79,11 @@ impl Check<'_> {
         (names.len() == texts.len()).then_some(names)
     }
 
-    fn protocols(&self, field: &Field<Vec<At<String>>>) -> Option<Vec<String>> {
-        let Some(At { value: texts, span }) = &field.value else {
+    fn protocols(&self, field: &Field<List<String>>) -> Option<Vec<String>> {
+        let Some(texts) = field.as_ref() else {
             return (!field.is_given()).then(Vec::new);
         };
-        if texts.is_empty() {
-            let note = "no connection can match the rule; leave `alpn` out to match every protocol";
-            self.report.error(*span, "`alpn` is an empty list", note);
-            return None;
-        }
-        for text in texts {
+        for text in texts.iter() {
             // The length of a protocol name is one byte (RFC 7301 section 3.1).
             if !(1..=255).contains(&text.value.len()) {
                 let what = format!("{} is not the name of a protocol", quoted(&text.value));

@@ -3,8 +3,8 @@
 
 use super::super::loops::{Loop, Loops};
 use super::super::report::{Report, Span, quoted};
-use super::super::table::At;
-use super::super::{Config, Machine, file};
+use super::super::types::At;
+use super::super::{Config, Machine, keys};
 
 /// Descriptors of one connection to a cluster: the client's and the upstream's. A request that is
 /// answered here needs only one, but the mix of requests is not known in advance.
@@ -20,16 +20,16 @@ pub(super) struct Positions {
 
 impl Positions {
     pub(super) fn new(
-        listeners: &[file::Listener],
+        listeners: &[keys::Listener],
         names: &[At<String>],
-        clusters: &[file::Cluster],
+        clusters: &[keys::Cluster],
     ) -> Self {
-        let of_listener = |listener: &file::Listener| {
-            let listen = listener.listen.value.as_ref().map_or(listener.span, |at| at.span);
+        let of_listener = |listener: &keys::Listener| {
+            let listen = listener.listen.value.as_ref().map_or(listener.place.span, |at| at.span);
             (listen, listener.max_connections.value.as_ref().map(|at| at.span))
         };
-        let of_cluster = |(name, cluster): (&At<String>, &file::Cluster)| {
-            let endpoints = cluster.endpoints.as_ref().cloned().unwrap_or_default();
+        let of_cluster = |(name, cluster): (&At<String>, &keys::Cluster)| {
+            let endpoints = cluster.endpoints.as_ref().map_or_else(Vec::new, |list| list.to_vec());
             (name.span, endpoints)
         };
         Positions {

@@ -1,0 +1,189 @@
+//! `[[listener]]`
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{AccessLog, Host, TlsRule};
+use crate::config::contract::When;
+use crate::config::foreign;
+use crate::config::types::{Field, Off, OneOrMany, Place, Size, Tables, Time};
+
+/// What ringgate listens on, and what it does with the bytes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-planned" = [
+    "proxy_protocol", "proxy_protocol_from", "allow", "deny", "max_connections_per_ip", "max_rate",
+    "max_rate_per_connection", "quota", "user_timeout", "congestion", "mark", "fallback",
+    "server_header", "error_pages", "trusted_proxies",
+]))]
+pub(in crate::config) struct Listener {
+    #[schemars(skip)]
+    pub(in crate::config) place: Place,
+    /// The name of the listener in records and messages. It is unique, and consists of 1 to 64
+    /// letters, digits, `-`, `_` and dots.
+    #[schemars(
+        regex(pattern = "^[A-Za-z0-9_.-]{1,64}$"), example = &"web",
+        extend("x-required" = "the name identifies the listener in records and messages")
+    )]
+    pub(in crate::config) name: Field<String>,
+    /// One address or a list: `IP:port`, `[IPv6]:port`, a range of at most 1024 ports, or
+    /// `unix:/path` (not for udp). For port 0 the kernel chooses the port, and a message at the
+    /// start names it. `0.0.0.0` is every IPv4 address of the machine, `[::]` every IPv6 address
+    /// and no IPv4 address. A Unix socket gets the permissions that the umask leaves.
+    #[schemars(
+        example = ["0.0.0.0:80", "[::]:80"], example = "0.0.0.0:12345-12399",
+        example = "unix:/run/ringgate/web.sock",
+        extend("x-empty" = "add at least one address: listen = \"0.0.0.0:80\"", "x-required" = "write the address to listen on: listen = \"0.0.0.0:80\", or a list \
+                               of addresses")
+    )]
+    pub(in crate::config) listen: Field<OneOrMany<String>>,
+    /// What the listener does with the bytes.
+    #[schemars(extend("x-required" = "\"tcp\" relays every byte to a cluster, \"http\" serves a \
+        site, \"tls\" routes by server name, \"udp\" relays datagrams"))]
+    pub(in crate::config) protocol: Field<ProtocolWord>,
+    /// The name of the cluster that all bytes or datagrams go to.
+    #[schemars(example = &"shadowsocks", extend(
+        "x-required" = "name the [cluster.NAME] that they go to",
+        "x-when" = [When::is("protocol", &["tcp", "udp"], &[
+            ("http", "in an http listener each route names its cluster: move it to a \
+                      [[listener.host.route]]"),
+            ("tls", "move it to a [[listener.tls]]; a rule without `names` matches every \
+                     connection"),
+        ])]
+    ))]
+    pub(in crate::config) cluster: Field<String>,
+    /// Where the records of this listener go, in place of the table at the top.
+    #[schemars(extend("x-inherits" = true))]
+    pub(in crate::config) access_log: Field<AccessLog>,
+    /// The length of the accept queue of each listening socket (listen(2)). The kernel limits it to
+    /// `net.core.somaxconn`.
+    #[schemars(range(min = 1, max = 65535), example = 4096, extend(
+        "default" = 4096, "x-unit" = "connections", "x-when" = connections(NO_CONNECTIONS),
+        "x-advice" = "the value is the length of the accept queue"
+    ))]
+    pub(in crate::config) backlog: Field<u64>,
+    /// TCP_NODELAY on both sides (tcp(7)): small writes are sent at once.
+    #[schemars(extend("default" = true, "x-when" = connections(NO_CONNECTIONS)))]
+    pub(in crate::config) nodelay: Field<bool>,
+    /// TCP keepalive on both sides: how long a connection is silent before the kernel probes the
+    /// peer (TCP_KEEPIDLE, tcp(7)). Whole seconds, at most `"32767s"`. On the upstream side it
+    /// starts within 26 s of the connect.
+    #[schemars(example = "30s", extend(
+        "default" = "30s", "x-when" = connections(NO_CONNECTIONS)
+    ))]
+    pub(in crate::config) keepalive: Field<Off>,
+    /// TCP Fast Open on the listening sockets (tcp(7)).
+    #[schemars(extend("default" = false, "x-when" = connections(NO_CONNECTIONS)))]
+    pub(in crate::config) fast_open: Field<bool>,
+    /// How many connections may be open at one time, of all workers together. Those beyond it are
+    /// accepted and reset at once. Without the key there is no limit.
+    #[schemars(range(min = 1), example = 100_000, extend(
+        "x-unit" = "connections", "x-advice" = "leave the key out for no limit",
+        "x-when" = connections("remove it; `max_sessions` limits the number of clients")
+    ))]
+    pub(in crate::config) max_connections: Field<u64>,
+    /// When neither side has sent a byte for this long, the connection or session ends. For udp the
+    /// default is `"5m"`, and a session without a reply ends after 30 s if that is less.
+    #[schemars(example = "1h", extend(
+        "default" = "1h",
+        "x-defaults" = [[When::is("protocol", &["udp"], &[]), "5m"]]
+    ))]
+    pub(in crate::config) idle_timeout: Field<Time>,
+    /// When one side has ended and the other has sent nothing for this long, the connection ends.
+    #[schemars(example = "1m", extend(
+        "default" = "1m", "x-when" = connections(NO_CONNECTIONS)
+    ))]
+    pub(in crate::config) half_closed_timeout: Field<Time>,
+    /// How many sessions there may be at one time. The workers share them out evenly. A session is
+    /// one client address and port; it takes one descriptor and one local port. A new session takes
+    /// the place of an old one when the limit is reached.
+    #[schemars(range(min = 1, max = 1_000_000), example = 65536, extend(
+        "default" = 65536, "x-unit" = "sessions", "x-advice" = "the default is 65536",
+        "x-when" = [When::is("protocol", &["udp"], &[
+            ("", "remove it; `max_connections` limits connections"),
+        ])]
+    ))]
+    pub(in crate::config) max_sessions: Field<u64>,
+    /// How long a request head may take, counted from its first byte. A new connection must send
+    /// its first head within this time, too. Then the response is a 408.
+    #[schemars(example = "10s", extend("default" = "10s", "x-when" = http(NO_REQUESTS)))]
+    pub(in crate::config) head_timeout: Field<Time>,
+    /// How long a connection may be silent between requests, and how long a client may take no part
+    /// of its responses.
+    #[schemars(example = "75s", extend("default" = "75s", "x-when" = http(NO_REQUESTS)))]
+    pub(in crate::config) keepalive_timeout: Field<Time>,
+    /// The largest request head, with its request line and all fields.
+    #[schemars(example = "16KiB", extend(
+        "default" = "16KiB", "x-min" = "1KiB", "x-max" = "64KiB", "x-when" = http(NO_REQUESTS)
+    ))]
+    pub(in crate::config) max_head: Field<Size>,
+    /// The largest number of fields in a request head.
+    #[schemars(range(min = 1, max = 256), example = 100, extend(
+        "default" = 100, "x-unit" = "fields", "x-advice" = "the default is 100",
+        "x-when" = http(NO_REQUESTS)
+    ))]
+    pub(in crate::config) max_headers: Field<u64>,
+    /// The hosts of an http listener. Without a host that has no names, other hosts get a 404.
+    #[schemars(extend(
+        "x-required" = "add one with a [[listener.host.route]]; without `names` it matches every \
+                        host",
+        "x-when" = http([
+            ("tcp", "a tcp listener relays every byte to its cluster and has no hosts"),
+            ("tls", "a tls listener routes by server name and has no hosts"),
+            ("udp", "a udp listener relays every datagram to its cluster and has no hosts"),
+        ])
+    ))]
+    pub(in crate::config) host: Tables<Host>,
+    /// How long a complete TLS ClientHello may take, counted from the accept.
+    #[schemars(example = "5s", extend("default" = "5s", "x-when" = [
+        When::is("protocol", &["http", "tls"], &NO_REQUESTS),
+        When::given("tls", "add [[listener.tls]], or remove it"),
+    ]))]
+    pub(in crate::config) hello_timeout: Field<Time>,
+    /// Rules for connections that begin with a TLS handshake. A tls listener needs at least one. On
+    /// an http listener, connections whose first byte is 0x16 go by these rules; without rules such
+    /// bytes are an invalid request.
+    #[schemars(extend("x-when" = handshakes([
+        ("tcp", "a tcp listener relays every byte to its cluster and has no server names"),
+        ("udp", "a udp listener relays every datagram to its cluster and has no server names"),
+    ])))]
+    pub(in crate::config) tls: Tables<TlsRule>,
+}
+
+/// What a listener does with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(extend("x-foreign" = foreign::protocols()))]
+pub(in crate::config) enum ProtocolWord {
+    /// Relays every byte to a cluster.
+    Tcp,
+    /// Serves an HTTP/1.1 site, with tunnels behind some of its paths.
+    Http,
+    /// Routes TLS connections by their server name (SNI). Nothing is decrypted.
+    Tls,
+    /// Relays every datagram to a cluster.
+    Udp,
+}
+
+const NO_CONNECTIONS: &str = "remove it; UDP has no connections";
+
+const NO_REQUESTS: [(&str, &str); 3] = [
+    ("tcp", "remove it; a tcp listener does not parse what it relays"),
+    ("tls", "remove it; a tls listener does not decrypt, so it sees no requests"),
+    ("udp", "remove it; a udp listener does not parse what it relays"),
+];
+
+/// The key is about connections.
+fn connections(note: &str) -> [When; 1] {
+    [When::is("protocol", &["tcp", "http", "tls"], &[("", note)])]
+}
+
+/// The key is about requests.
+fn http(notes: [(&str, &str); 3]) -> [When; 1] {
+    [When::is("protocol", &["http"], &notes)]
+}
+
+/// The key is about TLS handshakes.
+fn handshakes(notes: [(&str, &str); 2]) -> [When; 1] {
+    [When::is("protocol", &["http", "tls"], &notes)]
+}

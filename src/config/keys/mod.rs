@@ -1,0 +1,60 @@
+//! The keys of the file: one declaration for each table.
+//!
+//! A declaration has the type, default, range, meaning, example and advice of each key. Reading
+//! (`read`), the JSON Schema, the reference and the effective configuration (`contract`) are made
+//! from it. The documentation comments are texts for operators: `ringgate config reference` prints
+//! them. `check` turns what is read here into the valid configuration.
+//!
+//! Keywords that begin with `x-` are explained in `contract`.
+
+mod access_log;
+mod cluster;
+mod host;
+mod listener;
+mod log;
+mod redirect;
+mod respond;
+mod route;
+mod server;
+mod tls_rule;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub(super) use self::access_log::AccessLog;
+pub use self::cluster::DnsFamily;
+pub(super) use self::cluster::{Cluster, DiscoveryWord};
+pub(super) use self::host::Host;
+pub(super) use self::listener::{Listener, ProtocolWord};
+pub(super) use self::log::{Log, LogFormat};
+pub(super) use self::redirect::Redirect;
+pub use self::redirect::Scheme;
+pub(super) use self::respond::Respond;
+pub(super) use self::route::{HandshakeWord, Route, TunnelWord};
+pub use self::server::Driver;
+pub(super) use self::server::Server;
+pub(super) use self::tls_rule::TlsRule;
+use super::types::{Named, Tables};
+
+/// The configuration of ringgate: TOML, read once at the start.
+///
+/// Durations are strings of a whole number and a unit: `ms`, `s`, `m`, `h` or `d`; the longest is
+/// `"365d"`. Sizes are strings with `B`, `KiB`, `MiB` or `GiB`. `0` never means "off".
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "ringgate configuration", extend("x-planned" = ["admin", "tls", "acme"]))]
+pub(super) struct File {
+    /// Workers and shutdown.
+    #[schemars(extend("default" = {}))]
+    pub(super) server: Server,
+    /// Diagnostics: what ringgate itself has to say, on stderr.
+    #[schemars(extend("default" = {}))]
+    pub(super) log: Log,
+    /// Where records of connections, requests and tunnels go, and how they look.
+    #[schemars(extend("default" = {}))]
+    pub(super) access_log: AccessLog,
+    /// What ringgate listens on, and what it does with the bytes. At least one.
+    pub(super) listener: Tables<Listener>,
+    /// Servers that connections go to, by name. Listeners, routes and rules refer to the name.
+    pub(super) cluster: Named<Cluster>,
+}

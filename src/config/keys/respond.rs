@@ -1,0 +1,32 @@
+//! `respond = { … }` of a route.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::types::Field;
+
+/// A response that is held in memory, at most 1 MiB.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("x-inline" = true, "not" = { "required": ["body", "file"] }))]
+pub(in crate::config) struct Respond {
+    /// The status. With 204, 205 and 304 there is no body.
+    #[schemars(range(min = 200, max = 599), example = 404, extend(
+        "default" = 200, "x-advice" = "a 1xx response is not a final one"
+    ))]
+    pub(in crate::config) status: Field<u64>,
+    /// The value of the Content-Type field.
+    #[schemars(
+        regex(pattern = "^[!-~]([ -~]*[!-~])?$"),
+        example = "text/html; charset=utf-8",
+        extend("default" = "text/plain; charset=utf-8")
+    )]
+    pub(in crate::config) content_type: Field<String>,
+    /// The body. `body` and `file` exclude each other; without both the body is empty.
+    #[schemars(example = "<h1>It works</h1>")]
+    pub(in crate::config) body: Field<String>,
+    /// A file with the body. It is read once, together with the configuration. A relative path
+    /// starts at the directory of the configuration.
+    #[schemars(example = "pages/index.html")]
+    pub(in crate::config) file: Field<String>,
+}

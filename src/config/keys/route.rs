@@ -1,0 +1,124 @@
+//! `[[listener.host.route]]`
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Redirect, Respond};
+use crate::config::contract::When;
+use crate::config::types::{Field, List, Place, Time};
+
+/// A route: the requests that it matches by `path` or `prefix`, and one action: `cluster` (with
+/// `upgrade`), `redirect` or `respond`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend(
+    "allOf" = [
+        { "oneOf": [{ "required": ["path"] }, { "required": ["prefix"] }] },
+        { "oneOf": [
+            { "required": ["cluster", "upgrade"] },
+            { "required": ["redirect"] },
+            { "required": ["respond"] },
+        ] },
+    ],
+    "x-planned" = [
+        "regex", "method", "headers", "query", "clusters", "rewrite", "request_fields",
+        "response_fields", "timeout", "max_body", "root", "index", "not_found", "cache_control",
+        "precompressed",
+    ]
+))]
+pub(in crate::config) struct Route {
+    #[schemars(skip)]
+    pub(in crate::config) place: Place,
+    /// The whole path, compared as it was sent: not decoded, not normalised, without the query.
+    #[schemars(regex(pattern = PATH), example = "/stream")]
+    pub(in crate::config) path: Field<String>,
+    /// The start of the path, compared as it was sent. A prefix that forwards to a cluster matches
+    /// no path with a dot segment (`.`, `..`, also encoded), which the cluster could resolve to a
+    /// path outside of the prefix.
+    #[schemars(regex(pattern = PATH), example = "/")]
+    pub(in crate::config) prefix: Field<String>,
+    /// The route matches only requests that upgrade to this protocol; others go on to the next
+    /// route.
+    #[schemars(extend("x-when" = [
+        When::given("cluster", "name the [cluster.NAME] that upgrade requests go to, or remove it"),
+    ]))]
+    pub(in crate::config) upgrade: Field<UpgradeWord>,
+    /// The name of the cluster that upgrade requests go to.
+    #[schemars(example = &"shadowsocks", extend("x-when" = [When::given(
+        "upgrade",
+        "add upgrade = \"websocket\": this version forwards only upgrade requests"
+    )]))]
+    pub(in crate::config) cluster: Field<String>,
+    /// Who answers the handshake.
+    #[schemars(extend("default" = "forward", "x-when" = [with_cluster()]))]
+    pub(in crate::config) tunnel: Field<TunnelWord>,
+    /// Which handshakes the route matches. Others go on to the next route.
+    #[schemars(extend(
+        "default" = ["obfs", "websocket"],
+        "x-empty" = "no request can match the route; leave `accept` out to match both kinds",
+        "x-when" = [
+        with_cluster(),
+        When::is("tunnel", &["terminate"], &[(
+            "",
+            "add tunnel = \"terminate\", or remove it: a tunnel that is forwarded leaves the \
+             handshake to the cluster",
+        )]),
+    ]))]
+    pub(in crate::config) accept: Field<List<HandshakeWord>>,
+    /// Whether bytes behind the request head are forwarded before the 101 response. A stock
+    /// obfs-server needs it. To a server that does not upgrade, such bytes are a second request:
+    /// write `true` only for a cluster of obfs-servers.
+    #[schemars(extend("default" = false, "x-when" = [
+        with_cluster(),
+        When::is("tunnel", &["forward"], &[(
+            "",
+            "remove it; a tunnel that is terminated here never delays payload",
+        )]),
+    ]))]
+    pub(in crate::config) early_data: Field<bool>,
+    /// When neither side of a tunnel has sent a byte for this long, it ends. The default is the
+    /// listener's `idle_timeout`.
+    #[schemars(example = "10m", extend("x-inherits" = true, "x-when" = [with_cluster()]))]
+    pub(in crate::config) idle_timeout: Field<Time>,
+    /// The response is a redirect to another URL.
+    pub(in crate::config) redirect: Field<Redirect>,
+    /// The response is made here.
+    pub(in crate::config) respond: Field<Respond>,
+}
+
+/// `route.upgrade`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum UpgradeWord {
+    /// `Upgrade: websocket`, which simple-obfs in its http mode sends, too.
+    Websocket,
+}
+
+/// `route.tunnel`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::config) enum TunnelWord {
+    /// The cluster: the request goes on to it.
+    Forward,
+    /// ringgate. The cluster gets the payload alone, without the disguise.
+    Terminate,
+}
+
+/// `route.accept`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(extend("x-planned" = ["httpupgrade"]))]
+pub(in crate::config) enum HandshakeWord {
+    /// simple-obfs in its http mode.
+    Obfs,
+    /// WebSocket (RFC 6455).
+    Websocket,
+}
+
+/// A path of a request: printable ASCII without a query.
+const PATH: &str = r#"^/[!"$->@-~]*$"#;
+
+/// The key is about tunnels.
+fn with_cluster() -> When {
+    When::given("cluster", "remove it; a redirect or a response has no tunnel")
+}

@@ -1,0 +1,308 @@
+//! One value of the file, or one that was left out, as serde asks for it.
+
+use serde::de::value::StrDeserializer;
+use serde::de::{Deserializer, Error as _, IntoDeserializer, Unexpected, Visitor};
+use serde::forward_to_deserialize_any;
+use toml::Spanned;
+use toml::de::{DeArray, DeValue};
+
+use super::mistake::Mistake;
+use super::parts::{AtParts, ElementPart, Elements, FieldParts};
+use super::scalars;
+use super::table::{NamedEntries, TableEntries};
+use crate::config::contract::{self, Key, Kind, Literal};
+use crate::config::report::{Report, Span, advice, one_of, quoted};
+use crate::config::types;
+
+const A_LIST: &str = "a list of strings";
+const A_STRING_OR_LIST: &str = "a string or a list of strings";
+
+/// A value and the key that it belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a> {
+    pub(super) report: &'a Report<'a>,
+    pub(super) key: &'static Key,
+    /// The position of the key. `None` if it was left out, and for defaults.
+    pub(super) name: Option<Span>,
+    /// `None` if the key was left out.
+    pub(super) item: Option<&'a Spanned<DeValue<'a>>>,
+    /// The default, in the table that has the key.
+    pub(super) default: Option<&'static Literal>,
+    /// Whether the value is an element of a list or one of several tables.
+    pub(super) element: bool,
+    /// Whether the table has an unknown key that probably means this one.
+    pub(super) misspelt: bool,
+    /// The name of a table of `[key.NAME]`.
+    pub(super) called: Option<&'a str>,
+}
+
+impl<'a> Value<'a> {
+    /// The file as a whole.
+    pub(super) fn root(report: &'a Report<'a>, file: &'a Spanned<DeValue<'a>>) -> Self {
+        Value {
+            report,
+            key: contract::root(),
+            name: None,
+            item: Some(file),
+            default: None,
+            element: false,
+            misspelt: false,
+            called: None,
+        }
+    }
+
+    /// The same key with its default as the value.
+    pub(super) fn with_default(self, default: &'static Literal) -> Value<'a> {
+        Value { name: None, item: Some(default), ..self }
+    }
+
+    pub(super) fn with_element(self, item: &'a Spanned<DeValue<'a>>) -> Value<'a> {
+        Value { item: Some(item), element: true, ..self }
+    }
+
+    pub(super) fn span(self) -> Span {
+        let start = Span { start: 0, end: 0 };
+        self.item.map_or(start, |item| item.span().into())
+    }
+
+    /// The value; a key that must be present has one.
+    pub(super) fn content(self) -> Result<&'a DeValue<'a>, Mistake> {
+        self.item.map(Spanned::get_ref).ok_or(Mistake::Reported)
+    }
+
+    /// The mistake that the value has another type than the wanted one.
+    pub(super) fn wrong_type(self, wanted: &str) -> Mistake {
+        match self.content() {
+            Ok(found) => Mistake::invalid_type(unexpected(found), &wanted),
+            Err(mistake) => mistake,
+        }
+    }
+
+    /// Reports what is wrong with the value.
+    pub(super) fn report(self, mistake: Mistake) {
+        let key = self.key.name.as_str();
+        let advice_of_key = || self.key.advice.clone().unwrap_or_default();
+        let (what, note) = match mistake {
+            Mistake::Reported => return,
+            Mistake::Type { .. } if self.element && self.key.table().is_none() => {
+                let what = format!("`{key}` must contain strings only");
+                let note = match self.item.map(Spanned::get_ref) {
+                    Some(DeValue::Table(_)) => "a later version brings tables in this list",
+                    _ => "write the value in quotes",
+                };
+                (what, note.to_owned())
+            }
+            Mistake::Type { found: "a list", .. } if self.is_one_table() => {
+                let what = format!("`{key}` must be one table, not a list");
+                (what, format!("write {} once", self.header()))
+            }
+            Mistake::Type { wanted, found } => {
+                (format!("`{key}` must be {wanted}, not {found}"), self.type_note(&wanted))
+            }
+            Mistake::Range(range) => (format!("`{key}` must be {range}"), advice_of_key()),
+            Mistake::Word { word, known } => self.unknown_word(&word, &known),
+            Mistake::Other { what, note } if note.is_empty() => (what, advice_of_key()),
+            Mistake::Other { what, note } => (what, note),
+        };
+        self.report.error(self.span(), what, note);
+    }
+
+    /// The name of the table in messages.
+    pub(super) fn header(self) -> String {
+        let header = self.key.table().map_or("", |table| table.header.as_str());
+        self.called.map_or_else(|| header.to_owned(), |name| header.replace("NAME", name))
+    }
+
+    fn is_one_table(self) -> bool {
+        matches!(self.key.kind, Kind::Table(_) | Kind::Named(_))
+    }
+
+    /// The note for a value of the wrong type.
+    fn type_note(self, wanted: &str) -> String {
+        let key = self.key.name.as_str();
+        match &self.key.kind {
+            Kind::Value => {}
+            Kind::Tables(_) => return format!("write {} above the keys of each", self.header()),
+            Kind::Table(_) | Kind::Named(_) => return format!("write {}", self.header()),
+        }
+        match (wanted, &self.key.advice) {
+            ("true or false", _) => {
+                format!("write {key} = true or {key} = false, without quotes")
+            }
+            ("a whole number", Some(advice)) => {
+                format!("write a number without quotes or fraction; {advice}")
+            }
+            (A_LIST | A_STRING_OR_LIST, _) => {
+                format!("write {key} = [\"…\", \"…\"]")
+            }
+            ("a string", _) => format!("write {key} = \"…\", in quotes"),
+            (_, Some(advice)) => advice.clone(),
+            (words, None) => {
+                let first = words.split('`').nth(1).unwrap_or("…");
+                format!("write {key} = \"{first}\", in quotes")
+            }
+        }
+    }
+
+    /// An unknown word gets the most specific advice: planned, of another program, or similar.
+    fn unknown_word(self, word: &str, known: &[&str]) -> (String, String) {
+        let key = self.key.name.as_str();
+        if self.key.planned_words.iter().any(|planned| planned == word) {
+            let what = format!("`{key} = \"{word}\"` is not available in this version");
+            return (what, format!("a later version brings it: write {}", one_of(known)));
+        }
+        let verb = if self.element { "contain" } else { "be" };
+        let what = format!("`{key}` cannot {verb} {}", quoted(word));
+        let foreign = self.key.foreign_words.get(&word.to_ascii_lowercase());
+        let note = foreign.cloned().unwrap_or_else(|| advice(word, known));
+        match &self.key.advice {
+            // Words are not the only values of this key, so the advice names all of them.
+            Some(advice) if foreign.is_none() && !note.starts_with("did") => (what, advice.clone()),
+            _ => (what, note),
+        }
+    }
+
+    /// The elements of a list, which is not empty.
+    fn list<V: Visitor<'a>>(self, items: &'a DeArray<'a>, visitor: V) -> Result<V::Value, Mistake> {
+        if items.is_empty() {
+            let note = self.key.empty.clone().or(self.key.advice.clone()).unwrap_or_default();
+            let what = format!("`{}` is an empty list", self.key.name);
+            return Err(Mistake::Other { what, note });
+        }
+        visitor.visit_seq(Elements::of(self, items))
+    }
+
+    /// The elements of the list; a value that is no list counts as its only element.
+    fn one_or_many<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.content()? {
+            DeValue::Array(items) => self.list(items, visitor),
+            DeValue::String(_) => visitor.visit_seq(Elements::only(self)),
+            _ => Err(self.wrong_type(A_STRING_OR_LIST)),
+        }
+    }
+
+    /// The tables of `[[key]]`; none if the key was left out.
+    fn tables<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        let Kind::Tables(table) = &self.key.kind else { return Err(self.wrong_type("tables")) };
+        match self.item.map(Spanned::get_ref) {
+            None => {}
+            Some(DeValue::Array(items)) => return visitor.visit_seq(Elements::of(self, items)),
+            // `[[keys]]` followed by `[[key.sub]]` makes a table `key` with no key but `sub`.
+            Some(DeValue::Table(_)) if self.misspelt => {}
+            Some(DeValue::Table(_)) => {
+                let what = format!("`{}` must be a list of tables", self.key.name);
+                self.report.error(self.span(), what, format!("write {}", table.header));
+                // The table is read anyway, so that its errors are reported, too.
+                return visitor.visit_seq(Elements::only(self));
+            }
+            Some(_) => self.report(self.wrong_type("a list of tables")),
+        }
+        visitor.visit_seq(Elements::none(self))
+    }
+}
+
+impl<'a> Deserializer<'a> for Value<'a> {
+    type Error = Mistake;
+
+    /// Each of the types of `types` asks by its own name.
+    fn deserialize_newtype_struct<V: Visitor<'a>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        match name {
+            types::FIELD => visitor.visit_seq(FieldParts::new(self)),
+            types::AT => visitor.visit_seq(AtParts::new(self)),
+            types::ELEMENT => visitor.visit_seq(ElementPart::new(self)),
+            types::ONE_OR_MANY => self.one_or_many(visitor),
+            types::TABLES => self.tables(visitor),
+            types::NAMED => visitor.visit_map(NamedEntries::new(self)),
+            types::DURATION => visitor.visit_u64(scalars::duration_ms(self, false)?.unwrap_or(0)),
+            types::DURATION_OR_OFF => match scalars::duration_ms(self, true)? {
+                Some(time_ms) => visitor.visit_u64(time_ms),
+                None => visitor.visit_unit(),
+            },
+            types::SIZE => visitor.visit_u64(scalars::size(self)?),
+            _ => visitor.visit_newtype_struct(self),
+        }
+    }
+
+    fn deserialize_struct<V: Visitor<'a>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        visitor.visit_map(TableEntries::new(self, fields)?)
+    }
+
+    fn deserialize_enum<V: Visitor<'a>>(
+        self,
+        _name: &'static str,
+        words: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        let DeValue::String(text) = self.content()? else {
+            return Err(self.wrong_type(&one_of(words)));
+        };
+        if !words.contains(&text.as_ref()) {
+            return Err(Mistake::unknown_variant(text, words));
+        }
+        let word: StrDeserializer<'_, Mistake> = text.as_ref().into_deserializer();
+        visitor.visit_enum(word)
+    }
+
+    fn deserialize_string<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.content()? {
+            DeValue::String(text) => visitor.visit_str(text),
+            _ => Err(self.wrong_type("a string")),
+        }
+    }
+
+    fn deserialize_bool<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.content()? {
+            DeValue::Boolean(truth) => visitor.visit_bool(*truth),
+            _ => Err(self.wrong_type("true or false")),
+        }
+    }
+
+    fn deserialize_u64<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        visitor.visit_u64(scalars::number(self)?)
+    }
+
+    fn deserialize_seq<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.content()? {
+            DeValue::Array(items) => self.list(items, visitor),
+            _ => Err(self.wrong_type(A_LIST)),
+        }
+    }
+
+    /// For types that accept values of several types.
+    fn deserialize_any<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        match self.content()? {
+            DeValue::String(text) => visitor.visit_str(text),
+            DeValue::Integer(_) => visitor.visit_u64(scalars::number(self)?),
+            DeValue::Boolean(truth) => visitor.visit_bool(*truth),
+            DeValue::Array(items) => self.list(items, visitor),
+            other => Err(Mistake::invalid_type(unexpected(other), &visitor)),
+        }
+    }
+
+    forward_to_deserialize_any! { <V: Visitor<'a>>
+        i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 f64 char str bytes byte_buf option unit
+        unit_struct tuple tuple_struct map identifier ignored_any
+    }
+}
+
+/// The type of a value, in the words of serde.
+fn unexpected<'v>(value: &'v DeValue<'_>) -> Unexpected<'v> {
+    match value {
+        DeValue::String(text) => Unexpected::Str(text),
+        DeValue::Integer(_) => Unexpected::Unsigned(0),
+        DeValue::Float(_) => Unexpected::Float(0.0),
+        DeValue::Boolean(truth) => Unexpected::Bool(*truth),
+        DeValue::Array(_) => Unexpected::Seq,
+        DeValue::Table(_) => Unexpected::Map,
+        DeValue::Datetime(_) => Unexpected::Other("a date"),
+    }
+}

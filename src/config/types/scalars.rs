@@ -1,0 +1,115 @@
+//! Durations and sizes. Their text form is in `units`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
+
+/// The name by which [`Time`] asks for milliseconds.
+pub(in crate::config) const DURATION: &str = "$duration";
+/// The name by which [`Off`] asks for milliseconds, or for unit if the value is `"off"`.
+pub(in crate::config) const DURATION_OR_OFF: &str = "$duration_or_off";
+/// The name by which [`Size`] asks for bytes.
+pub(in crate::config) const SIZE: &str = "$size";
+
+/// A duration, such as `"250ms"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Time(pub(in crate::config) Duration);
+
+/// A duration or `"off"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Off(pub(in crate::config) Option<Duration>);
+
+/// A number of bytes, such as `"16KiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::config) struct Size(pub(in crate::config) u64);
+
+const DURATION_PATTERN: &str = "^0*[1-9][0-9]*(ms|s|m|h|d)$";
+const SIZE_PATTERN: &str = "^0*[1-9][0-9]*(B|KiB|MiB|GiB)$";
+
+impl JsonSchema for Time {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Duration")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": DURATION_PATTERN, "x-type": "duration" })
+    }
+}
+
+impl JsonSchema for Off {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("DurationOrOff")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "anyOf": [{ "const": "off" }, { "type": "string", "pattern": DURATION_PATTERN }],
+            "x-type": "duration or \"off\"",
+        })
+    }
+}
+
+impl JsonSchema for Size {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        Cow::Borrowed("Size")
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": SIZE_PATTERN, "x-type": "size" })
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let time_ms = deserializer.deserialize_newtype_struct(DURATION, Number)?;
+        Ok(Time(Duration::from_millis(time_ms.unwrap_or_default())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Off {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let time_ms = deserializer.deserialize_newtype_struct(DURATION_OR_OFF, Number)?;
+        Ok(Off(time_ms.map(Duration::from_millis)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = deserializer.deserialize_newtype_struct(SIZE, Number)?;
+        Ok(Size(bytes.unwrap_or_default()))
+    }
+}
+
+/// A number; unit is `None`.
+struct Number;
+
+impl Visitor<'_> for Number {
+    type Value = Option<u64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Option<u64>, E> {
+        Ok(Some(number))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Option<u64>, E> {
+        Ok(None)
+    }
+}
