@@ -1,18 +1,59 @@
 //! Shows the line of an error and marks the faulty part with carets.
 //!
-//! Positions are bytes in the text; columns count characters, as editors do. The output is safe for
-//! a terminal, and its width is known. Tabs become spaces. Control characters and characters that
-//! change the writing direction become U+FFFD. Characters of double width get two carets. Of a very
-//! long line only the part around the error is shown.
+//! Positions are bytes in the text; columns count characters, as editors do. `annotate_snippets`
+//! draws the line: it knows how wide characters are, and shortens long lines around the marked
+//! part. It gets only the part of the line near the error, so that the cost of an excerpt does not
+//! grow with the text. Characters that affect a terminal are replaced by U+FFFD.
 
+use std::cell::OnceCell;
 use std::fmt;
+use std::iter;
+use std::ops::Range;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::span::Span;
 
-/// The maximum width of a line in terminal cells. Wider lines are shortened.
-const MAX_WIDTH: usize = 100;
-/// Of these cells, the maximum number before the marked part.
-const LEAD: usize = 40;
+/// Draws without colour, about 108 terminal cells wide.
+const RENDERER: Renderer = Renderer::plain().term_width(108);
+/// The maximum number of marked bytes. Without tabs they take no more cells than bytes, so that the
+/// renderer can show all of them.
+const MARKED: usize = 90;
+/// The number of bytes before and after the marked part. They take more cells than the renderer
+/// has, so that it shortens the line exactly if the text goes on.
+const AROUND: usize = 400;
+
+/// A text and where its lines start.
+pub(super) struct Lines<'t> {
+    pub(super) text: &'t str,
+    /// Byte offsets in ascending order. A valid file may never need them.
+    starts: OnceCell<Vec<usize>>,
+}
+
+impl<'t> Lines<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        Lines { text, starts: OnceCell::new() }
+    }
+
+    /// The number of the line that contains byte `at`, counted from 1.
+    pub(super) fn number(&self, at: usize) -> usize {
+        self.starts().partition_point(|start| *start <= at)
+    }
+
+    /// The line with this number, without its end.
+    fn range(&self, number: usize) -> Range<usize> {
+        let start = self.starts()[number - 1];
+        let next = self.starts().get(number).map_or(self.text.len(), |next| next - 1);
+        start..start + self.text[start..next].trim_end_matches('\r').len()
+    }
+
+    fn starts(&self) -> &[usize] {
+        self.starts.get_or_init(|| {
+            let feeds = memchr::memchr_iter(b'\n', self.text.as_bytes());
+            iter::once(0).chain(feeds.map(|feed| feed + 1)).collect()
+        })
+    }
+}
 
 /// One line of the text and the part of it to be marked.
 pub(super) struct Excerpt {
@@ -21,48 +62,36 @@ pub(super) struct Excerpt {
     /// Characters, counted from 1.
     pub(super) column: usize,
     shown: String,
-    indent: usize,
-    carets: usize,
-}
-
-/// The number of the line that contains byte `at`, counted from 1.
-pub(super) fn line_number(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+    /// In bytes of `shown`.
+    marked: Range<usize>,
 }
 
 impl Excerpt {
     /// Creates the excerpt of a span. Of a span over several lines, only the first line is shown.
     /// An empty span gets one caret. Offsets after the end of the text are treated as its end.
-    pub(super) fn new(text: &str, span: Span) -> Self {
+    pub(super) fn new(lines: &Lines<'_>, span: Span) -> Self {
+        let text = lines.text;
         let start = char_boundary_before(text, span.start);
-        // The line that holds the start of the span, and the marked part of it, in bytes.
-        let from = text[..start].rfind('\n').map_or(0, |feed| feed + 1);
-        let to = text[start..].find('\n').map_or(text.len(), |feed| start + feed);
-        let line = text[from..to].trim_end_matches('\r');
-        let before = start.min(from + line.len()) - from;
-        let inside =
-            char_boundary_before(text, span.end).clamp(from + before, from + line.len()) - from;
+        let number = lines.number(start);
+        let line = lines.range(number);
+        // The end of a DOS line is no part of it.
+        let start = start.min(line.end);
+        let limit = span.end.min(start + MARKED);
+        let end = char_boundary_before(text, limit).clamp(start, line.end);
 
-        // The visible part of the line, in terminal cells.
-        let cells: Vec<Cell> =
-            line.char_indices().map(|(at, character)| Cell::new(at, character)).collect();
-        let (first, last) = visible_range(&cells, before);
-        let visible = &cells[first..last];
-        let (head, tail) = (first > 0, last < cells.len());
-        let width = |keep: &dyn Fn(&Cell) -> bool| -> usize {
-            visible.iter().filter(|cell| keep(cell)).map(|cell| cell.width).sum()
-        };
-        let mut shown = String::from(if head { "…" } else { "" });
-        shown.extend(visible.iter().flat_map(|cell| cell.characters()));
-        shown.push_str(if tail { "…" } else { "" });
-
-        Excerpt {
-            line: line_number(text, start),
-            column: line[..before].chars().count() + 1,
-            shown,
-            indent: usize::from(head) + width(&|cell| cell.at < before),
-            carets: width(&|cell| cell.at >= before && cell.at < inside).max(1),
+        let first = char_boundary_before(text, start.saturating_sub(AROUND)).max(line.start);
+        let last = char_boundary_before(text, end + AROUND).min(line.end);
+        let mut shown = harmless(&text[first..start]);
+        let before = shown.len();
+        shown.push_str(&harmless(&text[start..end]));
+        let marked = before..shown.len();
+        if limit < span.end && end < line.end {
+            shown.push_str("...");
+        } else {
+            shown.push_str(harmless(&text[end..last]).trim_end());
         }
+        let column = text[line.start..start].chars().count() + 1;
+        Excerpt { line: number, column, shown, marked }
     }
 
     /// The number of digits of the line number.
@@ -73,74 +102,24 @@ impl Excerpt {
 
 impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let margin = " ".repeat(self.gutter());
-        let line = format!("{} | {}", self.line, self.shown);
-        let (indent, carets) = (" ".repeat(self.indent), "^".repeat(self.carets));
-        write!(f, "{margin} |\n{}\n{margin} | {indent}{carets}", line.trim_end())
+        let snippet = Snippet::source(&self.shown)
+            .line_start(self.line)
+            .annotation(AnnotationKind::Primary.span(self.marked.clone()));
+        f.write_str(&RENDERER.render(&[Group::with_level(Level::ERROR).element(snippet)]))
     }
 }
 
-/// One character of the line, as it is shown.
-struct Cell {
-    /// Byte offset within the line.
-    at: usize,
-    character: char,
-    /// Width in terminal cells.
-    width: usize,
-}
-
-impl Cell {
-    fn new(at: usize, character: char) -> Self {
-        let width = match character {
-            '\t' => 4,
-            // Combining marks and joiners are drawn over the previous letter.
-            '\u{300}'..='\u{36f}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' => 0,
-            // East Asian scripts, full-width forms and emoji.
-            '\u{1100}'..='\u{115f}'
-            | '\u{2e80}'..='\u{a4cf}'
-            | '\u{ac00}'..='\u{d7a3}'
-            | '\u{f900}'..='\u{faff}'
-            | '\u{fe30}'..='\u{fe6f}'
-            | '\u{ff00}'..='\u{ff60}'
-            | '\u{ffe0}'..='\u{ffe6}'
-            | '\u{1f300}'..='\u{1faff}'
-            | '\u{20000}'..='\u{3fffd}' => 2,
-            _ => 1,
-        };
-        Cell { at, character, width }
-    }
-
-    fn characters(&self) -> impl Iterator<Item = char> {
-        let (character, times) = match self.character {
-            '\t' => (' ', 4),
-            '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{feff}' => ('\u{fffd}', 1),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ('\u{fffd}', 1),
-            control if control.is_control() => ('\u{fffd}', 1),
-            plain => (plain, 1),
-        };
-        std::iter::repeat_n(character, times)
-    }
-}
-
-/// The range of cells to show: all of them, or as many as fit around byte `focus` of the line.
-fn visible_range(cells: &[Cell], focus: usize) -> (usize, usize) {
-    if cells.iter().map(|cell| cell.width).sum::<usize>() <= MAX_WIDTH {
-        return (0, cells.len());
-    }
-    let centre = cells.partition_point(|cell| cell.at < focus);
-    let mut first = centre;
-    let mut lead = 0;
-    while first > 0 && lead + cells[first - 1].width <= LEAD {
-        first -= 1;
-        lead += cells[first].width;
-    }
-    let mut last = first;
-    let mut used = 0;
-    while last < cells.len() && used + cells[last].width <= MAX_WIDTH {
-        used += cells[last].width;
-        last += 1;
-    }
-    (first, last)
+/// Replaces control characters, and characters that change the writing direction or are invisible.
+fn harmless(text: &str) -> String {
+    let replaced = |character| match character {
+        '\t' => '\t',
+        // The renderer leaves out the joiner U+200D.
+        '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => '\u{fffd}',
+        '\u{61c}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+        control if control.is_control() => '\u{fffd}',
+        plain => plain,
+    };
+    text.chars().map(replaced).collect()
 }
 
 /// The nearest character boundary at or before `at`.

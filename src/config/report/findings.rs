@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::{Fault, Span};
-use crate::config::excerpt::Excerpt;
+use crate::config::excerpt::{Excerpt, Lines};
 use crate::config::input::ReadError;
 use crate::error::chain;
 
@@ -27,7 +27,7 @@ impl Errors {
     /// The error that a file could not be read at all.
     pub(in crate::config) fn unreadable(name: &str, fault: Fault, cause: ReadError) -> Self {
         let problem = Problem { span: None, fault, cause: Some(cause) };
-        Errors(Findings::new("error", name, "", vec![problem]))
+        Errors(Findings::new("error", name, &Lines::new(""), vec![problem]))
     }
 
     /// The number of errors; at least one.
@@ -49,15 +49,12 @@ impl Warnings {
 
     /// The warnings in the form in which they are logged.
     pub fn each(&self) -> impl Iterator<Item = Warning<'_>> {
-        self.0.problems.iter().map(|problem| {
-            let excerpt = problem.span.map(|span| Excerpt::new(&self.0.text, span));
-            Warning {
-                what: &problem.fault.what,
-                file: &self.0.name,
-                line: excerpt.as_ref().map(|excerpt| excerpt.line),
-                column: excerpt.as_ref().map(|excerpt| excerpt.column),
-                advice: problem.fault.note.replace('\n', "; "),
-            }
+        self.0.shown().map(|(problem, excerpt)| Warning {
+            what: &problem.fault.what,
+            file: &self.0.name,
+            line: excerpt.as_ref().map(|excerpt| excerpt.line),
+            column: excerpt.as_ref().map(|excerpt| excerpt.column),
+            advice: problem.fault.note.replace('\n', "; "),
         })
     }
 }
@@ -114,27 +111,34 @@ impl fmt::Display for Errors {
 pub(super) struct Findings {
     kind: &'static str,
     name: String,
-    text: String,
     problems: Vec<Problem>,
+    /// The lines of the problems. `None` if a problem has no position.
+    excerpts: Vec<Option<Excerpt>>,
 }
 
 impl Findings {
     pub(super) fn new(
         kind: &'static str,
         name: &str,
-        text: &str,
+        lines: &Lines<'_>,
         mut problems: Vec<Problem>,
     ) -> Self {
         problems.sort_by_key(|problem| problem.span);
         problems.dedup_by(|one, other| one.span == other.span && one.fault == other.fault);
-        let text = if problems.is_empty() { "" } else { text };
-        Findings { kind, name: name.to_owned(), text: text.to_owned(), problems }
+        let excerpt = |problem: &Problem| problem.span.map(|span| Excerpt::new(lines, span));
+        let excerpts = problems.iter().map(excerpt).collect();
+        Findings { kind, name: name.to_owned(), problems, excerpts }
+    }
+
+    /// The problems, with their lines.
+    fn shown(&self) -> impl Iterator<Item = (&Problem, &Option<Excerpt>)> {
+        self.problems.iter().zip(&self.excerpts)
     }
 }
 
 impl fmt::Display for Findings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
+        for (index, (problem, excerpt)) in self.shown().enumerate() {
             if index > 0 {
                 f.write_str("\n\n")?;
             }
@@ -143,8 +147,7 @@ impl fmt::Display for Findings {
                 write!(f, ": {}", chain(cause))?;
             }
             let mut gutter = 1;
-            if let Some(span) = problem.span {
-                let excerpt = Excerpt::new(&self.text, span);
+            if let Some(excerpt) = excerpt {
                 gutter = excerpt.gutter();
                 write!(f, "\n --> {}:{}:{}\n{excerpt}", self.name, excerpt.line, excerpt.column)?;
             }

@@ -14,7 +14,7 @@ use std::cell::RefCell;
 pub use self::findings::{Errors, Warning, Warnings};
 use self::findings::{Findings, Problem};
 pub(super) use self::words::{advice, closest, one_of, quoted};
-use super::excerpt::line_number;
+use super::excerpt::Lines;
 use super::input::ReadError;
 pub(super) use super::span::Span;
 
@@ -35,14 +35,15 @@ impl Fault {
 
 /// The problems found so far in one text.
 pub(super) struct Report<'a> {
-    text: &'a str,
+    lines: Lines<'a>,
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Report { text, problems: RefCell::default(), warnings: RefCell::default() }
+        let lines = Lines::new(text);
+        Report { lines, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     /// Adds an error. See [`Fault`] for the two texts.
@@ -71,13 +72,13 @@ impl<'a> Report<'a> {
 
     /// The line on which a span starts, for messages about two positions.
     pub(super) fn line(&self, span: Span) -> usize {
-        line_number(self.text, span.start)
+        self.lines.number(span.start)
     }
 
     /// The span of the character at byte `offset` of a string value. Returns the span of the whole
     /// value if escapes or a multi-line string make the offset in the file different.
     pub(super) fn within(&self, span: Span, value: &str, offset: usize) -> Span {
-        let typed = self.text.get(span.start + 1..span.end.saturating_sub(1));
+        let typed = self.lines.text.get(span.start + 1..span.end.saturating_sub(1));
         match (typed == Some(value), value.get(offset..).and_then(|rest| rest.chars().next())) {
             (true, Some(character)) => {
                 let start = span.start + 1 + offset;
@@ -93,12 +94,12 @@ impl<'a> Report<'a> {
 
     /// The errors in the order of the file. `name` is the name of the file in messages.
     pub(super) fn into_errors(self, name: &str) -> Errors {
-        Errors(Findings::new("error", name, self.text, self.problems.into_inner()))
+        Errors(Findings::new("error", name, &self.lines, self.problems.into_inner()))
     }
 
     /// The warnings, in the order of the file.
     pub(super) fn into_warnings(self, name: &str) -> Warnings {
-        Warnings(Findings::new("warning", name, self.text, self.warnings.into_inner()))
+        Warnings(Findings::new("warning", name, &self.lines, self.warnings.into_inner()))
     }
 }
 
