@@ -21,11 +21,19 @@ pub(in crate::config) fn closest<'a>(
     word: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let word = word.to_lowercase();
+    let (length, word) = (word.chars().count(), word.to_lowercase());
     known
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.chars().count() / 3).clamp(1, 3))
+        .filter_map(|candidate| {
+            let known_length = candidate.chars().count();
+            let allowed = (known_length / 3).clamp(1, 3);
+            // The distance is at least the difference of the lengths.
+            if known_length.abs_diff(length) > allowed {
+                return None;
+            }
+            let distance = strsim::damerau_levenshtein(&word, &candidate.to_lowercase());
+            (distance <= allowed).then_some((distance, candidate))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
