@@ -20,7 +20,7 @@ pub(super) struct Problem {
 
 /// All errors of one configuration. `Display` shows them in the order of the file, each with its
 /// line, carets under the faulty part and advice. An empty line separates them, and the last line
-/// has no line feed.
+/// has no line feed. Only the first 100 are shown; the last line is then the number of the others.
 pub struct Errors(pub(super) Findings);
 
 impl Errors {
@@ -30,7 +30,7 @@ impl Errors {
         Errors(Findings::new("error", name, &Lines::new(""), vec![problem]))
     }
 
-    /// The number of errors; at least one.
+    /// The number of errors, shown or not; at least one.
     pub fn count(&self) -> usize {
         self.0.problems.len()
     }
@@ -47,15 +47,22 @@ impl Warnings {
         self.0.problems.is_empty()
     }
 
-    /// The warnings in the form in which they are logged.
+    /// The warnings in the form in which they are logged: the first 100, and how many more there
+    /// are.
     pub fn each(&self) -> impl Iterator<Item = Warning<'_>> {
-        self.0.shown().map(|(problem, excerpt)| Warning {
+        let file = self.0.name.as_str();
+        let shown = self.0.shown().map(move |(problem, excerpt)| Warning {
             what: &problem.fault.what,
-            file: &self.0.name,
+            file,
             line: excerpt.as_ref().map(|excerpt| excerpt.line),
             column: excerpt.as_ref().map(|excerpt| excerpt.column),
             advice: problem.fault.note.replace('\n', "; "),
-        })
+        });
+        let more = self.0.more.iter().map(move |more| {
+            let advice = format!("only the first {MAX_SHOWN} are shown");
+            Warning { what: more, file, line: None, column: None, advice }
+        });
+        shown.chain(more)
     }
 }
 
@@ -106,14 +113,19 @@ impl fmt::Display for Errors {
     }
 }
 
+/// The maximum number of problems of one kind that are shown.
+const MAX_SHOWN: usize = 100;
+
 /// Problems of one kind in one file, in the order of the file.
 #[derive(Default)]
 pub(super) struct Findings {
     kind: &'static str,
     name: String,
     problems: Vec<Problem>,
-    /// The lines of the problems. `None` if a problem has no position.
+    /// The lines of the problems that are shown. `None` if a problem has no position.
     excerpts: Vec<Option<Excerpt>>,
+    /// How many problems are not shown, as a sentence. `None` if all are shown.
+    more: Option<String>,
 }
 
 impl Findings {
@@ -126,11 +138,16 @@ impl Findings {
         problems.sort_by_key(|problem| problem.span);
         problems.dedup_by(|one, other| one.span == other.span && one.fault == other.fault);
         let excerpt = |problem: &Problem| problem.span.map(|span| Excerpt::new(lines, span));
-        let excerpts = problems.iter().map(excerpt).collect();
-        Findings { kind, name: name.to_owned(), problems, excerpts }
+        let excerpts = problems.iter().take(MAX_SHOWN).map(excerpt).collect();
+        let more = match problems.len().saturating_sub(MAX_SHOWN) {
+            0 => None,
+            1 => Some(format!("… and 1 more {kind}")),
+            more => Some(format!("… and {more} more {kind}s")),
+        };
+        Findings { kind, name: name.to_owned(), problems, excerpts, more }
     }
 
-    /// The problems, with their lines.
+    /// The problems that are shown, with their lines.
     fn shown(&self) -> impl Iterator<Item = (&Problem, &Option<Excerpt>)> {
         self.problems.iter().zip(&self.excerpts)
     }
@@ -156,7 +173,7 @@ impl fmt::Display for Findings {
                 write!(f, "\n{indent}= {}", wrapped(line, NOTE_WIDTH, gutter + 3))?;
             }
         }
-        Ok(())
+        self.more.iter().try_for_each(|more| write!(f, "\n\n{more}"))
     }
 }
 

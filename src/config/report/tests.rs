@@ -1,7 +1,11 @@
 //! The order and the form of errors and warnings, and the words in them.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
 use super::findings::wrapped;
 use super::*;
+use crate::config;
 
 #[test]
 fn problems_come_in_the_order_of_the_file() {
@@ -33,6 +37,76 @@ fn warnings_are_shown_as_errors_are() {
     };
     assert_eq!(warnings.each().collect::<Vec<_>>(), [expected]);
     assert!(Report::new("").into_warnings("edge.toml").is_empty());
+}
+
+#[test]
+fn the_first_hundred_are_shown_and_the_others_counted() {
+    let one_more = "\n\n… and 1 more error";
+    for (count, rest) in [(100, ""), (101, one_more), (157, "\n\n… and 57 more errors")] {
+        let text = "a = 1\n".repeat(count);
+        let report = Report::new(&text);
+        for line in (0..count).rev() {
+            report.error(Span { start: line * 6, end: line * 6 + 1 }, "wrong", "");
+        }
+        let errors = report.into_errors("edge.toml");
+        assert_eq!(errors.count(), count);
+        let shown = errors.to_string();
+        assert_eq!(shown.matches("error: wrong\n").count(), 100);
+        let last = " --> edge.toml:100:1\n    |\n100 | a = 1\n    | ^";
+        assert!(shown.ends_with(&format!("{last}{rest}")), "{shown}");
+    }
+}
+
+#[test]
+fn of_many_warnings_the_first_are_logged() {
+    let report = Report::new("a = 1\n");
+    for number in 0..102 {
+        report.warning(Span { start: 0, end: 1 }, format!("odd {number}"), "");
+    }
+    let warnings = report.into_warnings("edge.toml");
+    assert!(warnings.to_string().ends_with("\n\n… and 2 more warnings"));
+    let logged: Vec<Warning<'_>> = warnings.each().collect();
+    assert_eq!(logged.len(), 101);
+    assert_eq!(logged[99].what, "odd 99");
+    assert_eq!(logged[100].what, "… and 2 more warnings");
+    assert_eq!(logged[100].line, None);
+}
+
+/// Long enough for a slow machine. Work that grows with the square of the errors, or with their
+/// number times the length of the file, takes minutes.
+const BOUND: Duration = Duration::from_secs(20);
+
+#[test]
+fn ten_thousand_wrong_listeners_are_refused_in_time() {
+    let rest = "listen = \"nowhere:80\"\nprotocol = \"tcp\"\ncluster = \"a\"\n";
+    let listener = |number| format!("[[listener]]\nname = \"{number}\"\n{rest}");
+    let mut text: String = (0..10_000).map(listener).collect();
+    text.push_str("[cluster.a]\nendpoints = [\"127.0.0.1:80\"]\n");
+    let start = Instant::now();
+    let errors = config::parse("edge.toml", &text, Path::new("")).expect_err("all are wrong");
+    let shown = errors.to_string();
+    assert!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+    assert_eq!(errors.count(), 10_000);
+    assert_eq!(shown.matches("error: ").count(), 100);
+    assert!(shown.ends_with("\n\n… and 9900 more errors"));
+}
+
+#[test]
+fn errors_at_the_end_of_a_large_file_are_found_in_time() {
+    const LENGTH: usize = 16 << 20;
+    for text in ["a = 1\n".repeat(LENGTH / 6), "中".repeat(LENGTH / 3)] {
+        let start = Instant::now();
+        let report = Report::new(&text);
+        for before_end in 1..=10_000 {
+            let at = text.len() - 3 * before_end;
+            let line = report.line(Span { start: at, end: at });
+            report.error(Span { start: at, end: text.len() }, format!("line {line}"), "");
+        }
+        let errors = report.into_errors("edge.toml");
+        assert_eq!(errors.to_string().matches("error: line ").count(), 100);
+        assert_eq!(errors.count(), 10_000);
+        assert!(start.elapsed() < BOUND, "it took {:?}", start.elapsed());
+    }
 }
 
 #[test]
