@@ -246,11 +246,6 @@ impl Config {
         };
         addresses.iter().filter_map(back).collect()
     }
-
-    /// Returns true when a listener, a route or a rule uses the cluster.
-    pub(super) fn uses(&self, cluster: &str) -> bool {
-        self.listeners.iter().any(|listener| listener.clusters().any(|name| &**name == cluster))
-    }
 }
 
 impl Listener {

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod cluster;
+mod earlier;
 mod listener;
 mod redirect;
 mod respond;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use super::keys::{self, File, LogFormat};
 use super::report::Warnings;
-use super::report::{Report, closest, quoted};
+use super::report::{Report, Span, closest, quoted};
 use super::types::{self, At, Field};
 use super::{Cluster, Config, Log, Machine, Server, Workers};
 
@@ -128,7 +129,8 @@ impl Check<'_> {
     /// cluster.
     fn cluster_name(&self, field: &Field<String>) -> Option<Arc<str>> {
         let At { value: name, span } = field.value.as_ref()?;
-        let exists = self.clusters.iter().any(|cluster| cluster.value == *name);
+        let found = self.clusters.binary_search_by(|cluster| cluster.value.as_str().cmp(name));
+        let exists = found.is_ok();
         if !exists && self.clusters_complete {
             let names = || self.clusters.iter().map(|cluster| cluster.value.as_str());
             let note = match closest(name, names()) {

@@ -9,7 +9,8 @@ use super::super::report::quoted;
 use super::super::types::At;
 use super::super::{HostName, PathMatch, PathRewrite, Redirect, address, keys};
 use super::Check;
-use super::route::{Matcher, matches};
+use super::earlier::Earlier;
+use super::route::matches;
 
 const STATUSES: [u64; 5] = [301, 302, 303, 307, 308];
 
@@ -20,7 +21,7 @@ impl Check<'_> {
         &self,
         at: &At<keys::Redirect>,
         matched: Option<&PathMatch>,
-        earlier: &[Matcher],
+        earlier: &Earlier,
         hosts: &[HostName],
     ) -> Option<Redirect> {
         let typed = &at.value;
@@ -97,7 +98,7 @@ fn own_loop(
     typed: &keys::Redirect,
     path: &PathRewrite,
     matched: Option<&PathMatch>,
-    earlier: &[Matcher],
+    earlier: &Earlier,
     hosts: &[HostName],
 ) -> Option<(String, String)> {
     // A new scheme or port leads elsewhere, and an unknown key may be a misspelt one of these.
@@ -125,11 +126,11 @@ fn own_loop(
             return Some((what, note));
         }
         PathRewrite::Path(target) => {
-            let taken = earlier.iter().any(|route| route.matches_path(target));
+            let taken = earlier.matches_path(target);
             (target, !taken && matches(matched?, target))
         }
         PathRewrite::Prefix(target) => {
-            let taken = earlier.iter().any(|route| route.matches_prefix(target));
+            let taken = earlier.matches_prefix(target);
             (target, !taken && matches(matched?, target))
         }
     };

@@ -11,6 +11,7 @@ use super::super::{
     address,
 };
 use super::Check;
+use super::earlier::{Earlier, Kinds, Matcher};
 use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
@@ -70,24 +71,23 @@ impl Check<'_> {
         hosts: &[HostName],
         timeouts: RelayTimeouts,
     ) -> Option<Vec<Route>> {
-        let mut earlier: Vec<Matcher> = Vec::with_capacity(typed.len());
+        let mut earlier = Earlier::default();
         let mut routes = Vec::with_capacity(typed.len());
         for route in typed {
             let path = self.path_match(route);
             let kinds = self.kinds(route);
             let matcher = path.map(|path| Matcher { path, kinds, span: route.place.span });
-            if let Some(matcher) = &matcher
-                && let Some(first) = earlier.iter().find(|first| first.covers(matcher))
-            {
-                self.shadowed(matcher, first);
-            }
             let action = self.action(route, matcher.as_ref(), &earlier, hosts, timeouts);
             routes.push(matcher.as_ref().zip(action).map(|(matcher, action)| Route {
                 name: matcher.name(),
                 path: matcher.path.clone(),
                 action,
             }));
-            earlier.extend(matcher);
+            if let Some(matcher) = matcher
+                && let Some(first) = earlier.add(matcher.clone())
+            {
+                self.shadowed(&matcher, first);
+            }
         }
         routes.into_iter().collect()
     }
@@ -146,7 +146,7 @@ impl Check<'_> {
         &self,
         route: &keys::Route,
         matcher: Option<&Matcher>,
-        earlier: &[Matcher],
+        earlier: &Earlier,
         hosts: &[HostName],
         timeouts: RelayTimeouts,
     ) -> Option<Action> {
@@ -232,73 +232,6 @@ impl Check<'_> {
             }
         }
         handshakes
-    }
-}
-
-/// The requests that a route matches. It serves to find later routes that can never match.
-pub(super) struct Matcher {
-    pub(super) path: PathMatch,
-    kinds: Kinds,
-    span: Span,
-}
-
-/// The kinds of requests that a route matches, among those for its paths.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kinds {
-    All,
-    /// Every upgrade.
-    Upgrades,
-    /// Upgrades with one of these handshakes.
-    Handshakes(Handshakes),
-}
-
-impl Kinds {
-    /// Returns true when no request is left for `later`.
-    fn covers(self, later: Kinds) -> bool {
-        match (self, later) {
-            (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
-            (Kinds::Handshakes(first), Kinds::Handshakes(later)) => {
-                (first.obfs || !later.obfs) && (first.websocket || !later.websocket)
-            }
-            (Kinds::Upgrades, Kinds::All) => false,
-            (Kinds::Handshakes(_), Kinds::All | Kinds::Upgrades) => false,
-        }
-    }
-}
-
-impl Matcher {
-    /// The name of the route in records.
-    fn name(&self) -> String {
-        match &self.path {
-            PathMatch::Exact(path) => path.clone(),
-            PathMatch::Prefix(prefix) => format!("{prefix}*"),
-        }
-    }
-
-    /// Returns true when no request is left for `later`.
-    fn covers(&self, later: &Matcher) -> bool {
-        // A prefix that forwards upgrades does not match paths with dot segments.
-        let skips = |path: &str| self.kinds == Kinds::Upgrades && has_dot_segment(path);
-        self.kinds.covers(later.kinds)
-            && match (&self.path, &later.path) {
-                (PathMatch::Prefix(prefix), PathMatch::Exact(path) | PathMatch::Prefix(path)) => {
-                    path.starts_with(prefix) && !skips(path)
-                }
-                (PathMatch::Exact(path), PathMatch::Exact(later)) => path == later,
-                (PathMatch::Exact(_), PathMatch::Prefix(_)) => false,
-            }
-    }
-
-    /// Returns true when this route matches a request for this path that is not an upgrade.
-    pub(super) fn matches_path(&self, path: &str) -> bool {
-        self.kinds == Kinds::All && matches(&self.path, path)
-    }
-
-    /// Returns true when this route matches all requests with this start of the path that are not
-    /// upgrades.
-    pub(super) fn matches_prefix(&self, start: &str) -> bool {
-        let PathMatch::Prefix(prefix) = &self.path else { return false };
-        self.kinds == Kinds::All && start.starts_with(prefix)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Checks `[[listener.tls]]`: each name occurs once for each protocol, each rule is reachable.
 
+use std::collections::HashMap;
+
 use super::super::keys;
 use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
@@ -8,7 +10,7 @@ use super::Check;
 
 impl Check<'_> {
     pub(super) fn tls(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
-        let mut earlier: Vec<EarlierRule> = Vec::new();
+        let mut earlier = EarlierRules::new();
         let mut rules = Vec::with_capacity(typed.tls.len());
         for rule in typed.tls.iter() {
             rules.push(self.tls_rule(rule, &mut earlier));
@@ -20,7 +22,7 @@ impl Check<'_> {
         })
     }
 
-    fn tls_rule(&self, typed: &keys::TlsRule, earlier: &mut Vec<EarlierRule>) -> Option<TlsRule> {
+    fn tls_rule(&self, typed: &keys::TlsRule, earlier: &mut EarlierRules) -> Option<TlsRule> {
         let names = self.server_names(&typed.names);
         let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.get();
@@ -37,9 +39,10 @@ impl Check<'_> {
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.place.span));
             for (name, span) in all.chain(none) {
-                let this = EarlierRule { name, alpn: alpn.clone(), simple_obfs, span };
-                if let Some(first) = earlier.iter().find(|first| first.covers(&this)) {
-                    let what = match &this.name {
+                let this = EarlierRule { alpn: alpn.clone(), simple_obfs, span };
+                let same_name = earlier.entry(name.clone()).or_default();
+                if let Some(first) = same_name.iter().find(|first| first.covers(&this)) {
+                    let what = match &name {
                         Some(_) => "this name can never match here".to_owned(),
                         None => "this rule can never match".to_owned(),
                     };
@@ -50,7 +53,7 @@ impl Check<'_> {
                     );
                     self.report.error(span, what, note);
                 }
-                earlier.push(this);
+                same_name.push(this);
             }
         }
         let cluster = self.cluster_name(&typed.cluster);
@@ -96,10 +99,12 @@ impl Check<'_> {
     }
 }
 
-/// The connections with one server name that a rule matches. Without a name it matches all
-/// connections that no rule with a name matches.
+/// The rules so far by server name. Without a name a rule matches all connections that no rule with
+/// a name matches.
+type EarlierRules = HashMap<Option<HostName>, Vec<EarlierRule>>;
+
+/// The connections with one server name that a rule matches.
 struct EarlierRule {
-    name: Option<HostName>,
     alpn: Vec<String>,
     simple_obfs: bool,
     span: Span,
@@ -110,6 +115,6 @@ impl EarlierRule {
     fn covers(&self, later: &EarlierRule) -> bool {
         let protocols = self.alpn.is_empty()
             || !later.alpn.is_empty() && later.alpn.iter().all(|name| self.alpn.contains(name));
-        self.name == later.name && protocols && (!self.simple_obfs || later.simple_obfs)
+        protocols && (!self.simple_obfs || later.simple_obfs)
     }
 }

@@ -1,6 +1,8 @@
 //! Checks that need the whole valid file: loops, unused clusters, and limits that this machine
 //! cannot reach.
 
+use std::collections::HashSet;
+
 use super::super::loops::{Loop, Loops};
 use super::super::report::{Report, Span, quoted};
 use super::super::types::At;
@@ -49,8 +51,10 @@ pub(super) fn whole(
     for (cluster, position, found) in Loops::new(config, machine.is_local).all() {
         a_loop(report, config, positions, &positions.clusters[cluster].1[position], &found);
     }
+    let used: HashSet<&str> =
+        config.listeners.iter().flat_map(|one| one.clusters()).map(|name| &**name).collect();
     for (index, cluster) in config.clusters.iter().enumerate() {
-        if !config.uses(&cluster.name) {
+        if !used.contains(&*cluster.name) {
             let what = format!("nothing uses the cluster {}", quoted(&cluster.name));
             let note = "name it in a listener, a route or a [[listener.tls]], or remove it";
             report.warning(positions.clusters[index].0, what, note);

@@ -1,0 +1,127 @@
+//! The routes of a host that come before the one that is checked, found by their path.
+//!
+//! A file may have many thousands of routes, so that comparing each with all before it would take
+//! too long.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::super::{Handshakes, PathMatch};
+use super::Span;
+use crate::proto::http::has_dot_segment;
+
+/// The requests that a route matches. It serves to find later routes that can never match.
+#[derive(Clone)]
+pub(super) struct Matcher {
+    pub(super) path: PathMatch,
+    pub(super) kinds: Kinds,
+    pub(super) span: Span,
+}
+
+/// The kinds of requests that a route matches, among those for its paths.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kinds {
+    All,
+    /// Every upgrade.
+    Upgrades,
+    /// Upgrades with one of these handshakes.
+    Handshakes(Handshakes),
+}
+
+/// The routes so far. Those that can never match are left out.
+#[derive(Default)]
+pub(super) struct Earlier {
+    routes: Vec<Matcher>,
+    /// Positions in `routes` by the whole path.
+    exact: HashMap<String, Vec<usize>>,
+    /// Positions in `routes` by prefix.
+    prefixes: HashMap<String, Vec<usize>>,
+    /// The lengths of all prefixes.
+    lengths: BTreeSet<usize>,
+}
+
+impl Earlier {
+    /// Adds a route. Returns the first one that leaves no request for it, if there is one.
+    pub(super) fn add(&mut self, matcher: Matcher) -> Option<&Matcher> {
+        let text = matcher.path.text();
+        let exact = match &matcher.path {
+            PathMatch::Exact(path) => self.exact.get(path).map_or(&[][..], Vec::as_slice),
+            PathMatch::Prefix(_) => &[],
+        };
+        let covering = self.with_prefix_of(text).chain(exact.iter().copied());
+        let first = covering.filter(|at| self.routes[*at].covers(&matcher)).min();
+        if let Some(first) = first {
+            return self.routes.get(first);
+        }
+        let text = text.to_owned();
+        let by_path = match &matcher.path {
+            PathMatch::Exact(_) => &mut self.exact,
+            PathMatch::Prefix(_) => {
+                self.lengths.insert(text.len());
+                &mut self.prefixes
+            }
+        };
+        by_path.entry(text).or_default().push(self.routes.len());
+        self.routes.push(matcher);
+        None
+    }
+
+    /// Returns true when a route matches a request for this path that is not an upgrade.
+    pub(super) fn matches_path(&self, path: &str) -> bool {
+        let exact = self.exact.get(path).into_iter().flatten().copied();
+        self.with_prefix_of(path).chain(exact).any(|at| self.routes[at].kinds == Kinds::All)
+    }
+
+    /// Returns true when a route matches all requests with this start of the path that are not
+    /// upgrades.
+    pub(super) fn matches_prefix(&self, start: &str) -> bool {
+        self.with_prefix_of(start).any(|at| self.routes[at].kinds == Kinds::All)
+    }
+
+    /// The routes with a prefix that the text starts with.
+    fn with_prefix_of<'e>(&'e self, text: &'e str) -> impl Iterator<Item = usize> + 'e {
+        let lengths = self.lengths.range(..=text.len());
+        let starts = lengths.filter_map(|length| text.get(..*length));
+        starts.filter_map(|start| self.prefixes.get(start)).flatten().copied()
+    }
+}
+
+impl Kinds {
+    /// Returns true when no request is left for `later`.
+    fn covers(self, later: Kinds) -> bool {
+        match (self, later) {
+            (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
+            (Kinds::Handshakes(first), Kinds::Handshakes(later)) => {
+                (first.obfs || !later.obfs) && (first.websocket || !later.websocket)
+            }
+            (Kinds::Upgrades, Kinds::All) => false,
+            (Kinds::Handshakes(_), Kinds::All | Kinds::Upgrades) => false,
+        }
+    }
+}
+
+impl Matcher {
+    /// The name of the route in records.
+    pub(super) fn name(&self) -> String {
+        match &self.path {
+            PathMatch::Exact(path) => path.clone(),
+            PathMatch::Prefix(prefix) => format!("{prefix}*"),
+        }
+    }
+
+    /// Returns true when no request is left for `later`, whose path this route matches.
+    fn covers(&self, later: &Matcher) -> bool {
+        // A prefix that forwards upgrades does not match paths with dot segments.
+        let is_prefix = matches!(self.path, PathMatch::Prefix(_));
+        let skips =
+            is_prefix && self.kinds == Kinds::Upgrades && has_dot_segment(later.path.text());
+        self.kinds.covers(later.kinds) && !skips
+    }
+}
+
+impl PathMatch {
+    fn text(&self) -> &str {
+        match self {
+            PathMatch::Exact(text) | PathMatch::Prefix(text) => text,
+        }
+    }
+}
