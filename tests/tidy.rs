@@ -159,7 +159,7 @@ fn the_data_plane_knows_no_tokio() {
 fn protocols_know_no_sockets() {
     check(&sources(&["src/proto"]), |_, _, line| {
         let code = line.split("//").next().unwrap_or_default();
-        ["std::net", "monoio", "rustix", "crate::sys"]
+        ["std::net", "monoio", "rustix", "socket2", "crate::sys"]
             .iter()
             .find(|name| code.contains(*name))
             .map(|name| format!("proto names {name}"))

@@ -137,7 +137,7 @@ async fn attempt(
     let stream = match Stream::connect(endpoint)? {
         Connect::Done(stream) => Rc::new(stream),
         Connect::Pending(stream) => completed(stream, timers, limit).await?,
-        Connect::BacklogFull(waiting) => admitted(waiting, timers, limit).await?,
+        Connect::BacklogFull(waiting) => admitted(waiting, endpoint, timers, limit).await?,
     };
     if stream.is_own_peer(endpoint) {
         // A reset skips TIME_WAIT, so that a server can bind the port at once.
@@ -171,6 +171,7 @@ async fn completed(
 /// SYN again; for a Unix socket there is no event to wait for, so the connect is retried.
 async fn admitted(
     mut waiting: UnixConnect,
+    endpoint: &Address,
     timers: &Rc<Timers>,
     limit: Duration,
 ) -> Result<Rc<Stream>, Attempt> {
@@ -186,7 +187,7 @@ async fn admitted(
             return Err(Attempt::Drained);
         }
         pause = (2 * pause).min(TICK);
-        match waiting.again()? {
+        match waiting.again(endpoint)? {
             Connect::BacklogFull(full) => waiting = full,
             Connect::Done(stream) | Connect::Pending(stream) => return Ok(Rc::new(stream)),
         }

@@ -1,9 +1,11 @@
 //! A socket address in the form that configurations and records use: `IP:port`, `[IPv6]:port` or
 //! `unix:/path`.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
+
+use socket2::SockAddr;
 
 /// Where a stream socket listens or connects to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,18 +16,25 @@ pub enum Address {
     Unix(PathBuf),
 }
 
-/// Returns true if an IP address is one of this machine's own, according to its routes. The check
-/// uses a temporary UDP socket and sends nothing.
-pub fn is_local(ip: IpAddr) -> bool {
-    let any =
-        if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let source = UdpSocket::bind(SocketAddr::new(any, 0)).and_then(|socket| {
-        // connect(2) chooses the source address. For one of this machine's addresses it is that
-        // address.
-        socket.connect(SocketAddr::new(ip, 9))?;
-        socket.local_addr()
-    });
-    source.is_ok_and(|source| source.ip() == ip)
+impl Address {
+    /// The form that system calls take.
+    ///
+    /// # Errors
+    /// The path is longer than 107 bytes (unix(7)).
+    pub(super) fn to_sock_addr(&self) -> io::Result<SockAddr> {
+        match self {
+            Address::Ip(ip) => Ok((*ip).into()),
+            Address::Unix(path) => SockAddr::unix(path),
+        }
+    }
+
+    /// The address of a peer. That of a Unix client that is bound to no path has an empty path.
+    pub(super) fn of_peer(peer: &SockAddr) -> Address {
+        match peer.as_socket() {
+            Some(ip) => Address::Ip(ip),
+            None => Address::Unix(peer.as_pathname().unwrap_or(Path::new("")).to_owned()),
+        }
+    }
 }
 
 impl fmt::Display for Address {
@@ -40,18 +49,5 @@ impl fmt::Display for Address {
 impl From<SocketAddr> for Address {
     fn from(address: SocketAddr) -> Self {
         Address::Ip(address)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_machine_knows_its_own_addresses() {
-        assert!(is_local(Ipv4Addr::LOCALHOST.into()));
-        // TEST-NET-1 of RFC 5737, and the documentation prefix of RFC 3849.
-        assert!(!is_local(IpAddr::from([192, 0, 2, 1])));
-        assert!(!is_local(IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])));
     }
 }

@@ -3,17 +3,13 @@
 //! once, instead of on every connection.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::net::sockopt;
-use rustix::net::{
-    self, AddressFamily, Shutdown, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
-};
+use socket2::{SockAddr, SockRef, Socket, Type};
 
 use super::options::set_int;
-use super::stream::set_keepalive;
-use super::{Address, Errno, Keepalive};
+use super::{Address, Errno, Keepalive, to_errno};
 
 /// Options of a listening socket.
 #[derive(Clone, Copy, Debug)]
@@ -35,21 +31,13 @@ pub struct ListenOptions {
 /// # Errors
 /// As bind(2) and listen(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
 pub fn listen(address: &Address, options: ListenOptions) -> io::Result<TcpListener> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = match address {
-        Address::Ip(ip) => {
-            let socket = tcp_socket(*ip, flags)?;
-            prepare(&socket, options)?;
-            net::bind(&socket, ip)?;
-            socket
-        }
-        Address::Unix(path) => {
-            let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-            net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-            socket
-        }
-    };
-    net::listen(&socket, options.backlog)?;
+    let address = address.to_sock_addr()?;
+    let socket = socket_for(&address, Type::STREAM.nonblocking())?;
+    if !address.is_unix() {
+        prepare(&socket, options)?;
+    }
+    socket.bind(&address)?;
+    socket.listen(options.backlog)?;
     // The type stands for Unix listeners as well, since the runtime takes no other type.
     Ok(TcpListener::from(socket))
 }
@@ -61,10 +49,11 @@ pub fn listen(address: &Address, options: ListenOptions) -> io::Result<TcpListen
 /// # Errors
 /// As bind(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
 pub fn probe_tcp(ip: SocketAddr) -> io::Result<()> {
-    let socket = tcp_socket(ip, SocketFlags::CLOEXEC)?;
+    let address = ip.into();
+    let socket = socket_for(&address, Type::STREAM)?;
     // With this option sockets in TIME_WAIT do not count.
-    sockopt::set_socket_reuseaddr(&socket, true)?;
-    Ok(net::bind(&socket, &ip)?)
+    socket.set_reuse_address(true)?;
+    socket.bind(&address)
 }
 
 /// Accepts a connection without waiting.
@@ -72,13 +61,13 @@ pub fn probe_tcp(ip: SocketAddr) -> io::Result<()> {
 /// # Errors
 /// `AGAIN` if no connection waits; otherwise as accept(2).
 pub fn try_accept(listener: &impl AsFd) -> Result<(OwnedFd, Address), Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (fd, peer) = net::acceptfrom_with(listener, flags)?;
-    Ok((fd, peer.map_or_else(unnamed, to_address)))
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let (socket, peer) = SockRef::from(listener).accept4(flags).map_err(to_errno)?;
+    Ok((socket.into(), Address::of_peer(&peer)))
 }
 
 /// Returns how many connections wait in the accept queue of a listening TCP socket; 0 for a Unix
-/// socket, which does not report it.
+/// socket, which does not report it. Neither socket2 nor rustix has TCP_INFO.
 pub fn accept_queue_length(listener: &impl AsFd) -> usize {
     const LENGTH: usize = size_of::<libc::tcp_info>();
     // SAFETY: all of its fields are numbers, for which zero bytes are a valid value.
@@ -102,51 +91,32 @@ pub fn accept_queue_length(listener: &impl AsFd) -> usize {
 /// Ends the accepts that wait on the socket, with EINVAL, and refuses new connections
 /// (shutdown(2)).
 pub fn stop_listening(listener: &impl AsFd) {
-    let _ = net::shutdown(listener, Shutdown::Read);
+    let _ = SockRef::from(listener).shutdown(Shutdown::Read);
 }
 
-fn tcp_socket(ip: SocketAddr, flags: SocketFlags) -> io::Result<OwnedFd> {
-    let family = if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
-    if ip.is_ipv6() {
+/// Makes a socket that can be bound to the address.
+pub(super) fn socket_for(address: &SockAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(address.domain(), kind, None)?;
+    if address.is_ipv6() {
         // `[::]` and `0.0.0.0` are two separate listeners, as in nginx.
-        sockopt::set_ipv6_v6only(&socket, true)?;
+        socket.set_only_v6(true)?;
     }
     Ok(socket)
 }
 
-fn prepare(socket: &OwnedFd, options: ListenOptions) -> io::Result<()> {
-    sockopt::set_socket_reuseaddr(socket, true)?;
+fn prepare(socket: &Socket, options: ListenOptions) -> io::Result<()> {
+    socket.set_reuse_address(true)?;
     if options.reuse_port {
-        sockopt::set_socket_reuseport(socket, true)?;
+        socket.set_reuse_port(true)?;
     }
     if options.nodelay {
-        sockopt::set_tcp_nodelay(socket, true)?;
+        socket.set_tcp_nodelay(true)?;
     }
     if let Some(keepalive) = options.keepalive {
-        set_keepalive(socket.as_fd(), keepalive)?;
+        socket.set_tcp_keepalive(&keepalive.into())?;
     }
     if options.fast_open {
-        set_int(socket.as_fd(), libc::IPPROTO_TCP, libc::TCP_FASTOPEN, options.backlog)?;
+        set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, options.backlog)?;
     }
     Ok(())
-}
-
-fn to_address(address: SocketAddrAny) -> Address {
-    if let Ok(ip) = address.clone().try_into() {
-        return Address::Ip(ip);
-    }
-    let path = SocketAddrUnix::try_from(address).ok();
-    match path.as_ref().and_then(SocketAddrUnix::path_bytes) {
-        Some(path) => {
-            use std::os::unix::ffi::OsStrExt;
-            Address::Unix(std::ffi::OsStr::from_bytes(path).into())
-        }
-        None => unnamed(),
-    }
-}
-
-/// The address of a Unix client that is bound to no path.
-fn unnamed() -> Address {
-    Address::Unix(std::path::PathBuf::new())
 }

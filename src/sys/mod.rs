@@ -4,6 +4,9 @@
 //! and moves bytes by direct, non-blocking system calls. A [`Pipe`] carries bytes between two
 //! streams without copying them to user space. A [`SendRing`] sends the small messages of many
 //! streams by one system call. This module knows no protocol and no configuration.
+//!
+//! socket2 creates, configures, binds and connects sockets. What it lacks is done by rustix, with
+//! the reason beside the call.
 
 #![allow(unsafe_code)] // denied everywhere else
 
@@ -22,9 +25,9 @@ mod send_ring;
 mod stream;
 mod udp;
 
-pub use address::{Address, is_local};
+pub use address::Address;
 pub use clock::ThreadClock;
-pub use connect::{Connect, ConnectError, UnixConnect};
+pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, hard_file_limit, raise_file_limit};
 pub use listen::{
     ListenOptions, accept_queue_length, listen, probe_tcp, stop_listening, try_accept,
@@ -44,3 +47,8 @@ pub use udp::{
 
 /// The error of a system call: small, `Copy`, compared without formatting.
 pub type Errno = rustix::io::Errno;
+
+/// Reduces the error of a socket to its number.
+fn to_errno(error: std::io::Error) -> Errno {
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
+}

@@ -1,11 +1,12 @@
-//! Socket options that rustix has no name for.
+//! Socket options that neither socket2 nor rustix has: TCP_FASTOPEN of a listening socket, UDP_GRO
+//! and IPV6_DONTFRAG.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Sets an option whose value is a number (setsockopt(2)).
 pub(super) fn set_int(
-    fd: BorrowedFd<'_>,
+    socket: &impl AsFd,
     level: libc::c_int,
     option: libc::c_int,
     value: libc::c_int,
@@ -13,7 +14,7 @@ pub(super) fn set_int(
     // SAFETY: the pointer and the length are those of `value`, which lives until the call returns.
     let result = unsafe {
         libc::setsockopt(
-            fd.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             level,
             option,
             (&raw const value).cast(),

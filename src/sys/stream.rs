@@ -4,16 +4,19 @@
 //! moved by `recv`, `send` and `splice` with the non-blocking flag of the call. The same operations
 //! through the ring would be handed to a worker thread of the kernel, or would copy. Nothing here
 //! allocates per call.
+//!
+//! `recv` and `send` are rustix's, because socket2's `recv` with flags does not take a `&mut [u8]`.
 
 use std::cell::Cell;
 use std::io;
-use std::net::TcpStream as StdStream;
+use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use monoio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{self, RecvFlags, SendFlags, Shutdown, sockopt};
+use rustix::net::{self, RecvFlags, SendFlags};
+use socket2::{SockRef, TcpKeepalive};
 
 use super::Errno;
 
@@ -146,38 +149,38 @@ impl Stream {
     /// Ends the writing side: the peer reads the end of the stream after what was sent.
     pub fn shutdown_write(&self) {
         // ENOTCONN: the peer has closed the connection before, so there is nothing to end.
-        let _ = net::shutdown(self.as_fd(), Shutdown::Write);
+        let _ = SockRef::from(self).shutdown(Shutdown::Write);
     }
 
     /// Ends the reading side: bytes that have arrived can still be read, and the end of the stream
     /// follows. A task that waits in [`Stream::readable`] wakes up.
     pub fn shutdown_read(&self) {
-        let _ = net::shutdown(self.as_fd(), Shutdown::Read);
+        let _ = SockRef::from(self).shutdown(Shutdown::Read);
     }
 
     /// Ends both sides, also those of a connect in progress, and wakes all tasks that wait.
     pub fn shutdown(&self) {
-        let _ = net::shutdown(self.as_fd(), Shutdown::Both);
+        let _ = SockRef::from(self).shutdown(Shutdown::Both);
     }
 
     /// Makes the close that follows send a reset, so that the peer does not take a broken stream
     /// for a complete one. A Unix stream has no reset (unix(7)): its peer reads the end of the
     /// stream, or ECONNRESET if bytes that the peer sent were not read.
     pub fn reset_on_close(&self) {
-        let _ = sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
     }
 
     /// Sets TCP_NODELAY. A failure (a Unix socket) is ignored, because no caller could act on it.
     pub fn set_nodelay(&self) {
-        let _ = sockopt::set_tcp_nodelay(self.as_fd(), true);
+        let _ = SockRef::from(self).set_tcp_nodelay(true);
     }
 
     /// Turns TCP keepalive on.
     pub fn set_keepalive(&self, keepalive: Keepalive) {
-        let _ = set_keepalive(self.as_fd(), keepalive);
+        let _ = SockRef::from(self).set_tcp_keepalive(&keepalive.into());
     }
 
-    /// Sets O_NONBLOCK if it is not set yet.
+    /// Sets O_NONBLOCK if it is not set yet, by one ioctl(2) where socket2 calls fcntl(2) twice.
     ///
     /// # Errors
     /// As ioctl(2); practically never.
@@ -216,11 +219,10 @@ impl Drop for Stream {
     }
 }
 
-/// Turns TCP keepalive on for any TCP socket.
-pub(super) fn set_keepalive(fd: BorrowedFd<'_>, keepalive: Keepalive) -> Result<(), Errno> {
-    sockopt::set_socket_keepalive(fd, true)?;
-    sockopt::set_tcp_keepidle(fd, keepalive.idle)?;
-    sockopt::set_tcp_keepintvl(fd, keepalive.idle)
+impl From<Keepalive> for TcpKeepalive {
+    fn from(Keepalive { idle }: Keepalive) -> Self {
+        TcpKeepalive::new().with_time(idle).with_interval(idle)
+    }
 }
 
 /// A poll between its submission and its completion.

@@ -153,7 +153,7 @@ fn nor_does_one_that_was_slow_to_read_the_last_answer() {
     let mut gate = Ringgate::start(&config);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
-    socket.set_mss(536).unwrap();
+    socket.set_tcp_mss(536).unwrap();
     socket.connect(&gate.address("web").into()).unwrap();
     let mut client = HttpClient::over(with_deadlines(socket.into()));
     client.send(GET);

@@ -6,18 +6,19 @@ mod send;
 
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
-use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use quinn_udp::{BATCH_SIZE, UdpSockRef, UdpSocketState};
-use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use socket2::Type;
 
 pub use self::batch::{Batch, Received};
 pub use self::send::{Refusal, is_unreachable};
-use super::connect::is_bound_to;
+use super::connect::{connected_udp, is_bound_to, registered};
 use super::errors::{Errors, Reported};
+use super::listen::socket_for;
 use super::options::set_int;
-use super::{ConnectError, Errno, Stream};
+use super::{ConnectError, Errno, Stream, to_errno};
 
 /// The size of a buffer for one datagram, or for several that the kernel has joined.
 const BUFFER_SIZE: usize = 64 * 1024;
@@ -79,22 +80,13 @@ impl Offload {
 /// # Errors
 /// As bind(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
 pub fn bind_udp(address: SocketAddr, reuse_port: bool) -> io::Result<StdSocket> {
-    let socket = socket_for(address)?;
-    if address.is_ipv6() {
-        // `[::]` and `0.0.0.0` are two separate listeners, as with TCP.
-        sockopt::set_ipv6_v6only(&socket, true)?;
-    }
+    let address = address.into();
+    let socket = socket_for(&address, Type::DGRAM.nonblocking())?;
     if reuse_port {
-        sockopt::set_socket_reuseport(&socket, true)?;
+        socket.set_reuse_port(true)?;
     }
-    net::bind(&socket, &address)?;
-    Ok(socket)
-}
-
-fn socket_for(address: SocketAddr) -> io::Result<StdSocket> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(net::socket_with(family, SocketType::DGRAM, flags, None)?.into())
+    socket.bind(&address)?;
+    Ok(socket.into())
 }
 
 impl UdpSocket {
@@ -114,16 +106,13 @@ impl UdpSocket {
     /// Those of socket(2) and connect(2). A socket that is connected to itself is an error, because
     /// it would receive its own datagrams.
     pub fn connected(to: SocketAddr, shared: &Connected) -> Result<UdpSocket, ConnectError> {
-        let errno = |error: &io::Error| Errno::from_io_error(error).unwrap_or(Errno::IO);
-        let socket = socket_for(to).map_err(|error| ConnectError::from_call(errno(&error)))?;
-        net::connect(&socket, &to).map_err(ConnectError::from_call)?;
+        let socket = connected_udp(to)?;
         if is_bound_to(&socket, to) {
             return Err(ConnectError::OwnPeer);
         }
         // If the kernel cannot join datagrams, they arrive one by one.
-        let _ = set_int(socket.as_fd(), libc::SOL_UDP, libc::UDP_GRO, 1);
-        let stream = Stream::from_fd(socket.into());
-        let stream = stream.map_err(|error| ConnectError::Local(errno(&error)))?;
+        let _ = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+        let stream = registered(socket)?;
         let errors = shared.errors.as_ref().and_then(|errors| errors.report(&stream));
         Ok(UdpSocket { stream, offload: Rc::clone(&shared.offload), errors })
     }
@@ -143,15 +132,6 @@ impl UdpSocket {
         self.stream.shutdown();
     }
 
-    /// The port that the socket is bound to.
-    ///
-    /// # Errors
-    /// As getsockname(2); practically never.
-    pub fn local_port(&self) -> io::Result<u16> {
-        let address: SocketAddr = net::getsockname(&self.stream)?.try_into()?;
-        Ok(address.port())
-    }
-
     /// Receives available datagrams, as far as they fit the batch. Returns the number of items in
     /// the batch, each of which may hold several datagrams.
     ///
@@ -165,20 +145,19 @@ impl UdpSocket {
         let socket = UdpSockRef::from(&self.stream);
         let received = self.offload.single.recv(socket, &mut buffers, &mut batch.meta);
         batch.count = *received.as_ref().unwrap_or(&0);
-        received.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        received.map_err(to_errno)
     }
 }
 
 /// Lets the kernel fragment a datagram that is too large for the path, as it does by default,
 /// because the sender knows nothing of the path from here. quinn-udp forbids fragments, as QUIC
-/// needs it.
+/// needs it. socket2 has none of these options.
 fn allow_fragments(socket: &StdSocket) -> io::Result<()> {
     if socket.local_addr()?.is_ipv4() {
-        set_int(socket.as_fd(), libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT)
+        Ok(sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::WANT)?)
     } else {
-        let (level, want) = (libc::IPPROTO_IPV6, libc::IPV6_PMTUDISC_WANT);
-        set_int(socket.as_fd(), level, libc::IPV6_MTU_DISCOVER, want)?;
-        set_int(socket.as_fd(), level, libc::IPV6_DONTFRAG, 0)
+        sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::WANT)?;
+        set_int(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)
     }
 }
 

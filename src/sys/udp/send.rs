@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 
 use super::{MAX_SEGMENT, MAX_SEGMENTS, Offload, UdpSocket};
-use crate::sys::Errno;
+use crate::sys::{Errno, to_errno};
 
 /// Datagrams that were not sent because the kernel returned an error about an earlier one.
 pub struct Refusal<'b> {
@@ -39,7 +39,7 @@ impl UdpSocket {
             let transmit =
                 Transmit { destination: to, ecn: None, contents, segment_size, src_ip: from };
             let sent = state.try_send(UdpSockRef::from(&self.stream), &transmit);
-            sent.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            sent.map_err(to_errno)
         };
         let Offload { single, joined } = &*self.offload;
         let count = bytes.len().div_ceil(segment.max(1)).max(1);

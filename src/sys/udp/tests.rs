@@ -1,5 +1,7 @@
 //! Datagrams over loopback, and the errors that the network reports about them.
 
+use socket2::SockRef;
+
 use super::*;
 
 fn run(test: impl AsyncFnOnce()) {
@@ -9,6 +11,10 @@ fn run(test: impl AsyncFnOnce()) {
 
 fn local() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
+}
+
+fn address_of(socket: &UdpSocket) -> SocketAddr {
+    SockRef::from(&socket.stream).local_addr().unwrap().as_socket().unwrap()
 }
 
 /// Receives `count` datagrams and checks the address that each of them was sent to.
@@ -36,7 +42,7 @@ async fn datagrams(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
 fn datagrams_keep_their_boundaries_in_whatever_calls_they_travel() {
     run(async || {
         let to = UdpSocket::bound(bind_udp(local(), true).unwrap()).unwrap();
-        let address = SocketAddr::new([127, 0, 0, 1].into(), to.local_port().unwrap());
+        let address = address_of(&to);
         let from = UdpSocket::connected(address, &Connected::start().unwrap()).unwrap();
         let many: Vec<u8> = (0..10_000).map(|index| index as u8).collect();
         assert_eq!(from.send(address, None, &many, 300), (0, None));
@@ -55,7 +61,7 @@ fn datagrams_keep_their_boundaries_in_whatever_calls_they_travel() {
 fn more_than_segments_allow_goes_one_by_one() {
     run(async || {
         let to = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
-        let address = SocketAddr::new([127, 0, 0, 1].into(), to.local_port().unwrap());
+        let address = address_of(&to);
         let from = UdpSocket::connected(address, &Connected::start().unwrap()).unwrap();
         assert_eq!(from.send(address, None, &[1; 100], 1), (0, None));
         assert_eq!(datagrams(&to, 100).await.len(), 100);
@@ -66,15 +72,14 @@ fn more_than_segments_allow_goes_one_by_one() {
 /// others with "port unreachable".
 fn refusing() -> (StdSocket, SocketAddr) {
     let socket = StdSocket::bind(local()).unwrap();
-    net::connect(&socket, &SocketAddr::from(([127, 0, 0, 1], 9))).unwrap();
+    socket.connect(("127.0.0.1", 9)).unwrap();
     let address = socket.local_addr().unwrap();
     (socket, address)
 }
 
 /// Lets the socket accept datagrams from this sender.
 fn open(socket: StdSocket, sender: &UdpSocket) -> UdpSocket {
-    let sender = SocketAddr::new([127, 0, 0, 1].into(), sender.local_port().unwrap());
-    net::connect(&socket, &sender).unwrap();
+    socket.connect(address_of(sender)).unwrap();
     UdpSocket::bound(socket).unwrap()
 }
 
