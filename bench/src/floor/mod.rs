@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, sockopt};
+use rustix::net::{Shutdown, SocketFlags};
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::load::poller::{Poller, Ready};
 use crate::{sink, usage};
@@ -176,7 +177,7 @@ impl Floor {
                 Err(Errno::CONNABORTED) => continue,
                 Err(error) => return Err(error.into()),
             };
-            sockopt::set_tcp_nodelay(&client, true)?;
+            SockRef::from(&client).set_tcp_nodelay(true)?;
             // Without a server the client sees its connection closed.
             let Ok(server) = connect(self.connect) else { continue };
             let index = self.free.pop().unwrap_or_else(|| {
@@ -274,14 +275,12 @@ impl Way {
     }
 }
 
-fn connect(to: SocketAddr) -> Result<OwnedFd, Errno> {
-    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match rustix::net::connect(&socket, &to) {
-        Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
-        Err(error) => Err(error),
+fn connect(to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&to.into()) {
+        Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+        _ => Ok(socket.into()),
     }
 }
 
@@ -372,8 +371,7 @@ mod tests {
             let load = [&b"D"[..], &u64::MAX.to_be_bytes()].concat();
             for _ in 0..10 {
                 let rude = dial(&target, &load).unwrap().stream;
-                let now = Some(Duration::ZERO);
-                sockopt::set_socket_linger(&rude, now).unwrap();
+                SockRef::from(&rude).set_linger(Some(Duration::ZERO)).unwrap();
             }
             calm.write_all(b"still here").unwrap();
             let mut back = [0; 10];

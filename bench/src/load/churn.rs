@@ -3,7 +3,7 @@
 //! Every lane does this on its own, in one epoll loop. The clock of a connection runs from connect
 //! to the last byte of its answer. Whatever ends a connection early ends the run.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{RecvFlags, SendFlags};
+use socket2::{Domain, Socket, Type};
 
 use super::dial::Target;
 use super::exchange::Answer;
@@ -182,7 +183,7 @@ impl Churn {
         }
         let complete = lane.back == self.answer.length;
         if length == 0 && !complete {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         let done = complete && (length == 0 || !self.to_the_end);
         if done {
@@ -233,29 +234,28 @@ impl Sources {
 
     /// A socket that is connecting, and when it began to.
     fn connect(&mut self, to: SocketAddr) -> io::Result<(OwnedFd, Instant)> {
-        let mut last = Errno::ADDRINUSE;
+        let taken = [ErrorKind::AddrInUse, ErrorKind::AddrNotAvailable];
+        let mut last = ErrorKind::AddrInUse.into();
         for _ in 0..Self::TRIES {
             match self.try_connect(to) {
-                Err(taken @ (Errno::ADDRINUSE | Errno::ADDRNOTAVAIL)) => last = taken,
-                other => return Ok(other?),
+                Err(error) if taken.contains(&error.kind()) => last = error,
+                result => return result,
             }
         }
-        Err(while_doing("no port is free")(last.into()))
+        Err(while_doing("no port is free")(last))
     }
 
-    fn try_connect(&mut self, to: SocketAddr) -> Result<(OwnedFd, Instant), Errno> {
-        let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    fn try_connect(&mut self, to: SocketAddr) -> io::Result<(OwnedFd, Instant)> {
+        let socket = Socket::new(Domain::for_address(to), Type::STREAM.nonblocking(), None)?;
         if self.loopback {
             // A port whose last connection is still being remembered may be used again.
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            rustix::net::bind(&socket, &self.next_source())?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&self.next_source().into())?;
         }
         let began = Instant::now();
-        match rustix::net::connect(&socket, &to) {
-            Ok(()) | Err(Errno::INPROGRESS) => Ok((socket, began)),
-            Err(error) => Err(error),
+        match socket.connect(&to.into()) {
+            Err(error) if Errno::from_io_error(&error) != Some(Errno::INPROGRESS) => Err(error),
+            _ => Ok((socket.into(), began)),
         }
     }
 
