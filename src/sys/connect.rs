@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use rustix::io::retry_on_intr;
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::ports::may_be_chosen;
-use super::stream::retry;
 use super::{Address, Errno, Stream, to_errno};
 
 /// The state of a connect after its first call.
@@ -151,7 +151,7 @@ fn is_connected(socket: &Socket, address: &SockAddr) -> Result<bool, ConnectErro
 }
 
 fn connect(socket: &Socket, to: &SockAddr) -> Result<(), Errno> {
-    retry(|| socket.connect(to).map_err(to_errno))
+    retry_on_intr(|| socket.connect(to).map_err(to_errno))
 }
 
 /// Makes a UDP socket that is connected to an address, which sends nothing. The kernel chooses the

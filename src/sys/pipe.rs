@@ -8,11 +8,11 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::io::retry_on_intr;
 use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::stream::retry;
 use super::{Errno, Stream};
 
 /// The smallest useful size: a smaller pipe moves less per call than a copy does. The kernel gives
@@ -64,7 +64,8 @@ impl Pipe {
     /// `AGAIN` if the stream has no bytes or the pipe is full. Drain the pipe before waiting for
     /// the stream.
     pub fn fill(&mut self, from: &Stream, max: usize) -> Result<usize, Errno> {
-        let moved = retry(|| splice(from, None, &self.writer, None, max, SpliceFlags::NONBLOCK))?;
+        let moved =
+            retry_on_intr(|| splice(from, None, &self.writer, None, max, SpliceFlags::NONBLOCK))?;
         self.len += moved;
         Ok(moved)
     }
@@ -74,8 +75,9 @@ impl Pipe {
     /// # Errors
     /// `AGAIN` if nothing fits; `PIPE` or `CONNRESET` if the peer is gone.
     pub fn drain(&mut self, to: &Stream) -> Result<usize, Errno> {
-        let moved =
-            retry(|| splice(&self.reader, None, to, None, self.len, SpliceFlags::NONBLOCK))?;
+        let moved = retry_on_intr(|| {
+            splice(&self.reader, None, to, None, self.len, SpliceFlags::NONBLOCK)
+        })?;
         self.len -= moved;
         Ok(moved)
     }

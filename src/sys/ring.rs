@@ -74,7 +74,7 @@ fn small_ring(retry_for: Duration) -> io::Result<IoUring> {
 
 /// Returns true if the error means that a ring does not fit the limit of locked memory.
 pub fn is_out_of_memory(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOMEM)
+    error.kind() == io::ErrorKind::OutOfMemory
 }
 
 /// Returns true if rings of this process count as locked memory. They do not for a user with

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use monoio::net::TcpStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 
@@ -94,7 +95,7 @@ impl Stream {
     /// # Errors
     /// `AGAIN` if no bytes are available; otherwise as recv(2).
     pub fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        retry(|| Ok(net::recv(self.as_fd(), &mut *buffer, RecvFlags::DONTWAIT)?.1))
+        retry_on_intr(|| Ok(net::recv(self.as_fd(), &mut *buffer, RecvFlags::DONTWAIT)?.1))
     }
 
     /// Reads available bytes without consuming them; 0 is the end of the stream.
@@ -103,7 +104,7 @@ impl Stream {
     /// As [`Stream::recv`].
     pub fn peek(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
         let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        retry(|| Ok(net::recv(self.as_fd(), &mut *buffer, flags)?.1))
+        retry_on_intr(|| Ok(net::recv(self.as_fd(), &mut *buffer, flags)?.1))
     }
 
     /// Writes as many bytes as fit.
@@ -111,7 +112,7 @@ impl Stream {
     /// # Errors
     /// `AGAIN` if nothing fits; `PIPE` or `CONNRESET` if the peer is gone; otherwise as send(2).
     pub fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
-        retry(|| net::send(self.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
+        retry_on_intr(|| net::send(self.as_fd(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL))
     }
 
     /// Returns true if the peer has reset the connection. Unlike a read this consumes nothing, even
@@ -238,15 +239,5 @@ impl<'a> InFlight<'a> {
 
     fn completed(self) {
         self.polls.set(self.polls.get() - 1);
-    }
-}
-
-/// Repeats a call that a signal interrupted.
-pub(super) fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            result => return result,
-        }
     }
 }

@@ -320,7 +320,7 @@ impl Acceptor {
     async fn failed(&self, error: &io::Error) {
         // The connection was aborted before the accept (accept(2)). Others may wait, so there is no
         // pause.
-        if error.raw_os_error() == Some(libc::ECONNABORTED) {
+        if error.kind() == io::ErrorKind::ConnectionAborted {
             return;
         }
         self.look_at_queue();

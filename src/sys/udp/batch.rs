@@ -1,6 +1,6 @@
 //! The buffer of a worker for the datagrams of one receive.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use quinn_udp::{BATCH_SIZE, RecvMeta};
 
@@ -60,15 +60,11 @@ fn sender(address: SocketAddr) -> SocketAddr {
     match address {
         SocketAddr::V6(mut v6) => {
             v6.set_flowinfo(0);
-            if !is_link_local(v6.ip()) {
+            if !v6.ip().is_unicast_link_local() {
                 v6.set_scope_id(0);
             }
             v6.into()
         }
         v4 => v4,
     }
-}
-
-fn is_link_local(ip: &Ipv6Addr) -> bool {
-    ip.segments()[0] & 0xffc0 == 0xfe80
 }
