@@ -7,9 +7,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::mpsc::{
-    Receiver, RecvTimeoutError, SyncSender, TryRecvError, channel, sync_channel,
-};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -106,18 +104,8 @@ fn log_reports(reports: &Receiver<Report>, log: impl Fn(Line)) {
             }
             None => reports.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
-        let mut ended = first == Err(RecvTimeoutError::Disconnected);
-        first.into_iter().for_each(|report| summary.add(report));
-        loop {
-            match reports.try_recv() {
-                Ok(report) => summary.add(report),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
-                    ended = true;
-                    break;
-                }
-            }
-        }
+        let ended = first == Err(RecvTimeoutError::Disconnected);
+        first.into_iter().chain(reports.try_iter()).for_each(|report| summary.add(report));
         summary.take_due(Instant::now(), ended).into_iter().for_each(&log);
         if ended {
             return;

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use self::cluster::Cluster;
 use self::files::Files;
@@ -28,36 +28,25 @@ use crate::config::{Config, Discovery, DnsFamily, DnsName};
 use crate::error::Error;
 use crate::worker::Command;
 
-/// The tasks that look up the names of all clusters.
+/// The tasks that look up the names of all clusters. Dropping this ends the look-ups.
 pub(super) struct Dns {
-    clusters: Vec<ClusterTask>,
-}
-
-/// The task that looks up the names of one cluster. Dropping it ends the look-ups.
-struct ClusterTask {
-    task: AbortHandle,
-    /// The names without a first answer.
-    unanswered: watch::Receiver<Vec<String>>,
-}
-
-impl Drop for ClusterTask {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _clusters: JoinSet<()>,
+    /// The names of each cluster without a first answer.
+    unanswered: Vec<watch::Receiver<Vec<String>>>,
 }
 
 impl Dns {
     /// Waits until every name of every cluster has its first answer.
     pub(super) async fn first_answers(&mut self) {
-        for cluster in &mut self.clusters {
+        for names in &mut self.unanswered {
             // An error means that the task has ended, which happens only with the process.
-            let _ = cluster.unanswered.wait_for(Vec::is_empty).await;
+            let _ = names.wait_for(Vec::is_empty).await;
         }
     }
 
     /// The names without a first answer, separated by commas.
     pub(super) fn missing(&self) -> String {
-        let missing = self.clusters.iter().flat_map(|one| one.unanswered.borrow().clone());
+        let missing = self.unanswered.iter().flat_map(|names| names.borrow().clone());
         let mut missing: Vec<String> = missing.collect();
         missing.sort();
         missing.dedup();
@@ -75,7 +64,7 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Dns, Error> {
         Discovery::Static(_) => &[],
     });
     let files = Files::start(names.map(|name| name.host.as_str()))?;
-    let mut clusters = Vec::new();
+    let (mut clusters, mut unanswered) = (JoinSet::new(), Vec::new());
     for cluster in &config.clusters {
         let name = &cluster.name;
         match &cluster.discovery {
@@ -86,13 +75,13 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Dns, Error> {
             Discovery::StrictDns { names, refresh, family } => {
                 let hosts = families_of_hosts(names, *family);
                 let cluster = Cluster::new(Arc::clone(config), name, names, &hosts, crew, &files);
-                let (unanswered, first) = watch::channel(cluster.unanswered());
-                let task = tokio::spawn(cluster.run(hosts, *refresh, unanswered));
-                clusters.push(ClusterTask { task: task.abort_handle(), unanswered: first });
+                let (sender, names) = watch::channel(cluster.unanswered());
+                clusters.spawn(cluster.run(hosts, *refresh, sender));
+                unanswered.push(names);
             }
         }
     }
-    Ok(Dns { clusters })
+    Ok(Dns { _clusters: clusters, unanswered })
 }
 
 /// Returns each host once, with the families to look up: several ports of one name need one
