@@ -13,6 +13,9 @@ use std::sync::Arc;
 use super::{Action, Cluster, Config, Discovery, Listener, Protocol, TunnelKind};
 use crate::sys::Address;
 
+const UNSPECIFIED_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const UNSPECIFIED_V6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+
 /// A loop from a cluster through listeners back to the cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Loop {
@@ -49,8 +52,8 @@ enum Passes {
 /// The graph of listeners and clusters.
 pub(super) struct Loops<'c> {
     config: &'c Config,
-    /// Listeners with their IP addresses, by transport (true for UDP) and port.
-    at: HashMap<(bool, u16), Vec<(IpAddr, usize)>>,
+    /// Listeners by transport (true for UDP) and address.
+    at: HashMap<(bool, Address), usize>,
     /// Returns true for an address of this machine, as far as its addresses are known.
     is_local: fn(IpAddr) -> bool,
     /// For each cluster, the listeners that use it.
@@ -62,12 +65,10 @@ pub(super) struct Loops<'c> {
 
 impl<'c> Loops<'c> {
     pub(super) fn new(config: &'c Config, is_local: fn(IpAddr) -> bool) -> Self {
-        let mut at: HashMap<(bool, u16), Vec<(IpAddr, usize)>> = HashMap::new();
+        let mut at = HashMap::new();
         for (index, listener) in config.listeners.iter().enumerate() {
             for address in &listener.addresses {
-                if let Address::Ip(ip) = address {
-                    at.entry((is_udp(listener), ip.port())).or_default().push((ip.ip(), index));
-                }
+                at.entry((is_udp(listener), address.clone())).or_insert(index);
             }
         }
         // From each cluster back to the listeners that use it.
@@ -98,9 +99,9 @@ impl<'c> Loops<'c> {
     /// The listeners that receive a connection or datagram to this address, and whether that is
     /// certain.
     fn reached(&self, address: &Address, udp: bool) -> Vec<(usize, bool)> {
+        let listener_at = |address: Address| self.at.get(&(udp, address)).copied();
         let Address::Ip(ip) = address else {
-            let listens = |listener: &Arc<Listener>| !udp && listener.addresses.contains(address);
-            let found = self.config.listeners.iter().position(listens);
+            let found = listener_at(address.clone());
             return found.map(|listener| (listener, true)).into_iter().collect();
         };
         // Connecting to the unspecified address reaches this machine.
@@ -109,18 +110,13 @@ impl<'c> Loops<'c> {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
             ip => ip,
         };
-        let at = self.at.get(&(udp, ip.port())).map_or(&[][..], Vec::as_slice);
-        let reached = at.iter().filter_map(|(listening, listener)| {
-            // A wildcard listener surely receives on loopback addresses, and probably on local
-            // ones.
-            let every = listening.is_unspecified() && listening.is_ipv4() == to.is_ipv4();
-            if *listening == to || every && to.is_loopback() {
-                Some((*listener, true))
-            } else {
-                (every && (self.is_local)(to)).then_some((*listener, false))
-            }
-        });
-        reached.collect()
+        let at = |to: IpAddr| listener_at(Address::Ip(SocketAddr::new(to, ip.port())));
+        let exact = at(to).map(|listener| (listener, true));
+        // A wildcard listener surely receives on loopback addresses, and probably on local ones.
+        let every = if to.is_ipv4() { UNSPECIFIED_V4 } else { UNSPECIFIED_V6 };
+        let every = at(every).filter(|_| to.is_loopback() || (self.is_local)(to));
+        let every = every.map(|listener| (listener, to.is_loopback()));
+        exact.into_iter().chain(every).collect()
     }
 
     /// The ways from listeners to the cluster, the shortest first. This is a breadth-first search.

@@ -1,8 +1,7 @@
 //! Checks `[[listener]]`: unique names and addresses, and the keys that each protocol allows.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -187,32 +186,40 @@ impl Check<'_> {
 /// The listen addresses so far and their positions in the file.
 #[derive(Default)]
 pub(super) struct UsedAddresses {
-    /// IP addresses by port.
-    ips: HashMap<u16, Vec<(SocketAddr, Span)>>,
-    paths: HashMap<PathBuf, Span>,
+    addresses: HashMap<Address, Span>,
+    /// The first address for each port and family; true is IPv4.
+    first: HashMap<(u16, bool), (SocketAddr, Span)>,
 }
 
 impl UsedAddresses {
     /// Adds an address. Returns an earlier address that is equal to it or overlaps with it.
     fn add(&mut self, address: &Address, span: Span) -> Option<(Address, Span)> {
-        let ip = match address {
-            // The kernel chooses a free port.
-            Address::Ip(ip) if ip.port() == 0 => return None,
-            Address::Ip(ip) => ip,
-            Address::Unix(path) => {
-                let before = self.paths.insert(path.clone(), span)?;
-                return Some((address.clone(), before));
-            }
+        // For port 0 the kernel chooses a free port.
+        if matches!(address, Address::Ip(ip) if ip.port() == 0) {
+            return None;
+        }
+        let overlapping = match address {
+            Address::Ip(ip) => self.overlapping(*ip),
+            Address::Unix(_) => None,
         };
-        let same_port = self.ips.entry(ip.port()).or_default();
-        // `[::]` does not include IPv4.
-        let meets = |other: &SocketAddr| {
-            let every = other.ip().is_unspecified() || ip.ip().is_unspecified();
-            other == ip || every && other.is_ipv4() == ip.is_ipv4()
-        };
-        let before = same_port.iter().find(|(other, _)| meets(other)).copied();
-        same_port.push((*ip, span));
-        before.map(|(other, span)| (Address::Ip(other), span))
+        if let Address::Ip(ip) = address {
+            self.first.entry((ip.port(), ip.is_ipv4())).or_insert((*ip, span));
+        }
+        let equal = self.addresses.insert(address.clone(), span);
+        equal.map(|span| (address.clone(), span)).or(overlapping)
+    }
+
+    /// An earlier address that includes this one, or that this one includes. `[::]` does not
+    /// include IPv4.
+    fn overlapping(&self, ip: SocketAddr) -> Option<(Address, Span)> {
+        if ip.ip().is_unspecified() {
+            let first = self.first.get(&(ip.port(), ip.is_ipv4()));
+            return first.map(|(other, span)| (Address::Ip(*other), *span));
+        }
+        let every: IpAddr =
+            if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let every = Address::Ip(SocketAddr::new(every, ip.port()));
+        self.addresses.get(&every).map(|span| (every.clone(), *span))
     }
 }
 

@@ -133,7 +133,8 @@ impl Check<'_> {
         let exists = found.is_ok();
         if !exists && self.clusters_complete {
             let names = || self.clusters.iter().map(|cluster| cluster.value.as_str());
-            let note = match closest(name, names()) {
+            let guess = if self.report.shows_more() { closest(name, names()) } else { None };
+            let note = match guess {
                 Some(meant) => format!("did you mean {}?", quoted(meant)),
                 None if self.clusters.is_empty() => {
                     String::from("add [cluster.NAME] with its endpoints")

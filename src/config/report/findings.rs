@@ -114,7 +114,7 @@ impl fmt::Display for Errors {
 }
 
 /// The maximum number of problems of one kind that are shown.
-const MAX_SHOWN: usize = 100;
+pub(super) const MAX_SHOWN: usize = 100;
 
 /// Problems of one kind in one file, in the order of the file.
 #[derive(Default)]

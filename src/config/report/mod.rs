@@ -12,7 +12,7 @@ mod words;
 use std::cell::RefCell;
 
 pub use self::findings::{Errors, Warning, Warnings};
-use self::findings::{Findings, Problem};
+use self::findings::{Findings, MAX_SHOWN, Problem};
 pub(super) use self::words::{advice, closest, one_of, quoted};
 use super::excerpt::Lines;
 use super::input::ReadError;
@@ -90,6 +90,12 @@ impl<'a> Report<'a> {
 
     pub(super) fn is_empty(&self) -> bool {
         self.problems.borrow().is_empty()
+    }
+
+    /// Returns true while a further error may still be shown, so that a costly guess at what was
+    /// meant is worth its time.
+    pub(super) fn shows_more(&self) -> bool {
+        self.problems.borrow().len() < MAX_SHOWN
     }
 
     /// The errors in the order of the file. `name` is the name of the file in messages.
