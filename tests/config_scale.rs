@@ -1,6 +1,7 @@
 //! Large files and files with many errors take linear time.
 //!
-//! The limits are for a build without optimisation on a busy machine; `--nocapture` shows the times.
+//! The limits are for a build without optimisation on a busy machine; `--nocapture` shows the
+//! times.
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -9,7 +9,8 @@ use proptest::sample::{select, subsequence};
 use ringgate::config::{self, Config, Form, Protocol};
 
 fn parse(text: &str) -> Config {
-    config::parse("edge.toml", text, Path::new("config")).unwrap_or_else(|e| panic!("{e}\n\n{text}"))
+    config::parse("edge.toml", text, Path::new("config"))
+        .unwrap_or_else(|e| panic!("{e}\n\n{text}"))
 }
 
 /// The effective configuration of a text. Relative paths start at the directory of the examples.
@@ -109,9 +110,8 @@ fn some(lines: Lines) -> impl Strategy<Value = String> {
 
 fn listener(protocol: &'static str) -> BoxedStrategy<String> {
     let idle = select(&["", "idle_timeout = \"7m\"\n"][..]);
-    let head = (some(COMMON), idle).prop_map(move |(common, idle)| {
-        format!("protocol = \"{protocol}\"\n{common}{idle}")
-    });
+    let head = (some(COMMON), idle)
+        .prop_map(move |(common, idle)| format!("protocol = \"{protocol}\"\n{common}{idle}"));
     match protocol {
         "tcp" => (head, some(CONNECTIONS))
             .prop_map(|(head, keys)| format!("{head}{keys}cluster = \"a\"\n"))
@@ -122,7 +122,13 @@ fn listener(protocol: &'static str) -> BoxedStrategy<String> {
         "tls" => (head, some(CONNECTIONS), rules())
             .prop_map(|(head, keys, rules)| format!("{head}{keys}{rules}"))
             .boxed(),
-        _ => (head, some(CONNECTIONS), some(HTTP), hosts(), prop_oneof![Just(String::new()), rules()])
+        _ => (
+            head,
+            some(CONNECTIONS),
+            some(HTTP),
+            hosts(),
+            prop_oneof![Just(String::new()), rules()],
+        )
             .prop_map(|(head, keys, http, hosts, rules)| {
                 // `hello_timeout` comes first: it is a key of the listener.
                 format!("{head}{keys}{http}{rules}{hosts}")
@@ -135,17 +141,17 @@ fn rules() -> impl Strategy<Value = String> {
     let rule = select(
         &["names = [\"A.test\", \"*.b.test\"]", "alpn = [\"h2\"]", "simple_obfs = true"][..],
     );
-    (select(&["", "hello_timeout = \"1s\"\n"][..]), rule).prop_map(|(hello, rule)| {
-        format!("{hello}[[listener.tls]]\n{rule}\ncluster = \"a\"\n")
-    })
+    (select(&["", "hello_timeout = \"1s\"\n"][..]), rule)
+        .prop_map(|(hello, rule)| format!("{hello}[[listener.tls]]\n{rule}\ncluster = \"a\"\n"))
 }
 
 fn hosts() -> impl Strategy<Value = String> {
     vec(vec(select(ROUTES), 1..4), 1..3).prop_map(|hosts| {
         let host = |(at, routes): (usize, Vec<&str>)| {
-            let routes = routes.into_iter().enumerate().map(|(at, route)| {
-                format!("[[listener.host.route]]\npath = \"/{at}\"\n{route}\n")
-            });
+            let routes = routes
+                .into_iter()
+                .enumerate()
+                .map(|(at, route)| format!("[[listener.host.route]]\npath = \"/{at}\"\n{route}\n"));
             format!("[[listener.host]]\nnames = [\"h{at}.test\"]\n{}", routes.collect::<String>())
         };
         hosts.into_iter().enumerate().map(host).collect()
@@ -167,7 +173,8 @@ fn files() -> impl Strategy<Value = String> {
                 }
             }
             for (at, listener) in listeners.iter().enumerate() {
-                text += &format!("[[listener]]\nname = \"l{at}\"\nlisten = \"127.0.0.1:{}\"\n", at + 1);
+                text +=
+                    &format!("[[listener]]\nname = \"l{at}\"\nlisten = \"127.0.0.1:{}\"\n", at + 1);
                 text += listener;
             }
             text + "[cluster.a]\nendpoints = [\"192.0.2.1:80\", \"[2001:db8::1]:80\"]\n"

@@ -44,9 +44,16 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
 /// # Errors
 /// Returns all errors of the configuration, rendered, or the reason why it cannot be read.
 pub fn show(path: &Path, form: Form) -> Result<String, Errors> {
-    let text = read_text(path)?;
-    parse(&name_of(path), &text, directory_of(path))?;
-    let (file, _) = DeTable::parse_recoverable(&text);
+    effective(&name_of(path), &read_text(path)?, directory_of(path), form)
+}
+
+/// Like [`show`], for a text. `name` is shown as the file name.
+///
+/// # Errors
+/// Returns all errors of the configuration, rendered.
+pub fn effective(name: &str, text: &str, base: &Path, form: Form) -> Result<String, Errors> {
+    parse(name, text, base)?;
+    let (file, _) = DeTable::parse_recoverable(text);
     Ok(contract::effective(file.get_ref(), form))
 }
 

@@ -1,10 +1,10 @@
 //! The configuration as the rest of the program sees it: valid, immutable and shared by `Arc`.
 //!
-//! Text becomes a [`Config`] in two steps. `read` fills in the tables that `keys` declares, with the
-//! position of each value and the declared defaults. `check` resolves references and refuses
+//! Text becomes a [`Config`] in two steps. `read` fills in the tables that `keys` declares, with
+//! the position of each value and the declared defaults. `check` resolves references and refuses
 //! contradictions. All problems are reported at once, with their positions in the file. After that,
-//! no code checks again whether a value is set or valid. Reading a configuration looks up no DNS names and does
-//! not listen anywhere. The only other files it opens are those of `respond.file`.
+//! no code checks again whether a value is set or valid. Reading a configuration looks up no DNS
+//! names and does not listen anywhere. The only other files it opens are those of `respond.file`.
 
 mod address;
 mod check;
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 pub use self::contract::{Form, man, reference, schema};
 pub use self::keys::{DnsFamily, Driver, Scheme};
-pub use self::load::{DEFAULT, load, name_of, parse, show};
+pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
 pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warning, Warnings};
@@ -141,7 +141,7 @@ pub enum LogPath {
 pub struct Listener {
     /// A unique name, for records and start-up lines.
     pub name: Arc<str>,
-    /// The addresses, at least one, with port ranges already expanded.
+    /// The addresses, at least one, sorted, with port ranges already expanded.
     pub addresses: Vec<Address>,
     /// Where its records go; `None` if it writes none. Listeners with equal settings share one.
     pub access_log: Option<Arc<AccessLog>>,
@@ -243,7 +243,8 @@ pub struct TlsRule {
     /// Server names (SNI) in lower case. An empty list matches every other name and connections
     /// without a name.
     pub names: Vec<HostName>,
-    /// The client must offer one of these protocols (ALPN). An empty list sets no condition.
+    /// The client must offer one of these protocols (ALPN), sorted. An empty list sets no
+    /// condition.
     pub alpn: Vec<String>,
     /// The name of the cluster that connections are relayed to.
     pub cluster: Arc<str>,
@@ -255,14 +256,14 @@ pub struct TlsRule {
 /// `[[listener.host]]`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Host {
-    /// Host names in lower case. An empty list matches every other host.
+    /// Host names in lower case, sorted. An empty list matches every other host.
     pub names: Vec<HostName>,
     /// The routes; never empty. The first match wins.
     pub routes: Vec<Route>,
 }
 
 /// One of `host.names`, in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostName {
     /// A name such as `live.example.com`, or an IPv6 address in brackets, as in the Host header.
     Exact(String),

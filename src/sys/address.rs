@@ -8,7 +8,7 @@ use std::{fmt, io};
 use socket2::SockAddr;
 
 /// Where a stream socket listens or connects to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// An IPv4 or IPv6 address with its port.
     Ip(SocketAddr),

@@ -118,6 +118,8 @@ impl Check<'_> {
             }
             addresses.extend(read);
         }
+        // Their order means nothing, and equal listeners are equal.
+        addresses.sort_unstable();
         Some(addresses)
     }
 

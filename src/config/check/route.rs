@@ -62,6 +62,7 @@ impl Check<'_> {
                 }
             }
         }
+        names.sort_unstable();
         Some(names)
     }
 

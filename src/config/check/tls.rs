@@ -95,7 +95,10 @@ impl Check<'_> {
                 self.report.error(text.span, what, note);
             }
         }
-        Some(texts.iter().map(|text| text.value.clone()).collect())
+        let mut protocols: Vec<String> = texts.iter().map(|text| text.value.clone()).collect();
+        protocols.sort_unstable();
+        protocols.dedup();
+        Some(protocols)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use super::{Key, Kind, Table};
+use super::{Key, Kind, Table, Word};
 use crate::config::units;
 
 /// The version of ringgate that brought the first keys.
@@ -21,10 +21,8 @@ pub(super) fn facts(key: &Key) -> Vec<(&'static str, String)> {
     for when in &key.when {
         facts.push(("only with", when.condition_in_code()));
     }
-    let examples = key.schema.get("examples").and_then(Value::as_array);
-    let examples: Vec<String> = examples
-        .into_iter()
-        .flatten()
+    let examples: Vec<String> = examples(key)
+        .iter()
         .map(|example| format!("`{} = {}`", key.name, in_toml(example)))
         .collect();
     if !examples.is_empty() {
@@ -33,6 +31,23 @@ pub(super) fn facts(key: &Key) -> Vec<(&'static str, String)> {
     let since = key.schema.get("x-since").and_then(Value::as_str);
     facts.push(("since", since.unwrap_or(FIRST_VERSION).to_owned()));
     facts
+}
+
+/// The declared examples. For a word and for `true` or `false`, an example is a value that is not
+/// the default.
+fn examples(key: &Key) -> Vec<Value> {
+    if let Some(Value::Array(declared)) = key.schema.get("examples") {
+        return declared.clone();
+    }
+    let default = key.schema.get("default");
+    if let Some(Value::Bool(default)) = default {
+        return vec![Value::Bool(!default)];
+    }
+    let other = |word: &&Word| default.and_then(Value::as_str) != Some(word.word.as_str());
+    let word = key.words.iter().find(other).or(key.words.first());
+    let is_list = matches!(default, Some(Value::Array(_)));
+    let value = word.map(|word| Value::from(word.word.as_str()));
+    value.map(|value| if is_list { Value::Array(vec![value]) } else { value }).into_iter().collect()
 }
 
 /// What the key means.

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use super::Route;
 use crate::config::types::{Field, List, Place, Tables};
 
-/// A host of an http listener. The most specific name wins: exact, then the longest `*.suffix`, then
-/// the longest `prefix.*`, then the host without names. The port in the Host field does not matter.
+/// A host of an http listener. The most specific name wins: exact, then the longest `*.suffix`,
+/// then the longest `prefix.*`, then the host without names. The port in the Host field does not
+/// matter.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Host {

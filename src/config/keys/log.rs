@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::config::types::Field;
 
-/// Diagnostics: what ringgate itself has to say, on stderr.
+/// Diagnostics: messages of ringgate itself, on stderr.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct Log {
@@ -21,17 +21,17 @@ pub(in crate::config) struct Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(in crate::config) enum LogLevel {
-    /// What failed and needs the operator.
+    /// Failures that need the operator.
     Error,
-    /// What is wrong but goes on.
+    /// Problems that ringgate works around.
     Warn,
-    /// What changes: starts, stops, addresses of names.
+    /// Starts, stops and changes, such as new addresses of a name.
     Info,
-    /// Details that help to find a fault.
+    /// Details for finding a fault.
     Debug,
-    /// Every detail.
+    /// All details.
     Trace,
-    /// Nothing.
+    /// No messages.
     Off,
 }
 

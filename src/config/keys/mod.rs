@@ -47,7 +47,7 @@ pub(super) struct File {
     /// Workers and shutdown.
     #[schemars(extend("default" = {}))]
     pub(super) server: Server,
-    /// Diagnostics: what ringgate itself has to say, on stderr.
+    /// Diagnostics: messages of ringgate itself, on stderr.
     #[schemars(extend("default" = {}))]
     pub(super) log: Log,
     /// Where records of connections, requests and tunnels go, and how they look.

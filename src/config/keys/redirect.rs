@@ -18,8 +18,8 @@ pub(in crate::config) struct Redirect {
     /// The host of the target, without port.
     #[schemars(example = "www.example.com")]
     pub(in crate::config) host: Field<String>,
-    /// The port of the target. Left out: the port of the request if neither scheme nor host changes,
-    /// and the default of the scheme otherwise.
+    /// The port of the target. Left out: the port of the request if neither scheme nor host
+    /// changes, and the default of the scheme otherwise.
     #[schemars(range(min = 1, max = 65535), example = 8443, extend(
         "x-advice" = "leave the key out for the default port of the scheme"
     ))]
@@ -35,7 +35,7 @@ pub(in crate::config) struct Redirect {
     pub(in crate::config) strip_query: Field<bool>,
     /// The status: 301 and 308 are permanent, 302, 303 and 307 temporary; 307 and 308 keep the
     /// method.
-    #[schemars(extend(
+    #[schemars(example = 308, extend(
         "default" = 301, "enum" = [301, 302, 303, 307, 308], "x-advice" = "the default is 301"
     ))]
     pub(in crate::config) status: Field<u64>,
