@@ -46,18 +46,23 @@ fn the_embedded_example_listens_on_loopback_only() {
 }
 
 #[test]
-fn every_toml_block_of_the_readme_is_valid() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let Ok(readme) = fs::read_to_string(&path) else { return };
-    for block in readme.split("```toml\n").skip(1) {
-        let text = block.split("```").next().unwrap_or_default();
-        let said = match config::parse("README.md", text, Path::new("")) {
-            Ok(config) if config.warnings.is_empty() => continue,
-            Ok(config) => config.warnings.to_string(),
-            Err(errors) => errors.to_string(),
-        };
-        panic!("{said}\n\nin this block of README.md:\n\n{text}");
+fn every_toml_block_of_the_documentation_is_valid() {
+    let mut blocks = 0;
+    for page in ["README.md", "docs/shadowsocks.md", "docs/http.md", "docs/operations.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+        let text = fs::read_to_string(&path).expect("the page can be read");
+        for block in text.split("```toml\n").skip(1) {
+            blocks += 1;
+            let text = block.split("```").next().unwrap_or_default();
+            let said = match config::parse(page, text, Path::new("")) {
+                Ok(config) if config.warnings.is_empty() => continue,
+                Ok(config) => config.warnings.to_string(),
+                Err(errors) => errors.to_string(),
+            };
+            panic!("{said}\n\nin this block of {page}:\n\n{text}");
+        }
     }
+    assert!(blocks >= 3, "only {blocks} blocks are left");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! The examples of README and config/ and their clients work with each other as they stand there.
+//! The examples of README, docs/ and config/ and their clients work with each other as they stand
+//! there.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,25 +8,28 @@ use std::path::Path;
 use crate::chains::MIB;
 use crate::support::{HttpClient, Ringgate, Socks, Web, obfs_server, ss_server};
 
+const README: &str = "README.md";
+const SHADOWSOCKS: &str = "docs/shadowsocks.md";
+
 fn text_of(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
-/// README's configuration with this line.
+/// The configuration with this line on the page.
 #[track_caller]
-fn readme_example(line: &str) -> String {
-    let readme = text_of("README.md");
-    let blocks = readme.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
+fn example(page: &str, line: &str) -> String {
+    let text = text_of(page);
+    let blocks = text.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap());
     let found: Vec<&str> = blocks.filter(|block| block.contains(line)).collect();
     let [block] = found[..] else { panic!("{} configurations have {line:?}", found.len()) };
     block.to_owned()
 }
 
-/// The part of README under the heading, up to the next one.
+/// The part of the page under the heading, up to the next one.
 #[track_caller]
-fn readme_section(heading: &str) -> String {
-    let readme = text_of("README.md");
-    let (_, behind) = readme.split_once(&format!("\n{heading}\n")).expect("the heading is there");
+fn section(page: &str, heading: &str) -> String {
+    let text = text_of(page);
+    let (_, behind) = text.split_once(&format!("\n{heading}\n")).expect("the heading is there");
     behind.split("\n##").next().unwrap().to_owned()
 }
 
@@ -92,8 +96,8 @@ fn the_stream_example_serves_its_clients() {
     let obfs = obfs_server(shadowsocks.address(), &[]);
     let websocket = ss_server(Some("server;path=/stream;mux=0"));
     let file = text_of("config/shadowsocks-stream.toml");
-    let section = readme_section("## Configuration by example");
-    let sources = [(readme_example("early_data = true"), clients(&section), 3)];
+    let section = section(README, "### Shadowsocks behind `/stream` of a site");
+    let sources = [(example(README, "early_data = true"), clients(&section), 3)];
     let sources = sources.into_iter().chain([(file.clone(), clients(&file), 2)]);
     for (config, clients, count) in sources {
         assert_eq!(clients.len(), count, "{clients:#?}");
@@ -121,9 +125,10 @@ fn the_stream_example_serves_its_clients() {
 fn the_example_for_every_client_serves_its_clients() {
     let server = ss_server(None);
     let file = text_of("config/shadowsocks-all.toml");
-    let section = readme_section("### Every client on one port, without plugins on the server");
-    let readme = readme_example("tunnel = \"terminate\"");
-    for (config, clients) in [(readme, clients(&section)), (file.clone(), clients(&file))] {
+    let section =
+        section(SHADOWSOCKS, "### Every client on one port, without plugins on the server");
+    let page = example(SHADOWSOCKS, "tunnel = \"terminate\"");
+    for (config, clients) in [(page, clients(&section)), (file.clone(), clients(&file))] {
         let options: Vec<&str> = clients.iter().map(|client| &*client.options).collect();
         for disguise in ["obfs=http", "obfs=tls", "path=/stream"] {
             assert!(options.iter().any(|text| text.starts_with(disguise)), "{options:?}");
@@ -139,8 +144,8 @@ fn the_example_for_every_client_serves_its_clients() {
 }
 
 #[test]
-fn the_demos_start_clients_of_the_readme() {
-    let readme = text_of("README.md");
+fn the_demos_start_clients_of_the_documentation() {
+    let pages = text_of(README) + &text_of(SHADOWSOCKS);
     for script in ["scripts/demo", "scripts/demo-all"] {
         let text = text_of(script).replace("$HOST", "live.example.com");
         let options: Vec<&str> = text
@@ -151,8 +156,8 @@ fn the_demos_start_clients_of_the_readme() {
         for options in options {
             let client = format!("--plugin-opts '{options}'");
             assert!(
-                readme.contains(&client),
-                "{script} starts a client that README lacks: {client}"
+                pages.contains(&client),
+                "{script} starts a client that the documentation lacks: {client}"
             );
         }
     }

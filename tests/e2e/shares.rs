@@ -283,7 +283,7 @@ fn without_a_local_port_a_session_makes_room_for_the_next_datagram() {
 fn the_start_says_how_the_descriptors_are_shared_out() {
     let gate = start("epoll", free_port().address(), free_port().address(), 2);
     let line = gate.line_with("ready workers=2");
-    // The README names these numbers.
+    // docs/operations.md has these numbers.
     assert!(line.ends_with(" file_limit=512 connection_limit=108 udp_session_limit=86"), "{line}");
 }
 
