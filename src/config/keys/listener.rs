@@ -33,8 +33,11 @@ pub(in crate::config) struct Listener {
     #[schemars(
         example = ["0.0.0.0:80", "[::]:80"], example = "0.0.0.0:12345-12399",
         example = "unix:/run/ringgate/web.sock",
-        extend("x-empty" = "add at least one address: listen = \"0.0.0.0:80\"", "x-required" = "write the address to listen on: listen = \"0.0.0.0:80\", or a list \
-                               of addresses")
+        extend(
+            "x-empty" = "add at least one address: listen = \"0.0.0.0:80\"",
+            "x-required" = "write the address to listen on: listen = \"0.0.0.0:80\", or a list of \
+                            addresses"
+        )
     )]
     pub(in crate::config) listen: Field<OneOrMany<String>>,
     /// What the listener does with the bytes.
