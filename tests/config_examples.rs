@@ -267,7 +267,7 @@ fn defaults_and_references_are_filled_in() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/shadowsocks-stream.toml");
     let config = config::load(&path).expect("valid");
     let listener = &config.listeners[0];
-    assert_eq!(listener.backlog, 4096);
+    assert_eq!(listener.socket.backlog, 4096);
     assert!(listener.access_log.is_some());
     let Protocol::Http(http) = &listener.protocol else { panic!("it is http") };
     assert_eq!(http.hosts[0].names, [HostName::Exact(String::from("live.example.com"))]);

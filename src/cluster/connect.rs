@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Cluster, InUse, Reason, Tried};
 use crate::observe::outcome::{End, Outcome};
-use crate::sys::{Address, Connect, ConnectError, Stream, UnixConnect};
+use crate::sys::{Address, Connect, ConnectError, SocketOptions, Stream, UnixConnect};
 use crate::timers::{Fired, Limit, TICK, Timers};
 use crate::transport::Transport;
 
@@ -75,14 +75,14 @@ impl ConnectFailure {
 
 impl Cluster {
     /// Connects to the next endpoint of the round robin, and to further ones if that fails.
-    /// `nodelay` sets TCP_NODELAY.
+    /// `options` are those of the listener.
     ///
     /// # Errors
     /// All attempts failed.
     pub async fn connect(
         &self,
         timers: &Rc<Timers>,
-        nodelay: bool,
+        options: &SocketOptions,
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
         let (mut candidates, mut last) = (self.candidates(), None);
@@ -90,9 +90,7 @@ impl Cluster {
         while let Some(endpoint) = candidates.next() {
             match attempt(&endpoint.address, timers, self.connect_timeout).await {
                 Ok(stream) => {
-                    if nodelay {
-                        stream.set_nodelay();
-                    }
+                    options.set_on_upstream(&stream);
                     let tried = candidates.connected();
                     let upstream = Transport::Plain(stream);
                     let endpoint = InUse::new(endpoint);

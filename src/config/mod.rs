@@ -33,7 +33,7 @@ pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warning, Warnings};
 use crate::observe::access_log::Format;
-use crate::sys::{Address, Needs};
+use crate::sys::{Address, Needs, SocketOptions};
 
 /// The complete configuration of one run of ringgate.
 #[derive(Debug)]
@@ -145,15 +145,8 @@ pub struct Listener {
     pub addresses: Vec<Address>,
     /// Where its records go; `None` if it writes none. Listeners with equal settings share one.
     pub access_log: Option<Arc<AccessLog>>,
-    /// Length of the accept queue, 1 to 65535. Default 4096.
-    pub backlog: i32,
-    /// TCP_NODELAY on both sides. Default true.
-    pub nodelay: bool,
-    /// TCP keepalive idle time on both sides (tcp(7)), in whole seconds. On the upstream side it
-    /// starts within 26 s of the connect. Default 30 s; `None` if off.
-    pub keepalive: Option<Duration>,
-    /// TCP Fast Open on the listening socket (tcp(7)). Default false.
-    pub fast_open: bool,
+    /// Options of its sockets and connections.
+    pub socket: SocketOptions,
     /// The maximum number of simultaneous connections of all workers. Further connections are
     /// closed as they arrive. `None` if there is no limit.
     pub max_connections: Option<usize>,

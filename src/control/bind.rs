@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::unix_path::{self, OwnPath};
 use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
-use crate::sys::{self, Address, Keepalive, ListenOptions};
+use crate::sys::{self, Address};
 use crate::worker::Socket;
 
 /// How long an address in use is retried. After a process was killed, the kernel closes its rings
@@ -101,8 +101,7 @@ impl Bound {
         let sockets = match address {
             Address::Ip(ip) => bind_ip(*ip, listener, self.workers.len())?,
             Address::Unix(path) => {
-                let (first, path) =
-                    unix_path::bind(path, options(listener, false), is_last).await?;
+                let (first, path) = unix_path::bind(path, &listener.socket, is_last).await?;
                 self.paths.push(path);
                 // All workers accept from one Unix socket.
                 let mut sockets = Vec::new();
@@ -187,19 +186,9 @@ fn bind_ip(ip: SocketAddr, config: &Listener, workers: usize) -> io::Result<Vec<
     for _ in 0..workers {
         // For port 0 the kernel chooses a port for the first socket. The others use the same port.
         let ip = sockets.first().map_or(Ok(ip), TcpListener::local_addr)?;
-        sockets.push(sys::listen(&Address::Ip(ip), options(config, true))?);
+        sockets.push(sys::listen(&Address::Ip(ip), &config.socket, true)?);
     }
     Ok(sockets)
-}
-
-fn options(config: &Listener, reuse_port: bool) -> ListenOptions {
-    ListenOptions {
-        backlog: config.backlog,
-        nodelay: config.nodelay,
-        keepalive: config.keepalive.map(|idle| Keepalive { idle }),
-        fast_open: config.fast_open,
-        reuse_port,
-    }
 }
 
 fn advice(address: &Address, error: &io::Error) -> &'static str {

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tokio::net::UnixStream;
 
-use crate::sys::{self, Address, ListenOptions};
+use crate::sys::{self, Address, SocketOptions};
 
 /// A path that this process has bound.
 pub(super) struct OwnPath {
@@ -37,15 +37,15 @@ struct FileId {
 /// unless this is the last try.
 pub(super) async fn bind(
     path: &Path,
-    options: ListenOptions,
+    options: &SocketOptions,
     is_last: bool,
 ) -> io::Result<(TcpListener, OwnPath)> {
     let _lock = lock(path, is_last)?;
     let address = Address::Unix(path.to_owned());
-    let socket = match sys::listen(&address, options) {
+    let socket = match sys::listen(&address, options, false) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             remove_abandoned(path, error).await?;
-            sys::listen(&address, options)?
+            sys::listen(&address, options, false)?
         }
         result => result?,
     };

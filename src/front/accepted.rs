@@ -70,9 +70,9 @@ impl Accepted {
     /// # Errors
     /// As [`Cluster::connect`](crate::cluster::Cluster::connect).
     pub async fn connect(&self, cluster: &str) -> Result<Lease, ConnectFailure> {
-        let nodelay = self.listener.config.nodelay;
+        let options = &self.listener.config.socket;
         let cluster = self.listener.cluster(cluster);
-        let connected = cluster.connect(&self.context.timers, nodelay).await;
+        let connected = cluster.connect(&self.context.timers, options).await;
         if let Err(ConnectFailure::Local(Tried { shortage: Some(errno), .. })) = &connected {
             self.context.shortage.no_socket(*errno);
         }

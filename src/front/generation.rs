@@ -143,7 +143,7 @@ impl Listener {
 
     /// TCP keepalive for the streams to upstreams.
     pub fn tcp_keepalive(&self) -> Option<Keepalive> {
-        self.config.keepalive.map(|idle| Keepalive { idle })
+        self.config.socket.keepalive
     }
 
     /// Counts an outcome and writes its access record. `describe` sets what was asked for:

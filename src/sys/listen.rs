@@ -8,33 +8,25 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockRef, Socket, Type};
 
-use super::options::set_int;
-use super::{Address, Errno, Keepalive, to_errno};
+use super::options::SocketOptions;
+use super::{Address, Errno, to_errno};
 
-/// Options of a listening socket.
-#[derive(Clone, Copy, Debug)]
-pub struct ListenOptions {
-    /// Length of the accept queue.
-    pub backlog: i32,
-    /// TCP_NODELAY for accepted connections.
-    pub nodelay: bool,
-    /// TCP keepalive for accepted connections.
-    pub keepalive: Option<Keepalive>,
-    /// TCP Fast Open (tcp(7)); its queue is as long as the backlog.
-    pub fast_open: bool,
-    /// SO_REUSEPORT: several sockets, one for each worker, share the address.
-    pub reuse_port: bool,
-}
-
-/// Binds and listens. The socket is non-blocking.
+/// Binds and listens. The socket is non-blocking. With `reuse_port` several sockets, one for each
+/// worker, share the address (SO_REUSEPORT).
 ///
 /// # Errors
 /// As bind(2) and listen(2): EADDRINUSE, EACCES, EADDRNOTAVAIL.
-pub fn listen(address: &Address, options: ListenOptions) -> io::Result<TcpListener> {
+pub fn listen(
+    address: &Address,
+    options: &SocketOptions,
+    reuse_port: bool,
+) -> io::Result<TcpListener> {
     let address = address.to_sock_addr()?;
     let socket = socket_for(&address, Type::STREAM.nonblocking())?;
     if !address.is_unix() {
-        prepare(&socket, options)?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(reuse_port)?;
+        options.set_on_listener(&socket)?;
     }
     socket.bind(&address)?;
     socket.listen(options.backlog)?;
@@ -102,21 +94,4 @@ pub(super) fn socket_for(address: &SockAddr, kind: Type) -> io::Result<Socket> {
         socket.set_only_v6(true)?;
     }
     Ok(socket)
-}
-
-fn prepare(socket: &Socket, options: ListenOptions) -> io::Result<()> {
-    socket.set_reuse_address(true)?;
-    if options.reuse_port {
-        socket.set_reuse_port(true)?;
-    }
-    if options.nodelay {
-        socket.set_tcp_nodelay(true)?;
-    }
-    if let Some(keepalive) = options.keepalive {
-        socket.set_tcp_keepalive(&keepalive.into())?;
-    }
-    if options.fast_open {
-        set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, options.backlog)?;
-    }
-    Ok(())
 }

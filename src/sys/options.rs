@@ -1,8 +1,49 @@
-//! Socket options that neither socket2 nor rustix has: TCP_FASTOPEN of a listening socket, UDP_GRO
-//! and IPV6_DONTFRAG.
+//! Options of sockets: those that an operator sets, and a way to set those that neither socket2 nor
+//! rustix has (TCP_FASTOPEN of a listening socket, UDP_GRO and IPV6_DONTFRAG).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+
+use socket2::{SockRef, Socket};
+
+use super::{Keepalive, Stream};
+
+/// Options of the sockets of a listener and of its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// Length of the accept queue, 1 to 65535.
+    pub backlog: i32,
+    /// TCP_NODELAY on both sides.
+    pub nodelay: bool,
+    /// TCP keepalive on both sides; `None` if off.
+    pub keepalive: Option<Keepalive>,
+    /// TCP Fast Open of the listening sockets (tcp(7)); its queue is as long as the backlog.
+    pub fast_open: bool,
+}
+
+impl SocketOptions {
+    /// Sets the options of a TCP socket that is going to listen. Accepted connections inherit those
+    /// for connections.
+    pub(super) fn set_on_listener(&self, socket: &Socket) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        if let Some(keepalive) = self.keepalive {
+            socket.set_tcp_keepalive(&keepalive.into())?;
+        }
+        if self.fast_open {
+            set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, self.backlog)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the options of a connection to an upstream, without keepalive, which is set later. A
+    /// failure (a Unix socket) is ignored, because no caller could act on it.
+    pub fn set_on_upstream(&self, stream: &Stream) {
+        let socket = SockRef::from(stream);
+        if self.nodelay {
+            let _ = socket.set_tcp_nodelay(true);
+        }
+    }
+}
 
 /// Sets an option whose value is a number (setsockopt(2)).
 pub(super) fn set_int(

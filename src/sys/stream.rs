@@ -33,7 +33,7 @@ pub struct Stream {
 }
 
 /// TCP keepalive as [`Stream::set_keepalive`] sets it (tcp(7)).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// Time without traffic before the first probe, and between probes; whole seconds.
     pub idle: Duration,
@@ -169,11 +169,6 @@ impl Stream {
     /// stream, or ECONNRESET if bytes that the peer sent were not read.
     pub fn reset_on_close(&self) {
         let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
-    }
-
-    /// Sets TCP_NODELAY. A failure (a Unix socket) is ignored, because no caller could act on it.
-    pub fn set_nodelay(&self) {
-        let _ = SockRef::from(self).set_tcp_nodelay(true);
     }
 
     /// Turns TCP keepalive on.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use ringgate::config::{self, Config, Discovery, LogPath, Protocol};
 use ringgate::front::Layout;
 use ringgate::observe::access_log::{Target, Writer};
-use ringgate::sys::{self, Address, ListenOptions, Shares};
+use ringgate::sys::{self, Address, Shares};
 use ringgate::timers::TICK;
 use ringgate::worker::{self, Balance, Command, Plan, Setup, Socket, Trial};
 
@@ -190,14 +190,7 @@ impl fmt::Display for Counted {
 /// The socket of the only listener, as the control plane binds it.
 fn listen(config: &Config) -> Socket {
     let listener = &config.listeners[0];
-    let options = ListenOptions {
-        backlog: listener.backlog,
-        nodelay: listener.nodelay,
-        keepalive: None,
-        fast_open: false,
-        reuse_port: true,
-    };
-    let socket = sys::listen(&listener.addresses[0], options).unwrap();
+    let socket = sys::listen(&listener.addresses[0], &listener.socket, false).unwrap();
     Socket { listener: Arc::clone(&listener.name), socket, unix: false }
 }
 

@@ -3,17 +3,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::keys::{self, ProtocolWord};
 use super::super::report::{Span, quoted};
-use super::super::types::{At, Field, Off, OneOrMany};
+use super::super::types::{At, Field, OneOrMany};
 use super::super::{AccessLog, Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
 use super::Check;
 use crate::sys::Address;
-
-/// The largest value of TCP_KEEPIDLE in whole seconds, see tcp(7).
-const LONGEST_KEEPALIVE_S: u64 = 32_767;
 
 impl Check<'_> {
     /// `access_logs` has the log of each listener.
@@ -49,7 +45,6 @@ impl Check<'_> {
             idle: typed.idle_timeout.get().0,
             half_closed: typed.half_closed_timeout.get().0,
         };
-        let keepalive = self.keepalive(&typed.keepalive);
         let protocol = match typed.protocol.as_ref() {
             Some(ProtocolWord::Tcp) => self.tcp(typed, timeouts).map(Protocol::Tcp),
             Some(ProtocolWord::Http) => self.http(typed, timeouts).map(Protocol::Http),
@@ -68,10 +63,7 @@ impl Check<'_> {
             name: typed.name.as_ref()?.as_str().into(),
             addresses: addresses?,
             access_log,
-            backlog: i32::try_from(typed.backlog.get()).unwrap_or(i32::MAX),
-            nodelay: typed.nodelay.get(),
-            keepalive,
-            fast_open: typed.fast_open.get(),
+            socket: typed.socket_options(),
             max_connections: typed
                 .max_connections
                 .as_ref()
@@ -143,19 +135,6 @@ impl Check<'_> {
             )
         };
         self.report.error(span, what, note);
-    }
-
-    /// Returns `None` if keepalive is off.
-    fn keepalive(&self, field: &Field<Off>) -> Option<Duration> {
-        let duration = field.get().0?;
-        let Some(At { span, .. }) = &field.value else { return Some(duration) };
-        let whole = duration.subsec_nanos() == 0;
-        if !whole || duration.as_secs() > LONGEST_KEEPALIVE_S {
-            let note =
-                format!("the kernel accepts whole seconds, at most \"{LONGEST_KEEPALIVE_S}s\"");
-            self.report.error(*span, "`keepalive` is not valid for the socket option", note);
-        }
-        Some(duration)
     }
 
     fn tcp(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Tcp> {

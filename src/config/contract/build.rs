@@ -46,6 +46,7 @@ impl<'s> Build<'s> {
                 .collect(),
             inherits: property.get("x-inherits").is_some(),
             range: range(property),
+            step_ms: limit(property, "x-step").unwrap_or(1),
             advice: text(property, "x-advice"),
             empty: text(property, "x-empty"),
             required: text(property, "x-required"),
@@ -123,12 +124,16 @@ fn parsed<T: DeserializeOwned + Default>(schema: &Value, keyword: &str) -> T {
 
 fn range(property: &Value) -> RangeInclusive<u64> {
     let number = |keyword| property.get(keyword).and_then(Value::as_u64);
-    let size = |keyword| {
-        let text = property.get(keyword)?.as_str()?;
-        Some(units::size(text).expect("a limit of a size is a size"))
-    };
-    let low = number("minimum").or_else(|| size("x-min")).unwrap_or(0);
-    low..=number("maximum").or_else(|| size("x-max")).unwrap_or(u64::MAX)
+    let low = number("minimum").or_else(|| limit(property, "x-min")).unwrap_or(0);
+    low..=number("maximum").or_else(|| limit(property, "x-max")).unwrap_or(u64::MAX)
+}
+
+/// A limit of a size in bytes, or of a duration in milliseconds.
+fn limit(property: &Value, keyword: &str) -> Option<u64> {
+    let text = property.get(keyword)?.as_str()?;
+    let duration = units::duration(text).ok().map(|time| time.as_millis());
+    let time_ms = duration.and_then(|time_ms| u64::try_from(time_ms).ok());
+    Some(time_ms.or(units::size(text).ok()).expect("a limit is a size or a duration"))
 }
 
 /// A value of JSON that is also one of TOML: text, a number, true or false, a list, or `{}`. The

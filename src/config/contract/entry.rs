@@ -1,12 +1,9 @@
 //! The text about one key: its type, range, default and conditions in words. The reference and the
 //! manual page are made of it.
 
-use std::ops::RangeInclusive;
-
 use serde_json::Value;
 
 use super::{Key, Kind, Table, Word};
-use crate::config::units;
 
 /// The version of ringgate that brought the first keys.
 const FIRST_VERSION: &str = "0.1.0";
@@ -109,19 +106,19 @@ fn type_of(key: &Key) -> String {
 }
 
 fn range_of(key: &Key) -> Option<String> {
-    let is_size = key.schema.get("x-min").is_some();
-    let shown = |number: u64| match is_size {
-        true => format!("`\"{}\"`", units::in_bytes(number)),
-        false => number.to_string(),
-    };
+    let limit = |keyword| key.schema.get(keyword).map(|limit| format!("`{}`", in_toml(limit)));
+    if let (Some(low), Some(high)) = (limit("x-min"), limit("x-max")) {
+        let step = limit("x-step").map(|step| format!(", multiples of {step}"));
+        return Some(format!("{low} to {high}{}", step.unwrap_or_default()));
+    }
     if let Some(Value::Array(values)) = key.schema.get("enum") {
         let values: Vec<String> = values.iter().map(in_toml).collect();
         return Some(values.join(", "));
     }
     match key.range {
-        RangeInclusive { .. } if key.range == (0..=u64::MAX) => None,
-        _ if *key.range.end() == u64::MAX => Some(format!("{} or more", shown(*key.range.start()))),
-        _ => Some(format!("{} to {}", shown(*key.range.start()), shown(*key.range.end()))),
+        _ if key.range == (0..=u64::MAX) => None,
+        _ if *key.range.end() == u64::MAX => Some(format!("{} or more", key.range.start())),
+        _ => Some(format!("{} to {}", key.range.start(), key.range.end())),
     }
 }
 

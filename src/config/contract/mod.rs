@@ -11,7 +11,8 @@
 //! | `x-when` | key | [`When`] the key applies; it is refused otherwise |
 //! | `x-defaults` | key | other defaults, each with the [`When`] that it applies |
 //! | `x-inherits` | key | the default is what the nearest table around this one has |
-//! | `x-min`, `x-max` | key | the range of a size |
+//! | `x-min`, `x-max` | key | the range of a size or duration |
+//! | `x-step` | key | a duration is a multiple of this one |
 //! | `x-unit` | key | what a number counts |
 //! | `x-since` | key | the version that brought the key, if it is not the first |
 //! | `x-inline` | table | the table is written in one line: `key = { … }` |
@@ -58,8 +59,10 @@ pub(super) struct Key {
     pub(super) defaults: Vec<(When, Literal)>,
     /// Whether the default is the value of the same key in a table around this one.
     pub(super) inherits: bool,
-    /// The range of a number, or of a size in bytes.
+    /// The range of a number, of a size in bytes, or of a duration in milliseconds.
     pub(super) range: RangeInclusive<u64>,
+    /// A duration is a multiple of this one, in milliseconds.
+    pub(super) step_ms: u64,
     pub(super) advice: Option<String>,
     /// The note for an empty list.
     pub(super) empty: Option<String>,

@@ -7,6 +7,7 @@ use super::{AccessLog, Host, TlsRule};
 use crate::config::contract::When;
 use crate::config::foreign;
 use crate::config::types::{Field, Off, OneOrMany, Place, Size, Tables, Time};
+use crate::sys::{Keepalive, SocketOptions};
 
 /// What ringgate listens on, and what it does with the bytes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -69,10 +70,12 @@ pub(in crate::config) struct Listener {
     #[schemars(extend("default" = true, "x-when" = connections(NO_CONNECTIONS)))]
     pub(in crate::config) nodelay: Field<bool>,
     /// TCP keepalive on both sides: how long a connection is silent before the kernel probes the
-    /// peer (TCP_KEEPIDLE, tcp(7)). Whole seconds, at most `"32767s"`. On the upstream side it
-    /// starts within 26 s of the connect.
+    /// peer (TCP_KEEPIDLE, tcp(7)), in whole seconds. On the upstream side it starts within 26 s of
+    /// the connect.
     #[schemars(example = "30s", extend(
-        "default" = "30s", "x-when" = connections(NO_CONNECTIONS)
+        "default" = "30s", "x-min" = "1s", "x-max" = "32767s", "x-step" = "1s",
+        "x-advice" = "the kernel accepts whole seconds, at most \"32767s\"",
+        "x-when" = connections(NO_CONNECTIONS)
     ))]
     pub(in crate::config) keepalive: Field<Off>,
     /// TCP Fast Open on the listening sockets (tcp(7)).
@@ -151,6 +154,17 @@ pub(in crate::config) struct Listener {
         ("udp", "a udp listener relays every datagram to its cluster and has no server names"),
     ])))]
     pub(in crate::config) tls: Tables<TlsRule>,
+}
+
+impl Listener {
+    pub(in crate::config) fn socket_options(&self) -> SocketOptions {
+        SocketOptions {
+            backlog: i32::try_from(self.backlog.get()).unwrap_or(i32::MAX),
+            nodelay: self.nodelay.get(),
+            keepalive: self.keepalive.get().0.map(|idle| Keepalive { idle }),
+            fast_open: self.fast_open.get(),
+        }
+    }
 }
 
 /// What a listener does with the bytes.

@@ -44,7 +44,14 @@ pub(super) fn duration_ms(value: Value<'_>, may_be_off: bool) -> Result<Option<u
     };
     let otherwise = if may_be_off { "write \"off\"" } else { "leave the key out for its default" };
     let (what, note) = match units::duration(&text) {
-        Ok(duration) => return Ok(Some(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))),
+        Ok(duration) => {
+            let time_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            if value.key.range.contains(&time_ms) && time_ms.is_multiple_of(value.key.step_ms) {
+                return Ok(Some(time_ms));
+            }
+            let what = format!("`{key}` is out of range: {}", quoted(&text));
+            (what, value.key.advice.clone().unwrap_or_default())
+        }
         Err(UnitError::Malformed) if text == "off" && may_be_off => return Ok(None),
         Err(UnitError::Malformed) if text == "off" => (
             format!("`{key}` cannot be off"),
