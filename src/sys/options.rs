@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use socket2::{SockRef, Socket};
 
@@ -17,6 +18,8 @@ pub struct SocketOptions {
     pub nodelay: bool,
     /// TCP keepalive on both sides; `None` if off.
     pub keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT on both sides (tcp(7)), at most 24 days; `None` leaves it to the kernel.
+    pub user_timeout: Option<Duration>,
     /// TCP Fast Open of the listening sockets (tcp(7)); its queue is as long as the backlog.
     pub fast_open: bool,
 }
@@ -28,6 +31,9 @@ impl SocketOptions {
         socket.set_tcp_nodelay(self.nodelay)?;
         if let Some(keepalive) = self.keepalive {
             socket.set_tcp_keepalive(&keepalive.into())?;
+        }
+        if self.user_timeout.is_some() {
+            socket.set_tcp_user_timeout(self.user_timeout)?;
         }
         if self.fast_open {
             set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, self.backlog)?;
@@ -41,6 +47,9 @@ impl SocketOptions {
         let socket = SockRef::from(stream);
         if self.nodelay {
             let _ = socket.set_tcp_nodelay(true);
+        }
+        if self.user_timeout.is_some() {
+            let _ = socket.set_tcp_user_timeout(self.user_timeout);
         }
     }
 }

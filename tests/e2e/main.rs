@@ -49,3 +49,4 @@ mod unix_backlog;
 mod upgrade;
 mod upgrade_names;
 mod upgrade_refused;
+mod user_timeout;

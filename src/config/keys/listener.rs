@@ -14,7 +14,7 @@ use crate::sys::{Keepalive, SocketOptions};
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-planned" = [
     "proxy_protocol", "proxy_protocol_from", "allow", "deny", "max_connections_per_ip", "max_rate",
-    "max_rate_per_connection", "quota", "user_timeout", "congestion", "mark", "fallback",
+    "max_rate_per_connection", "quota", "congestion", "mark", "fallback",
     "server_header", "error_pages", "trusted_proxies",
 ]))]
 pub(in crate::config) struct Listener {
@@ -78,6 +78,15 @@ pub(in crate::config) struct Listener {
         "x-when" = connections(NO_CONNECTIONS)
     ))]
     pub(in crate::config) keepalive: Field<Off>,
+    /// When the peer has not acknowledged what was sent to it for this long, or has not made room
+    /// for more, the kernel ends the connection (TCP_USER_TIMEOUT, tcp(7)). It applies to both
+    /// sides. Without the key the kernel tries again for about 15 minutes (`net.ipv4.tcp_retries2`),
+    /// and waits for room without limit.
+    #[schemars(example = "30s", extend(
+        "x-min" = "1ms", "x-max" = "24d", "x-advice" = "the kernel accepts at most \"24d\"",
+        "x-when" = connections(NO_CONNECTIONS)
+    ))]
+    pub(in crate::config) user_timeout: Field<Time>,
     /// TCP Fast Open on the listening sockets (tcp(7)).
     #[schemars(extend("default" = false, "x-when" = connections(NO_CONNECTIONS)))]
     pub(in crate::config) fast_open: Field<bool>,
@@ -162,6 +171,7 @@ impl Listener {
             backlog: i32::try_from(self.backlog.get()).unwrap_or(i32::MAX),
             nodelay: self.nodelay.get(),
             keepalive: self.keepalive.get().0.map(|idle| Keepalive { idle }),
+            user_timeout: self.user_timeout.as_ref().map(|time| time.0),
             fast_open: self.fast_open.get(),
         }
     }
