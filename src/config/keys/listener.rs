@@ -80,8 +80,8 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) keepalive: Field<Off>,
     /// When the peer has not acknowledged what was sent to it for this long, or has not made room
     /// for more, the kernel ends the connection (TCP_USER_TIMEOUT, tcp(7)). It applies to both
-    /// sides. Without the key the kernel tries again for about 15 minutes (`net.ipv4.tcp_retries2`),
-    /// and waits for room without limit.
+    /// sides. Without the key the kernel tries again for about 15 minutes
+    /// (`net.ipv4.tcp_retries2`), and waits for room without limit.
     #[schemars(example = "30s", extend(
         "x-min" = "1ms", "x-max" = "24d", "x-advice" = "the kernel accepts at most \"24d\"",
         "x-when" = connections(NO_CONNECTIONS)
