@@ -89,6 +89,45 @@ fn in_table(header: &str, example: &str) -> String {
 }
 
 #[test]
+fn every_planned_key_and_word_says_that_a_later_version_brings_it() {
+    let reference = config::reference();
+    let mut planned = 0;
+    let refused = |text: &str, name: &str| {
+        let errors = config::parse("edge.toml", text, Path::new("")).expect_err("it is planned");
+        let shown = errors.to_string();
+        let about = shown.split("\n\n").find(|error| {
+            let first = error.lines().next().unwrap_or_default();
+            first.contains(name) && first.contains("is not available in this version")
+        });
+        let about = about.unwrap_or_else(|| panic!("{name} in\n{text}\n{shown}"));
+        assert!(about.contains("a later version brings it"), "{about}");
+    };
+    for section in reference.split("\n## ") {
+        let header = section.lines().next().unwrap_or_default().trim_matches('`');
+        let is_file = header.starts_with("<!--");
+        let of_table =
+            section.lines().find_map(|line| line.strip_prefix("Planned for a later version: "));
+        for name in of_table.unwrap_or_default().split('`').skip(1).step_by(2) {
+            let line = format!("{name} = 1");
+            let text = if is_file { line } else { in_table(header, &line) };
+            refused(&text, &format!("`{name}`"));
+            planned += 1;
+        }
+        for entry in section.split("\n### ").skip(1) {
+            let key = entry.split('`').nth(1).unwrap_or_default();
+            let words = entry.lines().find_map(|line| line.strip_prefix("| planned | "));
+            let is_list = entry.contains("| type | list of words |");
+            for word in words.unwrap_or_default().split('"').skip(1).step_by(2) {
+                let value = if is_list { format!("[\"{word}\"]") } else { format!("\"{word}\"") };
+                refused(&in_table(header, &format!("{key} = {value}")), &format!("\"{word}\""));
+                planned += 1;
+            }
+        }
+    }
+    assert!(planned > 40, "only {planned} planned keys and words");
+}
+
+#[test]
 fn the_manual_page_has_the_same_text() {
     let page = config::man();
     assert!(page.contains(".TH ringgate.toml 5"), "{page}");

@@ -35,7 +35,10 @@ impl<'s> Build<'s> {
     /// `path` is the path of the table that has the key.
     fn key(&self, name: &str, property: &'s Value, path: &str) -> Key {
         let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        let words = self.innermost(property);
+        let inner = self.innermost(property);
+        let words = words_of(inner);
+        // A table has planned keys under the same keyword.
+        let planned_words = if words.is_empty() { Vec::new() } else { parsed(inner, "x-planned") };
         Key {
             name: name.to_owned(),
             kind: self.kind(name, property, &path),
@@ -51,9 +54,9 @@ impl<'s> Build<'s> {
             empty: text(property, "x-empty"),
             required: text(property, "x-required"),
             when: parsed(property, "x-when"),
-            words: words_of(words),
-            planned_words: parsed(words, "x-planned"),
-            foreign_words: parsed::<BTreeMap<String, String>>(words, "x-foreign"),
+            words,
+            planned_words,
+            foreign_words: parsed::<BTreeMap<String, String>>(inner, "x-foreign"),
             schema: property.clone(),
         }
     }

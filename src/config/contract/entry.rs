@@ -25,6 +25,10 @@ pub(super) fn facts(key: &Key) -> Vec<(&'static str, String)> {
     if !examples.is_empty() {
         facts.push(("example", examples.join(", ")));
     }
+    if !key.planned_words.is_empty() {
+        let words = key.planned_words.iter().map(|word| format!("`\"{word}\"`"));
+        facts.push(("planned", words.collect::<Vec<_>>().join(", ")));
+    }
     let since = key.schema.get("x-since").and_then(Value::as_str);
     facts.push(("since", since.unwrap_or(FIRST_VERSION).to_owned()));
     facts
