@@ -51,6 +51,7 @@ impl<'s> Build<'s> {
             range: range(property),
             step_ms: limit(property, "x-step").unwrap_or(1),
             advice: text(property, "x-advice"),
+            one_or_many: property.get("x-one-or-many").is_some(),
             empty: text(property, "x-empty"),
             required: text(property, "x-required"),
             when: parsed(property, "x-when"),

@@ -15,6 +15,7 @@
 //! | `x-step` | key | a duration is a multiple of this one |
 //! | `x-unit` | key | what a number counts |
 //! | `x-since` | key | the version that brought the key, if it is not the first |
+//! | `x-one-or-many` | key | a single value may stand for a list of one |
 //! | `x-inline` | table | the table is written in one line: `key = { … }` |
 //! | `x-planned` | table, word | keys and words of later versions |
 //! | `x-foreign` | word | advice for words of other programs |
@@ -64,6 +65,8 @@ pub(super) struct Key {
     /// A duration is a multiple of this one, in milliseconds.
     pub(super) step_ms: u64,
     pub(super) advice: Option<String>,
+    /// Whether a single string may stand for a list of one.
+    pub(super) one_or_many: bool,
     /// The note for an empty list.
     pub(super) empty: Option<String>,
     /// The note for a missing key that must be given.

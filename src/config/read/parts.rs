@@ -1,6 +1,6 @@
 //! The parts of the types in `types`, and the elements of lists.
 
-use serde::de::value::SeqDeserializer;
+use serde::de::value::{SeqAccessDeserializer, SeqDeserializer};
 use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use toml::Spanned;
@@ -15,8 +15,22 @@ fn give_span<'a, S: DeserializeSeed<'a>>(seed: S, span: Span) -> Result<S::Value
     seed.deserialize(SeqDeserializer::new([span.start, span.end].into_iter()))
 }
 
-/// The parts of a `Field`: the position of the key, the value, and the default. A part that does
-/// not exist is `None`. A value with a mistake is reported and does not exist.
+/// A value that may be missing. A value with a mistake is reported and missing.
+pub(super) struct Reported<'a>(pub(super) Option<Value<'a>>);
+
+impl<'a> SeqAccess<'a> for Reported<'a> {
+    type Error = Mistake;
+
+    fn next_element_seed<S: DeserializeSeed<'a>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Mistake> {
+        let Some(value) = self.0.take() else { return Ok(None) };
+        Ok(seed.deserialize(value).map_err(|mistake| value.report(mistake)).ok())
+    }
+}
+
+/// The parts of a `Field`: the position of the key, the value, and the default.
 pub(super) struct FieldParts<'a> {
     value: Value<'a>,
     given: usize,
@@ -38,16 +52,11 @@ impl<'a> SeqAccess<'a> for FieldParts<'a> {
         self.given += 1;
         let value = self.value;
         match self.given {
-            1 => value.name.map(|span| give_span(seed, span)).transpose(),
-            2 if value.item.is_some() => {
-                Ok(seed.deserialize(value).map_err(|mistake| value.report(mistake)).ok())
-            }
-            3 => {
-                let default = value.default.map(|default| value.with_default(default));
-                default.map(|default| seed.deserialize(default)).transpose()
-            }
-            _ => Ok(None),
+            1 => seed.deserialize(SeqAccessDeserializer::new(KeyPosition(value.name))),
+            2 => seed.deserialize(value),
+            _ => seed.deserialize(value.default_alone()),
         }
+        .map(Some)
     }
 }
 
@@ -75,27 +84,6 @@ impl<'a> SeqAccess<'a> for AtParts<'a> {
             1 => give_span(seed, self.value.span()).map(Some),
             _ => seed.deserialize(self.value).map(Some),
         }
-    }
-}
-
-/// An element of a list; it does not exist if it has a mistake, which is reported.
-pub(super) struct ElementPart<'a>(Option<Value<'a>>);
-
-impl<'a> ElementPart<'a> {
-    pub(super) fn new(value: Value<'a>) -> Self {
-        ElementPart(Some(value))
-    }
-}
-
-impl<'a> SeqAccess<'a> for ElementPart<'a> {
-    type Error = Mistake;
-
-    fn next_element_seed<S: DeserializeSeed<'a>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Mistake> {
-        let Some(value) = self.0.take() else { return Ok(None) };
-        Ok(seed.deserialize(value).map_err(|mistake| value.report(mistake)).ok())
     }
 }
 
@@ -128,6 +116,20 @@ impl<'a> SeqAccess<'a> for Elements<'a> {
         seed: S,
     ) -> Result<Option<S::Value>, Mistake> {
         self.left.next().map(|item| seed.deserialize(self.list.with_element(item))).transpose()
+    }
+}
+
+/// The position of a key, which may be missing.
+struct KeyPosition(Option<Span>);
+
+impl<'a> SeqAccess<'a> for KeyPosition {
+    type Error = Mistake;
+
+    fn next_element_seed<S: DeserializeSeed<'a>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Mistake> {
+        self.0.take().map(|span| give_span(seed, span)).transpose()
     }
 }
 

@@ -7,10 +7,10 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 use super::mistake::Mistake;
-use super::parts::{AtParts, ElementPart, Elements, FieldParts};
+use super::parts::{AtParts, Elements, FieldParts, Reported};
 use super::scalars;
 use super::table::{NamedEntries, TableEntries};
-use crate::config::contract::{self, Key, Kind, Literal};
+use crate::config::contract::{self, Key, Kind, Literal, Table};
 use crate::config::report::{Report, Span, advice, one_of, quoted};
 use crate::config::types;
 
@@ -51,9 +51,10 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same key with its default as the value.
-    pub(super) fn with_default(self, default: &'static Literal) -> Value<'a> {
-        Value { name: None, item: Some(default), ..self }
+    /// The same key with its default as the value, if it has one.
+    pub(super) fn default_alone(self) -> Value<'a> {
+        let default = self.default.map(|default| -> &Spanned<DeValue<'a>> { default });
+        Value { name: None, item: default, ..self }
     }
 
     pub(super) fn with_element(self, item: &'a Spanned<DeValue<'a>>) -> Value<'a> {
@@ -172,18 +173,8 @@ impl<'a> Value<'a> {
         visitor.visit_seq(Elements::of(self, items))
     }
 
-    /// The elements of the list; a value that is no list counts as its only element.
-    fn one_or_many<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
-        match self.content()? {
-            DeValue::Array(items) => self.list(items, visitor),
-            DeValue::String(_) => visitor.visit_seq(Elements::only(self)),
-            _ => Err(self.wrong_type(A_STRING_OR_LIST)),
-        }
-    }
-
     /// The tables of `[[key]]`; none if the key was left out.
-    fn tables<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
-        let Kind::Tables(table) = &self.key.kind else { return Err(self.wrong_type("tables")) };
+    fn tables<V: Visitor<'a>>(self, table: &Table, visitor: V) -> Result<V::Value, Mistake> {
         match self.item.map(Spanned::get_ref) {
             None => {}
             Some(DeValue::Array(items)) => return visitor.visit_seq(Elements::of(self, items)),
@@ -211,11 +202,7 @@ impl<'a> Deserializer<'a> for Value<'a> {
         visitor: V,
     ) -> Result<V::Value, Mistake> {
         match name {
-            types::FIELD => visitor.visit_seq(FieldParts::new(self)),
-            types::AT => visitor.visit_seq(AtParts::new(self)),
-            types::ELEMENT => visitor.visit_seq(ElementPart::new(self)),
-            types::ONE_OR_MANY => self.one_or_many(visitor),
-            types::TABLES => self.tables(visitor),
+            types::MAYBE => visitor.visit_seq(Reported(self.item.map(|_| self))),
             types::NAMED => visitor.visit_map(NamedEntries::new(self)),
             types::DURATION => visitor.visit_u64(scalars::duration_ms(self, false)?.unwrap_or(0)),
             types::DURATION_OR_OFF => match scalars::duration_ms(self, true)? {
@@ -229,11 +216,15 @@ impl<'a> Deserializer<'a> for Value<'a> {
 
     fn deserialize_struct<V: Visitor<'a>>(
         self,
-        _name: &'static str,
+        name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Mistake> {
-        visitor.visit_map(TableEntries::new(self, fields)?)
+        match name {
+            types::FIELD => visitor.visit_seq(FieldParts::new(self)),
+            types::AT => visitor.visit_seq(AtParts::new(self)),
+            _ => visitor.visit_map(TableEntries::new(self, fields)?),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'a>>(
@@ -271,8 +262,13 @@ impl<'a> Deserializer<'a> for Value<'a> {
     }
 
     fn deserialize_seq<V: Visitor<'a>>(self, visitor: V) -> Result<V::Value, Mistake> {
+        if let Kind::Tables(table) = &self.key.kind {
+            return self.tables(table, visitor);
+        }
         match self.content()? {
             DeValue::Array(items) => self.list(items, visitor),
+            DeValue::String(_) if self.key.one_or_many => visitor.visit_seq(Elements::only(self)),
+            _ if self.key.one_or_many => Err(self.wrong_type(A_STRING_OR_LIST)),
             _ => Err(self.wrong_type(A_LIST)),
         }
     }

@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 use super::At;
-use super::lists::Elements;
+use super::maybe::valid;
 
 /// The number of CPUs in an affinity mask, see sched_setaffinity(2).
 const MAX_WORKERS: u64 = 1024;
@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Workers {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, ids: A) -> Result<Workers, A::Error> {
-                Elements(PhantomData).visit_seq(ids).map(Workers::Cpus)
+                valid(SeqAccessDeserializer::new(ids)).map(Workers::Cpus)
             }
         }
 
