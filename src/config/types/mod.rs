@@ -5,6 +5,25 @@
 //! nor defaults of single keys. So these types ask the deserializer for themselves by names that
 //! begin with `$`, as `toml::Spanned` does, and `read` gives them their parts.
 
+/// Gives a type a schema that stands where the type is used.
+macro_rules! has_schema {
+    ($type:ident, $name:literal, $schema:expr) => {
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                std::borrow::Cow::Borrowed($name)
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema
+            }
+        }
+    };
+}
+
 mod field;
 mod lists;
 mod maybe;

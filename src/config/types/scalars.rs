@@ -1,10 +1,9 @@
 //! Durations and sizes. Their text form is in `units`.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::json_schema;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// The name by which [`Time`] asks for milliseconds.
@@ -29,50 +28,20 @@ pub(in crate::config) struct Size(pub(in crate::config) u64);
 const DURATION_PATTERN: &str = "^0*[1-9][0-9]*(ms|s|m|h|d)$";
 const SIZE_PATTERN: &str = "^0*[1-9][0-9]*(B|KiB|MiB|GiB)$";
 
-impl JsonSchema for Time {
-    fn inline_schema() -> bool {
-        true
-    }
+has_schema!(Time, "Duration", {
+    json_schema!({ "type": "string", "pattern": DURATION_PATTERN, "x-type": "duration" })
+});
 
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Duration")
-    }
+has_schema!(Off, "DurationOrOff", {
+    json_schema!({
+        "anyOf": [{ "const": "off" }, { "type": "string", "pattern": DURATION_PATTERN }],
+        "x-type": "duration or \"off\"",
+    })
+});
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": DURATION_PATTERN, "x-type": "duration" })
-    }
-}
-
-impl JsonSchema for Off {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("DurationOrOff")
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "anyOf": [{ "const": "off" }, { "type": "string", "pattern": DURATION_PATTERN }],
-            "x-type": "duration or \"off\"",
-        })
-    }
-}
-
-impl JsonSchema for Size {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Size")
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": SIZE_PATTERN, "x-type": "size" })
-    }
-}
+has_schema!(Size, "Size", {
+    json_schema!({ "type": "string", "pattern": SIZE_PATTERN, "x-type": "size" })
+});
 
 impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,9 +1,8 @@
 //! `server.workers`, the only key that accepts a word, a number or a list.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::json_schema;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
@@ -27,27 +26,17 @@ pub(in crate::config) enum Workers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::config) struct CpuId(pub(in crate::config) usize);
 
-impl JsonSchema for Workers {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        Cow::Borrowed("Workers")
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let id = json_schema!({ "type": "integer", "minimum": 0, "maximum": MAX_WORKERS - 1 });
-        json_schema!({
-            "anyOf": [
-                { "const": "auto" },
-                { "type": "integer", "minimum": 1, "maximum": MAX_WORKERS },
-                { "type": "array", "items": id, "minItems": 1, "uniqueItems": true },
-            ],
-            "x-type": "\"auto\", a number or a list of CPU ids",
-        })
-    }
-}
+has_schema!(Workers, "Workers", {
+    let id = json_schema!({ "type": "integer", "minimum": 0, "maximum": MAX_WORKERS - 1 });
+    json_schema!({
+        "anyOf": [
+            { "const": "auto" },
+            { "type": "integer", "minimum": 1, "maximum": MAX_WORKERS },
+            { "type": "array", "items": id, "minItems": 1, "uniqueItems": true },
+        ],
+        "x-type": "\"auto\", a number or a list of CPU ids",
+    })
+});
 
 impl<'de> Deserialize<'de> for Workers {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
