@@ -86,11 +86,11 @@ impl Config {
 /// `[server]`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Server {
-    /// How many workers run, and on which CPUs. Default: [`Workers::Auto`].
+    /// How many workers run, and on which CPUs.
     pub workers: Workers,
-    /// How workers wait for sockets. Default: [`Driver::Auto`].
+    /// How workers wait for sockets.
     pub driver: Driver,
-    /// How long connections may continue after SIGTERM. Default 30 s.
+    /// How long connections may continue after SIGTERM.
     pub drain_timeout: Duration,
 }
 
@@ -110,7 +110,7 @@ pub enum Workers {
 /// `[log]`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Log {
-    /// `error`, `warn`, `info`, `debug`, `trace` or `off`. Default `info`.
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
     pub level: String,
     /// Whether lines are JSON instead of text.
     pub json: bool,
@@ -170,9 +170,9 @@ pub enum Protocol {
 /// Timeouts of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelayTimeouts {
-    /// How long both sides may send nothing. Default 1 h.
+    /// How long both sides may send nothing.
     pub idle: Duration,
-    /// How long one side may send nothing after the other has ended. Default 1 min.
+    /// How long one side may send nothing after the other has ended.
     pub half_closed: Duration,
 }
 
@@ -190,10 +190,10 @@ pub struct Tcp {
 pub struct Udp {
     /// The name of the cluster that datagrams are relayed to. Its endpoints are IP addresses.
     pub cluster: Arc<str>,
-    /// How long both sides may send nothing before the session ends. Default 5 min.
+    /// How long both sides may send nothing before the session ends.
     pub idle_timeout: Duration,
     /// The maximum number of simultaneous sessions, 1 to 1,000,000, divided evenly among the
-    /// workers. Default 65536.
+    /// workers.
     pub max_sessions: usize,
 }
 
@@ -201,14 +201,14 @@ pub struct Udp {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Http {
     /// The time limit for a request head, counted from its first byte. A new connection must send a
-    /// head within this time, too. Default 10 s.
+    /// head within this time, too.
     pub head_timeout: Duration,
     /// How long a connection may be silent between requests, and how long a client's socket may
-    /// take no part of its responses. Default 75 s.
+    /// take no part of its responses.
     pub keepalive_timeout: Duration,
-    /// The maximum size of a request head in bytes, 1 KiB to 64 KiB. Default 16 KiB.
+    /// The maximum size of a request head in bytes, 1 KiB to 64 KiB.
     pub max_head: usize,
-    /// The maximum number of fields in a request head, 1 to 256. Default 100.
+    /// The maximum number of fields in a request head, 1 to 256.
     pub max_headers: usize,
     /// The hosts; never empty.
     pub hosts: Vec<Host>,
@@ -220,7 +220,7 @@ pub struct Http {
 /// `protocol = "tls"`, or `[[listener.tls]]` of an http listener.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// The time limit for a complete ClientHello, counted from the accept. Default 5 s.
+    /// The time limit for a complete ClientHello, counted from the accept.
     pub hello_timeout: Duration,
     /// The rules; never empty. The most specific name wins, and the first rule among equal names.
     pub rules: Vec<TlsRule>,
@@ -241,8 +241,7 @@ pub struct TlsRule {
     pub alpn: Vec<String>,
     /// The name of the cluster that connections are relayed to.
     pub cluster: Arc<str>,
-    /// Whether the rule matches only simple-obfs in its tls mode, which is terminated here. Default
-    /// false.
+    /// Whether the rule matches only simple-obfs in its tls mode, which is terminated here.
     pub simple_obfs: bool,
 }
 
@@ -313,10 +312,9 @@ pub struct Tunnel {
 /// `route.tunnel`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelKind {
-    /// `"forward"`, the default: the cluster answers the handshake.
+    /// `"forward"`: the cluster answers the handshake.
     Forward {
-        /// Whether bytes after the request head are forwarded before the 101 response. Default
-        /// false.
+        /// Whether bytes after the request head are forwarded before the 101 response.
         early_data: bool,
     },
     /// `"terminate"`: ringgate answers these handshakes and no others. The cluster receives the
@@ -327,16 +325,16 @@ pub enum TunnelKind {
 /// `route.accept`; at least one of them is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handshakes {
-    /// simple-obfs in its http mode. Default true.
+    /// simple-obfs in its http mode.
     pub obfs: bool,
-    /// RFC 6455. Default true.
+    /// RFC 6455.
     pub websocket: bool,
 }
 
 /// `redirect = { … }`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redirect {
-    /// 301, 302, 303, 307 or 308. Default 301.
+    /// 301, 302, 303, 307 or 308.
     pub status: u16,
     /// `http` or `https`. `None` keeps the scheme of the request.
     pub scheme: Option<Scheme>,
@@ -347,7 +345,7 @@ pub struct Redirect {
     pub port: Option<u16>,
     /// How the path is rewritten.
     pub path: PathRewrite,
-    /// Whether the query is dropped. Default false.
+    /// Whether the query is dropped.
     pub strip_query: bool,
 }
 
@@ -365,9 +363,9 @@ pub enum PathRewrite {
 /// `respond = { … }`
 #[derive(Debug, PartialEq, Eq)]
 pub struct Respond {
-    /// 200 to 599, except 204, 205 and 304 if there is a body. Default 200.
+    /// 200 to 599, except 204, 205 and 304 if there is a body.
     pub status: u16,
-    /// Default `text/plain; charset=utf-8`.
+    /// The value of the Content-Type field.
     pub content_type: String,
     /// From `body` or `file`, at most 1 MiB. A file is read when the configuration is read.
     pub body: Arc<[u8]>,
@@ -380,10 +378,10 @@ pub struct Cluster {
     pub name: Arc<str>,
     /// How its endpoints are found.
     pub discovery: Discovery,
-    /// The time limit for one connect. Default 5 s.
+    /// The time limit for one connect.
     pub connect_timeout: Duration,
     /// The maximum number of endpoints tried for one connection, 1 to 16. Each attempt uses another
-    /// endpoint if there is one. Default 2.
+    /// endpoint if there is one.
     pub connect_attempts: usize,
 }
 
@@ -396,9 +394,9 @@ pub enum Discovery {
     StrictDns {
         /// Names (or addresses) with ports; never empty.
         names: Vec<DnsName>,
-        /// The time between look-ups if the TTL of the answer is 0 or unknown. Default 5 s.
+        /// The time between look-ups if the TTL of the answer is 0 or unknown.
         refresh: Duration,
-        /// Which addresses of the names become endpoints. Default [`DnsFamily::Auto`].
+        /// Which addresses of the names become endpoints.
         family: DnsFamily,
     },
 }

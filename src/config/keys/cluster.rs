@@ -43,7 +43,7 @@ pub(in crate::config) struct Cluster {
     /// is one.
     #[schemars(range(min = 1, max = 16), example = 3, extend(
         "default" = 2, "x-unit" = "attempts",
-        "x-advice" = "with 1 no second endpoint is tried; the default is 2"
+        "x-advice" = "with 1 no second endpoint is tried"
     ))]
     pub(in crate::config) connect_attempts: Field<u64>,
 }

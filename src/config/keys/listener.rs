@@ -113,7 +113,7 @@ pub(in crate::config) struct Listener {
     /// one client address and port; it takes one descriptor and one local port. A new session takes
     /// the place of an old one when the limit is reached.
     #[schemars(range(min = 1, max = 1_000_000), example = 65536, extend(
-        "default" = 65536, "x-unit" = "sessions", "x-advice" = "the default is 65536",
+        "default" = 65536, "x-unit" = "sessions", "x-advice" = "each session takes a descriptor and a local port",
         "x-when" = [When::is("protocol", &["udp"], &[
             ("", "remove it; `max_connections` limits connections"),
         ])]
@@ -134,7 +134,7 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) max_head: Field<Size>,
     /// The largest number of fields in a request head.
     #[schemars(range(min = 1, max = 256), example = 100, extend(
-        "default" = 100, "x-unit" = "fields", "x-advice" = "the default is 100",
+        "default" = 100, "x-unit" = "fields",
         "x-when" = http(NO_REQUESTS)
     ))]
     pub(in crate::config) max_headers: Field<u64>,

@@ -36,7 +36,7 @@ pub(in crate::config) struct Redirect {
     /// The status: 301 and 308 are permanent, 302, 303 and 307 temporary; 307 and 308 keep the
     /// method.
     #[schemars(example = 308, extend(
-        "default" = 301, "enum" = [301, 302, 303, 307, 308], "x-advice" = "the default is 301"
+        "default" = 301, "enum" = [301, 302, 303, 307, 308]
     ))]
     pub(in crate::config) status: Field<u64>,
 }

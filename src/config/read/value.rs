@@ -100,7 +100,7 @@ impl<'a> Value<'a> {
             Mistake::Type { wanted, found } => {
                 (format!("`{key}` must be {wanted}, not {found}"), self.type_note(&wanted))
             }
-            Mistake::Range(range) => (format!("`{key}` must be {range}"), advice_of_key()),
+            Mistake::Range(range) => (format!("`{key}` must be {range}"), self.number_note()),
             Mistake::Word { word, known } => self.unknown_word(&word, &known),
             Mistake::Other { what, note } if note.is_empty() => (what, advice_of_key()),
             Mistake::Other { what, note } => (what, note),
@@ -130,8 +130,8 @@ impl<'a> Value<'a> {
             ("true or false", _) => {
                 format!("write {key} = true or {key} = false, without quotes")
             }
-            ("a whole number", Some(advice)) => {
-                format!("write a number without quotes or fraction; {advice}")
+            ("a whole number", _) => {
+                format!("write a number without quotes or fraction; {}", self.number_note())
             }
             (A_LIST | A_STRING_OR_LIST, _) => {
                 format!("write {key} = [\"…\", \"…\"]")
@@ -143,6 +143,13 @@ impl<'a> Value<'a> {
                 format!("write {key} = \"{first}\", in quotes")
             }
         }
+    }
+
+    /// The advice for a number, and its default.
+    fn number_note(self) -> String {
+        let default = self.key.schema.get("default").filter(|default| default.is_u64());
+        let default = default.map(|default| format!("the default is {default}"));
+        self.key.advice.clone().into_iter().chain(default).collect::<Vec<_>>().join("; ")
     }
 
     /// An unknown word gets the most specific advice: planned, of another program, or similar.
