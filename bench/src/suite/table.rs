@@ -28,9 +28,8 @@ fn text(results: &Results, verdicts: &[Verdict]) -> String {
         add_table(&mut text, &rows::memory(results, rest));
     }
     add_table(&mut text, &rows::balance(results));
-    for [word, margin, target, measured] in
-        rows::targets(verdicts).rows.iter().filter_map(|row| row.as_array())
-    {
+    for row in &rows::targets(verdicts).rows {
+        let [word, margin, target, measured] = row.as_slice() else { continue };
         add(&mut text, &format!("{word:<6} {margin:>7}  {target}: {measured}"));
     }
     text
