@@ -10,16 +10,21 @@ use std::path::{Path, PathBuf};
 
 use ringgate::config::{self, Action, Discovery, HostName, Protocol, TunnelKind};
 
-/// The files of a directory of the crate that end in `.toml`, by name.
+/// The `.toml` files of a directory of the crate, by name.
 fn toml_files(directory: &str) -> Vec<PathBuf> {
+    files_with(directory, "toml")
+}
+
+/// The files of a directory of the crate that have this extension, by name.
+fn files_with(directory: &str, extension: &str) -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     let entries = fs::read_dir(&directory).expect("the directory can be listed");
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry can be read").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| path.extension().is_some_and(|has| has == extension))
         .collect();
     files.sort();
-    assert!(!files.is_empty(), "{} has no .toml files", directory.display());
+    assert!(!files.is_empty(), "{} has no .{extension} files", directory.display());
     files
 }
 
@@ -47,14 +52,16 @@ fn the_embedded_example_listens_on_loopback_only() {
 
 #[test]
 fn every_toml_block_of_the_documentation_is_valid() {
+    let mut pages = files_with("docs", "md");
+    pages.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"));
     let mut blocks = 0;
-    for page in ["README.md", "docs/shadowsocks.md", "docs/http.md", "docs/operations.md"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    for path in pages {
+        let page = path.display().to_string();
         let text = fs::read_to_string(&path).expect("the page can be read");
         for block in text.split("```toml\n").skip(1) {
             blocks += 1;
             let text = block.split("```").next().unwrap_or_default();
-            let said = match config::parse(page, text, Path::new("")) {
+            let said = match config::parse(&page, text, Path::new("")) {
                 Ok(config) if config.warnings.is_empty() => continue,
                 Ok(config) => config.warnings.to_string(),
                 Err(errors) => errors.to_string(),

@@ -1,8 +1,7 @@
-//! What README and docs/ say agrees with the repository: links, words of records, messages.
+//! What README and docs/ say agrees with the program: words of records, messages.
 //!
 //! docs/configuration.md is generated and has checks of its own.
 
-use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -31,54 +30,6 @@ fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
         }
     }
     found
-}
-
-/// The pages that are written by hand.
-fn pages() -> Vec<PathBuf> {
-    let mut pages = files(&root().join("docs"), "md");
-    pages.retain(|page| !page.ends_with("configuration.md"));
-    pages.push(root().join("README.md"));
-    pages
-}
-
-/// The text without its code blocks.
-fn prose(text: &str) -> String {
-    text.split("```").step_by(2).collect()
-}
-
-/// The names that links use for the headings of a page.
-fn anchors(text: &str) -> HashSet<String> {
-    let headings = prose(text);
-    let headings = headings.lines().filter(|line| line.starts_with('#'));
-    let anchor = |heading: &str| {
-        let heading = heading.trim_start_matches('#').trim().to_lowercase();
-        let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
-    };
-    headings.map(anchor).collect()
-}
-
-#[test]
-fn links_lead_to_files_and_headings() {
-    for page in pages() {
-        let text = text_of(&page);
-        let prose = prose(&text);
-        for link in prose.split("](").skip(1) {
-            let link = link.split(')').next().expect("a split has a first part");
-            if link.starts_with("https://") {
-                continue;
-            }
-            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() {
-                page.clone()
-            } else {
-                page.parent().expect("a page has a directory").join(file)
-            };
-            assert!(target.exists(), "{}: {link} leads to no file", page.display());
-            let leads = anchor.is_empty() || anchors(&text_of(&target)).contains(anchor);
-            assert!(leads, "{}: {link} leads to no heading", page.display());
-        }
-    }
 }
 
 /// The words that follow these marks in a source file, each up to the next quote.
