@@ -113,7 +113,8 @@ pub(in crate::config) struct Listener {
     /// one client address and port; it takes one descriptor and one local port. A new session takes
     /// the place of an old one when the limit is reached.
     #[schemars(range(min = 1, max = 1_000_000), example = 65536, extend(
-        "default" = 65536, "x-unit" = "sessions", "x-advice" = "each session takes a descriptor and a local port",
+        "default" = 65536, "x-unit" = "sessions",
+        "x-advice" = "each session takes a descriptor and a local port",
         "x-when" = [When::is("protocol", &["udp"], &[
             ("", "remove it; `max_connections` limits connections"),
         ])]
