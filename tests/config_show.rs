@@ -39,6 +39,18 @@ fn the_effective_form_of_every_example_means_the_same() {
     }
 }
 
+/// `RINGGATE_BLESS=1` writes the expected text anew.
+#[test]
+fn the_effective_form_has_every_default_that_applies() {
+    let text = fs::read_to_string("config/shadowsocks-all.toml").expect("an example can be read");
+    let effective = shown(&text, Form::Toml);
+    let path = Path::new("tests/config/shown.toml");
+    if std::env::var_os("RINGGATE_BLESS").is_some() {
+        fs::write(path, &effective).expect("the expected text can be written");
+    }
+    assert_eq!(effective, fs::read_to_string(path).unwrap_or_default());
+}
+
 #[test]
 fn a_file_with_errors_has_no_effective_form() {
     let errors = config::effective("edge.toml", "[log]\nlevel = 1", Path::new(""), Form::Toml);
