@@ -97,6 +97,8 @@ pub fn parse() -> Result<Cli, ExitCode> {
             arguments.map(|argument| argument.to_string_lossy().into_owned()).collect();
         match correct_usage(&error, &arguments) {
             Some((what, usage)) => {
+                let (what, usage) =
+                    (config::printable(what.into()), config::printable(usage.into()));
                 let text = control::for_stderr(&format!("error: {what}\n  = write {usage}\n"));
                 let _ = std::io::stderr().write_all(text.as_bytes());
             }
@@ -214,6 +216,7 @@ fn show(file: &Path, json: bool) -> Result<(), Error> {
 /// Checks files. Prints the name of each valid one, and its warnings.
 fn check(files: &[PathBuf]) -> Result<(), Error> {
     let mut invalid = Vec::new();
+    let mut printed = Ok(());
     for file in files {
         match config::load(file) {
             Ok(config) => {
@@ -221,13 +224,14 @@ fn check(files: &[PathBuf]) -> Result<(), Error> {
                     let text = control::for_stderr(&format!("{}\n\n", config.warnings));
                     let _ = std::io::stderr().write_all(text.as_bytes());
                 }
-                print(&format!("{}: ok\n", config::name_of(file)))?;
+                // A stdout that takes nothing does not keep other files from being checked.
+                printed = printed.and(print(&format!("{}: ok\n", config::name_of(file))));
             }
             Err(errors) => invalid.push(errors),
         }
     }
     if invalid.is_empty() {
-        Ok(())
+        printed
     } else {
         Err(Error::Configuration(InvalidFiles(invalid).into()))
     }
@@ -253,9 +257,13 @@ impl StdError for InvalidFiles {
     }
 }
 
+/// Writes to stdout. A reader that has read enough, such as a pager or head(1), is no error.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = std::io::stdout();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|error| Error::start("cannot write to stdout", error, ""))
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::start("cannot write to stdout", error, ""))
+        }
+        _ => Ok(()),
+    }
 }

@@ -248,6 +248,12 @@ fn a_file_that_is_not_text_says_at_which_byte() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_column() {
+    let shown = errors("\u{feff}typo = 1\n").concat();
+    assert!(shown.contains("edge.toml:1:1\n  |\n1 | typo = 1\n  | ^^^^"), "{shown}");
+}
+
+#[test]
 fn a_file_beside_the_configuration_is_found() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fs::write(directory.path().join("page.html"), "<p>hello</p>").expect("the page");

@@ -131,6 +131,7 @@ fn every_planned_key_and_word_says_that_a_later_version_brings_it() {
 fn the_manual_page_has_the_same_text() {
     let page = config::man();
     assert!(page.contains(".TH ringgate.toml 5"), "{page}");
+    assert!(page.is_ascii(), "roff reads ASCII alone");
     let keys = config::reference().matches("\n### ").count();
     // Each key is a tagged paragraph; the page also has the five tables of the file.
     assert_eq!(page.matches("\n.TP").count(), keys + 5);

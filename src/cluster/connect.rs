@@ -90,7 +90,10 @@ impl Cluster {
         while let Some(endpoint) = candidates.next() {
             match attempt(&endpoint.address, timers, self.connect_timeout).await {
                 Ok(stream) => {
-                    options.set_on_upstream(&stream);
+                    // A Unix socket has none of these options (unix(7)).
+                    if matches!(*endpoint.address, Address::Ip(_)) {
+                        options.set_on_upstream(&stream);
+                    }
                     let tried = candidates.connected();
                     let upstream = Transport::Plain(stream);
                     let endpoint = InUse::new(endpoint);

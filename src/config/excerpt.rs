@@ -115,7 +115,8 @@ fn harmless(text: &str) -> String {
         '\t' => '\t',
         // The renderer leaves out the joiner U+200D.
         '\u{200b}' | '\u{200c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' => '\u{fffd}',
-        '\u{61c}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => '\u{fffd}',
+        '\u{61c}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}' | '\u{180e}' => '\u{fffd}',
+        '\u{e0000}'..='\u{e0fff}' => '\u{fffd}',
         control if control.is_control() => '\u{fffd}',
         plain => plain,
     };

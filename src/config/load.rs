@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
 use super::input::{self, Accept, ReadError};
-use super::report::{Errors, Fault, Report, Span};
+use super::report::{Errors, Fault, Report, Span, printable};
 use super::{Config, Form, Machine, check, contract, read};
 
 /// The embedded example, used by `ringgate run` without a file. It listens on the loopback
@@ -18,9 +18,10 @@ pub const DEFAULT: &str = include_str!("../../config/default.toml");
 /// The largest configuration in bytes. It is read into memory as a whole.
 const LARGEST_FILE: usize = 16 << 20;
 
-/// The name of a configuration in messages: its path, or `<stdin>` for `-`.
+/// The name of a configuration in messages: its path, or `<stdin>` for `-`. Characters that affect
+/// a terminal are escaped.
 pub fn name_of(path: &Path) -> Cow<'_, str> {
-    if is_stdin(path) { Cow::Borrowed("<stdin>") } else { path.to_string_lossy() }
+    if is_stdin(path) { Cow::Borrowed("<stdin>") } else { printable(path.to_string_lossy()) }
 }
 
 fn is_stdin(path: &Path) -> bool {
@@ -81,6 +82,8 @@ pub(super) fn parse_on(
     text: &str,
     base: &Path,
 ) -> Result<Config, Errors> {
+    // Editors do not count a byte order mark as a column.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let report = Report::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
@@ -114,9 +117,12 @@ fn report_syntax_errors(report: &Report<'_>, errors: Vec<Error>) {
         last_line = line;
         let message = error.message().replace('\n', " ");
         let (what, note) = match message.as_str() {
-            "duplicate key" => {
-                ("duplicate key", "the key is set above; write a list of tables as [[name]]")
-            }
+            "duplicate key" if report.starts_with(span, "[") => (
+                "duplicate table",
+                "the table is above, too: make one of them; several listeners, hosts, routes and \
+                 rules are written as [[name]]",
+            ),
+            "duplicate key" => ("duplicate key", "the key is set above, too: remove one of them"),
             unquoted if unquoted.starts_with("string values must be quoted") => {
                 ("a string needs quotes", "write \"…\" around it")
             }

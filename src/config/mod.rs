@@ -31,7 +31,7 @@ pub use self::keys::{DnsFamily, Driver, Scheme};
 pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
 pub use self::loops::Back;
 use self::machine::Machine;
-pub use self::report::{Errors, Warning, Warnings};
+pub use self::report::{Errors, Warning, Warnings, printable};
 use crate::observe::access_log::Format;
 use crate::sys::{Address, Needs, SocketOptions};
 

@@ -19,7 +19,7 @@ fn ringgate_with(arguments: &[&str], config: &str) -> Output {
 
 #[test]
 fn a_warning_is_shown_and_the_configuration_is_good() {
-    let odd = l4(free_port().address(), "max_connections = 1000000000000", "")
+    let odd = l4(free_port().address(), "max_connections = 2000000000", "")
         + "[cluster.unused]\nendpoints = [\"127.0.0.1:1\"]\n";
     let output = ringgate_with(&["check"], &odd);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
@@ -46,6 +46,71 @@ fn a_warning_is_shown_and_the_configuration_is_good() {
             assert!(fields.contains(part), "no {part:?} in {line}");
         }
     }
+}
+
+#[test]
+fn a_stdout_that_takes_nothing_hides_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name| dir.path().join(name);
+    fs::write(path("bad.toml"), "[log]\nlevel = 1\n").unwrap();
+    fs::write(path("good.toml"), l4(free_port().address(), "", "")).unwrap();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for files in [["good.toml", "bad.toml"], ["bad.toml", "good.toml"]] {
+        let mut command = ringgate_command(&["check"]);
+        let output = command.args(files.map(path)).stdout(full()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(64), "{said}");
+        assert!(said.contains("`level` must be"), "{said}");
+    }
+    let mut command = ringgate_command(&["check"]);
+    let output = command.arg(path("good.toml")).stdout(full()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to stdout: No space"));
+}
+
+#[test]
+fn a_reader_that_has_read_enough_is_no_error() {
+    for arguments in [&["config", "schema"][..], &["config", "reference"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = ringgate_command(arguments).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_name_of_a_file_does_not_reach_the_terminal_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = l4(free_port().address(), "", "");
+    for config in [good.as_str(), "[log]\nlevel = 1\n"] {
+        let file = dir.path().join("a\u{1b}]0;b\u{7}\nerror: c\u{9b}2J.toml");
+        fs::write(&file, config).unwrap();
+        for command in ["check", "run", "-t"] {
+            if command == "run" && config == good {
+                continue;
+            }
+            let mut arguments = vec![command];
+            arguments.extend((command == "run").then_some("-c"));
+            let output = run(ringgate_command(&arguments).arg(&file));
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8(said).unwrap();
+            assert!(!said.contains(['\u{1b}', '\u{7}', '\u{9b}']), "{said:?}");
+            assert!(!said.contains("\nerror: c"), "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_configuration_is_shown_with_its_defaults() {
+    let config = l4(free_port().address(), "", "");
+    let output = ringgate_with(&["config", "show"], &config);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("drain_timeout = \"30s\"\n"));
+    let output = ringgate_with(&["config", "show", "--json"], &config);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    assert_eq!(json["listener"][0]["half_closed_timeout"], "1m");
+    let output = ringgate_with(&["config", "show"], "[log]\nlevel = 1\n");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0));
 }
 
 #[test]

@@ -16,6 +16,8 @@ use super::DnsName;
 use super::report::{Fault, quoted};
 use crate::sys::Address;
 
+const LINK_LOCAL: &str =
+    "a link-local address needs an interface, and this version has no syntax for one";
 /// The maximum number of ports in one range: each port is a socket in every worker.
 const MAX_PORTS: usize = 1024;
 /// The longest path of a Unix socket in bytes. `sun_path` including its final zero has 108, see
@@ -46,6 +48,7 @@ pub(super) fn listen(text: &str) -> Result<Vec<Address>, Fault> {
     let ip = ip(host).ok_or_else(|| {
         invalid(match host.parse::<Ipv6Addr>() {
             Ok(_) => format!("write an IPv6 address in brackets: \"[{host}]:{}\"", ports.start()),
+            Err(_) if host.contains('%') => String::from(LINK_LOCAL),
             Err(_) if host == "localhost" => {
                 format!(
                     "`listen` takes IP addresses, not names: write \"127.0.0.1:{}\"",
@@ -79,9 +82,7 @@ fn unusable(ip: IpAddr) -> Option<String> {
                                                 the address of a machine"
         }
         _ if ip.is_multicast() => "this is a multicast address, not the address of a machine",
-        IpAddr::V6(ip) if ip.is_unicast_link_local() => {
-            "a link-local address needs an interface, and this version has no syntax for one"
-        }
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => LINK_LOCAL,
         _ => return None,
     };
     Some(String::from(note))

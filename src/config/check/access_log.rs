@@ -44,6 +44,9 @@ impl Check<'_> {
             file if file.chars().any(char::is_control) => {
                 String::from("control characters are not allowed in a path")
             }
+            file if file.starts_with("~/") => {
+                String::from("a `~` has no meaning here: write the path in full")
+            }
             file if file.contains('/') => return Some(LogPath::File(PathBuf::from(file))),
             // A bare word would become a file in the working directory, which is probably
             // unintended.

@@ -14,7 +14,7 @@ pub fn man() -> String {
     page.text([roman("ringgate.toml - the configuration of ringgate")]);
     for (index, table) in root().table().map(tables).unwrap_or_default().into_iter().enumerate() {
         let header = if index == 0 { "DESCRIPTION" } else { table.header.as_str() };
-        page.control("SH", [header]);
+        page.control("SH", [header.replace('…', "...").as_str()]);
         for paragraph in paragraphs(&table.description) {
             page.control("PP", []);
             page.text(inline(&paragraph));
@@ -38,6 +38,8 @@ pub fn man() -> String {
 
 /// Text with the parts in backticks in bold.
 fn inline(text: &str) -> Vec<Inline> {
+    // roff reads ASCII alone.
+    let text = text.replace('…', "...");
     let parts = text.split('`').enumerate();
     parts.map(|(index, part)| if index % 2 == 0 { roman(part) } else { bold(part) }).collect()
 }

@@ -70,8 +70,9 @@ pub(in crate::config) struct Listener {
     #[schemars(extend("default" = true, "x-when" = connections(NO_CONNECTIONS)))]
     pub(in crate::config) nodelay: Field<bool>,
     /// TCP keepalive on both sides: how long a connection is silent before the kernel probes the
-    /// peer (TCP_KEEPIDLE, tcp(7)), in whole seconds. On the upstream side it starts within 26 s of
-    /// the connect.
+    /// peer (TCP_KEEPIDLE, tcp(7)), and the time between two probes. After
+    /// `net.ipv4.tcp_keepalive_probes` probes without an answer (9 by default) the connection ends.
+    /// On the upstream side it starts within 26 s of the connect.
     #[schemars(example = "30s", extend(
         "default" = "30s", "x-min" = "1s", "x-max" = "32767s", "x-step" = "1s",
         "x-advice" = "the kernel accepts whole seconds, at most \"32767s\"",
@@ -80,9 +81,11 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) keepalive: Field<Off>,
     /// When the peer has not acknowledged what was sent to it for this long, or has not made room
     /// for more, the kernel ends the connection (TCP_USER_TIMEOUT, tcp(7)). It applies to both
-    /// sides. Without the key the kernel tries again for about 15 minutes
-    /// (`net.ipv4.tcp_retries2`), and waits for room without limit.
-    #[schemars(example = "30s", extend(
+    /// sides. It also takes the place of the number of keepalive probes: an idle connection ends
+    /// when a probe was not answered and the peer has been silent for this long. Take several times
+    /// `keepalive`, so that one lost probe ends nothing. Without the key the kernel sends again for
+    /// about 15 minutes (`net.ipv4.tcp_retries2`), and waits for room without limit.
+    #[schemars(example = "2m", extend(
         "x-min" = "1ms", "x-max" = "24d", "x-advice" = "the kernel accepts at most \"24d\"",
         "x-when" = connections(NO_CONNECTIONS)
     ))]
@@ -92,7 +95,7 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) fast_open: Field<bool>,
     /// How many connections may be open at one time, of all workers together. Those beyond it are
     /// accepted and reset at once. Without the key there is no limit.
-    #[schemars(range(min = 1), example = 100_000, extend(
+    #[schemars(range(min = 1, max = 2_147_483_647), example = 100_000, extend(
         "x-unit" = "connections", "x-advice" = "leave the key out for no limit",
         "x-when" = connections("remove it; `max_sessions` limits the number of clients")
     ))]

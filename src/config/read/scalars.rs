@@ -53,10 +53,9 @@ pub(super) fn duration_ms(value: Value<'_>, may_be_off: bool) -> Result<Option<u
             (what, value.key.advice.clone().unwrap_or_default())
         }
         Err(UnitError::Malformed) if text == "off" && may_be_off => return Ok(None),
-        Err(UnitError::Malformed) if text == "off" => (
-            format!("`{key}` cannot be off"),
-            String::from("write a duration; the longest is \"365d\""),
-        ),
+        Err(UnitError::Malformed) if text == "off" => {
+            (format!("`{key}` cannot be off"), format!("write a duration; {}", longest(value)))
+        }
         Err(UnitError::Malformed) => (
             format!("`{key}` is not a duration: {}", quoted(&text)),
             format!(
@@ -72,12 +71,16 @@ pub(super) fn duration_ms(value: Value<'_>, may_be_off: bool) -> Result<Option<u
             format!("`{key}` cannot be 0"),
             format!("0 could mean \"at once\" or \"off\": {otherwise}"),
         ),
-        Err(UnitError::TooLarge) => (
-            format!("`{key}` is too long: {}", quoted(&text)),
-            String::from("the longest duration is \"365d\""),
-        ),
+        Err(UnitError::TooLarge) => {
+            (format!("`{key}` is too long: {}", quoted(&text)), longest(value))
+        }
     };
     Err(Mistake::Other { what, note })
+}
+
+fn longest(value: Value<'_>) -> String {
+    let advice = value.key.advice.as_deref().filter(|_| *value.key.range.end() < u64::MAX);
+    advice.unwrap_or("the longest duration is \"365d\"").to_owned()
 }
 
 /// Reads a size in bytes, in the range of the key.

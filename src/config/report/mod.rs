@@ -13,6 +13,7 @@ use std::cell::RefCell;
 
 pub use self::findings::{Errors, Warning, Warnings};
 use self::findings::{Findings, MAX_SHOWN, Problem};
+pub use self::words::printable;
 pub(super) use self::words::{advice, closest, one_of, quoted};
 use super::excerpt::Lines;
 use super::input::ReadError;
@@ -86,6 +87,13 @@ impl<'a> Report<'a> {
             }
             _ => span,
         }
+    }
+
+    /// Returns true when the line on which a span starts begins with this text.
+    pub(super) fn starts_with(&self, span: Span, start: &str) -> bool {
+        let before = self.lines.text.get(..span.start).unwrap_or_default();
+        let line = before.rfind('\n').map_or(0, |feed| feed + 1);
+        self.lines.text[line..].trim_start().starts_with(start)
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,5 +1,17 @@
 //! Values of the file and words that are known, as they stand in messages.
 
+use std::borrow::Cow;
+
+/// A text without characters that affect a terminal: they are escaped.
+pub fn printable(text: Cow<'_, str>) -> Cow<'_, str> {
+    let plain = |c: char| c.escape_debug().len() == 1 || "\"'\\".contains(c);
+    if text.chars().all(plain) {
+        return text;
+    }
+    let escape = |c: char| if plain(c) { String::from(c) } else { c.escape_debug().to_string() };
+    Cow::Owned(text.chars().map(escape).collect())
+}
+
 /// Prepares a value of the file for a message: in backticks, on one line, shortened and without
 /// characters that affect a terminal.
 pub(in crate::config) fn quoted(value: &str) -> String {
