@@ -17,6 +17,7 @@
 //! | `x-since` | key | the version that brought the key, if it is not the first |
 //! | `x-one-or-many` | key | a single value may stand for a list of one |
 //! | `x-inline` | table | the table is written in one line: `key = { … }` |
+//! | `x-rules` | table | [`rules`] about several keys, for editors and validators |
 //! | `x-planned` | table, word | keys and words of later versions |
 //! | `x-foreign` | word | advice for words of other programs |
 //!
@@ -26,6 +27,7 @@ mod build;
 mod entry;
 mod man;
 mod reference;
+pub(super) mod rules;
 mod schema;
 mod show;
 mod when;

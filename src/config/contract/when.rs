@@ -46,6 +46,11 @@ impl When {
         When { key: key.to_owned(), test, notes: notes.collect() }
     }
 
+    /// Returns whether the conditions differ in their notes at most.
+    pub(super) fn is_same_test(&self, other: &When) -> bool {
+        self.key == other.key && self.test == other.test
+    }
+
     /// The other key.
     pub(in crate::config) fn key(&self) -> &str {
         &self.key
@@ -110,18 +115,48 @@ impl When {
         }
     }
 
-    /// The condition as a JSON Schema of the table. The other key may be left out if it has a
-    /// default that the condition accepts.
-    pub(super) fn schema(&self, default: Option<&str>) -> Value {
-        let known = |words: &[String]| json!({ "properties": { &self.key: { "enum": words } } });
-        let given = json!({ "required": [self.key] });
+    /// The condition as a sentence about a key, with code in backticks.
+    pub(super) fn sentence(&self) -> String {
         match &self.test {
-            Test::Given => given,
-            Test::Is(words) if default.is_some_and(|word| words.iter().any(|w| w == word)) => {
-                known(words)
+            Test::Given => format!("Only with `{}`.", self.key),
+            Test::Is(words) => format!("Only with `{}`.", one_of(&self.key, words)),
+            Test::IsNot(words) => format!("Not with `{}`.", one_of(&self.key, words)),
+        }
+    }
+
+    /// A JSON Schema of the tables in which the condition holds.
+    pub(super) fn holds_schema(&self, table: &Table) -> Value {
+        match &self.test {
+            Test::Given => json!({ "required": [self.key] }),
+            Test::Is(words) => self.has_one_of(words, table),
+            Test::IsNot(words) => json!({ "not": self.has_one_of(words, table) }),
+        }
+    }
+
+    /// A JSON Schema of the tables in which the other key has a valid word that the condition does
+    /// not accept. `None` for a condition that is not about words.
+    pub(super) fn fails_schema(&self, table: &Table) -> Option<Value> {
+        match &self.test {
+            Test::Given => None,
+            Test::IsNot(words) => Some(self.has_one_of(words, table)),
+            Test::Is(words) => {
+                let all = table.key(&self.key).map_or(&[][..], |other| &other.words);
+                let others = all.iter().map(|known| known.word.clone());
+                let others: Vec<String> = others.filter(|word| !words.contains(word)).collect();
+                Some(self.has_one_of(&others, table))
             }
-            Test::Is(words) => json!({ "allOf": [given, known(words)] }),
-            Test::IsNot(words) => json!({ "not": { "allOf": [given, known(words)] } }),
+        }
+    }
+
+    /// The other key may be left out if its default is one of the words.
+    fn has_one_of(&self, words: &[String], table: &Table) -> Value {
+        let default = table.key(&self.key).and_then(|other| other.default.as_ref());
+        let default = default.and_then(|default| default.get_ref().as_str());
+        let known = json!({ &self.key: { "enum": words } });
+        if default.is_some_and(|default| words.iter().any(|word| word == default)) {
+            json!({ "properties": known })
+        } else {
+            json!({ "required": [self.key], "properties": known })
         }
     }
 

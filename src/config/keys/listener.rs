@@ -2,9 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{AccessLog, Host, TlsRule};
 use crate::config::contract::When;
+use crate::config::contract::rules::has;
 use crate::config::foreign;
 use crate::config::types::{Field, Off, OneOrMany, Place, Size, Tables, Time};
 use crate::sys::{Keepalive, SocketOptions};
@@ -12,11 +14,17 @@ use crate::sys::{Keepalive, SocketOptions};
 /// What ringgate listens on, and what it does with the bytes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-planned" = [
-    "proxy_protocol", "proxy_protocol_from", "allow", "deny", "max_connections_per_ip", "max_rate",
-    "max_rate_per_connection", "quota", "congestion", "mark", "fallback",
-    "server_header", "error_pages", "trusted_proxies",
-]))]
+#[schemars(extend(
+    "x-rules" = [json!({
+        "if": has("protocol", ["tls"]),
+        "then": { "required": ["tls"], "properties": { "tls": { "minItems": 1 } } },
+    })],
+    "x-planned" = [
+        "proxy_protocol", "proxy_protocol_from", "allow", "deny", "max_connections_per_ip",
+        "max_rate", "max_rate_per_connection", "quota", "congestion", "mark", "fallback",
+        "server_header", "error_pages", "trusted_proxies",
+    ],
+))]
 pub(in crate::config) struct Listener {
     #[schemars(skip)]
     pub(in crate::config) place: Place,

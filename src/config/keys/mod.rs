@@ -54,6 +54,7 @@ pub(super) struct File {
     #[schemars(extend("default" = {}))]
     pub(super) access_log: AccessLog,
     /// What ringgate listens on, and what it does with the bytes. At least one.
+    #[schemars(extend("minItems" = 1))]
     pub(super) listener: Tables<Listener>,
     /// Servers that connections go to, by name. Listeners, routes and rules refer to the name.
     pub(super) cluster: Named<Cluster>,

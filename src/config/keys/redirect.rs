@@ -2,14 +2,19 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
+use crate::config::contract::rules::{none_of, some_of};
 use crate::config::types::{Field, Place};
 
 /// A redirect. What is not named stays as in the request. The query stays unless `strip_query` is
 /// true.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-inline" = true))]
+#[schemars(extend("x-inline" = true, "x-rules" = [
+    some_of(&["scheme", "host", "port", "path", "prefix"]),
+    json!({ "if": { "required": ["path"] }, "then": none_of(&["prefix"]) }),
+]))]
 pub(in crate::config) struct Redirect {
     #[schemars(skip)]
     pub(in crate::config) place: Place,

@@ -2,13 +2,18 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
+use crate::config::contract::rules::{has, none_of};
 use crate::config::types::Field;
 
 /// A response that is held in memory, at most 1 MiB.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-inline" = true, "not" = { "required": ["body", "file"] }))]
+#[schemars(extend("x-inline" = true, "x-rules" = [
+    json!({ "if": { "required": ["body"] }, "then": none_of(&["file"]) }),
+    json!({ "if": has("status", [204, 205, 304]), "then": none_of(&["body", "file"]) }),
+]))]
 pub(in crate::config) struct Respond {
     /// The status. With 204, 205 and 304 there is no body.
     #[schemars(range(min = 200, max = 599), example = 404, extend(

@@ -2,9 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{Redirect, Respond};
 use crate::config::contract::When;
+use crate::config::contract::rules::one_of;
 use crate::config::types::{Field, List, Place, Time};
 
 /// A route: the requests that it matches by `path` or `prefix`, and one action: `cluster` (with
@@ -12,13 +14,16 @@ use crate::config::types::{Field, List, Place, Time};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend(
-    "allOf" = [
-        { "oneOf": [{ "required": ["path"] }, { "required": ["prefix"] }] },
-        { "oneOf": [
-            { "required": ["cluster", "upgrade"] },
-            { "required": ["redirect"] },
-            { "required": ["respond"] },
-        ] },
+    "x-rules" = [
+        one_of(&["path", "prefix"]),
+        one_of(&["cluster", "redirect", "respond"]),
+        json!({
+            "if": {
+                "required": ["redirect"],
+                "properties": { "redirect": { "required": ["prefix"] } },
+            },
+            "then": { "required": ["prefix"] },
+        }),
     ],
     "x-planned" = [
         "regex", "method", "headers", "query", "clusters", "rewrite", "request_fields",

@@ -16,7 +16,7 @@ pub(in crate::config) struct Server {
     #[schemars(
         example = [0, 2, 4],
         extend(
-            "default" = "auto", "minimum" = 1, "maximum" = 1024, "x-unit" = "workers",
+            "default" = "auto", "x-unit" = "workers",
             "x-advice" = "write \"auto\", a number of workers, or a list of CPU ids such as [0, 2]"
         )
     )]

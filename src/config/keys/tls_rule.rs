@@ -2,7 +2,9 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 
+use crate::config::contract::rules::{has, none_of};
 use crate::config::types::{Field, List, Place};
 
 /// A rule for connections that begin with a TLS handshake. The most specific name wins: exact, then
@@ -11,15 +13,22 @@ use crate::config::types::{Field, List, Place};
 /// is reset.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-planned" = ["certificate", "key", "acme", "client_ca"]))]
+#[schemars(extend(
+    "x-rules" = [json!({ "if": has("simple_obfs", [true]), "then": none_of(&["alpn"]) })],
+    "x-planned" = ["certificate", "key", "acme", "client_ca"],
+))]
 pub(in crate::config) struct TlsRule {
     #[schemars(skip)]
     pub(in crate::config) place: Place,
     /// Server names (SNI): a name, `"*.example.com"` for all its subdomains, or `"example.*"`. Left
     /// out: every other name, and connections without a name.
-    #[schemars(example = ["www.example.com", "*.example.org"], extend(
-        "x-empty" = "no connection can match the rule; leave `names` out to match every other name"
-    ))]
+    #[schemars(
+        example = ["www.example.com", "*.example.org"],
+        extend(
+            "x-empty" = "no connection can match the rule; leave `names` out to match \
+                         every other name"
+        )
+    )]
     pub(in crate::config) names: Field<List<String>>,
     /// Protocol names of which the client must offer at least one (ALPN, RFC 7301). Each has 1 to
     /// 255 bytes. Left out: no condition.

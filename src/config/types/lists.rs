@@ -70,10 +70,9 @@ is_a_list!(List of At<T>, "List_{}", |item| {
     json_schema!({ "type": "array", "items": item, "minItems": 1 })
 });
 is_a_list!(OneOrMany of At<T>, "OneOrMany_{}", |item| {
-    json_schema!({
-        "anyOf": [item, { "type": "array", "items": item, "minItems": 1 }],
-        "x-one-or-many": true,
-    })
+    // Without `anyOf` a validator says what is wrong with the value.
+    let types = [item.get("type"), Some(&"array".into())];
+    json_schema!({ "type": types, "items": item, "minItems": 1, "x-one-or-many": true })
 });
 is_a_list!(Tables of T, "Tables_{}", |item| json_schema!({ "type": "array", "items": item }));
 

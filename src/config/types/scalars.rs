@@ -26,6 +26,7 @@ pub(in crate::config) struct Off(pub(in crate::config) Option<Duration>);
 pub(in crate::config) struct Size(pub(in crate::config) u64);
 
 const DURATION_PATTERN: &str = "^0*[1-9][0-9]*(ms|s|m|h|d)$";
+const DURATION_OR_OFF_PATTERN: &str = "^(off|0*[1-9][0-9]*(ms|s|m|h|d))$";
 const SIZE_PATTERN: &str = "^0*[1-9][0-9]*(B|KiB|MiB|GiB)$";
 
 has_schema!(Time, "Duration", {
@@ -34,7 +35,8 @@ has_schema!(Time, "Duration", {
 
 has_schema!(Off, "DurationOrOff", {
     json_schema!({
-        "anyOf": [{ "const": "off" }, { "type": "string", "pattern": DURATION_PATTERN }],
+        "type": "string",
+        "pattern": DURATION_OR_OFF_PATTERN,
         "x-type": "duration or \"off\"",
     })
 });

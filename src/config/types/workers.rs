@@ -29,11 +29,13 @@ pub(in crate::config) struct CpuId(pub(in crate::config) usize);
 has_schema!(Workers, "Workers", {
     let id = json_schema!({ "type": "integer", "minimum": 0, "maximum": MAX_WORKERS - 1 });
     json_schema!({
-        "anyOf": [
-            { "const": "auto" },
-            { "type": "integer", "minimum": 1, "maximum": MAX_WORKERS },
-            { "type": "array", "items": id, "minItems": 1, "uniqueItems": true },
-        ],
+        "type": ["string", "integer", "array"],
+        "pattern": "^auto$",
+        "minimum": 1,
+        "maximum": MAX_WORKERS,
+        "items": id,
+        "minItems": 1,
+        "uniqueItems": true,
         "x-type": "\"auto\", a number or a list of CPU ids",
     })
 });
