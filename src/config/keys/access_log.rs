@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::patterns::{RECORD_FORMAT, RECORDS};
 use crate::config::contract::When;
 use crate::config::types::Field;
 
@@ -14,15 +15,19 @@ pub(in crate::config) struct AccessLog {
     /// `"stdout"`, `"stderr"`, `"off"`, or the path of a file with at least one slash. A file is
     /// created if it does not exist, appended to, and opened again on SIGUSR1. A relative path
     /// starts at the working directory.
-    #[schemars(example = "/var/log/ringgate/access.log", extend("default" = "stdout"))]
+    #[schemars(
+        regex(pattern = RECORDS),
+        example = "/var/log/ringgate/access.log", example = &"stderr", example = &"off",
+        extend("default" = "stdout")
+    )]
     pub(in crate::config) path: Field<String>,
     /// `"text"` (the default order of Envoy), `"json"`, or a template that names fields as
     /// `%{field}`. The fields are listed in the guide for operations.
     #[schemars(
-        example = "%{client} %{path} %{status}",
+        regex(pattern = RECORD_FORMAT),
+        example = &"json", example = "%{client} %{path} %{status}",
         extend(
             "default" = "text",
-            "anyOf" = [{ "enum": ["text", "json"] }, { "pattern": "%\\{" }],
             "x-when" = [When::is_not("path", &["off"], "remove one of them")]
         )
     )]

@@ -2,18 +2,28 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::patterns::{DNS_ENDPOINT, ENDPOINT};
 use crate::config::contract::When;
+use crate::config::contract::rules::has;
 use crate::config::types::{Field, List, Time};
 
 /// Servers that connections go to. Listeners, routes and rules refer to the name. It consists of 1
 /// to 64 letters, digits, `-`, `_` and dots.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-planned" = [
-    "max_connections", "send_proxy_protocol", "keepalive_connections", "keepalive_timeout",
-    "source", "tls", "health_check", "outlier",
-]))]
+#[schemars(extend(
+    "x-rules" = [json!({
+        "if": has("discovery", ["strict_dns"]),
+        "then": endpoints(DNS_ENDPOINT),
+        "else": endpoints(ENDPOINT),
+    })],
+    "x-planned" = [
+        "max_connections", "send_proxy_protocol", "keepalive_connections", "keepalive_timeout",
+        "source", "tls", "health_check", "outlier",
+    ],
+))]
 pub(in crate::config) struct Cluster {
     /// How the addresses of the endpoints are found.
     #[schemars(extend("default" = "static"))]
@@ -21,6 +31,7 @@ pub(in crate::config) struct Cluster {
     /// The endpoints, at least one. In a static cluster `IP:port`, `[IPv6]:port` or `unix:/path`;
     /// in a strict_dns cluster `name:port` or `IP:port`.
     #[schemars(example = ["127.0.0.1:8388", "unix:/run/site.sock"], extend(
+        "uniqueItems" = true,
         "x-empty" = "add at least one: endpoints = [\"127.0.0.1:8388\"]",
         "x-required" = "list the addresses that connections go to: endpoints = [\"127.0.0.1:8388\"]"
     ))]
@@ -78,6 +89,11 @@ pub enum DnsFamily {
 pub(in crate::config) enum BalanceWord {
     /// In turns.
     RoundRobin,
+}
+
+/// Each of the endpoints has this pattern.
+fn endpoints(pattern: &str) -> Value {
+    json!({ "properties": { "endpoints": { "items": { "pattern": pattern } } } })
 }
 
 /// The key is about names.

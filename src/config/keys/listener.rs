@@ -2,23 +2,21 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use super::patterns::{HEAD_SIZE, KEEPALIVE, LISTEN, LISTEN_UDP};
 use super::{AccessLog, Host, TlsRule};
 use crate::config::contract::When;
 use crate::config::contract::rules::has;
 use crate::config::foreign;
-use crate::config::types::{Field, Off, OneOrMany, Place, Size, Tables, Time};
+use crate::config::types::{Field, NAME, Off, OneOrMany, Place, Size, Tables, Time};
 use crate::sys::{Keepalive, SocketOptions};
 
 /// What ringgate listens on, and what it does with the bytes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend(
-    "x-rules" = [json!({
-        "if": has("protocol", ["tls"]),
-        "then": { "required": ["tls"], "properties": { "tls": { "minItems": 1 } } },
-    })],
+    "x-rules" = rules(),
     "x-planned" = [
         "proxy_protocol", "proxy_protocol_from", "allow", "deny", "max_connections_per_ip",
         "max_rate", "max_rate_per_connection", "quota", "congestion", "mark", "fallback",
@@ -31,7 +29,7 @@ pub(in crate::config) struct Listener {
     /// The name of the listener in records and messages. It is unique, and consists of 1 to 64
     /// letters, digits, `-`, `_` and dots.
     #[schemars(
-        regex(pattern = "^[A-Za-z0-9_.-]{1,64}$"), example = &"web",
+        regex(pattern = NAME), example = &"web",
         extend("x-required" = "the name identifies the listener in records and messages")
     )]
     pub(in crate::config) name: Field<String>,
@@ -40,6 +38,7 @@ pub(in crate::config) struct Listener {
     /// start names it. `0.0.0.0` is every IPv4 address of the machine, `[::]` every IPv6 address
     /// and no IPv4 address. A Unix socket gets the permissions that the umask leaves.
     #[schemars(
+        regex(pattern = LISTEN), inner(regex(pattern = LISTEN)),
         example = ["0.0.0.0:80", "[::]:80"], example = "0.0.0.0:12345-12399",
         example = "unix:/run/ringgate/web.sock",
         extend(
@@ -54,7 +53,7 @@ pub(in crate::config) struct Listener {
         site, \"tls\" routes by server name, \"udp\" relays datagrams"))]
     pub(in crate::config) protocol: Field<ProtocolWord>,
     /// The name of the cluster that all bytes or datagrams go to.
-    #[schemars(example = &"shadowsocks", extend(
+    #[schemars(regex(pattern = NAME), example = &"shadowsocks", extend(
         "x-required" = "name the [cluster.NAME] that they go to",
         "x-when" = [When::is("protocol", &["tcp", "udp"], &[
             ("http", "in an http listener each route names its cluster: move it to a \
@@ -81,7 +80,7 @@ pub(in crate::config) struct Listener {
     /// peer (TCP_KEEPIDLE, tcp(7)), and the time between two probes. After
     /// `net.ipv4.tcp_keepalive_probes` probes without an answer (9 by default) the connection ends.
     /// On the upstream side it starts within 26 s of the connect.
-    #[schemars(example = "30s", extend(
+    #[schemars(regex(pattern = KEEPALIVE), example = "30s", example = &"off", extend(
         "default" = "30s", "x-min" = "1s", "x-max" = "32767s", "x-step" = "1s",
         "x-advice" = "the kernel accepts whole seconds, at most \"32767s\"",
         "x-when" = connections(NO_CONNECTIONS)
@@ -140,7 +139,7 @@ pub(in crate::config) struct Listener {
     #[schemars(example = "75s", extend("default" = "75s", "x-when" = http(NO_REQUESTS)))]
     pub(in crate::config) keepalive_timeout: Field<Time>,
     /// The largest request head, with its request line and all fields.
-    #[schemars(example = "16KiB", extend(
+    #[schemars(regex(pattern = HEAD_SIZE), example = "16KiB", extend(
         "default" = "16KiB", "x-min" = "1KiB", "x-max" = "64KiB", "x-when" = http(NO_REQUESTS)
     ))]
     pub(in crate::config) max_head: Field<Size>,
@@ -202,6 +201,21 @@ pub(in crate::config) enum ProtocolWord {
     Tls,
     /// Relays every datagram to a cluster.
     Udp,
+}
+
+/// Rules about `protocol` that are not about single keys.
+fn rules() -> [Value; 2] {
+    let addresses = json!({ "pattern": LISTEN_UDP, "items": { "pattern": LISTEN_UDP } });
+    [
+        json!({
+            "if": has("protocol", ["udp"]),
+            "then": { "properties": { "listen": addresses } },
+        }),
+        json!({
+            "if": has("protocol", ["tls"]),
+            "then": { "required": ["tls"], "properties": { "tls": { "minItems": 1 } } },
+        }),
+    ]
 }
 
 const NO_CONNECTIONS: &str = "remove it; UDP has no connections";

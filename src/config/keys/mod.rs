@@ -12,6 +12,7 @@ mod cluster;
 mod host;
 mod listener;
 mod log;
+mod patterns;
 mod redirect;
 mod respond;
 mod route;

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::patterns::{HOST, PATH};
 use crate::config::contract::rules::{none_of, some_of};
 use crate::config::types::{Field, Place};
 
@@ -21,7 +22,7 @@ pub(in crate::config) struct Redirect {
     /// The scheme of the target.
     pub(in crate::config) scheme: Field<Scheme>,
     /// The host of the target, without port.
-    #[schemars(example = "www.example.com")]
+    #[schemars(regex(pattern = HOST), example = "www.example.com")]
     pub(in crate::config) host: Field<String>,
     /// The port of the target. Left out: the port of the request if neither scheme nor host
     /// changes, and the default of the scheme otherwise.
@@ -30,10 +31,10 @@ pub(in crate::config) struct Redirect {
     ))]
     pub(in crate::config) port: Field<u64>,
     /// The path of the target, in place of the whole path.
-    #[schemars(example = "/login")]
+    #[schemars(regex(pattern = PATH), example = "/login")]
     pub(in crate::config) path: Field<String>,
     /// Replaces the part of the path that the `prefix` of the route matched.
-    #[schemars(example = "/handbook/")]
+    #[schemars(regex(pattern = PATH), example = "/handbook/")]
     pub(in crate::config) prefix: Field<String>,
     /// Whether the query is left out.
     #[schemars(extend("default" = false))]

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::patterns::CONTENT_TYPE;
 use crate::config::contract::rules::{has, none_of};
 use crate::config::types::Field;
 
@@ -22,13 +23,13 @@ pub(in crate::config) struct Respond {
     pub(in crate::config) status: Field<u64>,
     /// The value of the Content-Type field.
     #[schemars(
-        regex(pattern = "^[!-~]([ -~]*[!-~])?$"),
+        regex(pattern = CONTENT_TYPE),
         example = "text/html; charset=utf-8",
         extend("default" = "text/plain; charset=utf-8")
     )]
     pub(in crate::config) content_type: Field<String>,
     /// The body. `body` and `file` exclude each other; without both the body is empty.
-    #[schemars(example = "<h1>It works</h1>")]
+    #[schemars(length(max = 1_048_576), example = "<h1>It works</h1>")]
     pub(in crate::config) body: Field<String>,
     /// A file with the body. It is read once, together with the configuration. A relative path
     /// starts at the directory of the configuration.

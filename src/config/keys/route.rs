@@ -4,10 +4,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::patterns::PATH;
 use super::{Redirect, Respond};
 use crate::config::contract::When;
 use crate::config::contract::rules::one_of;
-use crate::config::types::{Field, List, Place, Time};
+use crate::config::types::{Field, List, NAME, Place, Time};
 
 /// A route: the requests that it matches by `path` or `prefix`, and one action: `cluster` (with
 /// `upgrade`), `redirect` or `respond`.
@@ -49,7 +50,7 @@ pub(in crate::config) struct Route {
     ]))]
     pub(in crate::config) upgrade: Field<UpgradeWord>,
     /// The name of the cluster that upgrade requests go to.
-    #[schemars(example = &"shadowsocks", extend("x-when" = [When::given(
+    #[schemars(regex(pattern = NAME), example = &"shadowsocks", extend("x-when" = [When::given(
         "upgrade",
         "add upgrade = \"websocket\": this version forwards only upgrade requests"
     )]))]
@@ -59,7 +60,7 @@ pub(in crate::config) struct Route {
     pub(in crate::config) tunnel: Field<TunnelWord>,
     /// Which handshakes the route matches. Others go on to the next route.
     #[schemars(extend(
-        "default" = ["obfs", "websocket"],
+        "default" = ["obfs", "websocket"], "uniqueItems" = true,
         "x-empty" = "no request can match the route; leave `accept` out to match both kinds",
         "x-when" = [
         with_cluster(),
@@ -119,9 +120,6 @@ pub(in crate::config) enum HandshakeWord {
     /// WebSocket (RFC 6455).
     Websocket,
 }
-
-/// A path of a request: printable ASCII without a query.
-const PATH: &str = r#"^/[!"$->@-~]*$"#;
 
 /// The key is about tunnels.
 fn with_cluster() -> When {

@@ -15,6 +15,9 @@ use super::maybe::valid;
 /// The name by which [`Named`] asks for its tables.
 pub(in crate::config) const NAMED: &str = "$named";
 
+/// The pattern of the names of tables.
+pub(in crate::config) const NAME: &str = "^[A-Za-z0-9_.-]{1,64}$";
+
 /// A list of values. Those with a mistake are reported and left out.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent, bound = "T: Deserialize<'de>")]
@@ -88,7 +91,7 @@ impl<T: JsonSchema> JsonSchema for Named<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
-            "propertyNames": { "pattern": "^[A-Za-z0-9_.-]{1,64}$" },
+            "propertyNames": { "pattern": NAME },
             "additionalProperties": generator.subschema_for::<T>(),
         })
     }

@@ -31,7 +31,7 @@ mod scalars;
 mod workers;
 
 pub(super) use self::field::{AT, At, FIELD, Field, Place};
-pub(super) use self::lists::{List, NAMED, Named, OneOrMany, Tables};
+pub(super) use self::lists::{List, NAME, NAMED, Named, OneOrMany, Tables};
 pub(super) use self::maybe::MAYBE;
 pub(super) use self::scalars::{DURATION, DURATION_OR_OFF, Off, SIZE, Size, Time};
 pub(super) use self::workers::Workers;

@@ -1,0 +1,66 @@
+//! Patterns of values, for the schema. `check` reads these values and says what is wrong with them.
+//!
+//! A pattern accepts every valid value. It is short rather than exact, because editors show it in
+//! their messages. It has no look-around and no class that differs between the dialects of regular
+//! expressions.
+
+/// Labels of a host name.
+macro_rules! labels {
+    () => {
+        r"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*"
+    };
+}
+
+/// An IPv6 address with at least two colons, with or without brackets.
+macro_rules! ipv6 {
+    () => {
+        r"\[?[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*\]?"
+    };
+}
+
+/// The start of an IP address and its colon.
+macro_rules! ip {
+    () => {
+        r"([0-9.]+|\[[0-9A-Fa-f:.]+\]):"
+    };
+}
+
+/// A port other than 0.
+macro_rules! port {
+    () => {
+        r"0*[1-9][0-9]*"
+    };
+}
+
+/// An absolute path that does not end with a slash.
+macro_rules! unix {
+    () => {
+        r"unix:(/+[^/]+)+"
+    };
+}
+
+/// An element of `listen`.
+pub(super) const LISTEN: &str = concat!("^(", ip!(), "[0-9]+(-[0-9]+)?|", unix!(), ")$");
+/// An element of `listen` of a udp listener.
+pub(super) const LISTEN_UDP: &str = concat!("^", ip!());
+/// An endpoint of a static cluster.
+pub(super) const ENDPOINT: &str = concat!("^(", ip!(), port!(), "|", unix!(), ")$");
+/// An endpoint of a strict_dns cluster.
+pub(super) const DNS_ENDPOINT: &str = concat!("^(", labels!(), r"\.?:|", ip!(), ")", port!(), "$");
+/// A host without port.
+pub(super) const HOST: &str = concat!("^(", labels!(), "|", ipv6!(), ")$");
+/// One of `names`.
+pub(super) const HOST_NAME: &str =
+    concat!(r"^((\*\.)?", labels!(), "|", labels!(), r"\.\*|", ipv6!(), ")$");
+/// A path of a request: printable ASCII without a query.
+pub(super) const PATH: &str = r#"^/[!"$->@-~]*$"#;
+/// The path of a file for records: it has a slash and does not end with one.
+pub(super) const RECORDS: &str = "^(stdout|stderr|off)$|/[^/]+$";
+/// `text`, `json` or a template.
+pub(super) const RECORD_FORMAT: &str = r"^(text|json|(([^%]|%%)*%\{[a-z_]+\})+([^%]|%%)*)$";
+/// A media type, such as `text/html; charset=utf-8`.
+pub(super) const CONTENT_TYPE: &str = "^([!-~][ -~]*)?/([ -~]*[!-~])?$";
+/// Whole seconds or `off`.
+pub(super) const KEEPALIVE: &str = "^(off|0*[1-9][0-9]*(000ms|s|m|h))$";
+/// A size from 1 KiB to 64 KiB.
+pub(super) const HEAD_SIZE: &str = "^0*([1-9][0-9]{3,4}B|[1-9][0-9]?KiB)$";
