@@ -133,6 +133,9 @@ fn correct_usage(error: &clap::Error, arguments: &[String]) -> Option<(String, S
     } else if command == "check" && is_file_flag {
         let what = "`ringgate check` takes its files without -c";
         Some((what.to_owned(), format!("`ringgate check {file}`")))
+    } else if command == "config" && is_file_flag {
+        let what = "`ringgate config show` takes its file without -c";
+        Some((what.to_owned(), format!("`ringgate config show {file}`")))
     } else if command.starts_with('-') && (is_file_flag || argument == "-t") {
         Some(("the command is missing".to_owned(), either(file)))
     } else {

@@ -248,6 +248,61 @@ fn a_file_that_is_not_text_says_at_which_byte() {
 }
 
 #[test]
+fn a_list_whose_elements_are_all_wrong_is_wrong_and_not_empty() {
+    let rule = "[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nprotocol = \"tls\"\n\
+                [[listener.tls]]\nnames = [3]\ncluster = \"a\"\n\
+                [[listener.tls]]\ncluster = \"a\"\n\
+                [cluster.a]\nendpoints = [\"127.0.0.1:2\"]\n";
+    let found = errors(rule);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].contains("`names` must contain strings only"), "{found:?}");
+}
+
+#[test]
+fn an_empty_list_of_tables_counts_as_left_out() {
+    let site = |keys: &str| {
+        errors(&format!(
+            "[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nprotocol = \"http\"\n{keys}\n\
+             [[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\nrespond = {{}}\n"
+        ))
+    };
+    assert!(site("tls = []").is_empty());
+    let shown = site("tls = []\nhello_timeout = \"5s\"").concat();
+    assert!(shown.contains("`hello_timeout` needs [[listener.tls]]"), "{shown}");
+}
+
+#[test]
+fn what_is_not_toml_says_what_to_write() {
+    for (text, what, note) in [
+        ("name = ingress_tcp", "a string needs quotes", "write name = \"ingress_tcp\""),
+        ("name = nginx", "a string needs quotes", "write name = \"nginx\""),
+        ("listen = 0.0.0.0:80", "a string needs quotes", "write listen = \"0.0.0.0:80\""),
+        ("protocol = tcp # x", "a string needs quotes", "write protocol = \"tcp\""),
+        ("idle_timeout = 30s", "a string needs quotes", "write idle_timeout = \"30s\""),
+        ("nodelay = on", "`on` is not a value", "write nodelay = true"),
+        ("nodelay = False", "`False` is not a value", "write nodelay = false"),
+        ("static_resources:\n  listeners:\n  - address: a", "this is YAML, not TOML", "is TOML"),
+        ("a = 1\nb = 2\na = 3", "duplicate key", "line 1 has it, too"),
+        ("[log]\n[log]", "duplicate table [log]", "line 1 has it, too"),
+    ] {
+        let found = errors(text);
+        let about = &found[0];
+        assert!(about.starts_with(&format!("error: {what}\n")), "{text}:\n{about}");
+        assert!(about.contains(note), "{text}:\n{about}");
+        assert_eq!(found.len(), 1, "{text}:\n{found:?}");
+    }
+}
+
+#[test]
+fn a_key_of_another_table_or_program_says_where_or_how_it_is_written() {
+    let cluster = errors("[cluster.a]\ncluster = \"b\"\nhosts = []\nlb_policy = 1\n").concat();
+    assert!(cluster.contains("`cluster` is a key of [[listener]]"), "{cluster}");
+    assert!(cluster.contains("write `endpoints`"), "{cluster}");
+    assert!(!cluster.contains("needs `endpoints`"), "{cluster}");
+    assert!(cluster.contains("write `balance`"), "{cluster}");
+}
+
+#[test]
 fn a_byte_order_mark_is_no_column() {
     let shown = errors("\u{feff}typo = 1\n").concat();
     assert!(shown.contains("edge.toml:1:1\n  |\n1 | typo = 1\n  | ^^^^"), "{shown}");

@@ -82,6 +82,58 @@ fn ten_thousand_listeners_and_rules_are_read() {
 }
 
 #[test]
+fn prefixes_of_many_lengths_are_read() {
+    let mut text = routes(0);
+    for at in 0..2_000 {
+        let path = format!("/{at}/{}", "x".repeat(at));
+        let _ = writeln!(text, "[[listener.host.route]]\nprefix = \"{path}\"\nrespond = {{}}");
+    }
+    for at in 0..2_000 {
+        let path = format!("/long/{at}/{}", "y".repeat(2_000));
+        let _ = writeln!(text, "[[listener.host.route]]\npath = \"{path}\"\nrespond = {{}}");
+    }
+    timed("2,000 prefixes of different lengths", &text).expect("valid");
+}
+
+#[test]
+fn a_rule_with_many_names_and_protocols_is_read() {
+    let list = |start: &str| {
+        let items: Vec<String> = (0..4_000).map(|at| format!("\"{start}{at}\"")).collect();
+        items.join(", ")
+    };
+    let text = format!(
+        "[[listener]]\nname = \"tls\"\nlisten = \"127.0.0.1:443\"\nprotocol = \"tls\"\n\
+         [[listener.tls]]\nnames = [{}]\nalpn = [{}]\ncluster = \"a\"\n\
+         [cluster.a]\nendpoints = [\"127.0.0.1:1\"]\n",
+        list("n"),
+        list("p")
+    );
+    timed("4,000 names and 4,000 protocols", &text).expect("valid");
+}
+
+#[test]
+fn a_chain_of_listeners_is_read_and_a_ring_is_found() {
+    let chain = |to_first: bool| {
+        let mut text = String::new();
+        for at in 0..8_000 {
+            let port = at + 2;
+            let to = if to_first && at == 7_999 { 1 } else { port };
+            let _ = writeln!(
+                text,
+                "[[listener]]\nname = \"l{at}\"\nlisten = \"127.0.0.1:{}\"\nprotocol = \"tcp\"\n\
+                 cluster = \"c{at}\"\n[cluster.c{at}]\nendpoints = [\"127.0.0.1:{to}\"]",
+                at + 1
+            );
+        }
+        text
+    };
+    timed("a chain of 8,000 listeners", &chain(false)).expect("valid");
+    let short = chain(true).replace("127.0.0.1:101\"]", "127.0.0.1:1\"]");
+    let errors = timed("a ring of 100 listeners", &short).expect_err("a ring");
+    assert_eq!(errors.count(), 100);
+}
+
+#[test]
 fn every_error_is_counted_and_the_first_ones_are_shown() {
     let wrong = routes(800).replace("upgrade = \"websocket\"", "upgrade = \"h2c\"");
     let errors = timed("200 wrong words", &wrong).expect_err("wrong words");

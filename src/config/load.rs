@@ -5,11 +5,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Error};
+use toml::de::{DeTable, DeValue};
 
 use super::input::{self, Accept, ReadError};
 use super::report::{Errors, Fault, Report, Span, printable};
-use super::{Config, Form, Machine, check, contract, read};
+use super::{Config, Form, Machine, check, contract, read, syntax};
 
 /// The embedded example, used by `ringgate run` without a file. It listens on the loopback
 /// interface only.
@@ -87,9 +87,7 @@ pub(super) fn parse_on(
     let report = Report::new(text);
     let (root, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
-        // After a syntax error the rest of the tree is guesswork, so only syntax errors are
-        // reported.
-        report_syntax_errors(&report, errors);
+        syntax::report(&report, text, errors);
         return Err(report.into_errors(name));
     }
     let span = root.span();
@@ -102,37 +100,6 @@ pub(super) fn parse_on(
             Ok(config)
         }
         _ => Err(report.into_errors(name)),
-    }
-}
-
-/// Reports syntax errors, one per line: the parser often reports the same problem twice.
-fn report_syntax_errors(report: &Report<'_>, errors: Vec<Error>) {
-    let mut last_line = 0;
-    for error in errors {
-        let span = error.span().map_or(Span { start: 0, end: 0 }, Span::from);
-        let line = report.line(span);
-        if line == last_line {
-            continue;
-        }
-        last_line = line;
-        let message = error.message().replace('\n', " ");
-        let (what, note) = match message.as_str() {
-            "duplicate key" if report.starts_with(span, "[") => (
-                "duplicate table",
-                "the table is above, too: make one of them; several listeners, hosts, routes and \
-                 rules are written as [[name]]",
-            ),
-            "duplicate key" => ("duplicate key", "the key is set above, too: remove one of them"),
-            unquoted if unquoted.starts_with("string values must be quoted") => {
-                ("a string needs quotes", "write \"…\" around it")
-            }
-            other => (
-                other,
-                "this is not valid TOML: write strings as \"…\", lists as [ ], tables as \
-                         { }",
-            ),
-        };
-        report.error(span, what, note);
     }
 }
 

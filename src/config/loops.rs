@@ -53,7 +53,7 @@ enum Passes {
 pub(super) struct Loops<'c> {
     config: &'c Config,
     /// Listeners by transport (true for UDP) and address.
-    at: HashMap<(bool, Address), usize>,
+    at: HashMap<(bool, &'c Address), usize>,
     /// Returns true for an address of this machine, as far as its addresses are known.
     is_local: fn(IpAddr) -> bool,
     /// For each cluster, the listeners that use it.
@@ -68,7 +68,7 @@ impl<'c> Loops<'c> {
         let mut at = HashMap::new();
         for (index, listener) in config.listeners.iter().enumerate() {
             for address in &listener.addresses {
-                at.entry((is_udp(listener), address.clone())).or_insert(index);
+                at.entry((is_udp(listener), address)).or_insert(index);
             }
         }
         // From each cluster back to the listeners that use it.
@@ -99,9 +99,9 @@ impl<'c> Loops<'c> {
     /// The listeners that receive a connection or datagram to this address, and whether that is
     /// certain.
     fn reached(&self, address: &Address, udp: bool) -> Vec<(usize, bool)> {
-        let listener_at = |address: Address| self.at.get(&(udp, address)).copied();
+        let listener_at = |address: &Address| self.at.get(&(udp, address)).copied();
         let Address::Ip(ip) = address else {
-            let found = listener_at(address.clone());
+            let found = listener_at(address);
             return found.map(|listener| (listener, true)).into_iter().collect();
         };
         // Connecting to the unspecified address reaches this machine.
@@ -110,7 +110,7 @@ impl<'c> Loops<'c> {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
             ip => ip,
         };
-        let at = |to: IpAddr| listener_at(Address::Ip(SocketAddr::new(to, ip.port())));
+        let at = |to: IpAddr| listener_at(&Address::Ip(SocketAddr::new(to, ip.port())));
         let exact = at(to).map(|listener| (listener, true));
         // A wildcard listener surely receives on loopback addresses, and probably on local ones.
         let every = if to.is_ipv4() { UNSPECIFIED_V4 } else { UNSPECIFIED_V6 };
@@ -121,7 +121,7 @@ impl<'c> Loops<'c> {
 
     /// The ways from listeners to the cluster, the shortest first. This is a breadth-first search.
     fn ways_to(&self, cluster: usize, udp: bool) -> Ways {
-        let mut ways = Ways { steps: Vec::new(), seen: HashSet::new() };
+        let mut ways = Ways::default();
         ways.extend(&self.users[cluster], None, true);
         let mut from = 0;
         while let Some(step) = ways.steps.get(from) {
@@ -145,9 +145,7 @@ impl<'c> Loops<'c> {
         let mut found: Option<Loop> = None;
         for (ways, udp) in ways.iter().zip([false, true]) {
             for (listener, certain) in self.reached(endpoint, udp) {
-                let mut steps = ways.steps.iter().filter(|step| step.listener == listener);
-                let Some(shortest) = steps.clone().next() else { continue };
-                let step = steps.find(|step| step.certain).unwrap_or(shortest);
+                let Some(step) = ways.best(listener) else { continue };
                 let certain = certain && step.certain;
                 if found.as_ref().is_none_or(|found| certain && !found.certain) {
                     found = Some(Loop { listeners: ways.listeners(step), certain });
@@ -157,11 +155,41 @@ impl<'c> Loops<'c> {
         found
     }
 
+    /// The clusters that may be part of a loop: those that are left when clusters to which nothing
+    /// leads are taken away again and again. Most files have none, and no search is needed.
+    fn in_circles(&self) -> Vec<usize> {
+        let clusters = self.config.clusters.len();
+        // The clusters behind each cluster: an endpoint reaches a listener that uses them.
+        let mut behind = vec![Vec::new(); clusters];
+        let mut leading = vec![0_usize; clusters];
+        for (to, users) in self.users.iter().enumerate() {
+            for (listener, _) in users {
+                for before in &self.before {
+                    for (from, _) in &before[*listener] {
+                        behind[*from].push(to);
+                        leading[to] += 1;
+                    }
+                }
+            }
+        }
+        let mut free: Vec<usize> = (0..clusters).filter(|at| leading[*at] == 0).collect();
+        while let Some(from) = free.pop() {
+            for to in std::mem::take(&mut behind[from]) {
+                leading[to] -= 1;
+                if leading[to] == 0 {
+                    free.push(to);
+                }
+            }
+        }
+        (0..clusters).filter(|at| leading[*at] > 0).collect()
+    }
+
     /// Every endpoint that leads back to its own cluster: the cluster and the endpoint's position
     /// in it.
     pub(super) fn all(&self) -> Vec<(usize, usize, Loop)> {
         let mut all = Vec::new();
-        for (index, cluster) in self.config.clusters.iter().enumerate() {
+        for index in self.in_circles() {
+            let cluster = &self.config.clusters[index];
             let ways = self.ways(index);
             for (position, address, certain) in endpoints(cluster) {
                 if let Some(mut found) = self.back(&ways, &address) {
@@ -177,8 +205,11 @@ impl<'c> Loops<'c> {
 }
 
 /// The ways from listeners to one cluster.
+#[derive(Default)]
 struct Ways {
     steps: Vec<Step>,
+    /// For each listener, the positions of its first step and of its first certain one.
+    first: HashMap<usize, [Option<usize>; 2]>,
     seen: HashSet<(usize, usize, bool)>,
 }
 
@@ -205,9 +236,21 @@ impl Ways {
             // A step that is not certain can only lead to likely ones, so its choices do not
             // matter.
             if self.seen.insert((*listener, if certain { choices } else { 2 }, certain)) {
+                let at = self.steps.len();
+                let [first, sure] = self.first.entry(*listener).or_default();
+                first.get_or_insert(at);
+                if certain {
+                    sure.get_or_insert(at);
+                }
                 self.steps.push(Step { listener: *listener, choices, certain, next });
             }
         }
+    }
+
+    /// The shortest certain way from a listener, or else the shortest one.
+    fn best(&self, listener: usize) -> Option<&Step> {
+        let [first, sure] = *self.first.get(&listener)?;
+        self.steps.get(sure.or(first)?)
     }
 
     /// The listeners from this step to the cluster.

@@ -19,6 +19,7 @@ mod machine;
 mod read;
 mod report;
 mod span;
+mod syntax;
 mod types;
 mod units;
 
@@ -143,7 +144,8 @@ pub struct Listener {
     pub name: Arc<str>,
     /// The addresses, at least one, sorted, with port ranges already expanded.
     pub addresses: Vec<Address>,
-    /// Where its records go; `None` if it writes none. Listeners with equal settings share one.
+    /// Where its records go; `None` if it writes none. Listeners without one of their own share the
+    /// common one.
     pub access_log: Option<Arc<AccessLog>>,
     /// Options of its sockets and connections.
     pub socket: SocketOptions,

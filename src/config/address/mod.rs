@@ -44,6 +44,9 @@ pub(super) fn listen(text: &str) -> Result<Vec<Address>, Fault> {
             format!("write \"0.0.0.0:{ports}\" for IPv4, \"[::]:{ports}\" for IPv6, or both");
         return Err(invalid(note));
     }
+    if text.ends_with(']') {
+        return Err(invalid(format!("the port is missing: \"{text}:80\"")));
+    }
     let ports = port_range(ports, text)?;
     let ip = ip(host).ok_or_else(|| {
         invalid(match host.parse::<Ipv6Addr>() {
@@ -146,7 +149,7 @@ pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
     if text.parse::<Ipv6Addr>().is_ok() {
         return Err(invalid("write an IPv6 address in brackets before the port: \"[::1]:80\""));
     }
-    let Some((host, digits)) = text.rsplit_once(':') else {
+    let Some((host, digits)) = text.rsplit_once(':').filter(|_| !text.ends_with(']')) else {
         return Err(invalid(&format!("the port is missing: \"{text}:80\"")));
     };
     let Some(port) = port(digits).filter(|port| *port > 0) else {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::keys;
 use super::super::report::{Span, advice, closest, quoted};
-use super::super::types::{At, Field};
+use super::super::types::Field;
 use super::super::{AccessLog, LogPath};
 use super::Check;
 use crate::observe::access_log::Format;
@@ -35,7 +35,7 @@ impl Check<'_> {
     /// Returns `None` if the log is off or was reported.
     fn log_path(&self, field: &Field<String>) -> Option<LogPath> {
         const WORDS: [&str; 3] = ["stdout", "stderr", "off"];
-        let Some(At { value: path, span }) = &field.value else { return Some(LogPath::Stdout) };
+        let path = field.get();
         let note = match path.as_str() {
             "stdout" => return Some(LogPath::Stdout),
             "stderr" => return Some(LogPath::Stderr),
@@ -57,16 +57,18 @@ impl Check<'_> {
                 ),
             },
         };
-        self.report.error(*span, format!("records cannot go to {}", quoted(path)), note);
+        let span = field.value.as_ref()?.span;
+        self.report.error(span, format!("records cannot go to {}", quoted(&path)), note);
         None
     }
 
     fn format(&self, field: &Field<String>) -> Format {
-        let Some(At { value: format, span }) = &field.value else { return Format::text() };
+        let format = field.get();
+        let span = field.value.as_ref().map_or(Span { start: 0, end: 0 }, |at| at.span);
         match format.as_str() {
             "text" => Format::text(),
             "json" => Format::json(),
-            template if template.contains("%{") => self.template(template, *span),
+            template if template.contains("%{") => self.template(template, span),
             word => {
                 let advice = advice(word, &["text", "json"]);
                 let note = if advice.starts_with("did") {
@@ -75,7 +77,7 @@ impl Check<'_> {
                     format!("{advice}, or a template that names fields: \"%{{client}} %{{path}}\"")
                 };
                 let what = format!("{} is not a record format", quoted(word));
-                self.report.error(*span, what, note);
+                self.report.error(span, what, note);
                 Format::text()
             }
         }

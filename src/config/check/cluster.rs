@@ -13,17 +13,19 @@ use super::Check;
 impl Check<'_> {
     pub(super) fn cluster(&self, name: &At<String>, typed: &keys::Cluster) -> Option<Cluster> {
         self.name("cluster", name);
-        let discovery = match typed.discovery.as_ref() {
-            Some(DiscoveryWord::StrictDns) => {
+        // An invalid `discovery` was reported. Endpoints are not checked, because their kind is
+        // unknown.
+        if typed.discovery.is_given() && typed.discovery.value.is_none() {
+            return None;
+        }
+        let discovery = match typed.discovery.get() {
+            DiscoveryWord::StrictDns => {
                 let names = self.endpoints(&typed.endpoints, address::dns_endpoint);
                 let refresh = typed.dns_refresh.get().0;
                 let family = typed.dns_family.get();
                 names.map(|names| Discovery::StrictDns { names, refresh, family })
             }
-            // An invalid `discovery` was reported. Endpoints are not checked, because their kind is
-            // unknown.
-            None if typed.discovery.is_given() => None,
-            None | Some(DiscoveryWord::Static) => {
+            DiscoveryWord::Static => {
                 self.endpoints(&typed.endpoints, address::static_endpoint).map(Discovery::Static)
             }
         };

@@ -3,7 +3,9 @@
 //! A file may have many thousands of routes, so that comparing each with all before it would take
 //! too long.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
+use std::iter;
+use std::ops::Bound;
 
 use super::super::{Handshakes, PathMatch};
 use super::Span;
@@ -34,9 +36,7 @@ pub(super) struct Earlier {
     /// Positions in `routes` by the whole path.
     exact: HashMap<String, Vec<usize>>,
     /// Positions in `routes` by prefix.
-    prefixes: HashMap<String, Vec<usize>>,
-    /// The lengths of all prefixes.
-    lengths: BTreeSet<usize>,
+    prefixes: BTreeMap<String, Vec<usize>>,
 }
 
 impl Earlier {
@@ -53,14 +53,11 @@ impl Earlier {
             return self.routes.get(first);
         }
         let text = text.to_owned();
-        let by_path = match &matcher.path {
-            PathMatch::Exact(_) => &mut self.exact,
-            PathMatch::Prefix(_) => {
-                self.lengths.insert(text.len());
-                &mut self.prefixes
-            }
+        let same_path = match &matcher.path {
+            PathMatch::Exact(_) => self.exact.entry(text).or_default(),
+            PathMatch::Prefix(_) => self.prefixes.entry(text).or_default(),
         };
-        by_path.entry(text).or_default().push(self.routes.len());
+        same_path.push(self.routes.len());
         self.routes.push(matcher);
         None
     }
@@ -77,12 +74,32 @@ impl Earlier {
         self.with_prefix_of(start).any(|at| self.routes[at].kinds == Kinds::All)
     }
 
-    /// The routes with a prefix that the text starts with.
+    /// The routes with a prefix that the text starts with, the longest prefixes first.
     fn with_prefix_of<'e>(&'e self, text: &'e str) -> impl Iterator<Item = usize> + 'e {
-        let lengths = self.lengths.range(..=text.len());
-        let starts = lengths.filter_map(|length| text.get(..*length));
-        starts.filter_map(|start| self.prefixes.get(start)).flatten().copied()
+        let mut end = Bound::Included(text);
+        let next = iter::from_fn(move || {
+            loop {
+                let (prefix, routes) =
+                    self.prefixes.range::<str, _>((Bound::Unbounded, end)).next_back()?;
+                let shared = shared_start(prefix, text);
+                if shared == prefix {
+                    end = Bound::Excluded(prefix);
+                    return Some(routes);
+                }
+                // Prefixes of the text sort before everything else that starts with what both
+                // share.
+                end = Bound::Included(shared);
+            }
+        });
+        next.flatten().copied()
     }
+}
+
+/// The longest start of `prefix` that `text` has, too.
+fn shared_start<'p>(prefix: &'p str, text: &str) -> &'p str {
+    let mut pairs = prefix.char_indices().zip(text.chars());
+    let differs = pairs.find(|((_, one), other)| one != other).map(|((at, _), _)| at);
+    &prefix[..differs.unwrap_or(prefix.len().min(text.len()))]
 }
 
 impl Kinds {

@@ -1,4 +1,4 @@
-//! Checks `[[listener]]`: unique names and addresses, and the keys that each protocol allows.
+//! Checks `[[listener]]`: unique names and addresses, and what each protocol needs.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -38,7 +38,7 @@ impl Check<'_> {
             self.report.error(at.span, what, note);
         }
         Some(Redirect {
-            status: u16::try_from(typed.status.get()).unwrap_or(301),
+            status: u16::try_from(typed.status.get()).unwrap_or(u16::MAX),
             scheme: typed.scheme.as_ref().copied(),
             host: match host {
                 Some(host) => Some(host?),

@@ -30,7 +30,11 @@ impl Check<'_> {
         }
         let content_type = typed.content_type.get();
         let body = self.body(typed);
-        Some(Respond { status: u16::try_from(status).unwrap_or(200), content_type, body: body? })
+        Some(Respond {
+            status: u16::try_from(status).expect("599 at most"),
+            content_type,
+            body: body?,
+        })
     }
 
     /// Checks the content type. It becomes a header field, and a line feed in it would start

@@ -113,8 +113,7 @@ impl Check<'_> {
             self.url_path("prefix", prefix);
             // Such a prefix does not match paths with dot segments, so one that has a dot segment
             // itself matches nothing.
-            let forwards =
-                route.cluster.is_given() && route.tunnel.as_ref() != Some(&TunnelWord::Terminate);
+            let forwards = route.cluster.is_given() && route.tunnel.get() == TunnelWord::Forward;
             if forwards && has_dot_segment(&format!("{}x", prefix.value)) {
                 let what = format!("no request can match the prefix {}", quoted(&prefix.value));
                 let note = "a path with the segment `.` or `..` is not forwarded, because the \
@@ -209,7 +208,7 @@ impl Check<'_> {
 
     /// The kinds of requests that the route matches, apart from their path.
     fn kinds(&self, route: &keys::Route) -> Kinds {
-        if route.tunnel.as_ref() == Some(&TunnelWord::Terminate) {
+        if route.tunnel.get() == TunnelWord::Terminate {
             Kinds::Handshakes(self.handshakes(&route.accept))
         } else if route.upgrade.is_given() {
             Kinds::Upgrades
@@ -219,8 +218,7 @@ impl Check<'_> {
     }
 
     fn handshakes(&self, accept: &Field<List<HandshakeWord>>) -> Handshakes {
-        let all = Handshakes { obfs: true, websocket: true };
-        let Some(words) = accept.effective() else { return all };
+        let words = accept.get();
         let mut handshakes = Handshakes { obfs: false, websocket: false };
         for word in words.iter() {
             let (kind, name) = match word.value {

@@ -1,6 +1,7 @@
 //! Checks `[[listener.tls]]`: each name occurs once for each protocol, each rule is reachable.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use super::super::keys;
 use super::super::report::{Span, quoted};
@@ -24,7 +25,7 @@ impl Check<'_> {
 
     fn tls_rule(&self, typed: &keys::TlsRule, earlier: &mut EarlierRules) -> Option<TlsRule> {
         let names = self.server_names(&typed.names);
-        let alpn = self.protocols(&typed.alpn);
+        let alpn = self.protocols(&typed.alpn).map(Rc::new);
         let simple_obfs = typed.simple_obfs.get();
         if simple_obfs {
             let note = "remove it; a simple-obfs client offers no protocols, so no connection can \
@@ -39,7 +40,7 @@ impl Check<'_> {
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.place.span));
             for (name, span) in all.chain(none) {
-                let this = EarlierRule { alpn: alpn.clone(), simple_obfs, span };
+                let this = EarlierRule { alpn: Rc::clone(alpn), simple_obfs, span };
                 let same_name = earlier.entry(name.clone()).or_default();
                 if let Some(first) = same_name.iter().find(|first| first.covers(&this)) {
                     let what = match &name {
@@ -60,9 +61,9 @@ impl Check<'_> {
         let (names, alpn) = (names?, alpn?);
         let first = typed.names.value.as_ref().and_then(|names| names.value.first());
         Some(TlsRule {
-            name: first.map_or_else(|| "*".to_owned(), |name| name.value.clone()),
+            name: first.map_or_else(|| "*".to_owned(), |name| name.value.to_ascii_lowercase()),
             names: names.into_iter().map(|(name, _)| name).collect(),
-            alpn,
+            alpn: alpn.to_vec(),
             cluster: cluster?,
             simple_obfs,
         })
@@ -108,7 +109,7 @@ type EarlierRules = HashMap<Option<HostName>, Vec<EarlierRule>>;
 
 /// The connections with one server name that a rule matches.
 struct EarlierRule {
-    alpn: Vec<String>,
+    alpn: Rc<Vec<String>>,
     simple_obfs: bool,
     span: Span,
 }

@@ -1,4 +1,4 @@
-//! Checks `protocol = "udp"`: the keys that a listener without connections allows and refuses.
+//! Checks `protocol = "udp"`: its addresses, and that its cluster has no paths.
 
 use super::super::Udp;
 use super::super::keys;

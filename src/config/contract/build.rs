@@ -90,6 +90,7 @@ impl<'s> Build<'s> {
             description: text(schema, "description").unwrap_or_default(),
             keys: keys.map(|(name, property)| self.key(name, property, path)).collect(),
             planned: parsed(schema, "x-planned"),
+            foreign: parsed(schema, "x-foreign"),
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) fn facts(key: &Key) -> Vec<(&'static str, String)> {
 
 /// The declared examples. For a word and for `true` or `false`, an example is a value that is not
 /// the default.
-fn examples(key: &Key) -> Vec<Value> {
+pub(super) fn examples(key: &Key) -> Vec<Value> {
     if let Some(Value::Array(declared)) = key.schema.get("examples") {
         return declared.clone();
     }
@@ -115,6 +115,9 @@ fn range_of(key: &Key) -> Option<String> {
         let step = limit("x-step").map(|step| format!(", multiples of {step}"));
         return Some(format!("{low} to {high}{}", step.unwrap_or_default()));
     }
+    if key.schema.get("x-type").is_some() {
+        return None;
+    }
     if let Some(Value::Array(values)) = key.schema.get("enum") {
         let values: Vec<String> = values.iter().map(in_toml).collect();
         return Some(values.join(", "));
@@ -148,7 +151,7 @@ fn default_of(key: &Key) -> String {
 }
 
 /// A value of JSON as it is written in TOML.
-fn in_toml(value: &Value) -> String {
+pub(super) fn in_toml(value: &Value) -> String {
     match value {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(in_toml).collect::<Vec<_>>().join(", "))

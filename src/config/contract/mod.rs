@@ -20,6 +20,7 @@
 //! | `x-rules` | table | [`rules`] about several keys, for editors and validators |
 //! | `x-planned` | table, word | keys and words of later versions |
 //! | `x-foreign` | word | advice for words of other programs |
+//! | `x-foreign` | table | the keys for what other programs call otherwise |
 //!
 //! Reading, the schema, the reference and the effective configuration all use this one source.
 
@@ -114,6 +115,8 @@ pub(super) struct Table {
     pub(super) keys: Vec<Key>,
     /// Keys that are planned for a later version.
     pub(super) planned: Vec<String>,
+    /// The keys here for what other programs call so.
+    pub(super) foreign: BTreeMap<String, String>,
 }
 
 /// A default, as a value of TOML.
@@ -126,6 +129,11 @@ impl Key {
             Kind::Value => None,
             Kind::Table(table) | Kind::Tables(table) | Kind::Named(table) => Some(table),
         }
+    }
+
+    /// The first example, as it is written in a file.
+    pub(super) fn example(&self) -> Option<String> {
+        entry::examples(self).first().map(entry::in_toml)
     }
 
     /// The key in messages: `` `name` ``, or `[[name]]` for a list of tables.
@@ -149,6 +157,12 @@ impl Key {
 }
 
 impl Table {
+    /// Returns false for an empty list of tables, which means the same as a key that is left out.
+    pub(super) fn counts(&self, key: &str, value: &DeValue<'_>) -> bool {
+        let is_empty = value.as_array().is_some_and(|list| list.is_empty());
+        !is_empty || !self.key(key).is_some_and(|key| matches!(key.kind, Kind::Tables(_)))
+    }
+
     pub(super) fn key(&self, name: &str) -> Option<&Key> {
         self.keys.iter().find(|key| key.name == name)
     }

@@ -24,14 +24,14 @@ fn section(text: &mut String, table: &Table) {
     for paragraph in paragraphs(&table.description) {
         let _ = write!(text, "\n{paragraph}\n");
     }
+    if !table.planned.is_empty() {
+        let planned: Vec<String> = table.planned.iter().map(|key| format!("`{key}`")).collect();
+        let _ = write!(text, "\nPlanned for a later version: {}.\n", planned.join(", "));
+    }
     if root().table().is_some_and(|root| std::ptr::eq(root, table)) {
         contents(text, table);
     } else {
         table.keys.iter().for_each(|key| entry(text, table, key));
-    }
-    if !table.planned.is_empty() {
-        let planned: Vec<String> = table.planned.iter().map(|key| format!("`{key}`")).collect();
-        let _ = write!(text, "\nPlanned for a later version: {}.\n", planned.join(", "));
     }
 }
 

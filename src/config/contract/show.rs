@@ -49,12 +49,12 @@ impl Scope<'_> {
         let (tables, plain): (Vec<_>, Vec<_>) =
             self.table.keys.iter().partition(|key| key.table().is_some());
         for key in plain {
-            let given = self.keys.get(key.name.as_str()).map(|value| plain_value(value.get_ref()));
+            let given = self.get(&key.name).map(plain_value);
             values
                 .extend(given.or_else(|| self.default(key)).map(|value| (key.name.clone(), value)));
         }
         for key in tables {
-            let given = self.keys.get(key.name.as_str()).map(Spanned::get_ref);
+            let given = self.get(&key.name);
             let value = {
                 let enclosing = Enclosing { values: &values, outer: self.outer };
                 match (given, &key.kind) {
@@ -102,8 +102,10 @@ impl Scope<'_> {
         None
     }
 
+    /// The value of a key. An empty list of tables counts as left out.
     fn get(&self, name: &str) -> Option<&DeValue<'_>> {
-        self.keys.get(name).map(Spanned::get_ref)
+        let value = self.keys.get(name).map(Spanned::get_ref)?;
+        self.table.counts(name, value).then_some(value)
     }
 }
 

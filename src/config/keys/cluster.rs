@@ -13,6 +13,16 @@ use crate::config::types::{Field, List, Time};
 /// to 64 letters, digits, `-`, `_` and dots.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-foreign" = {
+    "hosts": "endpoints",
+    "servers": "endpoints",
+    "server": "endpoints",
+    "lb_policy": "balance",
+    "type": "discovery",
+    "dns_refresh_rate": "dns_refresh",
+    "dns_lookup_family": "dns_family",
+    "retries": "connect_attempts",
+}))]
 #[schemars(extend(
     "x-rules" = [json!({
         "if": has("discovery", ["strict_dns"]),
@@ -66,7 +76,7 @@ pub(in crate::config) struct Cluster {
 pub(in crate::config) enum DiscoveryWord {
     /// The endpoints are addresses.
     Static,
-    /// The endpoints are names. Every address of every name is an endpoint.
+    /// The endpoints are names or addresses. Every address of a name is an endpoint.
     StrictDns,
 }
 

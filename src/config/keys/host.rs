@@ -12,6 +12,13 @@ use crate::config::types::{Field, List, Place, Tables};
 /// matter.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-foreign" = {
+    "domains": "names",
+    "domain": "names",
+    "server_name": "names",
+    "routes": "route",
+    "location": "route",
+}))]
 pub(in crate::config) struct Host {
     #[schemars(skip)]
     pub(in crate::config) place: Place,

@@ -15,6 +15,13 @@ use crate::sys::{Keepalive, SocketOptions};
 /// What ringgate listens on, and what it does with the bytes.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-foreign" = {
+    "address": "listen",
+    "bind": "listen",
+    "port": "listen",
+    "mode": "protocol",
+    "maxconn": "max_connections",
+}))]
 #[schemars(extend(
     "x-rules" = rules(),
     "x-planned" = [
@@ -54,7 +61,7 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) protocol: Field<ProtocolWord>,
     /// The name of the cluster that all bytes or datagrams go to.
     #[schemars(regex(pattern = NAME), example = &"shadowsocks", extend(
-        "x-required" = "name the [cluster.NAME] that they go to",
+        "x-required" = "add cluster = \"NAME\": the [cluster.NAME] that its traffic goes to",
         "x-when" = [When::is("protocol", &["tcp", "udp"], &[
             ("http", "in an http listener each route names its cluster: move it to a \
                       [[listener.host.route]]"),

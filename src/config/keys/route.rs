@@ -14,6 +14,13 @@ use crate::config::types::{Field, List, NAME, Place, Time};
 /// `upgrade`), `redirect` or `respond`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-foreign" = {
+    "match": "path",
+    "location": "path",
+    "proxy_pass": "cluster",
+    "return": "redirect",
+    "upgrade_configs": "upgrade",
+}))]
 #[schemars(extend(
     "x-rules" = [
         one_of(&["path", "prefix"]),

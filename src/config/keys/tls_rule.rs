@@ -14,6 +14,11 @@ use crate::config::types::{Field, List, NAME, Place};
 /// is reset.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-foreign" = {
+    "sni": "names",
+    "server_names": "names",
+    "server_name": "names",
+}))]
 #[schemars(extend(
     "x-rules" = [json!({ "if": has("simple_obfs", [true]), "then": none_of(&["alpn"]) })],
     "x-planned" = ["certificate", "key", "acme", "client_ca"],

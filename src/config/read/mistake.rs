@@ -28,9 +28,13 @@ impl fmt::Display for Mistake {
 impl std::error::Error for Mistake {}
 
 impl Error for Mistake {
-    /// The first line says what is wrong, the others are advice.
+    /// The first line says what is wrong, the others are advice. Without a text the mistake is
+    /// reported already.
     fn custom<T: fmt::Display>(message: T) -> Self {
         let message = message.to_string();
+        if message.is_empty() {
+            return Mistake::Reported;
+        }
         let (what, note) = message.split_once('\n').unwrap_or((&message, ""));
         Mistake::Other { what: what.to_owned(), note: note.to_owned() }
     }

@@ -39,7 +39,9 @@ pub(super) fn duration_ms(value: Value<'_>, may_be_off: bool) -> Result<Option<u
     let key = &value.key.name;
     let Some(text) = with_unit(value.content()?) else {
         let off = if may_be_off { ", or \"off\"" } else { "" };
-        let note = format!("write {key} = \"5s\"{off}; the units are ms, s, m, h and d");
+        let example = value.key.example();
+        let example = example.as_deref().unwrap_or("\"5s\"");
+        let note = format!("write {key} = {example}{off}; the units are ms, s, m, h and d");
         return Err(typed(value, "a duration", note));
     };
     let otherwise = if may_be_off { "write \"off\"" } else { "leave the key out for its default" };

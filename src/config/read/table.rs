@@ -8,7 +8,7 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::mistake::Mistake;
 use super::parts::Pair;
 use super::value::Value;
-use crate::config::contract::{Key, Kind, Table, When};
+use crate::config::contract::{Key, Kind, Table, When, root};
 use crate::config::report::{closest, quoted};
 
 /// The fields of a struct. Each of them is given, with or without a value, so that serde misses
@@ -77,8 +77,10 @@ struct Declared<'a> {
 }
 
 impl<'a> Declared<'a> {
+    /// The value of a key. An empty list of tables counts as left out.
     fn get(self, key: &str) -> Option<&'a DeValue<'a>> {
-        self.keys.get(key).map(Spanned::get_ref)
+        let value = self.keys.get(key).map(Spanned::get_ref)?;
+        self.declaration.counts(key, value).then_some(value)
     }
 
     fn value_of(self, key: &'static Key) -> Value<'a> {
@@ -122,17 +124,30 @@ impl<'a> Declared<'a> {
         let mut known: Vec<&str> =
             self.declaration.keys.iter().map(|key| key.name.as_str()).collect();
         known.sort_unstable();
-        match closest(name, known.iter().copied()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("known keys: {}", known.join(", ")),
+        if let Some(own) = self.declaration.foreign.get(name) {
+            return format!("write `{own}`");
+        }
+        if let Some(meant) = closest(name, known.iter().copied()) {
+            return format!("did you mean `{meant}`?");
+        }
+        let all = format!("known keys: {}", known.join(", "));
+        match elsewhere(name) {
+            Some(header) => format!(
+                "`{name}` is a key of {header}, and a key belongs to the header above it\n{all}"
+            ),
+            None => all,
         }
     }
 
-    /// Returns true when the table has an unknown key that is probably meant to be this one.
+    /// Returns true when the table has an unknown key that is probably meant to be this one: misspelt,
+    /// or as another program calls it.
     fn is_misspelt(self, key: &Key) -> bool {
         let unknown = |name: &&str| self.declaration.key(name).is_none();
         let mut unknown = self.keys.keys().map(|name| -> &str { name.get_ref() }).filter(unknown);
-        unknown.any(|name| closest(name, [key.name.as_str()]).is_some())
+        let foreign = &self.declaration.foreign;
+        unknown.any(|name| {
+            foreign.get(name) == Some(&key.name) || closest(name, [key.name.as_str()]).is_some()
+        })
     }
 
     /// Returns true when a list of tables, or tables by name, may stand under a misspelt header.
@@ -150,11 +165,7 @@ impl<'a> Declared<'a> {
     fn report_missing(self) {
         for key in &self.declaration.keys {
             let Some(note) = &key.required else { continue };
-            let empty = |value: &DeValue<'_>| {
-                matches!(key.kind, Kind::Tables(_))
-                    && value.as_array().is_some_and(|list| list.is_empty())
-            };
-            let left_out = self.get(&key.name).is_none_or(empty);
+            let left_out = self.get(&key.name).is_none();
             let applies = self.unmet(key).is_ok_and(|unmet| unmet.is_none());
             if left_out && applies && !self.is_misspelt(key) {
                 let with = |when: &When| {
@@ -198,6 +209,18 @@ impl<'a> Declared<'a> {
         }
         Ok(None)
     }
+}
+
+/// The header of the first table that has a key of this name.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    let mut left: Vec<&'static Table> = root().table().into_iter().collect();
+    while let Some(table) = left.pop() {
+        if table.key(name).is_some_and(|key| matches!(key.kind, Kind::Value)) {
+            return Some(&table.header);
+        }
+        left.extend(table.keys.iter().rev().filter_map(Key::table));
+    }
+    None
 }
 
 /// The tables of `[key.NAME]`. What is no table is reported and left out.

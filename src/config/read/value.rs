@@ -134,7 +134,8 @@ impl<'a> Value<'a> {
                 format!("write a number without quotes or fraction; {}", self.number_note())
             }
             (A_LIST | A_STRING_OR_LIST, _) => {
-                format!("write {key} = [\"…\", \"…\"]")
+                let example = self.key.example();
+                format!("write {key} = {}", example.as_deref().unwrap_or("[\"…\", \"…\"]"))
             }
             ("a string", _) => format!("write {key} = \"…\", in quotes"),
             (_, Some(advice)) => advice.clone(),

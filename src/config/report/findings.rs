@@ -27,12 +27,12 @@ impl Errors {
     /// The error that a file could not be read at all.
     pub(in crate::config) fn unreadable(name: &str, fault: Fault, cause: ReadError) -> Self {
         let problem = Problem { span: None, fault, cause: Some(cause) };
-        Errors(Findings::new("error", name, &Lines::new(""), vec![problem]))
+        Errors(Findings::new("error", name, &Lines::new(""), vec![problem], 0))
     }
 
     /// The number of errors, shown or not; at least one.
     pub fn count(&self) -> usize {
-        self.0.problems.len()
+        self.0.count
     }
 }
 
@@ -122,6 +122,8 @@ pub(super) struct Findings {
     kind: &'static str,
     name: String,
     problems: Vec<Problem>,
+    /// The number of problems, those that are not kept included.
+    count: usize,
     /// The lines of the problems that are shown. `None` if a problem has no position.
     excerpts: Vec<Option<Excerpt>>,
     /// How many problems are not shown, as a sentence. `None` if all are shown.
@@ -134,17 +136,19 @@ impl Findings {
         name: &str,
         lines: &Lines<'_>,
         mut problems: Vec<Problem>,
+        dropped: usize,
     ) -> Self {
         problems.sort_by_key(|problem| problem.span);
         problems.dedup_by(|one, other| one.span == other.span && one.fault == other.fault);
         let excerpt = |problem: &Problem| problem.span.map(|span| Excerpt::new(lines, span));
         let excerpts = problems.iter().take(MAX_SHOWN).map(excerpt).collect();
-        let more = match problems.len().saturating_sub(MAX_SHOWN) {
+        let count = problems.len() + dropped;
+        let more = match count.saturating_sub(MAX_SHOWN) {
             0 => None,
             1 => Some(format!("… and 1 more {kind}")),
             more => Some(format!("… and {more} more {kind}s")),
         };
-        Findings { kind, name: name.to_owned(), problems, excerpts, more }
+        Findings { kind, name: name.to_owned(), problems, count, excerpts, more }
     }
 
     /// The problems that are shown, with their lines.

@@ -1,6 +1,6 @@
 //! The problems of a configuration: collected while it is read, shown all at once.
 //!
-//! `table`, `file` and `check` add problems to a [`Report`] in any order, each with its position.
+//! `read` and `check` add problems to a [`Report`] in any order, each with its position.
 //! The report becomes the [`Errors`] that the operator sees, in the order of the file. A file
 //! without errors may still have [`Warnings`]: parts that are valid but probably unintended.
 //! `excerpt` shows the lines of the file. Messages must contain values of the file only through
@@ -9,7 +9,7 @@
 mod findings;
 mod words;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 pub use self::findings::{Errors, Warning, Warnings};
 use self::findings::{Findings, MAX_SHOWN, Problem};
@@ -34,17 +34,28 @@ impl Fault {
     }
 }
 
+/// The largest number of errors that are kept in memory; further ones are counted. The first of the
+/// kept ones in the order of the file are shown.
+const MAX_KEPT: usize = 10_000;
+
 /// The problems found so far in one text.
 pub(super) struct Report<'a> {
     lines: Lines<'a>,
     problems: RefCell<Vec<Problem>>,
+    /// The number of errors beyond [`MAX_KEPT`].
+    dropped: Cell<usize>,
     warnings: RefCell<Vec<Problem>>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         let lines = Lines::new(text);
-        Report { lines, problems: RefCell::default(), warnings: RefCell::default() }
+        Report {
+            lines,
+            problems: RefCell::default(),
+            dropped: Cell::default(),
+            warnings: RefCell::default(),
+        }
     }
 
     /// Adds an error. See [`Fault`] for the two texts.
@@ -54,13 +65,22 @@ impl<'a> Report<'a> {
 
     /// Adds a fault at its position.
     pub(super) fn fault(&self, span: Span, fault: Fault) {
-        self.problems.borrow_mut().push(Problem { span: Some(span), fault, cause: None });
+        self.keep(Problem { span: Some(span), fault, cause: None });
     }
 
     /// Adds the fault that a file which is named at this position cannot be read.
     pub(super) fn unreadable(&self, span: Span, fault: Fault, cause: ReadError) {
-        let problem = Problem { span: Some(span), fault, cause: Some(cause) };
-        self.problems.borrow_mut().push(problem);
+        self.keep(Problem { span: Some(span), fault, cause: Some(cause) });
+    }
+
+    /// Keeps an error, or counts it if there are very many.
+    fn keep(&self, problem: Problem) {
+        let mut problems = self.problems.borrow_mut();
+        if problems.len() < MAX_KEPT {
+            problems.push(problem);
+        } else {
+            self.dropped.set(self.dropped.get() + 1);
+        }
     }
 
     /// Adds a warning about something valid but probably unintended. See [`Fault`] for the two
@@ -89,13 +109,6 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Returns true when the line on which a span starts begins with this text.
-    pub(super) fn starts_with(&self, span: Span, start: &str) -> bool {
-        let before = self.lines.text.get(..span.start).unwrap_or_default();
-        let line = before.rfind('\n').map_or(0, |feed| feed + 1);
-        self.lines.text[line..].trim_start().starts_with(start)
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.problems.borrow().is_empty()
     }
@@ -108,12 +121,13 @@ impl<'a> Report<'a> {
 
     /// The errors in the order of the file. `name` is the name of the file in messages.
     pub(super) fn into_errors(self, name: &str) -> Errors {
-        Errors(Findings::new("error", name, &self.lines, self.problems.into_inner()))
+        let problems = self.problems.into_inner();
+        Errors(Findings::new("error", name, &self.lines, problems, self.dropped.get()))
     }
 
     /// The warnings, in the order of the file.
     pub(super) fn into_warnings(self, name: &str) -> Warnings {
-        Warnings(Findings::new("warning", name, &self.lines, self.warnings.into_inner()))
+        Warnings(Findings::new("warning", name, &self.lines, self.warnings.into_inner(), 0))
     }
 }
 

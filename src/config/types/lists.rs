@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
 use super::At;
-use super::maybe::valid;
+use super::maybe::{some_valid, valid};
 
 /// The name by which [`Named`] asks for its tables.
 pub(in crate::config) const NAMED: &str = "$named";
@@ -21,12 +21,12 @@ pub(in crate::config) const NAME: &str = "^[A-Za-z0-9_.-]{1,64}$";
 /// A list of values. Those with a mistake are reported and left out.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent, bound = "T: Deserialize<'de>")]
-pub(in crate::config) struct List<T>(#[serde(deserialize_with = "valid")] Vec<At<T>>);
+pub(in crate::config) struct List<T>(#[serde(deserialize_with = "some_valid")] Vec<At<T>>);
 
 /// A [`List`], or one value in place of a list of one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent, bound = "T: Deserialize<'de>")]
-pub(in crate::config) struct OneOrMany<T>(#[serde(deserialize_with = "valid")] Vec<At<T>>);
+pub(in crate::config) struct OneOrMany<T>(#[serde(deserialize_with = "some_valid")] Vec<At<T>>);
 
 /// `[[key]]`; empty if there is none.
 #[derive(Clone, Debug, Deserialize)]

@@ -7,7 +7,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// The name by which [`maybe`] asks for its value.
 pub(in crate::config) const MAYBE: &str = "$maybe";
@@ -41,10 +41,23 @@ where
     T: Deserialize<'de>,
     D: Deserializer<'de>,
 {
-    #[derive(Deserialize)]
-    #[serde(transparent, bound = "T: Deserialize<'de>")]
-    struct Element<T>(#[serde(deserialize_with = "maybe")] Option<T>);
-
     let elements = Vec::<Element<T>>::deserialize(deserializer)?;
     Ok(elements.into_iter().filter_map(|element| element.0).collect())
 }
+
+/// Like [`valid`]. If all elements were reported, the list is wrong as a whole, because an empty
+/// list means something else.
+pub(super) fn some_valid<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let valid = valid(deserializer)?;
+    // `read` refuses a list that is empty in the file. An error without a text is reported already.
+    if valid.is_empty() { Err(D::Error::custom("")) } else { Ok(valid) }
+}
+
+/// An element of a list; `None` if it was reported.
+#[derive(Deserialize)]
+#[serde(transparent, bound = "T: Deserialize<'de>")]
+struct Element<T>(#[serde(deserialize_with = "maybe")] Option<T>);

@@ -7,7 +7,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
 use super::At;
-use super::maybe::valid;
+use super::maybe::some_valid;
 
 /// The number of CPUs in an affinity mask, see sched_setaffinity(2).
 const MAX_WORKERS: u64 = 1024;
@@ -36,7 +36,7 @@ has_schema!(Workers, "Workers", {
         "items": id,
         "minItems": 1,
         "uniqueItems": true,
-        "x-type": "\"auto\", a number or a list of CPU ids",
+        "x-type": "\"auto\", a number from 1 to 1024, or a list of CPU ids from 0 to 1023",
     })
 });
 
@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Workers {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, ids: A) -> Result<Workers, A::Error> {
-                valid(SeqAccessDeserializer::new(ids)).map(Workers::Cpus)
+                some_valid(SeqAccessDeserializer::new(ids)).map(Workers::Cpus)
             }
         }
 
