@@ -140,8 +140,10 @@ fn enough_descriptors(file_limit: u64, needs: &Needs) -> Result<(), Error> {
     let workers = counted(needs.workers, "worker", "workers");
     let addresses = counted(needs.stream_sockets + needs.udp_sockets, "address", "addresses");
     let cause = format!("{file_limit}; {workers} and {addresses} need at least {least}");
-    let advice = "raise it (LimitNOFILE= in a systemd unit, `ulimit -Hn`), or have fewer workers \
-        or addresses";
+    let advice = format!(
+        "raise it (LimitNOFILE={least} in a systemd unit; `ulimit -n {least}` in a shell, as root \
+         if `ulimit -Hn`, the hard limit, is lower), or have fewer workers or addresses"
+    );
     Err(Error::start("the limit of open files is too low", cause, advice))
 }
 
@@ -171,7 +173,7 @@ fn report_shortage(layout: &Layout, shortage: &Shortage) {
             waiting,
             file_limit,
             "the limit of open files is reached: new connections wait in the backlog until others \
-             end. Raise the limit (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+             end. Raise the limit (LimitNOFILE= in a systemd unit, `ulimit -n NUMBER` in a shell)"
         );
         return;
     }
@@ -202,7 +204,7 @@ fn report_shortage(layout: &Layout, shortage: &Shortage) {
         file_limit,
         "no descriptors are left: clients wait in the backlog, or are reset, get a 502 (answered) \
          or lose a datagram (dropped), because there is no socket to their upstream. Raise the \
-         limit of open files (LimitNOFILE= in a systemd unit, `ulimit -Hn`)"
+         limit of open files (LimitNOFILE= in a systemd unit, `ulimit -n NUMBER` in a shell)"
     );
 }
 
