@@ -36,14 +36,15 @@ enum Command {
     /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let open connections end within
     /// server.drain_timeout; a second one: end at once. SIGUSR1: reopen log files. Other signals,
     /// SIGHUP and SIGUSR2 among them, are logged and have no other effect. Exit codes: 0 ended as
-    /// asked, 1 failed, 64 bad configuration.
+    /// asked; 1 failed (a port, a log file, a ring, a worker); 2 wrong command line; 64 a
+    /// configuration that is wrong or cannot be read, or a wrong value of RINGGATE_LOG.
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///
     /// Errors depend on the files alone, not on ports, CPUs or log files of this machine. Warnings
     /// are about parts that are valid but probably unintended; they also depend on this machine's
-    /// limit of open files and on its addresses. Exit codes: 0 if all files are valid, 64 if one is
-    /// not.
+    /// limit of open files and on its addresses. Exit codes: 0 if all files are valid, 1 if stdout
+    /// cannot be written, 2 wrong command line, 64 if a file is not valid or cannot be read.
     Check {
         /// TOML files; `-` is standard input.
         #[arg(required = true)]
