@@ -72,6 +72,7 @@ const CONNECTIONS: Lines = &[
     "fast_open = true",
     "max_connections = 1_000",
     "half_closed_timeout = \"90s\"",
+    "user_timeout = \"2m\"",
 ];
 const HTTP: Lines = &[
     "head_timeout = \"250ms\"",

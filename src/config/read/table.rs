@@ -139,8 +139,8 @@ impl<'a> Declared<'a> {
         }
     }
 
-    /// Returns true when the table has an unknown key that is probably meant to be this one: misspelt,
-    /// or as another program calls it.
+    /// Returns true when the table has an unknown key that is probably meant to be this one: it is
+    /// misspelt, or another program calls it so.
     fn is_misspelt(self, key: &Key) -> bool {
         let unknown = |name: &&str| self.declaration.key(name).is_none();
         let mut unknown = self.keys.keys().map(|name| -> &str { name.get_ref() }).filter(unknown);
