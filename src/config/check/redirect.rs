@@ -19,7 +19,7 @@ impl Check<'_> {
     /// are the names of its host.
     pub(super) fn redirect(
         &self,
-        at: &At<keys::Redirect>,
+        at: &At<Box<keys::Redirect>>,
         matched: Option<&PathMatch>,
         earlier: &Earlier,
         hosts: &[HostName],

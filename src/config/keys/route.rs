@@ -94,9 +94,9 @@ pub(in crate::config) struct Route {
     #[schemars(example = "10m", extend("x-inherits" = true, "x-when" = [with_cluster()]))]
     pub(in crate::config) idle_timeout: Field<Time>,
     /// The response is a redirect to another URL.
-    pub(in crate::config) redirect: Field<Redirect>,
+    pub(in crate::config) redirect: Field<Box<Redirect>>,
     /// The response is made here.
-    pub(in crate::config) respond: Field<Respond>,
+    pub(in crate::config) respond: Field<Box<Respond>>,
 }
 
 /// `route.upgrade`
