@@ -69,8 +69,8 @@ pub(super) fn whole(
                         machine";
             let note = format!(
                 "each connection may need {DESCRIPTORS} descriptors, and the limit is {limit}: \
-                 raise the hard limit (LimitNOFILE= in a systemd unit, `ulimit -n NUMBER` as root), \
-                 or write at most {}",
+                 raise the hard limit (LimitNOFILE= in a systemd unit, or `ulimit -n NUMBER` by \
+                 root), or write at most {}",
                 (limit / DESCRIPTORS).max(1)
             );
             report.warning(*place, what, note);
