@@ -7,6 +7,7 @@
 //!
 //! [`Field`]: super::types::Field
 
+mod deserializer;
 mod mistake;
 mod parts;
 mod scalars;
