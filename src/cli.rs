@@ -219,6 +219,10 @@ fn show(file: &Path, json: bool) -> Result<(), Error> {
 
 /// Checks files. Prints the name of each valid one, and its warnings.
 fn check(files: &[PathBuf]) -> Result<(), Error> {
+    if files.iter().filter(|file| file.as_os_str() == "-").count() > 1 {
+        let what = "cannot read standard input twice";
+        return Err(Error::start(what, "it is empty after the first time", "name `-` once"));
+    }
     let mut invalid = Vec::new();
     let mut printed = Ok(());
     for file in files {

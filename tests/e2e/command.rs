@@ -69,6 +69,14 @@ fn a_stdout_that_takes_nothing_hides_no_error() {
 }
 
 #[test]
+fn standard_input_is_read_once() {
+    let (code, _, said) = ringgate_reading(&["check", "-", "-"], Stdio::null());
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot read standard input twice"), "{said}");
+    assert!(said.contains("name `-` once"), "{said}");
+}
+
+#[test]
 fn a_reader_that_has_read_enough_is_no_error() {
     for arguments in [&["config", "schema"][..], &["config", "reference"]] {
         let (reader, writer) = std::io::pipe().unwrap();

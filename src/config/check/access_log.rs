@@ -84,9 +84,11 @@ impl Check<'_> {
     }
 
     fn template(&self, template: &str, span: Span) -> Format {
-        Format::template(template).unwrap_or_else(|error| {
-            let place = self.report.within(span, template, error.offset);
-            self.report.error(place, "this template is not valid", error.to_string());
+        Format::template(template).unwrap_or_else(|errors| {
+            for error in errors {
+                let place = self.report.within(span, template, error.offset);
+                self.report.error(place, "this template is not valid", error.to_string());
+            }
             Format::text()
         })
     }

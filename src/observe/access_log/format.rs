@@ -42,12 +42,16 @@ impl Format {
 
     /// A custom line: `%{field}` stands for a value, `%%` for a percent sign. Values are written as
     /// in the text format, without spaces and quotes.
-    pub fn template(template: &str) -> Result<Format, TemplateError> {
-        if let Some((offset, char)) =
-            template.char_indices().find(|(_, char)| char.is_control() && *char != '\t')
-        {
-            return Err(TemplateError::control(offset, char));
-        }
+    ///
+    /// # Errors
+    /// Everything that is wrong with the template; at least one error.
+    pub fn template(template: &str) -> Result<Format, Vec<TemplateError>> {
+        let control = |(_, char): &(usize, char)| char.is_control() && *char != '\t';
+        let mut errors: Vec<TemplateError> = template
+            .char_indices()
+            .filter(control)
+            .map(|(offset, char)| TemplateError::control(offset, char))
+            .collect();
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = template;
@@ -61,17 +65,28 @@ impl Format {
                 continue;
             }
             // A field begins: the literal before it is complete.
-            let (name, after) =
-                placeholder(after).map_err(|why| TemplateError::new(offset, why))?;
-            let field = Field::named(name).ok_or_else(|| TemplateError::unknown(offset, name))?;
+            let (name, behind) = match placeholder(after) {
+                Ok(parts) => parts,
+                Err(why) => {
+                    errors.push(TemplateError::new(offset, why));
+                    rest = after;
+                    continue;
+                }
+            };
+            rest = behind;
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(mem::take(&mut literal)));
             }
-            pieces.push(Piece::Field(field));
-            rest = after;
+            match Field::named(name) {
+                Some(field) => pieces.push(Piece::Field(field)),
+                None => errors.push(TemplateError::unknown(offset, name)),
+            }
         }
-        if pieces.is_empty() {
-            return Err(TemplateError::no_field());
+        if pieces.is_empty() && errors.is_empty() {
+            errors.push(TemplateError::no_field());
+        }
+        if !errors.is_empty() {
+            return Err(errors);
         }
         // The line feed is part of the last literal, so every record ends with one.
         literal.push_str(rest);

@@ -157,7 +157,7 @@ fn every_field_can_stand_in_a_template() {
 #[test]
 fn a_bad_template_is_refused_with_its_place_and_advice() {
     let check = |template: &str, offset: usize, advice: &str| {
-        let error = Format::template(template).unwrap_err();
+        let error = Format::template(template).unwrap_err().remove(0);
         assert_eq!(error.offset, offset, "{template}");
         assert!(error.to_string().contains(advice), "{template}: {error}");
     };
@@ -173,6 +173,13 @@ fn a_bad_template_is_refused_with_its_place_and_advice() {
     check("%{end}\u{1b}", 6, "control characters");
     check("josn", 0, "\"text\" and \"json\"");
     check("", 0, "\"text\" and \"json\"");
+}
+
+#[test]
+fn every_fault_of_a_template_is_found() {
+    let errors = Format::template("%{strat} 5% %{client} %{pth} %{end").unwrap_err();
+    let offsets: Vec<usize> = errors.iter().map(|error| error.offset).collect();
+    assert_eq!(offsets, [0, 10, 22, 29], "{errors:?}");
 }
 
 #[test]
@@ -281,7 +288,12 @@ proptest! {
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert!(line.ends_with('\n'));
             }
-            Err(error) => prop_assert!(template.is_char_boundary(error.offset)),
+            Err(errors) => {
+                prop_assert!(!errors.is_empty());
+                for error in errors {
+                    prop_assert!(template.is_char_boundary(error.offset));
+                }
+            }
         }
     }
 }
