@@ -74,7 +74,8 @@ is_a_list!(List of At<T>, "List_{}", |item| {
 });
 is_a_list!(OneOrMany of At<T>, "OneOrMany_{}", |item| {
     // Without `anyOf` a validator says what is wrong with the value.
-    let types = [item.get("type"), Some(&"array".into())];
+    let list = "array".into();
+    let types = [item.get("type"), Some(&list)];
     json_schema!({ "type": types, "items": item, "minItems": 1, "x-one-or-many": true })
 });
 is_a_list!(Tables of T, "Tables_{}", |item| json_schema!({ "type": "array", "items": item }));
