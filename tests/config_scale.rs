@@ -152,9 +152,10 @@ fn misspelt_references_to_many_clusters_are_all_found() {
 }
 
 #[test]
-fn the_same_route_ten_thousand_times_is_an_error_each_time() {
+fn the_same_route_many_times_is_an_error_each_time() {
     let route = "[[listener.host.route]]\nprefix = \"/\"\nrespond = {}\n";
-    let text = format!("{}{}", routes(0), route.repeat(10_000));
-    let errors = timed("10,000 equal routes", &text).expect_err("they can never match");
-    assert_eq!(errors.count(), 9999);
+    let text = format!("{}{}", routes(0), route.repeat(12_000));
+    // More than are kept in memory; the others are counted.
+    let errors = timed("12,000 equal routes", &text).expect_err("they can never match");
+    assert_eq!(errors.count(), 11_999);
 }

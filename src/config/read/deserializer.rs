@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 use super::mistake::Mistake;
-use super::parts::{AtParts, Elements, FieldParts, Reported};
+use super::parts::{Elements, FieldParts, Pair, Reported};
 use super::scalars;
 use super::table::{NamedEntries, TableEntries};
 use super::value::{A_LIST, A_STRING_OR_LIST, Value, unexpected};
@@ -45,6 +45,14 @@ impl<'a> Value<'a> {
     }
 }
 
+impl<'a> IntoDeserializer<'a, Mistake> for Value<'a> {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
 impl<'a> Deserializer<'a> for Value<'a> {
     type Error = Mistake;
 
@@ -75,7 +83,7 @@ impl<'a> Deserializer<'a> for Value<'a> {
     ) -> Result<V::Value, Mistake> {
         match name {
             types::FIELD => visitor.visit_seq(FieldParts::new(self)),
-            types::AT => visitor.visit_seq(AtParts::new(self)),
+            types::AT => Pair(self.span(), self).deserialize_any(visitor),
             _ => visitor.visit_map(TableEntries::new(self, fields)?),
         }
     }

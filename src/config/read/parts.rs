@@ -60,33 +60,6 @@ impl<'a> SeqAccess<'a> for FieldParts<'a> {
     }
 }
 
-/// The parts of an `At`: the position and the value.
-pub(super) struct AtParts<'a> {
-    value: Value<'a>,
-    given: usize,
-}
-
-impl<'a> AtParts<'a> {
-    pub(super) fn new(value: Value<'a>) -> Self {
-        AtParts { value, given: 0 }
-    }
-}
-
-impl<'a> SeqAccess<'a> for AtParts<'a> {
-    type Error = Mistake;
-
-    fn next_element_seed<S: DeserializeSeed<'a>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Mistake> {
-        self.given += 1;
-        match self.given {
-            1 => give_span(seed, self.value.span()).map(Some),
-            _ => seed.deserialize(self.value).map(Some),
-        }
-    }
-}
-
 /// The elements of a list.
 pub(super) struct Elements<'a> {
     list: Value<'a>,
@@ -133,7 +106,7 @@ impl<'a> SeqAccess<'a> for KeyPosition {
     }
 }
 
-/// A position and what stands there, for `Place` and for the names of tables.
+/// A position and what stands there, for `At`, `Place` and the names of tables.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<T>(pub(super) Span, pub(super) T);
 
