@@ -167,6 +167,15 @@ fn protocols_know_no_sockets() {
 }
 
 #[test]
+fn rustls_is_used_by_one_module() {
+    check(&sources(&["src"]), |source, _, line| {
+        let code = line.split("//").next().unwrap_or_default();
+        let is_named = code.contains("rustls::") && !source.path.starts_with("src/proto/tls");
+        is_named.then(|| "rustls outside src/proto/tls".to_owned())
+    });
+}
+
+#[test]
 fn diagnostics_have_fields_and_no_values_in_their_messages() {
     for source in sources(&["src"]) {
         for level in ["trace", "debug", "info", "warn", "error"] {

@@ -5,4 +5,5 @@ pub mod client_hello;
 pub mod codec;
 pub mod http;
 pub mod obfs;
+pub mod tls;
 pub mod websocket;
