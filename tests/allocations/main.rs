@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
 mod counter;
+mod tls;
 mod worker;
 
 use std::io::{Read, Write};
