@@ -174,6 +174,42 @@ fn a_handshake_tells_what_was_agreed_on() {
 }
 
 #[test]
+fn a_session_can_be_resumed() {
+    for version in 0..2 {
+        let mut config = (*configs().clients[version]).clone();
+        config.resumption = rustls::client::Resumption::in_memory_sessions(4);
+        let config = Arc::new(config);
+        for resumed in [false, true] {
+            let mut pair = Pair::new(version, NAME, &[]);
+            let name = ServerName::try_from(NAME).unwrap();
+            pair.client = ClientConnection::new(Arc::clone(&config), name).unwrap();
+            assert_eq!(pair.shake(), None);
+            assert_eq!((pair.server.state(), pair.server.is_resumed()), (State::Open, resumed));
+        }
+    }
+}
+
+#[test]
+fn an_end_within_the_handshake_or_a_record_cuts_the_stream_off() {
+    for version in 0..2 {
+        let mut pair = Pair::new(version, NAME, &[]);
+        let wire = pair.sent_by_client();
+        pair.serve(&wire[..wire.len() - 1]);
+        assert!(pair.server.state() == State::Handshake && pair.server.is_truncated_by_end());
+
+        let mut pair = Pair::open(version, &[]);
+        let wire = pair.encrypted_by_client(b"data");
+        assert_eq!(pair.serve(&wire[..wire.len() - 1]).0, b"");
+        assert!(pair.server.kept() > 0 && pair.server.is_truncated_by_end());
+        // A reply while an incomplete record waits.
+        let mut output = Vec::new();
+        pair.server.encrypt(b"reply", &mut output).unwrap();
+        assert_eq!(pair.deliver(&output).unwrap(), b"reply");
+        assert_eq!(pair.serve(&wire[wire.len() - 1..]).0, b"data");
+    }
+}
+
+#[test]
 fn a_name_without_a_certificate_is_answered_by_an_alert() {
     for version in 0..2 {
         let mut pair = Pair::new(version, "other.example.test", &[]);
