@@ -244,9 +244,11 @@ impl Session {
             // A record is longer than its plaintext, so that `plaintext` ends at least
             // MAX_PLAINTEXT bytes before `at`.
             let (room, wire) = buffer.split_at_mut(at);
+            // The last bytes of the handshake may come with much data.
+            let is_handshaking = self.rustls.is_handshaking();
             let UnbufferedStatus { discard, state } = self.rustls.process_tls_records(wire);
             at += discard;
-            if self.state == State::Handshake {
+            if is_handshaking {
                 self.handshake += discard;
                 if self.handshake > MAX_HANDSHAKE {
                     return Err(Error::HandshakeTooLong);

@@ -210,6 +210,18 @@ fn an_end_within_the_handshake_or_a_record_cuts_the_stream_off() {
 }
 
 #[test]
+fn data_may_follow_the_handshake_in_one_read() {
+    let mut pair = Pair::new(1, NAME, &[]);
+    let hello = pair.sent_by_client();
+    let (_, output) = pair.serve(&hello);
+    pair.deliver(&output).unwrap();
+    let data = bytes(2 * MAX_HANDSHAKE);
+    let wire = pair.encrypted_by_client(&data);
+    assert!(pair.serve(&wire).0 == data);
+    assert_eq!(pair.server.state(), State::Open);
+}
+
+#[test]
 fn a_name_without_a_certificate_is_answered_by_an_alert() {
     for version in 0..2 {
         let mut pair = Pair::new(version, "other.example.test", &[]);
