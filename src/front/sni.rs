@@ -11,7 +11,7 @@ use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
 use crate::proto::codec::Stack;
 use crate::proto::obfs::{Decoder, Encoder, ObfsHello};
-use crate::relay::{Charge, Flow};
+use crate::relay::Flow;
 use crate::route;
 use crate::sys::{Errno, random_bytes};
 use crate::timers::{Limit, OnDrain, Watch};
@@ -104,7 +104,7 @@ struct Hello {
 
 async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<Hello, Refused> {
     let mut hello = Hello { reader: HelloReader::default(), bytes };
-    let mut charge = Charge::new(&conn.context.pool);
+    let mut charge = conn.context.pool.charge();
     let mut progress = hello.reader.advance(&hello.bytes);
     while progress == Progress::Incomplete {
         // Twice, because the reader holds a copy of the message.

@@ -14,8 +14,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::*;
 use crate::config;
 use crate::observe::outcome::End;
-use crate::relay::{BUDGET, Pool};
-use crate::sched::Yielder;
+use crate::relay::Pool;
+use crate::sched::{BUDGET, Yielder};
 use crate::sys::{Address, Stream};
 use crate::timers::TICK;
 

@@ -17,7 +17,7 @@ use std::task::{Poll, Waker};
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use super::sender::Sender;
 use crate::observe::outcome::Copied;
-use crate::sched::{BULK_BUDGET, BulkTurn, MAX_MESSAGE};
+use crate::sched::{BULK_BUDGET, MAX_MESSAGE, Turn};
 use crate::sys::Errno;
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
@@ -350,7 +350,7 @@ impl Flow {
         from: &Transport,
         to: &Transport,
         watch: &Watch,
-        turn: &mut BulkTurn<'_>,
+        turn: &mut Turn<'_>,
     ) -> Result<(), Broken> {
         self.flush_outbox();
         if self.pipe.is_none() && matches!(self.mode, Mode::Splice { .. }) {
@@ -402,7 +402,7 @@ impl Flow {
     }
 
     /// Writes what the pipe holds until the destination is full.
-    fn drain_pipe(&mut self, to: &Transport, turn: &mut BulkTurn<'_>) -> Result<(), Broken> {
+    fn drain_pipe(&mut self, to: &Transport, turn: &mut Turn<'_>) -> Result<(), Broken> {
         self.flush_outbox();
         let (Some(pipe), Some(to)) = (&mut self.pipe, to.plain()) else { return Ok(()) };
         while !pipe.is_empty() {

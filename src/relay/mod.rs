@@ -25,7 +25,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 pub use flow::{Broken, Flow};
-pub use pool::{BUDGET, BUFFER_SIZE, Charge, Pool, SMALL};
+pub use pool::{BUFFER_SIZE, Pool};
 pub use sender::Sender;
 
 use crate::observe::outcome::End;

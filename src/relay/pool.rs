@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
-use crate::sched::{Bulk, Outbox, Yielder};
+use crate::sched::{BULK_BUDGET, Charge, Memory, Outbox, SMALL, Turns, Yielder};
 use crate::sys::{Errno, Pipe, Stream};
 
 /// Bytes of the worker's buffer, which is also the most that one read of a copy takes.
@@ -20,14 +20,6 @@ const PIPE_SIZES: [usize; 2] = [1024 * 1024, 256 * 1024];
 /// a flow has a pipe only while it has a turn, or while bytes are stuck in it.
 const SPARE_PIPES: usize = 16;
 
-/// Bytes in user space that a worker keeps for its connections: bytes that are read and not yet
-/// written, incomplete heads, and responses that clients do not read. Pipes have their own bound.
-pub const BUDGET: usize = 64 * 1024 * 1024;
-
-/// Bytes that one connection may keep when the budget is spent. Relays then read this much at a
-/// time. What needs more is refused, for example a long request head in pieces.
-pub const SMALL: usize = 4096;
-
 /// Buffers and pipes of one worker.
 pub struct Pool {
     buffer: RefCell<Box<[u8]>>,
@@ -35,17 +27,16 @@ pub struct Pool {
     /// Pipes in existence, spare ones included.
     open: Cell<usize>,
     max_open: usize,
-    /// Bytes that connections keep at present.
-    kept: Cell<usize>,
-    budget: usize,
+    memory: Rc<Memory>,
     outbox: Option<Rc<Outbox>>,
-    pub(super) bulk: Bulk,
+    pub(super) bulk: Turns,
     yielder: Rc<Yielder>,
 }
 
 impl Pool {
     /// Makes a pool with at most `max_pipes` pipes at once; a flow that gets none is copied.
-    /// `budget` bounds the bytes that connections keep (see [`BUDGET`]). Without an outbox every
+    /// `budget` bounds the bytes that connections keep (see
+    /// [`Memory`]). Without an outbox every
     /// message takes a system call of its own.
     pub fn new(
         max_pipes: usize,
@@ -58,10 +49,9 @@ impl Pool {
             spare: RefCell::new(Vec::new()),
             open: Cell::new(0),
             max_open: max_pipes,
-            kept: Cell::new(0),
-            budget,
+            memory: Memory::new(budget),
             outbox,
-            bulk: Bulk::new(Rc::clone(&yielder)),
+            bulk: Turns::new(Rc::clone(&yielder), BULK_BUDGET),
             yielder,
         })
     }
@@ -76,10 +66,19 @@ impl Pool {
         if self.is_spent() { SMALL } else { BUFFER_SIZE }
     }
 
-    /// Returns true when the budget is spent: a connection may then keep [`SMALL`] bytes and no
-    /// more.
+    /// Returns true when the budget is spent: see [`Memory::is_spent`].
     pub fn is_spent(&self) -> bool {
-        self.kept.get() >= self.budget
+        self.memory.is_spent()
+    }
+
+    /// What the worker keeps for its connections.
+    pub fn memory(&self) -> &Rc<Memory> {
+        &self.memory
+    }
+
+    /// Makes a charge for bytes that a connection keeps outside its flows.
+    pub fn charge(&self) -> Charge {
+        Charge::new(&self.memory)
     }
 
     /// The outbox for small messages; `None` if there is none or it is closed.
@@ -90,21 +89,6 @@ impl Pool {
     /// Lets the worker's tasks yield to each other.
     pub fn yielder(&self) -> &Rc<Yielder> {
         &self.yielder
-    }
-
-    /// Bytes that connections keep at present.
-    #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
-        self.kept.get()
-    }
-
-    /// Counts bytes that a connection keeps from now on.
-    pub(super) fn keep(&self, bytes: usize) {
-        self.kept.set(self.kept.get() + bytes);
-    }
-
-    pub(super) fn release(&self, bytes: usize) {
-        self.kept.set(self.kept.get() - bytes);
     }
 
     /// An empty pipe. `None` if `max_open` pipes exist or the kernel grants none of a useful size.
@@ -120,42 +104,6 @@ impl Pool {
             None => return None,
         };
         Some(PipeLease { pipe: Some(pipe), pool: Rc::clone(self) })
-    }
-}
-
-/// Bytes that one connection keeps outside its flows, counted in the worker's budget.
-pub struct Charge {
-    pool: Rc<Pool>,
-    bytes: usize,
-}
-
-impl Charge {
-    /// Makes a charge of 0 bytes.
-    pub fn new(pool: &Rc<Pool>) -> Charge {
-        Charge { pool: Rc::clone(pool), bytes: 0 }
-    }
-
-    /// Replaces the charge: the connection now keeps this many bytes.
-    pub fn set(&mut self, bytes: usize) {
-        self.pool.release(self.bytes);
-        self.pool.keep(bytes);
-        self.bytes = bytes;
-    }
-
-    /// Like [`Charge::set`], if the budget allows it. Returns true when the charge was replaced;
-    /// otherwise the old charge stays.
-    pub fn try_set(&mut self, bytes: usize) -> bool {
-        let allowed = bytes <= SMALL.max(self.bytes) || !self.pool.is_spent();
-        if allowed {
-            self.set(bytes);
-        }
-        allowed
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.pool.release(self.bytes);
     }
 }
 
@@ -193,32 +141,5 @@ impl Drop for PipeLease {
         } else {
             self.pool.open.set(self.pool.open.get() - 1);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with_budget(budget: usize, test: impl FnOnce(Rc<Pool>)) {
-        let mut runtime = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new().build().unwrap();
-        runtime.block_on(async { test(Pool::new(4, budget, None, Yielder::start().unwrap())) });
-    }
-
-    #[test]
-    fn all_connections_share_one_budget() {
-        with_budget(10_000, |pool| {
-            let (mut first, mut second) = (Charge::new(&pool), Charge::new(&pool));
-            assert!(first.try_set(9_999) && second.try_set(8_000), "it is not spent before");
-            assert!(pool.is_spent());
-            assert_eq!(pool.read_size(), SMALL);
-            assert!(!first.try_set(10_000), "more than it keeps, and more than a little");
-            assert!(first.try_set(5_000), "less than it keeps");
-            assert!(Charge::new(&pool).try_set(SMALL) && !Charge::new(&pool).try_set(SMALL + 1));
-            drop(second);
-            assert!(!pool.is_spent() && first.try_set(10_000));
-            drop(first);
-            assert_eq!((pool.kept.get(), pool.read_size()), (0, BUFFER_SIZE));
-        });
     }
 }

@@ -26,7 +26,7 @@ pub struct Sender {
 impl Sender {
     /// Makes a sender with bytes that are sent first.
     pub fn new(pool: &Rc<Pool>, first: Vec<u8>) -> Sender {
-        pool.keep(first.len());
+        pool.memory().keep(first.len());
         Sender { pool: Rc::clone(pool), queued: None, waiting: first, sent: 0, total: 0 }
     }
 
@@ -68,7 +68,7 @@ impl Sender {
 
     /// Appends bytes that are sent later.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.pool.keep(bytes.len());
+        self.pool.memory().keep(bytes.len());
         self.waiting.extend_from_slice(bytes);
     }
 
@@ -138,7 +138,7 @@ impl Sender {
     pub fn finish_queued(&mut self) -> Result<(), Errno> {
         let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
         self.total -= short.rest.len() as u64;
-        self.pool.keep(short.rest.len());
+        self.pool.memory().keep(short.rest.len());
         self.waiting.splice(self.sent..self.sent, short.rest);
         if short.errno == Errno::AGAIN { Ok(()) } else { Err(short.errno) }
     }
@@ -165,7 +165,7 @@ impl Sender {
     }
 
     fn release(&mut self) {
-        self.pool.release(self.waiting.len());
+        self.pool.memory().release(self.waiting.len());
         // A new `Vec`, not `clear`: an idle connection must hold no buffer.
         (self.waiting, self.sent) = (Vec::new(), 0);
     }
@@ -173,7 +173,7 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.pool.release(self.waiting.len());
+        self.pool.memory().release(self.waiting.len());
     }
 }
 
@@ -185,8 +185,7 @@ mod tests {
     use std::task::Poll;
 
     use super::*;
-    use crate::relay::BUDGET;
-    use crate::sched::{Outbox, Yielder};
+    use crate::sched::{BUDGET, Outbox, Yielder};
     use crate::sys::Stream;
 
     fn streams() -> (Transport, UnixStream) {
@@ -217,14 +216,14 @@ mod tests {
                 assert!(sender.queue(&client, &message, Waker::noop()) && sender.is_queued());
                 all.extend_from_slice(&message);
             }
-            assert!(pool.kept() > 0);
+            assert!(pool.memory().kept() > 0);
             // The client reads now, and gets another message after those.
             let mut read = Vec::new();
             while sender.flush(&client) != Ok(true) {
                 let error = peer.read_to_end(&mut read).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
             }
-            assert_eq!((sender.send(&client, b"the last one"), pool.kept()), (Ok(12), 0));
+            assert_eq!((sender.send(&client, b"the last one"), pool.memory().kept()), (Ok(12), 0));
             all.extend_from_slice(b"the last one");
             let _ = peer.read_to_end(&mut read);
             assert!(read == all, "{} bytes of {}", read.len(), all.len());
@@ -238,7 +237,7 @@ mod tests {
             let mut sender = Sender::new(&pool, Vec::new());
             let bytes: Vec<u8> = (0..2_000_000u32).map(|at| at as u8).collect();
             let sent = sender.send(&client, &bytes).unwrap();
-            assert_eq!(pool.kept(), bytes.len() - sent);
+            assert_eq!(pool.memory().kept(), bytes.len() - sent);
             sender.push(b"end");
             let mut read = Vec::new();
             while sender.flush(&client) != Ok(true) {
@@ -248,7 +247,7 @@ mod tests {
             assert!(read == [&bytes[..], b"end"].concat());
             sender.push(b"never sent");
             drop(sender);
-            assert_eq!(pool.kept(), 0);
+            assert_eq!(pool.memory().kept(), 0);
         });
     }
 
@@ -278,13 +277,16 @@ mod tests {
             drop(peer);
             assert!(sender.send(&client, &[0; 100_000]).is_err());
             assert!(sender.is_empty());
-            assert_eq!((pool.kept(), sender.bytes()), (0, 0));
+            assert_eq!((pool.memory().kept(), sender.bytes()), (0, 0));
 
             assert!(sender.queue(&client, b"message", Waker::noop()));
             assert!(sender.finish_queued().is_err());
-            assert_eq!((sender.waiting(), pool.kept(), sender.bytes()), (&b"message"[..], 7, 0));
+            assert_eq!(
+                (sender.waiting(), pool.memory().kept(), sender.bytes()),
+                (&b"message"[..], 7, 0)
+            );
             drop(sender);
-            assert_eq!(pool.kept(), 0);
+            assert_eq!(pool.memory().kept(), 0);
         });
     }
 

@@ -2,7 +2,6 @@
 
 use super::{Connection, Failure, Response};
 use crate::proto::http::{self, HeadScan, Scan, may_begin_response, parse_response};
-use crate::relay::Charge;
 use crate::sys::Errno;
 
 /// Bytes that may arrive until the head is complete, interim responses included.
@@ -18,7 +17,7 @@ impl Connection<'_> {
     /// No complete head has arrived, or it cannot be accepted.
     pub async fn read_response(&self) -> Result<Response, Failure> {
         let mut heads = Heads::default();
-        let mut charge = Charge::new(self.pool);
+        let mut charge = self.pool.charge();
         loop {
             // The limit may fire before the task can read what has arrived. So the bytes are read
             // in any case: a response that they complete is in time.

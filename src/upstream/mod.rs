@@ -19,7 +19,8 @@ use std::rc::Rc;
 
 use crate::observe::outcome::End;
 use crate::proto::http;
-use crate::relay::{Charge, Pool};
+use crate::relay::Pool;
+use crate::sched::Charge;
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
 

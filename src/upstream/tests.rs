@@ -15,8 +15,8 @@ use super::head::{Heads, MAX_HEAD, MAX_INTERIM};
 use super::*;
 use crate::observe::outcome::End;
 use crate::proto::http::Body;
-use crate::relay::{BUDGET, Flow};
-use crate::sched::Yielder;
+use crate::relay::Flow;
+use crate::sched::{BUDGET, Yielder};
 use crate::sys::Stream;
 use crate::timers::{Limit, TICK, Timers, ticks};
 

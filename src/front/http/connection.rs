@@ -18,8 +18,9 @@ use crate::front::tunnel::Upgrade;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::{Content, Persistence};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
-use crate::relay::{Charge, SMALL, Sender};
+use crate::relay::Sender;
 use crate::route;
+use crate::sched::{Charge, SMALL};
 use crate::sys::Errno;
 use crate::timers::{Fired, Watch};
 use limits::State;
@@ -97,7 +98,7 @@ impl<'c> Connection<'c> {
         watch: &'c Watch,
         first: Vec<u8>,
     ) -> Self {
-        let mut charge = Charge::new(&conn.context.pool);
+        let mut charge = conn.context.pool.charge();
         charge.set(first.len());
         Connection {
             conn,

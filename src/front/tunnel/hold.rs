@@ -9,7 +9,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::relay::{Broken, Charge, Flow, SMALL};
+use crate::relay::{Broken, Flow};
+use crate::sched::SMALL;
 use crate::sys::Errno;
 use crate::timers::Watch;
 use crate::transport::Transport;
@@ -72,7 +73,7 @@ pub(super) async fn send_then_hold(
     // 2. Hold what the upstream may get after its response. Bytes beyond the limits wait in the
     // socket.
     let pool = upstream.pool;
-    let mut charge = Charge::new(pool);
+    let mut charge = pool.charge();
     charge.set(held.len());
     while held.len() < MAX_HELD && charge.try_set(held.len() + SMALL) {
         if watch.readable(client.socket()).await.is_err() {

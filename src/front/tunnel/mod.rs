@@ -19,7 +19,8 @@ use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::Record;
 use crate::observe::outcome::Outcome;
 use crate::proto::http::{Body, Request, Version, write_websocket_alone};
-use crate::relay::{Charge, Pool};
+use crate::relay::Pool;
+use crate::sched::Charge;
 use crate::timers::Watch;
 use terminate::HandshakeResponse;
 
@@ -66,7 +67,7 @@ impl<'c> Upgrade<'c> {
             head_length = bytes.len();
             bytes.extend_from_slice(&rest[head.len()..]);
         }
-        let mut charge = Charge::new(pool);
+        let mut charge = pool.charge();
         charge.set(bytes.len() + request.host.len() + request.target.len());
         Upgrade {
             charge,

@@ -6,9 +6,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use super::super::{BUDGET, End, run};
+use super::super::{End, run};
 use super::*;
-use crate::sched::{Outbox, Yielder};
+use crate::sched::{BUDGET, Outbox, Yielder};
 use crate::sys::Stream;
 use crate::timers::{Limit, Timers};
 

@@ -1,16 +1,13 @@
-//! Decides which flow may move bulk: one at a time, and after [`BULK_BUDGET`] bytes all other ready
-//! tasks run first.
+//! Decides which task may do long work: one at a time, and after a budget all other ready tasks run
+//! first. There is one [`Turns`] for each kind of long work, with a budget in units of that work:
+//! bytes of bulk, signatures of TLS handshakes.
 //!
-//! A flow moves bulk only with a [`BulkTurn`], and it has one only inside of a function that does
-//! not await. So there is never a second one, and no flow keeps it while other tasks run.
+//! A task does long work only with a [`Turn`], and it has one only inside of a function that does
+//! not await. So there is never a second one, and no task keeps it while other tasks run.
 //!
 //! Without this each of 16 bulk flows moved its bytes between two polls of the ring. A small
 //! message that arrived meanwhile waited for all of them, twice: p99 of 49–90 ms with turns of
 //! 4 MiB. With it a small message waits for one turn of one flow: 2–7 ms.
-//!
-//! The size of the budget is a compromise. A byte of bulk costs as much with 1 MiB as with 4 MiB,
-//! or a little more (1.01 to 1.09 of the CPU, paired medians of 15 rounds). The p50 of a small
-//! message beside it is 1.1 ms with 1 MiB, 1.2 ms with 2 MiB, 1.8 ms with 4 MiB.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,42 +17,47 @@ use super::yielder::Yielder;
 
 /// Bytes of bulk that a worker moves before all other ready tasks run: half a millisecond of work,
 /// or a little more.
+///
+/// The size is a compromise. A byte of bulk costs as much with 1 MiB as with 4 MiB, or a little
+/// more (1.01 to 1.09 of the CPU, paired medians of 15 rounds). The p50 of a small message beside
+/// it is 1.1 ms with 1 MiB, 1.2 ms with 2 MiB, 1.8 ms with 4 MiB.
 pub const BULK_BUDGET: usize = 2 * 1024 * 1024;
 
-/// Shared by the bulk flows of one worker.
-pub struct Bulk {
+/// Shared by the tasks of one worker that do one kind of long work.
+pub struct Turns {
     yielder: Rc<Yielder>,
-    /// Bytes of bulk moved since all other ready tasks last ran.
+    budget: usize,
+    /// Units of work done since all other ready tasks last ran.
     spent: Cell<usize>,
-    /// Flows that wait for their turn. The one at the front may wait for other ready tasks.
+    /// Tasks that wait for their turn. The one at the front may wait for other ready tasks.
     queue: WaitQueue,
 }
 
-/// The right to move bulk. While it lives no other flow has one. Dropping it wakes the next flow.
-pub struct BulkTurn<'b> {
-    bulk: &'b Bulk,
-    /// `None` for a flow that did not have to wait.
-    _ticket: Option<Ticket<'b>>,
+/// The right to do the work. While it lives no other task has one. Dropping it wakes the next task.
+pub struct Turn<'t> {
+    turns: &'t Turns,
+    /// `None` for a task that did not have to wait.
+    _ticket: Option<Ticket<'t>>,
 }
 
-impl Bulk {
-    /// Starts with the whole budget.
-    pub fn new(yielder: Rc<Yielder>) -> Bulk {
-        Bulk { yielder, spent: Cell::new(0), queue: WaitQueue::default() }
+impl Turns {
+    /// Starts with the whole budget, in units of the work.
+    pub fn new(yielder: Rc<Yielder>, budget: usize) -> Turns {
+        Turns { yielder, budget, spent: Cell::new(0), queue: WaitQueue::default() }
     }
 
-    /// Waits for the bulk turn behind all flows that wait already. If the budget is spent, all
+    /// Waits for the turn behind all tasks that wait already. If the budget is spent, all
     /// other ready tasks run first. Then calls `work` with the turn. The future may be dropped at
     /// any time.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-    pub fn turn<T>(&self, work: impl FnOnce(&mut BulkTurn<'_>) -> T) -> impl Future<Output = T> {
+    pub fn turn<T>(&self, work: impl FnOnce(&mut Turn<'_>) -> T) -> impl Future<Output = T> {
         async move {
             let _ticket = self.acquire().await;
-            work(&mut BulkTurn { bulk: self, _ticket })
+            work(&mut Turn { turns: self, _ticket })
         }
     }
 
-    /// Waits until the calling flow may move bulk. Returns its ticket, if it had to join the queue.
+    /// Waits until the calling task may work. Returns its ticket, if it had to join the queue.
     async fn acquire(&self) -> Option<Ticket<'_>> {
         if self.queue.is_empty() && self.left() > 0 {
             return None;
@@ -64,8 +66,8 @@ impl Bulk {
         if !ticket.is_front() {
             ticket.woken().await;
         }
-        // Checked after the wait: the flows before this one have spent from the same budget. One
-        // that is dropped while it yields leaves the yield to the next flow.
+        // Checked after the wait: the tasks before this one have spent from the same budget. One
+        // that is dropped while it yields leaves the yield to the next task.
         if self.left() == 0 {
             self.yielder.yield_now().await;
             self.spent.set(0);
@@ -74,19 +76,19 @@ impl Bulk {
     }
 
     fn left(&self) -> usize {
-        BULK_BUDGET.saturating_sub(self.spent.get())
+        self.budget.saturating_sub(self.spent.get())
     }
 }
 
-impl BulkTurn<'_> {
-    /// Bytes left of the budget; not 0 when a turn begins.
+impl Turn<'_> {
+    /// Units left of the budget; not 0 when a turn begins.
     pub fn left(&self) -> usize {
-        self.bulk.left()
+        self.turns.left()
     }
 
-    /// Counts bytes that were moved. The last ones may exceed the budget.
-    pub fn spend(&mut self, bytes: usize) {
-        self.bulk.spent.set(self.bulk.spent.get() + bytes);
+    /// Counts work that was done. The last of it may exceed the budget.
+    pub fn spend(&mut self, units: usize) {
+        self.turns.spent.set(self.turns.spent.get() + units);
     }
 }
 
@@ -96,12 +98,14 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    fn with_bulk(test: impl AsyncFn(Rc<Bulk>)) {
-        on_each_driver(async || test(Rc::new(Bulk::new(Yielder::start().unwrap()))).await);
+    fn with_bulk(test: impl AsyncFn(Rc<Turns>)) {
+        on_each_driver(async || {
+            test(Rc::new(Turns::new(Yielder::start().unwrap(), BULK_BUDGET))).await
+        });
     }
 
     /// A flow that moves `moved` bytes in each turn, and logs its name each time.
-    async fn flow(bulk: Rc<Bulk>, log: Rc<RefCell<String>>, name: char, turns: u32, moved: usize) {
+    async fn flow(bulk: Rc<Turns>, log: Rc<RefCell<String>>, name: char, turns: u32, moved: usize) {
         for _ in 0..turns {
             bulk.turn(|turn| {
                 assert!(turn.left() > 0);
@@ -160,8 +164,8 @@ mod tests {
     #[test]
     fn a_lone_flow_yields_only_when_the_budget_is_spent() {
         with_bulk(async |bulk| {
-            let spend_all = |turn: &mut BulkTurn<'_>| turn.spend(turn.left());
-            let half = |turn: &mut BulkTurn<'_>| turn.spend(BULK_BUDGET / 2);
+            let spend_all = |turn: &mut Turn<'_>| turn.spend(turn.left());
+            let half = |turn: &mut Turn<'_>| turn.spend(BULK_BUDGET / 2);
             assert!(poll(&mut Box::pin(bulk.turn(half))).await.is_ready());
             assert!(poll(&mut Box::pin(bulk.turn(spend_all))).await.is_ready());
             let mut yields = Box::pin(bulk.turn(half));
