@@ -9,32 +9,47 @@ use crate::proto::client_hello::ClientHello;
 use crate::proto::http::{Request, has_dot_segment};
 use crate::proto::websocket::Handshake;
 
-/// Finds the route for a request: of the best matching host, the first route whose path matches and
-/// whose action accepts the request. A route for upgrades accepts only upgrades.
+/// Finds the route for a request that came by `scheme`: of the best matching host, the first route
+/// whose path matches and whose action accepts the request. A route for upgrades accepts only
+/// upgrades. A redirect that changes nothing but the scheme accepts only requests of another scheme:
+/// it would redirect the others to themselves.
 ///
 /// Paths are compared as sent. A prefix route that forwards to a cluster does not match a path with
 /// dot segments: a server that resolves them could serve a path outside of the prefix.
-pub fn find<'c>(http: &'c Http, request: &Request<'_>) -> Option<&'c Route> {
+pub fn find<'c>(http: &'c Http, request: &Request<'_>, scheme: Scheme) -> Option<&'c Route> {
     let host = find_host(&http.hosts, request.host)?;
     host.routes.iter().find(|route| {
         let path = match &route.path {
             PathMatch::Exact(path) => request.path == path,
             PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
         };
-        path && accepts(&route.action, request) && !may_leave(route, request.path)
+        path && accepts(&route.action, request, scheme) && !may_leave(route, request.path)
     })
 }
 
 /// Returns true if an action accepts this kind of request. A tunnel that terminates here accepts
 /// only the handshakes of its clients, so for all other requests its path looks like any other path
 /// of the site.
-fn accepts(action: &Action, request: &Request<'_>) -> bool {
-    let Action::Tunnel(tunnel) = action else { return true };
+fn accepts(action: &Action, request: &Request<'_>, scheme: Scheme) -> bool {
+    let tunnel = match action {
+        Action::Tunnel(tunnel) => tunnel,
+        Action::Redirect(redirect) => return !redirect.changes_nothing(scheme),
+        Action::Respond(_) => return true,
+    };
     match (tunnel.kind, request.handshake) {
         (TunnelKind::Forward { .. }, _) => request.is_upgrade,
         (TunnelKind::Terminate(accept), Some(Handshake::Obfs { .. })) => accept.obfs,
         (TunnelKind::Terminate(accept), Some(Handshake::WebSocket { .. })) => accept.websocket,
         (TunnelKind::Terminate(_), None) => false,
+    }
+}
+
+impl Redirect {
+    /// Returns true if the target is the URI of the request itself, as far as that does not depend
+    /// on the request. A redirect without a scheme is one that its operator wants in any case.
+    fn changes_nothing(&self, scheme: Scheme) -> bool {
+        let keeps_path = self.path == PathRewrite::Keep && !self.strip_query;
+        self.scheme == Some(scheme) && self.host.is_none() && self.port.is_none() && keeps_path
     }
 }
 
@@ -108,8 +123,7 @@ fn rank(pattern: &HostName, name: &str) -> Option<usize> {
     }
 }
 
-/// The target of a redirect. The scheme of the request itself is `http`, because no other kind of
-/// listener sends redirects.
+/// The target of a redirect.
 pub struct Location<'a> {
     /// What the route changes.
     pub redirect: &'a Redirect,
@@ -117,13 +131,15 @@ pub struct Location<'a> {
     pub route: &'a Route,
     /// The request.
     pub request: &'a Request<'a>,
+    /// The scheme of the request: `https` if it came over TLS.
+    pub scheme: Scheme,
 }
 
 impl Location<'_> {
     /// Appends the URI.
     pub fn write(&self, out: &mut Vec<u8>) {
-        let Location { redirect, route, request } = self;
-        let scheme = redirect.scheme.unwrap_or(Scheme::Http);
+        let Location { redirect, route, request, scheme: own_scheme } = *self;
+        let scheme = redirect.scheme.unwrap_or(own_scheme);
         out.extend_from_slice(match scheme {
             Scheme::Http => b"http://",
             Scheme::Https => b"https://",
@@ -133,20 +149,21 @@ impl Location<'_> {
             None => out.extend_from_slice(request.host.as_bytes()),
         }
         // The port of the request is kept only together with its host and scheme.
-        let own_port = request.port.filter(|_| redirect.host.is_none() && scheme == Scheme::Http);
+        let own_port = request.port.filter(|_| redirect.host.is_none() && scheme == own_scheme);
         let default_port = if scheme == Scheme::Http { 80 } else { 443 };
         // The default port of the scheme is not written.
+        let is_default = |port: &str| port.parse() == Ok(default_port);
         match (redirect.port, own_port) {
             (Some(port), _) if port == default_port => {}
             (Some(port), _) => {
                 out.push(b':');
                 out.extend_from_slice(itoa::Buffer::new().format(port).as_bytes());
             }
-            (None, Some("80") | None) => {}
-            (None, Some(port)) => {
+            (None, Some(port)) if !is_default(port) => {
                 out.push(b':');
                 out.extend_from_slice(port.as_bytes());
             }
+            (None, _) => {}
         }
         match (&redirect.path, &route.path) {
             (PathRewrite::Keep, _) => out.extend_from_slice(request.path.as_bytes()),
@@ -199,12 +216,22 @@ mod tests {
     }
 
     fn location(redirect: Redirect, path: PathMatch, line: &str, host: &str) -> String {
+        location_of(Scheme::Http, redirect, path, line, host)
+    }
+
+    fn location_of(
+        scheme: Scheme,
+        redirect: Redirect,
+        path: PathMatch,
+        line: &str,
+        host: &str,
+    ) -> String {
         let head = format!("GET {line} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let request = parse_request(head.as_bytes(), 100).unwrap();
         let route = Route { name: String::new(), path, action: Action::Redirect(redirect) };
         let Action::Redirect(redirect) = &route.action else { unreachable!() };
         let mut out = Vec::new();
-        Location { redirect, route: &route, request: &request }.write(&mut out);
+        Location { redirect, route: &route, request: &request, scheme }.write(&mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -236,5 +263,45 @@ mod tests {
         assert_eq!(location(prefix, old, "/old/a", "x"), "http://x/new/a");
         let strip = Redirect { strip_query: true, ..https() };
         assert_eq!(location(strip, all(), "/a?b", "x"), "https://x/a");
+    }
+
+    #[test]
+    fn a_redirect_keeps_the_scheme_of_a_request_over_tls() {
+        let target = |redirect, line, host| {
+            location_of(Scheme::Https, redirect, PathMatch::Prefix("/".into()), line, host)
+        };
+        let host = || Redirect { host: Some("www.x".into()), ..redirect() };
+        assert_eq!(target(host(), "/a?b", "x:8443"), "https://www.x/a?b");
+        let path = || Redirect { path: PathRewrite::Path("/new".into()), ..redirect() };
+        assert_eq!(target(path(), "/", "x:8443"), "https://x:8443/new");
+        assert_eq!(target(path(), "/", "x:443"), "https://x/new");
+        assert_eq!(target(path(), "/", "x:80"), "https://x:80/new");
+        let http = Redirect { scheme: Some(Scheme::Http), ..redirect() };
+        assert_eq!(target(http, "/a", "x:8443"), "http://x/a");
+    }
+
+    #[test]
+    fn a_redirect_to_the_scheme_that_the_request_has_is_passed_over() {
+        let route =
+            |action| Route { name: "/".into(), path: PathMatch::Prefix("/".into()), action };
+        let https = || Redirect { scheme: Some(Scheme::Https), ..redirect() };
+        let www =
+            Redirect { scheme: Some(Scheme::Https), host: Some("www.x".into()), ..redirect() };
+        let finds = |redirect, scheme| {
+            let routes = vec![route(Action::Redirect(redirect))];
+            let http = Http {
+                head_timeout: std::time::Duration::ZERO,
+                keepalive_timeout: std::time::Duration::ZERO,
+                max_head: 1024,
+                max_headers: 10,
+                hosts: vec![Host { names: Vec::new(), routes }],
+                tls: None,
+            };
+            let request = parse_request(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 100).unwrap();
+            find(&http, &request, scheme).is_some()
+        };
+        assert!(finds(https(), Scheme::Http) && !finds(https(), Scheme::Https));
+        assert!(finds(www, Scheme::Https));
+        assert!(finds(redirect(), Scheme::Https), "the operator has named no scheme");
     }
 }

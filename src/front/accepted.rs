@@ -54,7 +54,7 @@ impl Accepted {
             _permit: permit,
         };
         if !is_admitted {
-            accepted.client.socket().reset_on_close();
+            accepted.client.reset_on_close();
             accepted.record(accepted.start, &Outcome::new(End::Overflow), |_| {});
         }
         is_admitted.then_some(accepted)
@@ -82,7 +82,7 @@ impl Accepted {
     /// Makes the close a reset because there is no upstream. The client must not take a clean close
     /// for an empty response.
     pub(super) fn reset_for(&self, failure: &ConnectFailure) {
-        self.client.socket().reset_on_close();
+        self.client.reset_on_close();
         if let ConnectFailure::Local(_) = failure {
             self.context.shortage.reset();
         }

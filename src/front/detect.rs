@@ -36,7 +36,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
 /// to record.
 async fn first_bytes(conn: &Accepted, watch: &Watch) -> Option<(Vec<u8>, Option<Fired>)> {
     loop {
-        let fired = watch.readable(conn.client.socket()).await.err();
+        let fired = watch.readable(&conn.client).await.err();
         let pool = &conn.context.pool;
         let mut buffer = pool.buffer();
         let size = READ.min(pool.read_size());

@@ -178,6 +178,7 @@ impl Listener {
             bytes_down: outcome.bytes_down,
             relay: outcome.relay,
             end: outcome.end,
+            tls: None,
         };
         describe(&mut record);
         lane.record(&log.format, &record);

@@ -28,7 +28,7 @@ pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
     let begun = conn.context.timers.now();
     let mut total = 0;
     while total < MAX_BYTES && conn.context.timers.now().wrapping_sub(begun) < ticks(LONGEST) {
-        let is_over = watch.readable(conn.client.socket()).await.is_err();
+        let is_over = watch.readable(&conn.client).await.is_err();
         match conn.client.recv(&mut conn.context.pool.buffer()) {
             Ok(0) => return,
             Ok(_) if is_over => return,

@@ -39,7 +39,7 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         Ok(routed) => routed,
         Err(refused) => {
             // A reset, because the client must not take a clean end for a response.
-            conn.client.socket().reset_on_close();
+            conn.client.reset_on_close();
             return conn.record(conn.start(), &Outcome::new(refused.end), |record| {
                 record.protocol = "tls";
                 record.host = refused.name.as_deref();
@@ -114,7 +114,7 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
         if !hello.bytes.is_empty() {
             watch.on_drain(OnDrain::Wait);
         }
-        let fired = watch.readable(conn.client.socket()).await.err();
+        let fired = watch.readable(&conn.client).await.err();
         let mut buffer = conn.context.pool.buffer();
         match conn.client.recv(&mut buffer[..READ.min(conn.context.pool.read_size())]) {
             Ok(0) => return Err(Refused::from(End::Client)),

@@ -128,11 +128,16 @@ pub enum End {
     Done,
     /// ringgate itself failed, for example because it had no free descriptors.
     Local,
+    /// The client's TLS handshake failed, or its session: a record was invalid, or the connection
+    /// ended without close_notify.
+    TlsFailed,
+    /// The same of the session with the upstream.
+    UpstreamTlsFailed,
 }
 
 impl End {
     /// The number of different ends.
-    pub const COUNT: usize = End::Local as usize + 1;
+    pub const COUNT: usize = End::UpstreamTlsFailed as usize + 1;
 
     /// The word in the access log.
     pub fn as_str(self) -> &'static str {
@@ -156,6 +161,8 @@ impl End {
             End::Drain => "drain",
             End::Done => "done",
             End::Local => "local",
+            End::TlsFailed => "tls_failed",
+            End::UpstreamTlsFailed => "upstream_tls_failed",
         }
     }
 }

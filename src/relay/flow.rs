@@ -133,14 +133,14 @@ impl Flow {
     }
 
     /// Returns true when there are bytes that were read and are not written yet.
-    pub fn has_unsent(&self) -> bool {
+    pub fn has_unsent(&self, to: &Transport) -> bool {
         let in_pipe = self.pipe.as_ref().is_some_and(|pipe| !pipe.is_empty());
-        !self.sender.is_empty() || in_pipe
+        !self.sender.is_empty() || in_pipe || to.unsent() > 0
     }
 
     /// Returns true when the source has input and the flow is free to read it.
-    pub fn is_behind(&self, from: &Transport) -> bool {
-        !self.ended && !self.has_unsent() && from.has_input()
+    pub fn is_behind(&self, from: &Transport, to: &Transport) -> bool {
+        !self.ended && !self.has_unsent(to) && from.has_input()
     }
 
     /// Limits the flow to this many more bytes; [`Flow::run`] returns when they are written.
@@ -201,7 +201,11 @@ impl Flow {
             if self.needs_close_frame() {
                 // Boxed to keep the future small: few flows end with a frame, and that does not
                 // take long.
-                return Box::pin(self.send_close_frame(to, watch)).await;
+                Box::pin(self.send_close_frame(to, watch)).await?;
+            }
+            if self.ended {
+                to.close_notify();
+                self.flush(to, watch).await?;
             }
             Ok(())
         }
@@ -211,7 +215,7 @@ impl Flow {
     /// is pending. The last needs no waker of its own: such frames come from the other direction,
     /// which runs in the same task and is polled before this one.
     async fn readable(&self, from: &Transport, watch: &Watch) -> Result<(), Fired> {
-        let mut readable = pin!(from.socket().readable());
+        let mut readable = pin!(from.readable());
         poll_fn(|cx| {
             if self.sender.has_failed() || self.has_pending_control_frames() {
                 return Poll::Ready(Ok(()));
@@ -326,14 +330,14 @@ impl Flow {
             if !bytes.is_empty() {
                 self.sender.send(to, bytes).map_err(Broken::To)?;
             }
-            self.note_read(read);
+            self.note_read(read, from.plain().is_some() && to.plain().is_some());
             // The destination is full: the rest waits for the next flush.
-            if !self.sender.is_empty() {
+            if !self.sender.is_empty() || to.unsent() > 0 {
                 break;
             }
-            // A short read means that the source is dry: another recv would only return EAGAIN.
+            // When the source is dry, another recv would only return EAGAIN.
             if self.ended
-                || read < size
+                || from.is_dry_after(read, size)
                 || matches!(self.mode, Mode::Splice { .. })
                 || self.allowed == 0
             {
@@ -418,10 +422,12 @@ impl Flow {
         Ok(())
     }
 
-    fn note_read(&mut self, read: usize) {
+    /// Chooses the mode after a read. `is_plain` tells that both transports are.
+    fn note_read(&mut self, read: usize, is_plain: bool) {
         self.mode = match self.mode {
-            // A coded flow is never spliced: the streak decides whether it needs the bulk turn.
-            Mode::Copy { .. } if self.coded.is_some() => {
+            // A flow that is coded or encrypted is never spliced: the streak decides whether it
+            // needs the bulk turn.
+            Mode::Copy { .. } if self.coded.is_some() || !is_plain => {
                 Mode::Copy { streak: u8::from(read >= BULK_READ) }
             }
             Mode::Copy { streak } if read >= BULK_READ => {

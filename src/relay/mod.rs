@@ -88,7 +88,7 @@ pub fn run(
             match (result, relay.failed_write.get()) {
                 // The limit fired before the task could read what has arrived: relay that first.
                 (Err(Stop::Fired(Fired::TimedOut(_))), None)
-                    if up.is_behind(client) || down.is_behind(upstream) =>
+                    if up.is_behind(client, upstream) || down.is_behind(upstream, client) =>
                 {
                     watch.again();
                 }
@@ -103,7 +103,8 @@ pub fn run(
         // A direction may have bytes in the outbox when the other one fails. After `finish_queued`
         // only the bytes that were sent are counted.
         let _ = (up.finish_queued(), down.finish_queued());
-        relay.conclude(result, up.has_unsent() || down.has_unsent())
+        let has_unsent = up.has_unsent(upstream) || down.has_unsent(client);
+        relay.conclude(result, has_unsent)
     }
 }
 
@@ -193,8 +194,8 @@ pub fn break_off(client: &Transport, upstream: &Transport, broken: Side) -> End 
 /// Makes the close of both streams a reset, so that neither peer takes an incomplete transfer for a
 /// complete one.
 pub fn cut_off(client: &Transport, upstream: &Transport) {
-    client.socket().reset_on_close();
-    upstream.socket().reset_on_close();
+    client.reset_on_close();
+    upstream.reset_on_close();
 }
 
 impl Side {

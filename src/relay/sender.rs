@@ -144,7 +144,7 @@ impl Sender {
     }
 
     /// Takes the result of the message in the outbox, and sends what waits until the stream is
-    /// full. Returns true when every byte is sent.
+    /// full. Returns true when every byte is sent, also those that the transport keeps.
     ///
     /// # Errors
     /// As [`Transport::send`], but for `AGAIN`.
@@ -161,7 +161,7 @@ impl Sender {
             }
         }
         self.release();
-        Ok(true)
+        to.flush()
     }
 
     fn release(&mut self) {

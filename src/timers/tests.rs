@@ -1,6 +1,7 @@
 //! Tests of limits, and of what else a watch does.
 
 use super::*;
+use crate::transport::Transport;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -109,7 +110,10 @@ fn a_limit_that_has_fired_is_not_forgotten_when_another_one_starts() {
         let watch = timers.watch(&client, idle(Duration::from_millis(50)));
         tick_until(&timers, || watch.fired().is_some()).await;
         watch.restart(idle(HOUR));
-        assert_eq!(watch.readable(&client).await, Err(Fired::TimedOut(End::Idle)));
+        assert_eq!(
+            watch.readable(&Transport::Plain(Rc::clone(&client))).await,
+            Err(Fired::TimedOut(End::Idle))
+        );
         watch.renew(idle(HOUR));
         assert_eq!(watch.fired(), None);
     });
@@ -123,7 +127,7 @@ fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
         let result = Rc::new(Cell::new(None));
         let (waits, hears) = (Rc::clone(&client), Rc::clone(&result));
         let waiting = monoio::spawn(async move {
-            hears.set(Some(watch.readable(&waits).await));
+            hears.set(Some(watch.readable(&Transport::Plain(waits)).await));
             watch
         });
         tick_until(&timers, || result.get().is_some()).await;
@@ -132,7 +136,7 @@ fn a_wait_fails_when_the_limit_fires_and_leaves_the_socket_as_it_is() {
         // Both directions still work.
         peer.write_all(b"x").unwrap();
         watch.renew(idle(HOUR));
-        assert_eq!(watch.readable(&client).await, Ok(()));
+        assert_eq!(watch.readable(&Transport::Plain(Rc::clone(&client))).await, Ok(()));
         assert_eq!((client.recv(&mut [0]), client.send(b"x")), (Ok(1), Ok(1)));
     });
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Conn, SLACK, TICK, Timers, ticks};
 use crate::observe::outcome::End;
 use crate::sys::Stream;
+use crate::transport::Transport;
 
 /// A time limit, and how a connection ends when it runs out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,15 +65,15 @@ impl Watch {
         Watch { timers, key }
     }
 
-    /// Waits until a read would not block. May be dropped at any time. A task whose stream is
-    /// always ready yields here.
+    /// Waits until a read would not block. May be dropped at any time. A task whose transport
+    /// is always ready yields here.
     ///
     /// # Errors
     /// A limit, a drain or a reset has ended the wait. Bytes may have arrived at the same time, so
     /// read once more.
-    pub async fn readable(&self, stream: &Stream) -> Result<(), Fired> {
+    pub async fn readable(&self, transport: &Transport) -> Result<(), Fired> {
         self.consume_budget().await;
-        let mut ready = pin!(stream.readable());
+        let mut ready = pin!(transport.readable());
         poll_fn(|cx| self.poll(ready.as_mut(), cx)).await
     }
 

@@ -42,7 +42,7 @@ impl Connection<'_> {
     async fn body_readable(&self) -> Result<(), Fired> {
         // The client is not read meanwhile, so the watch must look for a reset of it.
         let _stall = self.watch.stall();
-        match self.watch.readable(self.transport.socket()).await {
+        match self.watch.readable(self.transport).await {
             // The limit fired before the task could read what has arrived.
             Err(Fired::TimedOut(_)) if self.transport.has_input() => {
                 self.watch.again();

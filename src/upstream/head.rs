@@ -21,7 +21,7 @@ impl Connection<'_> {
         loop {
             // The limit may fire before the task can read what has arrived. So the bytes are read
             // in any case: a response that they complete is in time.
-            let fired = self.watch.readable(self.transport.socket()).await.err();
+            let fired = self.watch.readable(self.transport).await.err();
             self.receive(&mut heads)?;
             if let Some((head, head_length)) = heads.take_final()? {
                 let bytes = heads.bytes;

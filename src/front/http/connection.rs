@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 
 use super::exchange::respond;
-use crate::config::{Action, Http, Route};
+use crate::config::{Action, Http, Route, Scheme};
 use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::{Response, protocol};
@@ -57,6 +57,8 @@ pub(super) enum Next<'c> {
 pub(in crate::front) struct Connection<'c> {
     pub(super) conn: &'c Accepted,
     http: &'c Http,
+    /// The scheme of its requests.
+    scheme: Scheme,
     pub(super) watch: &'c Watch,
     state: State,
     /// Bytes that were read and are not used yet.
@@ -103,6 +105,7 @@ impl<'c> Connection<'c> {
         Connection {
             conn,
             http,
+            scheme: if conn.client.tls().is_some() { Scheme::Https } else { Scheme::Http },
             watch,
             state: if first.is_empty() { State::Fresh } else { State::Begun },
             held: first,
@@ -134,7 +137,7 @@ impl<'c> Connection<'c> {
     /// Waits until the client has sent something, or until it is known that a queued response could
     /// not be sent. The caller awaits [`Watch::consume_budget`] first.
     pub(super) async fn wait_for_input(&self) -> Result<(), Fired> {
-        let mut readable = pin!(self.conn.client.socket().readable());
+        let mut readable = pin!(self.conn.client.readable());
         poll_fn(|cx| {
             if self.sender.has_failed() {
                 return Poll::Ready(Ok(()));
@@ -298,7 +301,7 @@ impl<'c> Connection<'c> {
             }
         };
         let start = self.begun.take().unwrap_or(now);
-        let route = route::find(self.http, &request);
+        let route = route::find(self.http, &request, self.scheme);
         if let Some(route) = route
             && let Action::Tunnel(tunnel) = &route.action
         {
@@ -314,7 +317,7 @@ impl<'c> Connection<'c> {
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         };
-        let response = respond(route, &request);
+        let response = respond(route, &request, self.scheme);
         let content = Content::for_method(request.method);
         let before = out.len();
         let large = response.write(content, &self.conn.context.date(), persistence, out);

@@ -88,7 +88,7 @@ pub(super) async fn serve(
     } else {
         // A body without a length ends with the connection. A reset shows that this one is
         // incomplete.
-        conn.client.socket().reset_on_close();
+        conn.client.reset_on_close();
     }
 }
 

@@ -76,7 +76,7 @@ pub(super) async fn send_then_hold(
     let mut charge = pool.charge();
     charge.set(held.len());
     while held.len() < MAX_HELD && charge.try_set(held.len() + SMALL) {
-        if watch.readable(client.socket()).await.is_err() {
+        if watch.readable(client).await.is_err() {
             return pending().await;
         }
         let mut buffer = pool.buffer();

@@ -75,7 +75,7 @@ pub(super) async fn serve(
         Err(Errno::AGAIN) => 0,
         // The failed send has consumed the socket's error: a relay would read a clean end.
         Err(_) => {
-            conn.client.socket().reset_on_close();
+            conn.client.reset_on_close();
             return upgrade.record(conn, Outcome::new(End::ClientReset));
         }
     };

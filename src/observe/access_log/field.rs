@@ -30,10 +30,17 @@ pub(super) enum Field {
     Attempts,
     FailedEndpoints,
     Reason,
+    TlsVersion,
+    TlsCipher,
+    Sni,
+    Alpn,
+    TlsResumed,
+    HandshakeMs,
+    TlsError,
 }
 
 /// Every field with its name, in the order of the documentation.
-const FIELDS: [(&str, Field); 20] = [
+const FIELDS: [(&str, Field); 27] = [
     ("start", Field::Start),
     ("listener", Field::Listener),
     ("protocol", Field::Protocol),
@@ -54,6 +61,13 @@ const FIELDS: [(&str, Field); 20] = [
     ("attempts", Field::Attempts),
     ("failed_endpoints", Field::FailedEndpoints),
     ("reason", Field::Reason),
+    ("tls_version", Field::TlsVersion),
+    ("tls_cipher", Field::TlsCipher),
+    ("sni", Field::Sni),
+    ("alpn", Field::Alpn),
+    ("tls_resumed", Field::TlsResumed),
+    ("handshake_ms", Field::HandshakeMs),
+    ("tls_error", Field::TlsError),
 ];
 
 /// The names of all fields.
@@ -100,6 +114,25 @@ impl Field {
             },
             Field::FailedEndpoints => Value::Addresses(record.failed_endpoints),
             Field::Reason => record.reason.map_or(Value::Missing, Value::Word),
+            _ => self.value_of_tls(record),
+        }
+    }
+
+    #[inline(always)]
+    fn value_of_tls<'a>(self, record: &Record<'a>) -> Value<'a> {
+        let Some(tls) = &record.tls else { return Value::Missing };
+        match self {
+            Field::TlsVersion => tls.version.map_or(Value::Missing, Value::Word),
+            Field::TlsCipher => tls.cipher.map_or(Value::Missing, Value::Word),
+            Field::Sni => tls.server_name.map_or(Value::Missing, Value::Text),
+            Field::Alpn => tls.protocol.map_or(Value::Missing, Value::Text),
+            Field::TlsResumed => tls.is_resumed.map_or(Value::Missing, Value::Bool),
+            Field::HandshakeMs => match tls.handshake {
+                Some(handshake) => Value::Number(millis(handshake)),
+                None => Value::Missing,
+            },
+            Field::TlsError => tls.error.map_or(Value::Missing, Value::Word),
+            _ => Value::Missing,
         }
     }
 }

@@ -35,7 +35,8 @@ impl Format {
         Format(Layout::Text)
     }
 
-    /// One JSON object per line with all fields, and `null` for a missing value.
+    /// One JSON object per line with all fields, and `null` for a missing value. The fields of TLS
+    /// are an object in it.
     pub fn json() -> Format {
         Format(Layout::Json)
     }
@@ -134,7 +135,13 @@ fn write_text(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b" " BytesUp b" " BytesDown b" " DurationMs b" " ConnectMs
         b" \"" Client b"\" \"" Host b"\" \"" Endpoint
         b"\" " Listener b" " Route b" " Cluster b" " Relay
-        b" " Attempts b" " FailedEndpoints b" " Reason; b"\n");
+        b" " Attempts b" " FailedEndpoints b" " Reason; b" ");
+    if record.tls.is_none() {
+        return out.extend_from_slice(b"- - - - - - -\n");
+    }
+    write_line!(write_text(record, clock, out):
+        b"" TlsVersion b" " TlsCipher b" " Sni b" " Alpn
+        b" " TlsResumed b" " HandshakeMs b" " TlsError; b"\n");
 }
 
 fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
@@ -158,7 +165,18 @@ fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b",\"end\":" End
         b",\"attempts\":" Attempts
         b",\"failed_endpoints\":" FailedEndpoints
-        b",\"reason\":" Reason; b"}\n");
+        b",\"reason\":" Reason; b",\"tls\":");
+    if record.tls.is_none() {
+        return out.extend_from_slice(b"null}\n");
+    }
+    write_line!(write_json(record, clock, out):
+        b"{\"version\":" TlsVersion
+        b",\"cipher\":" TlsCipher
+        b",\"sni\":" Sni
+        b",\"alpn\":" Alpn
+        b",\"resumed\":" TlsResumed
+        b",\"handshake_ms\":" HandshakeMs
+        b",\"error\":" TlsError; b"}}\n");
 }
 
 /// Splits the text after a `%` into the name in braces and the rest.

@@ -19,7 +19,7 @@ mod writer;
 
 pub use super::log_file::Target;
 pub use format::{Format, TemplateError};
-pub use record::Record;
+pub use record::{Record, Tls};
 pub use recorder::{Lane, Recorder};
 pub use sink::Sink;
 pub use value::Clock;

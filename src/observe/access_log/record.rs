@@ -53,4 +53,25 @@ pub struct Record<'a> {
     pub relay: Relay,
     /// Which side ended it, or what failed.
     pub end: End,
+    /// The client's TLS session, if it has one that ends here.
+    pub tls: Option<Tls<'a>>,
+}
+
+/// A TLS session, or an attempt at one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tls<'a> {
+    /// "1.2" or "1.3".
+    pub version: Option<&'static str>,
+    /// The name of the cipher suite.
+    pub cipher: Option<&'static str>,
+    /// The server name that the client has sent (SNI).
+    pub server_name: Option<&'a str>,
+    /// The protocol that was agreed on (ALPN).
+    pub protocol: Option<&'a str>,
+    /// Whether an earlier session was resumed.
+    pub is_resumed: Option<bool>,
+    /// The time from the accept to the end of the handshake.
+    pub handshake: Option<Duration>,
+    /// Why the handshake or the session failed, in one word.
+    pub error: Option<&'static str>,
 }

@@ -53,6 +53,7 @@ fn note(lane: &Lane, listener: &str, number: u64) {
         bytes_down: 0,
         relay: Relay::Copy,
         end: End::Client,
+        tls: None,
     };
     // A little more than 128 bytes, so that a thousand records fill several batches.
     let format = Format::template(&format!("%{{listener}} %{{bytes_up}} {:x>120}", "")).unwrap();

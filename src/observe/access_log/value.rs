@@ -28,6 +28,8 @@ pub(super) enum Value<'a> {
     Addresses(&'a [Rc<Address>]),
     /// A count, a status or milliseconds.
     Number(u64),
+    /// Whether something is so.
+    Bool(bool),
 }
 
 impl Value<'_> {
@@ -44,10 +46,11 @@ impl Value<'_> {
             Value::Addresses([]) => out.push(b'-'),
             Value::Addresses(addresses) => addresses_as_text(addresses, out),
             Value::Number(number) => write_number(*number, out),
+            Value::Bool(bool) => out.extend_from_slice(if *bool { b"true" } else { b"false" }),
         }
     }
 
-    /// Writes the value as JSON (RFC 8259): a string, a number, an array or `null`.
+    /// Writes the value as JSON (RFC 8259): a string, a number, a boolean, an array or `null`.
     #[inline(always)]
     pub(super) fn write_json(&self, clock: &mut Clock, out: &mut Vec<u8>) {
         if let Value::Missing = self {
@@ -56,12 +59,15 @@ impl Value<'_> {
         if let Value::Number(number) = self {
             return write_number(*number, out);
         }
+        if let Value::Bool(bool) = self {
+            return out.extend_from_slice(if *bool { b"true" } else { b"false" });
+        }
         if let Value::Addresses(addresses) = self {
             return addresses_as_json(addresses, out);
         }
         out.push(b'"');
         match self {
-            Value::Missing | Value::Number(_) | Value::Addresses(_) => {}
+            Value::Missing | Value::Number(_) | Value::Bool(_) | Value::Addresses(_) => {}
             Value::Time(time) => clock.write(*time, out),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
             Value::Text(text) => escape_json(text, out),

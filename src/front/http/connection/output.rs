@@ -67,7 +67,7 @@ impl Connection<'_> {
                 self.body = None;
             }
         }
-        Ok(true)
+        self.conn.client.flush()
     }
 
     /// Waits until the client takes bytes. Returns false when it took none for too long. The
@@ -81,7 +81,7 @@ impl Connection<'_> {
         self.watch.renew(self.between_requests());
         let result = self.watch.writable(self.conn.client.socket()).await;
         if result.is_err() {
-            self.conn.client.socket().reset_on_close();
+            self.conn.client.reset_on_close();
         }
         result.is_ok()
     }

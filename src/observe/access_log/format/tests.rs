@@ -6,6 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use proptest::prelude::*;
 use serde_json::json;
 
+use super::super::record::Tls;
 use super::*;
 use crate::observe::outcome::{End, Relay};
 use crate::sys::Address;
@@ -43,6 +44,7 @@ fn request<'a>(client: &'a Address, endpoint: &'a Address) -> Record<'a> {
         bytes_down: 1_048_576,
         relay: Relay::Splice,
         end: End::Client,
+        tls: None,
     }
 }
 
@@ -72,12 +74,12 @@ fn text_has_every_field_in_the_documented_order() {
         line(&Format::text(), &request(&client, &endpoint)),
         "[2026-01-02T03:04:05.678Z] \"GET /stream?id=1 HTTP/1.1\" 101 client \
          1024 1048576 61234 0 \"192.0.2.7:51000\" \"live.example.com\" \
-         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 - -\n"
+         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 - - - - - - - - -\n"
     );
     assert_eq!(
         line(&Format::text(), &connection(&client)),
         "[2026-01-02T03:04:05.678Z] \"- - tcp\" - no_endpoint 1024 1048576 61234 - \
-         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - - bad_host\n"
+         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - - bad_host - - - - - - -\n"
     );
 }
 
@@ -92,7 +94,7 @@ fn json_has_every_field_by_its_documented_name_and_order() {
             r#""path":"/stream?id=1","status":101,"route":"/stream","cluster":"shadowsocks","#,
             r#""endpoint":"[2001:db8::1]:8388","duration_ms":61234,"connect_ms":0,"#,
             r#""bytes_up":1024,"bytes_down":1048576,"relay":"splice","end":"client","#,
-            r#""attempts":1,"failed_endpoints":[],"reason":null}"#,
+            r#""attempts":1,"failed_endpoints":[],"reason":null,"tls":null}"#,
             "\n"
         )
     );
@@ -103,10 +105,46 @@ fn json_has_every_field_by_its_documented_name_and_order() {
             r#""client":"192.0.2.7:51000","method":null,"host":null,"path":null,"#,
             r#""status":null,"route":null,"cluster":null,"endpoint":null,"duration_ms":61234,"#,
             r#""connect_ms":null,"bytes_up":1024,"bytes_down":1048576,"relay":"none","#,
-            r#""end":"no_endpoint","attempts":null,"failed_endpoints":[],"reason":"bad_host"}"#,
+            r#""end":"no_endpoint","attempts":null,"failed_endpoints":[],"reason":"bad_host","#,
+            r#""tls":null}"#,
             "\n"
         )
     );
+}
+
+/// A record of a session that has failed.
+fn over_tls<'a>(client: &'a Address) -> Record<'a> {
+    let tls = Tls {
+        version: Some("1.3"),
+        cipher: Some("TLS13_AES_128_GCM_SHA256"),
+        server_name: Some("live.example.com"),
+        protocol: Some("http/1.1"),
+        is_resumed: Some(false),
+        handshake: Some(Duration::from_micros(2900)),
+        error: Some("truncated"),
+    };
+    Record { tls: Some(tls), end: End::TlsFailed, ..request(client, client) }
+}
+
+#[test]
+fn the_fields_of_tls_come_last() {
+    let client = address("192.0.2.7:51000");
+    let text = line(&Format::text(), &over_tls(&client));
+    let expected =
+        " - - 1.3 TLS13_AES_128_GCM_SHA256 live.example.com http/1.1 false 2 truncated\n";
+    assert!(text.ends_with(expected), "{text}");
+    let json = line(&Format::json(), &over_tls(&client));
+    let expected = concat!(
+        r#","reason":null,"tls":{"version":"1.3","cipher":"TLS13_AES_128_GCM_SHA256","#,
+        r#""sni":"live.example.com","alpn":"http/1.1","resumed":false,"handshake_ms":2,"#,
+        r#""error":"truncated"}}"#,
+        "\n"
+    );
+    assert!(json.ends_with(expected), "{json}");
+    let nothing = Record { tls: Some(Tls::default()), ..request(&client, &client) };
+    assert!(line(&Format::text(), &nothing).ends_with(" - - - - - - - - -\n"));
+    let json: serde_json::Value = serde_json::from_str(&line(&Format::json(), &nothing)).unwrap();
+    assert_eq!(json["tls"]["resumed"], json!(null));
 }
 
 #[test]
@@ -141,11 +179,15 @@ fn a_template_writes_what_it_says() {
 #[test]
 fn every_field_can_stand_in_a_template() {
     let client = address("192.0.2.7:51000");
-    let record = Record { reason: Some("bad_host"), ..request(&client, &client) };
+    let record = Record { reason: Some("bad_host"), ..over_tls(&client) };
     let parsed: serde_json::Value = serde_json::from_str(&line(&Format::json(), &record)).unwrap();
     for name in names() {
         let template = Format::template(&format!("%{{{name}}}")).unwrap();
-        let value = &parsed[name];
+        // Those of TLS are in an object of their own, without the prefix.
+        let value = parsed
+            .get(name)
+            .or_else(|| parsed["tls"].get(name.strip_prefix("tls_").unwrap_or(name)))
+            .unwrap_or_else(|| panic!("no {name} in JSON"));
         let expected = match value {
             serde_json::Value::Array(list) if list.is_empty() => "-".to_owned(),
             value => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
@@ -187,10 +229,11 @@ fn a_template_can_say_what_text_says() {
     let template = "[%{start}] \"%{method} %{path} %{protocol}\" %{status} %{end} %{bytes_up} \
         %{bytes_down} %{duration_ms} %{connect_ms} \"%{client}\" \"%{host}\" \"%{endpoint}\" \
         %{listener} %{route} %{cluster} %{relay} %{attempts} %{failed_endpoints} \
-        %{reason}";
+        %{reason} %{tls_version} %{tls_cipher} %{sni} %{alpn} %{tls_resumed} %{handshake_ms} \
+        %{tls_error}";
     let template = Format::template(template).unwrap();
     let client = address("192.0.2.7:51000");
-    for record in [request(&client, &client), connection(&client)] {
+    for record in [request(&client, &client), connection(&client), over_tls(&client)] {
         assert_eq!(line(&template, &record), line(&Format::text(), &record));
     }
 }
@@ -226,7 +269,7 @@ fn unescape(word: &str) -> Option<String> {
 proptest! {
     #[test]
     fn peers_cannot_split_or_forge_a_line(
-        words in proptest::array::uniform5(proptest::option::of(hostile())),
+        words in proptest::array::uniform7(proptest::option::of(hostile())),
         listener in hostile(),
         unix in proptest::option::of("[^\0]{0,20}"),
         status in proptest::option::of(any::<u16>()),
@@ -237,12 +280,14 @@ proptest! {
         let endpoint = unix.map(|path| Address::Unix(path.into()));
         let failed: Vec<_> = endpoint.iter().cloned().map(Rc::new).collect();
         let failed_texts: Vec<_> = failed.iter().map(|address| address.to_string()).collect();
-        let [method, host, path, route, cluster] = words.each_ref().map(Option::as_deref);
+        let [method, host, path, route, cluster, server_name, protocol] =
+            words.each_ref().map(Option::as_deref);
+        let tls = Tls { server_name, protocol, ..Tls::default() };
         let record = Record {
             listener: &listener, method, host, path, route, cluster, status,
             endpoint: endpoint.as_ref(), failed_endpoints: &failed,
             duration: times.0, connect: times.1,
-            bytes_up: bytes.0, bytes_down: bytes.1, ..connection(&client)
+            bytes_up: bytes.0, bytes_down: bytes.1, tls: Some(tls), ..connection(&client)
         };
         let endpoint = endpoint.as_ref().map(Address::to_string);
         let millis =
@@ -263,15 +308,20 @@ proptest! {
             "duration_ms": millis(times.0), "connect_ms": times.1.map(millis),
             "bytes_up": bytes.0, "bytes_down": bytes.1, "relay": "none", "end": "no_endpoint",
             "attempts": null, "failed_endpoints": failed_texts, "reason": "bad_host",
+            "tls": {
+                "version": null, "cipher": null, "sni": server_name, "alpn": protocol,
+                "resumed": null, "handshake_ms": null, "error": null,
+            },
         }));
 
         // Quotes occur only where the format puts them, so they can be removed here.
         prop_assert_eq!(text.matches('"').count(), 8);
         let bare = text.trim_end().replace('"', "");
         let words: Vec<Option<String>> = bare.split(' ').map(unescape).collect();
-        prop_assert_eq!(words.len(), 20);
+        prop_assert_eq!(words.len(), 27);
         let sent = [(1, method), (2, path), (11, host), (13, Some(&*listener)), (14, route),
-            (15, cluster), (12, endpoint.as_deref()), (18, endpoint.as_deref())];
+            (15, cluster), (12, endpoint.as_deref()), (18, endpoint.as_deref()),
+            (22, server_name), (23, protocol)];
         for (position, value) in sent {
             // An empty value is written as missing.
             let value = value.filter(|value| !value.is_empty()).map(str::to_owned);

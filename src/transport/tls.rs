@@ -1,0 +1,409 @@
+//! TLS records over a socket.
+//!
+//! The session ([`proto::tls`](crate::proto::tls)) knows no sockets, and this stream knows no TLS:
+//! it reads the socket into the buffer of its caller, where the session decrypts, and it sends what
+//! the session encrypts into a buffer of the worker. An idle stream holds neither.
+
+use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::proto::tls::{Error, MAX_KEPT, MAX_PLAINTEXT, Session, State};
+use crate::sched::{Charge, Memory, Turns, Yielder};
+use crate::sys::{Errno, Stream};
+
+/// The most plaintext that is encrypted at a time: one read of a relay.
+const MAX_WRITE: usize = 256 * 1024;
+/// The same when the worker's memory budget is spent: one record.
+const SMALL_WRITE: usize = MAX_PLAINTEXT;
+/// A read into a smaller buffer goes through the worker's own, because decryption needs space of
+/// its own in front of the bytes.
+const DIRECT_READ: usize = 64 * 1024;
+/// The worker's own buffer: that space, and the most that a caller with a small buffer reads.
+const SCRATCH: usize = MAX_KEPT + MAX_PLAINTEXT + DIRECT_READ;
+/// Handshakes that a worker has in progress at most.
+const MAX_HANDSHAKES: usize = 1024;
+/// Steps of handshakes that a worker makes before all other ready tasks run. A signature with a
+/// P-256 key and a key exchange take about 0.12 ms.
+const HANDSHAKE_BUDGET: usize = 8;
+
+/// What the TLS streams of one worker share.
+pub struct TlsPool {
+    memory: Rc<Memory>,
+    /// Decides which handshake may go on: its steps are long work.
+    pub handshake_turns: Turns,
+    handshakes: Cell<usize>,
+    /// Records on their way to a socket.
+    wire: RefCell<Vec<u8>>,
+    /// For reads into small buffers. Empty until it is needed.
+    scratch: RefCell<Vec<u8>>,
+}
+
+impl TlsPool {
+    /// Makes the pool of a worker.
+    pub fn new(memory: &Rc<Memory>, yielder: &Rc<Yielder>) -> Rc<TlsPool> {
+        Rc::new(TlsPool {
+            memory: Rc::clone(memory),
+            handshake_turns: Turns::new(Rc::clone(yielder), HANDSHAKE_BUDGET),
+            handshakes: Cell::new(0),
+            wire: RefCell::new(Vec::new()),
+            scratch: RefCell::new(Vec::new()),
+        })
+    }
+
+    /// Permits one more handshake; `None` if too many are in progress.
+    pub fn begin_handshake(self: &Rc<Self>) -> Option<HandshakePermit> {
+        if self.handshakes.get() >= MAX_HANDSHAKES {
+            return None;
+        }
+        self.handshakes.set(self.handshakes.get() + 1);
+        Some(HandshakePermit { pool: Rc::clone(self) })
+    }
+}
+
+/// A handshake in progress. Dropping it makes room for another one.
+pub struct HandshakePermit {
+    pool: Rc<TlsPool>,
+}
+
+impl Drop for HandshakePermit {
+    fn drop(&mut self) {
+        self.pool.handshakes.set(self.pool.handshakes.get() - 1);
+    }
+}
+
+/// What a handshake has agreed on.
+#[derive(Debug)]
+pub struct Facts {
+    /// "1.2" or "1.3".
+    pub version: &'static str,
+    /// The name of the cipher suite.
+    pub cipher: &'static str,
+    /// The server name that the client has sent.
+    pub server_name: Option<Box<str>>,
+    /// The protocol (RFC 7301).
+    pub protocol: Option<Box<str>>,
+    /// Whether an earlier session was resumed.
+    pub is_resumed: bool,
+    /// How long it took from the accept, or from the end of the connect.
+    pub time: Duration,
+}
+
+/// A TLS session over a socket.
+pub struct TlsStream {
+    socket: Rc<Stream>,
+    pool: Rc<TlsPool>,
+    facts: OnceCell<Box<Facts>>,
+    inner: RefCell<Inner>,
+}
+
+struct Inner {
+    session: Session,
+    /// Plaintext that did not fit the buffer of the caller.
+    decrypted: Vec<u8>,
+    /// Bytes of `decrypted` that were read since.
+    taken: usize,
+    /// Records that did not fit the socket.
+    unsent: Vec<u8>,
+    /// Bytes of `unsent` that were sent since.
+    sent: usize,
+    /// Counts both, and what the session keeps.
+    charge: Charge,
+    /// The last read of the socket has filled its buffer.
+    has_filled: bool,
+    /// The socket has ended without close_notify.
+    is_truncated: bool,
+    /// No close_notify is sent when the stream is dropped.
+    is_cut_off: bool,
+}
+
+impl TlsStream {
+    /// Makes a stream whose session has done nothing yet. `first` is what the session has to send
+    /// first: the ClientHello of a client.
+    pub fn new(
+        socket: &Rc<Stream>,
+        session: Session,
+        first: Vec<u8>,
+        pool: &Rc<TlsPool>,
+    ) -> TlsStream {
+        let mut charge = Charge::new(&pool.memory);
+        charge.set(first.len());
+        TlsStream {
+            socket: Rc::clone(socket),
+            pool: Rc::clone(pool),
+            facts: OnceCell::new(),
+            inner: RefCell::new(Inner {
+                session,
+                decrypted: Vec::new(),
+                taken: 0,
+                unsent: first,
+                sent: 0,
+                charge,
+                has_filled: false,
+                is_truncated: false,
+                is_cut_off: false,
+            }),
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &Rc<Stream> {
+        &self.socket
+    }
+
+    /// How far the session is.
+    pub fn state(&self) -> State {
+        self.inner.borrow().session.state()
+    }
+
+    /// Why the stream cannot be used any more, in one word.
+    pub fn failure(&self) -> Option<&'static str> {
+        let inner = self.inner.borrow();
+        match inner.session.state() {
+            State::Failed(error) => Some(error.reason()),
+            _ => inner.is_truncated.then_some("truncated"),
+        }
+    }
+
+    /// What the handshake has agreed on; `None` before its end.
+    pub fn facts(&self) -> Option<&Facts> {
+        self.facts.get().map(|facts| &**facts)
+    }
+
+    /// Notes what the handshake has agreed on.
+    pub fn note_handshake(&self, time: Duration) {
+        let session = &self.inner.borrow().session;
+        let protocol = session.protocol().map(|name| Box::from(String::from_utf8_lossy(name)));
+        let _ = self.facts.set(Box::new(Facts {
+            version: session.version().unwrap_or_default(),
+            cipher: session.suite().unwrap_or_default(),
+            server_name: session.server_name().map(Box::from),
+            protocol,
+            is_resumed: session.is_resumed(),
+            time,
+        }));
+    }
+
+    /// Gives bytes to the session that were read from the socket elsewhere.
+    pub fn receive(&self, bytes: &[u8]) {
+        let inner = &mut *self.inner.borrow_mut();
+        for piece in bytes.chunks(DIRECT_READ) {
+            let mut scratch = self.scratch();
+            let start = inner.session.headroom();
+            let end = start + piece.len();
+            scratch[start..end].copy_from_slice(piece);
+            let read = self.decrypt(inner, &mut scratch[..end], start);
+            inner.decrypted.extend_from_slice(&scratch[..read]);
+        }
+        inner.count();
+    }
+
+    /// Reads the socket once and gives the bytes to the session. Data is kept for the next
+    /// [`TlsStream::recv`].
+    ///
+    /// # Errors
+    /// As [`super::Transport::recv`].
+    pub fn advance(&self) -> Result<(), Errno> {
+        let inner = &mut *self.inner.borrow_mut();
+        let mut scratch = self.scratch();
+        let read = self.read_socket(inner, &mut scratch[..SCRATCH])?;
+        inner.decrypted.extend_from_slice(&scratch[..read]);
+        inner.count();
+        Ok(())
+    }
+
+    /// Returns true if a read gives something that the socket does not show: decrypted bytes, the
+    /// end of the stream, or the failure of the session.
+    pub fn has_decrypted(&self) -> bool {
+        let inner = self.inner.borrow();
+        inner.taken < inner.decrypted.len()
+            || matches!(inner.session.state(), State::PeerClosed | State::Failed(_))
+    }
+
+    /// Returns true if the last read has emptied the socket.
+    pub(super) fn is_dry(&self) -> bool {
+        let inner = self.inner.borrow();
+        !inner.has_filled && inner.decrypted.is_empty()
+    }
+
+    pub(super) fn recv(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let inner = &mut *self.inner.borrow_mut();
+        if buffer.is_empty() || !inner.decrypted.is_empty() {
+            return Ok(inner.take(buffer));
+        }
+        match inner.session.state() {
+            State::PeerClosed => return Ok(0),
+            State::Failed(_) => return Err(Errno::PROTO),
+            State::Handshake | State::Open => {}
+        }
+        let headroom = inner.session.headroom();
+        let read = if buffer.len() >= headroom + DIRECT_READ {
+            self.read_socket(inner, buffer)
+        } else {
+            let mut scratch = self.scratch();
+            let end = headroom + buffer.len().min(DIRECT_READ);
+            let read = self.read_socket(inner, &mut scratch[..end]);
+            read.map(|read| {
+                inner.decrypted.extend_from_slice(&scratch[..read]);
+                inner.take(buffer)
+            })
+        };
+        inner.count();
+        match (read?, inner.session.state()) {
+            (0, State::Failed(_)) => Err(Errno::PROTO),
+            // A part of a record, or a message that is no data.
+            (0, State::Open | State::Handshake) => Err(Errno::AGAIN),
+            (read, _) => Ok(read),
+        }
+    }
+
+    /// Reads the socket once and decrypts. The plaintext is at the start of the buffer. Returns its
+    /// length, which may be 0.
+    fn read_socket(&self, inner: &mut Inner, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let start = inner.session.headroom();
+        let size = buffer.len() - start;
+        let read = self.socket.recv(&mut buffer[start..])?;
+        inner.has_filled = read == size;
+        if read == 0 {
+            inner.is_truncated = true;
+            return Err(Errno::CONNABORTED);
+        }
+        Ok(self.decrypt(inner, &mut buffer[..start + read], start))
+    }
+
+    /// Lets the session process what was read into the buffer from `start` on.
+    fn decrypt(&self, inner: &mut Inner, buffer: &mut [u8], start: usize) -> usize {
+        let mut wire = self.wire();
+        let input = start..buffer.len();
+        let plaintext = inner.session.receive(buffer, input, &mut wire);
+        debug_assert_eq!(plaintext.start, 0, "the headroom is exactly what the session needs");
+        // An error is found again by the next write.
+        let _ = self.transmit(inner, &wire);
+        plaintext.len()
+    }
+
+    pub(super) fn send(&self, bytes: &[u8]) -> Result<usize, Errno> {
+        let inner = &mut *self.inner.borrow_mut();
+        if !self.send_waiting(inner)? {
+            return Err(Errno::AGAIN);
+        }
+        let most = if self.pool.memory.is_spent() { SMALL_WRITE } else { MAX_WRITE };
+        let bytes = &bytes[..bytes.len().min(most)];
+        let mut wire = self.wire();
+        inner.session.encrypt(bytes, &mut wire).map_err(|error| match error {
+            Error::Closed => Errno::PIPE,
+            _ => Errno::PROTO,
+        })?;
+        self.transmit(inner, &wire)?;
+        inner.count();
+        Ok(bytes.len())
+    }
+
+    /// Sends records, and keeps what does not fit behind those that wait.
+    fn transmit(&self, inner: &mut Inner, records: &[u8]) -> Result<(), Errno> {
+        let mut sent = 0;
+        if inner.unsent.is_empty() && !records.is_empty() {
+            sent = match self.socket.send(records) {
+                Ok(sent) => sent,
+                Err(Errno::AGAIN) => 0,
+                Err(errno) => return Err(errno),
+            };
+        }
+        inner.unsent.extend_from_slice(&records[sent..]);
+        Ok(())
+    }
+
+    pub(super) fn flush(&self) -> Result<bool, Errno> {
+        self.send_waiting(&mut self.inner.borrow_mut())
+    }
+
+    /// Sends records that wait until the socket is full. Returns true when none waits.
+    fn send_waiting(&self, inner: &mut Inner) -> Result<bool, Errno> {
+        if inner.unsent.is_empty() {
+            return Ok(true);
+        }
+        while inner.sent < inner.unsent.len() {
+            match self.socket.send(&inner.unsent[inner.sent..]) {
+                Ok(sent) => inner.sent += sent,
+                Err(Errno::AGAIN) => return Ok(false),
+                Err(errno) => return Err(errno),
+            }
+        }
+        // A new `Vec`, not `clear`: an idle stream holds no buffer.
+        (inner.unsent, inner.sent) = (Vec::new(), 0);
+        inner.count();
+        Ok(true)
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        let inner = self.inner.borrow();
+        inner.unsent.len() - inner.sent
+    }
+
+    pub(super) fn close_notify(&self) {
+        let inner = &mut *self.inner.borrow_mut();
+        let mut wire = self.wire();
+        inner.session.close(&mut wire);
+        // An error is found again by the next write, or by the peer.
+        let _ = self.transmit(inner, &wire);
+        inner.count();
+    }
+
+    pub(super) fn shutdown_write(&self) {
+        self.close_notify();
+        let _ = self.flush();
+        self.socket.shutdown_write();
+    }
+
+    pub(super) fn reset_on_close(&self) {
+        if let State::Failed(_) = self.state() {
+            let _ = self.flush();
+            self.socket.shutdown_write();
+        } else {
+            self.inner.borrow_mut().is_cut_off = true;
+            self.socket.reset_on_close();
+        }
+    }
+
+    /// The worker's buffer for records, emptied.
+    fn wire(&self) -> RefMut<'_, Vec<u8>> {
+        let mut wire = self.pool.wire.borrow_mut();
+        wire.clear();
+        wire
+    }
+
+    fn scratch(&self) -> RefMut<'_, Vec<u8>> {
+        let mut scratch = self.pool.scratch.borrow_mut();
+        scratch.resize(SCRATCH, 0);
+        scratch
+    }
+}
+
+impl Drop for TlsStream {
+    /// A clean close of the socket is announced by close_notify, as far as the socket has room.
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        if !inner.is_cut_off && !inner.is_truncated && inner.unsent.is_empty() {
+            self.close_notify();
+        }
+    }
+}
+
+impl Inner {
+    /// Moves decrypted bytes to the buffer of a caller.
+    fn take(&mut self, buffer: &mut [u8]) -> usize {
+        let waiting = &self.decrypted[self.taken..];
+        let taken = waiting.len().min(buffer.len());
+        buffer[..taken].copy_from_slice(&waiting[..taken]);
+        self.taken += taken;
+        if self.taken == self.decrypted.len() {
+            (self.decrypted, self.taken) = (Vec::new(), 0);
+        }
+        self.count();
+        taken
+    }
+
+    fn count(&mut self) {
+        self.charge.set(self.decrypted.len() + self.unsent.len() + self.session.kept());
+    }
+}
