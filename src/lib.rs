@@ -45,6 +45,7 @@ pub mod config;
 pub mod control;
 pub mod error;
 pub mod front;
+pub mod handshake;
 pub mod observe;
 pub mod proto;
 pub mod relay;

@@ -11,8 +11,8 @@ use crate::proto::websocket::Handshake;
 
 /// Finds the route for a request that came by `scheme`: of the best matching host, the first route
 /// whose path matches and whose action accepts the request. A route for upgrades accepts only
-/// upgrades. A redirect that changes nothing but the scheme accepts only requests of another scheme:
-/// it would redirect the others to themselves.
+/// upgrades. A redirect that changes nothing but the scheme accepts only requests of another
+/// scheme: it would redirect the others to themselves.
 ///
 /// Paths are compared as sent. A prefix route that forwards to a cluster does not match a path with
 /// dot segments: a server that resolves them could serve a path outside of the prefix.

@@ -1,8 +1,8 @@
 //! What a connection reads and writes: a plain socket, or TLS records over one.
 //!
-//! Callers read and write bytes of data here, and reset through it. What moves bytes without looking
-//! at them (splice, the outbox) asks for [`Transport::plain`]. TLS differs from a plain socket in
-//! three ways that callers must know:
+//! Callers read and write bytes of data here, and reset through it. What moves bytes without
+//! looking at them (splice, the outbox) asks for [`Transport::plain`]. TLS differs from a plain
+//! socket in three ways that callers must know:
 //!
 //! - Decrypted bytes may wait in the stream, and the socket does not show them: wait for
 //!   [`Transport::readable`].

@@ -313,7 +313,11 @@ impl TlsStream {
         Ok(())
     }
 
-    pub(super) fn flush(&self) -> Result<bool, Errno> {
+    /// Sends records that wait until the socket is full. Returns true when none waits.
+    ///
+    /// # Errors
+    /// As [`Stream::send`], but for `AGAIN`.
+    pub fn flush(&self) -> Result<bool, Errno> {
         self.send_waiting(&mut self.inner.borrow_mut())
     }
 

@@ -5,8 +5,25 @@
 //! [`Session`] holds no buffer. A session knows no sockets, no clocks and no configuration. The
 //! caller passes in a `rustls::ServerConfig`, and sends whatever is appended to an output.
 
+mod authorities;
 mod error;
+mod identity;
+mod server;
 mod session;
+mod tickets;
 
+pub use authorities::Authorities;
 pub use error::Error;
+pub use identity::{Identity, IdentityError, KeyKind, PemFault};
+pub use server::{Server, ServerSettings};
 pub use session::{MAX_HANDSHAKE, MAX_KEPT, MAX_PLAINTEXT, Session, State};
+pub use tickets::{KeysFault, ROTATION, TicketKeys};
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// TLS 1.2 (RFC 5246).
+    Tls12,
+    /// TLS 1.3 (RFC 8446).
+    Tls13,
+}

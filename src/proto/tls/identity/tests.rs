@@ -1,0 +1,101 @@
+//! Files that hold an identity, and files that hold something else.
+
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PKCS_ED25519,
+};
+
+use super::*;
+
+fn leaf(names: &[&str], key: &KeyPair) -> String {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).unwrap().self_signed(key).unwrap().pem()
+}
+
+fn p256() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+#[test]
+fn a_certificate_and_its_key_are_an_identity() {
+    let key = p256();
+    let pem = leaf(&["Site.test", "*.example.test", "192.0.2.1", "2001:db8::1"], &key);
+    let identity = Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+    assert_eq!(identity.names(), ["site.test", "*.example.test", "192.0.2.1", "2001:db8::1"]);
+    assert_eq!(identity.key(), KeyKind::Ecdsa);
+    assert!(identity.not_before() < identity.not_after());
+    let covers = |name: &str| identity.covers(name);
+    assert!(covers("SITE.test") && covers("a.example.test"));
+    assert!(!covers("example.test") && !covers("a.b.example.test") && !covers("test"));
+    let again = Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+    assert_eq!(identity, again);
+    let other = leaf(&["site.test"], &key);
+    assert_ne!(
+        identity,
+        Identity::parse(other.as_bytes(), key.serialize_pem().as_bytes()).unwrap()
+    );
+}
+
+#[test]
+fn text_around_the_sections_is_ignored_and_both_may_be_in_one_file() {
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let pem = format!("subject: site\n{}\n{}", key.serialize_pem(), leaf(&["a.test"], &key));
+    let identity = Identity::parse(pem.as_bytes(), pem.as_bytes()).unwrap();
+    assert_eq!((identity.key(), identity.names()), (KeyKind::Ed25519, &["a.test".to_owned()][..]));
+}
+
+#[test]
+fn each_fault_is_named() {
+    let key = p256();
+    let (pem, key_pem) = (leaf(&["a.test"], &key), key.serialize_pem());
+    let fault = |chain: &str, key: &str| {
+        Identity::parse(chain.as_bytes(), key.as_bytes()).expect_err("a fault")
+    };
+    use IdentityError::{Certificate, Key, Mismatch};
+    assert_eq!(fault("", &key_pem), Certificate(PemFault::Empty));
+    assert_eq!(fault(&key_pem, &key_pem), Certificate(PemFault::HasKeyOnly));
+    assert_eq!(fault(&pem, ""), Key(PemFault::Empty));
+    assert_eq!(fault(&pem, &pem), Key(PemFault::HasCertificateOnly));
+    assert_eq!(fault(&pem, &p256().serialize_pem()), Mismatch);
+    let encrypted =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----";
+    assert_eq!(fault(&pem, encrypted), Key(PemFault::Encrypted));
+    let cut = &pem[..pem.len() / 2];
+    assert_eq!(fault(cut, &key_pem), Certificate(PemFault::Malformed));
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let second = Certificate(PemFault::MalformedCertificate(2));
+    assert_eq!(fault(&format!("{pem}{garbage}"), &key_pem), second);
+    let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    assert_eq!(fault(&pem, no_key), Key(PemFault::UnsupportedKey));
+}
+
+#[test]
+fn a_chain_begins_with_the_certificate_of_the_server() {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the issuer");
+    let issuer = CertifiedIssuer::self_signed(params, p256()).unwrap();
+    let key = p256();
+    let leaf = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &issuer).unwrap().pem();
+    let (right, wrong) = (format!("{leaf}{}", issuer.pem()), format!("{}{leaf}", issuer.pem()));
+    let key_pem = key.serialize_pem();
+    assert!(Identity::parse(right.as_bytes(), key_pem.as_bytes()).is_ok());
+    let error = Identity::parse(wrong.as_bytes(), key_pem.as_bytes()).unwrap_err();
+    assert_eq!(error, IdentityError::Order { position: 2 });
+}
+
+#[test]
+fn times_are_those_of_the_certificate() {
+    let key = p256();
+    let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2020, 1, 2);
+    params.not_after = rcgen::date_time_ymd(2030, 1, 2);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let identity = Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+    let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap();
+    assert_eq!(since(identity.not_before()), Duration::from_secs(1_577_923_200));
+    assert_eq!(since(identity.not_after()), Duration::from_secs(1_893_542_400));
+}

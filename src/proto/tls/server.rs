@@ -1,0 +1,134 @@
+//! How the server's side makes a handshake: certificates, protocols, client certificates, tickets.
+
+use std::sync::Arc;
+
+use ::aws_lc_rs::digest::{SHA256, digest};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SignatureAlgorithm, SupportedProtocolVersion};
+
+use super::tickets::Tickets;
+use super::{Authorities, Error, Identity, Session, TicketKeys, Version};
+
+/// Makes the sessions of one rule. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Server(Arc<ServerConfig>);
+
+/// What a [`Server`] is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerSettings<'a> {
+    /// The certificates. A client gets the first one whose signatures it accepts; ECDSA is tried
+    /// before RSA, because it costs a quarter.
+    pub identities: &'a [Identity],
+    /// The protocols that are offered (RFC 7301), the preferred one first. If the client offers
+    /// protocols, but none of these, the handshake fails. Empty: none is agreed on.
+    pub protocols: &'a [String],
+    /// Clients must show a certificate that comes from one of these.
+    pub client_authorities: Option<&'a Authorities>,
+    /// The oldest version that is accepted.
+    pub min_version: Version,
+    /// The keys of tickets.
+    pub ticket_keys: &'a Arc<TicketKeys>,
+    /// Where tickets are accepted: a name of the rule, which no other rule has. The authorities of
+    /// clients belong to the scope without being in the name.
+    pub scope: &'a str,
+}
+
+impl Server {
+    /// Makes the server of a rule.
+    ///
+    /// # Errors
+    /// There is no certificate, or the authorities of clients are empty.
+    pub fn new(settings: &ServerSettings<'_>) -> Result<Server, Error> {
+        if settings.identities.is_empty() {
+            return Err(Error::NoCertificate);
+        }
+        let provider = provider();
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(settings.min_version.and_later())?;
+        let builder = match settings.client_authorities {
+            None => builder.with_no_client_auth(),
+            Some(authorities) => {
+                let roots = Arc::clone(authorities.roots());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(verifier.map_err(|_| Error::Other)?)
+            }
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(Resolver::new(settings.identities)));
+        config.alpn_protocols =
+            settings.protocols.iter().map(|name| name.clone().into_bytes()).collect();
+        // The server keeps no session: the ticket is the whole state. Without early data, because
+        // it can be replayed (RFC 8446 section 8).
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Arc::new(Tickets::new(settings.ticket_keys, &scope(settings)));
+        config.max_early_data_size = 0;
+        Ok(Server(Arc::new(config)))
+    }
+
+    /// Begins a session, which waits for a ClientHello.
+    ///
+    /// # Errors
+    /// If rustls refuses the configuration.
+    pub fn session(&self) -> Result<Session, Error> {
+        Session::new(Arc::clone(&self.0))
+    }
+}
+
+/// A ticket holds the result of a client's authentication. So one that was issued without it, or by
+/// other authorities, must not resume a session here.
+fn scope(settings: &ServerSettings<'_>) -> Vec<u8> {
+    let mut scope = settings.scope.as_bytes().to_vec();
+    scope.push(0);
+    if let Some(authorities) = settings.client_authorities {
+        for certificate in authorities.certificates() {
+            scope.extend_from_slice(digest(&SHA256, certificate).as_ref());
+        }
+    }
+    scope
+}
+
+impl Version {
+    /// This version and those after it.
+    pub(super) fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
+        static ALL: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        match self {
+            Version::Tls12 => &ALL,
+            Version::Tls13 => &ALL[..1],
+        }
+    }
+}
+
+/// The algorithms: those of rustls by default, X25519MLKEM768 among them.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Chooses among the certificates of a rule. The rule was chosen by the server name before.
+#[derive(Debug)]
+struct Resolver(Vec<Arc<CertifiedKey>>);
+
+impl Resolver {
+    fn new(identities: &[Identity]) -> Resolver {
+        let mut sorted: Vec<_> = identities.iter().collect();
+        sorted.sort_by_key(|identity| match identity.algorithm() {
+            SignatureAlgorithm::ECDSA => 0,
+            SignatureAlgorithm::ED25519 => 1,
+            _ => 2,
+        });
+        Resolver(sorted.into_iter().map(|identity| Arc::clone(identity.certified_key())).collect())
+    }
+}
+
+impl ResolvesServerCert for Resolver {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let accepted =
+            |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
+        // Without one that the client accepts, rustls finds that nothing is in common, and says so
+        // in its alert.
+        self.0.iter().find(accepted).or(self.0.first()).cloned()
+    }
+}
