@@ -2,8 +2,8 @@
 //! configuration.
 
 use crate::config::{
-    Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsRule,
-    TunnelKind,
+    Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsAction,
+    TlsRule, TunnelKind,
 };
 use crate::proto::client_hello::ClientHello;
 use crate::proto::http::{Request, has_dot_segment};
@@ -63,13 +63,17 @@ fn may_leave(route: &Route, path: &str) -> bool {
 }
 
 /// Finds the rule for a TLS connection: the one with the best matching name among the rules that
-/// accept the ClientHello. A rule with `alpn` accepts it if it offers one of these protocols. A
-/// rule that terminates simple-obfs accepts only a ClientHello of simple-obfs (`is_obfs`).
+/// accept the ClientHello. A rule that passes bytes on with `alpn` accepts it if it offers one of
+/// these protocols. A rule that terminates simple-obfs accepts only a ClientHello of simple-obfs
+/// (`is_obfs`).
 pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Option<&'c TlsRule> {
-    let offers = |rule: &TlsRule| {
-        rule.alpn.is_empty() || rule.alpn.iter().any(|name| hello.offers(name.as_bytes()))
-    };
-    let rules = tls.rules.iter().filter(|rule| (is_obfs || !rule.simple_obfs) && offers(rule));
+    let rules = tls.rules.iter().filter(|rule| match &rule.action {
+        TlsAction::PassOn { alpn, .. } => {
+            alpn.is_empty() || alpn.iter().any(|name| hello.offers(name.as_bytes()))
+        }
+        TlsAction::Obfs { .. } => is_obfs,
+        TlsAction::End(_) => true,
+    });
     best(rules, |rule| &rule.names, hello.server_name.unwrap_or_default())
 }
 

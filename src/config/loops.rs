@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Action, Cluster, Config, Discovery, Listener, Protocol, TunnelKind};
+use super::{Action, Cluster, Config, Discovery, Listener, Protocol, TlsAction, TunnelKind};
 use crate::sys::Address;
 
 const UNSPECIFIED_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -337,7 +337,10 @@ fn leads_to(listener: &Listener) -> Vec<(&Arc<str>, Passes)> {
         Protocol::Http(http) => (http.tls.as_ref(), &http.hosts[..]),
     };
     let rules = tls.into_iter().flat_map(|tls| &tls.rules);
-    let rules = rules.map(|rule| (&rule.cluster, passes(rule.simple_obfs)));
+    let rules = rules.filter_map(|rule| {
+        let ends_here = !matches!(rule.action, TlsAction::PassOn { .. });
+        Some((rule.action.cluster()?, passes(ends_here)))
+    });
     let routes = hosts.iter().flat_map(|host| &host.routes);
     let tunnels = routes.filter_map(|route| match &route.action {
         Action::Tunnel(tunnel) => {

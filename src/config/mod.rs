@@ -7,6 +7,7 @@
 //! names and does not listen anywhere. The only other files it opens are those of `respond.file`.
 
 mod address;
+mod certificates;
 mod check;
 mod contract;
 mod excerpt;
@@ -27,6 +28,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::certificates::{
+    FileFault, Oddity, oddities, read_authorities, read_identity, read_ticket_keys,
+};
 pub use self::contract::{Form, man, reference, schema};
 pub use self::keys::{DnsFamily, Driver, Scheme};
 pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
@@ -34,6 +38,7 @@ pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warning, Warnings, printable};
 use crate::observe::access_log::Format;
+use crate::proto::tls::{Authorities, Identity, TicketKeys, Version};
 use crate::sys::{Address, Needs, SocketOptions};
 
 /// The complete configuration of one run of ringgate.
@@ -43,6 +48,8 @@ pub struct Config {
     pub server: Server,
     /// Diagnostics on stderr.
     pub log: Log,
+    /// What all rules share that end TLS.
+    pub tls: TlsShared,
     /// The listeners, in the order of the file. Their names are unique.
     pub listeners: Vec<Arc<Listener>>,
     /// The clusters, sorted by name. Listeners and routes refer to them by name.
@@ -54,9 +61,10 @@ pub struct Config {
 /// Two configurations are equal if they mean the same; warnings are about the file.
 impl PartialEq for Config {
     fn eq(&self, other: &Config) -> bool {
-        let Config { server, log, listeners, clusters, warnings: _ } = self;
+        let Config { server, log, tls, listeners, clusters, warnings: _ } = self;
         *server == other.server
             && *log == other.log
+            && *tls == other.tls
             && *listeners == other.listeners
             && *clusters == other.clusters
     }
@@ -115,6 +123,22 @@ pub struct Log {
     pub level: String,
     /// Whether lines are JSON instead of text.
     pub json: bool,
+}
+
+/// `[tls]`
+#[derive(Debug, PartialEq, Eq)]
+pub struct TlsShared {
+    /// The keys of session tickets. `None` if they are made at the start.
+    pub ticket_keys: Option<TicketFile>,
+}
+
+/// `tls.ticket_keys`
+#[derive(Debug, PartialEq, Eq)]
+pub struct TicketFile {
+    /// The file.
+    pub path: PathBuf,
+    /// Its keys when the configuration was read.
+    pub keys: Arc<TicketKeys>,
 }
 
 /// `[access_log]`, at the top or in a listener.
@@ -238,13 +262,68 @@ pub struct TlsRule {
     /// Server names (SNI) in lower case. An empty list matches every other name and connections
     /// without a name.
     pub names: Vec<HostName>,
-    /// The client must offer one of these protocols (ALPN), sorted. An empty list sets no
-    /// condition.
+    /// What happens to the connections.
+    pub action: TlsAction,
+}
+
+/// What a rule does with its connections.
+#[derive(Debug, PartialEq, Eq)]
+pub enum TlsAction {
+    /// Every byte is relayed to a cluster, the ClientHello first.
+    PassOn {
+        /// The name of the cluster.
+        cluster: Arc<str>,
+        /// The client must offer one of these protocols (ALPN), sorted. An empty list sets no
+        /// condition.
+        alpn: Vec<String>,
+    },
+    /// `simple_obfs = true`: the rule matches only simple-obfs in its tls mode, which is terminated
+    /// here.
+    Obfs {
+        /// The name of the cluster that gets the payload.
+        cluster: Arc<str>,
+    },
+    /// `certificate`: TLS ends here.
+    End(Arc<TlsEnd>),
+}
+
+impl TlsAction {
+    /// The name of the cluster, if there is one.
+    pub fn cluster(&self) -> Option<&Arc<str>> {
+        match self {
+            TlsAction::PassOn { cluster, .. } | TlsAction::Obfs { cluster } => Some(cluster),
+            TlsAction::End(end) => end.cluster.as_ref(),
+        }
+    }
+}
+
+/// How TLS ends here.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TlsEnd {
+    /// A name that no other such rule has, for session tickets.
+    pub scope: String,
+    /// The certificates, one for each kind of key; never empty.
+    pub certificates: Vec<Certificate>,
+    /// The protocols that are offered (ALPN), the preferred one first. Empty: none.
     pub alpn: Vec<String>,
-    /// The name of the cluster that connections are relayed to.
-    pub cluster: Arc<str>,
-    /// Whether the rule matches only simple-obfs in its tls mode, which is terminated here.
-    pub simple_obfs: bool,
+    /// The authorities of the certificates that clients must show. `None` if they need none.
+    pub client_ca: Option<Authorities>,
+    /// The oldest version that is accepted.
+    pub min_version: Version,
+    /// The name of the cluster that gets the decrypted bytes. `None` if the hosts and routes of the
+    /// listener follow.
+    pub cluster: Option<Arc<str>>,
+}
+
+/// `certificate` and `key` of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The file of the certificate.
+    pub certificate: PathBuf,
+    /// The file of the key.
+    pub key: PathBuf,
+    /// What the files held when the configuration was read.
+    pub identity: Identity,
 }
 
 /// `[[listener.host]]`

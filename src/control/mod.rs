@@ -3,6 +3,7 @@
 //! touches a connection.
 
 mod bind;
+mod certificates;
 mod crew;
 mod dns;
 mod endpoints;
@@ -94,6 +95,8 @@ async fn live(
 
     // 4. Wait for a signal, drain and end.
     let (mut watch, shortage) = (crew.watch(running), crew.shortage());
+    let keys = Arc::clone(&layout.ticket_keys);
+    tokio::spawn(certificates::follow(Arc::clone(&config), keys, crew.commands()));
     let report = || {
         report_shortage(&layout, &shortage);
         report_refused(&layout);

@@ -5,11 +5,13 @@ use std::rc::Rc;
 use super::admission::{Admitted, Permit};
 use super::context::Context;
 use super::generation::Listener;
+use super::linger::linger;
 use super::moment::Moment;
 use crate::cluster::{ConnectFailure, Lease, Tried};
 use crate::config::RelayTimeouts;
-use crate::observe::access_log::Record;
-use crate::observe::outcome::{End, Outcome, Relay};
+use crate::observe::access_log::{self, Record};
+use crate::observe::outcome::{Copied, End, Outcome, Relay};
+use crate::proto::tls::State;
 use crate::relay::{self, Flow};
 use crate::sys::{Address, Stream};
 use crate::timers::{Limit, Watch};
@@ -108,6 +110,29 @@ impl Accepted {
         end
     }
 
+    /// What records say about TLS that ends here.
+    fn tls(&self) -> Option<access_log::Tls<'_>> {
+        let stream = self.client.tls()?;
+        let facts = stream.facts()?;
+        Some(access_log::Tls {
+            version: Some(facts.version),
+            cipher: Some(facts.cipher),
+            server_name: facts.server_name.as_deref(),
+            protocol: facts.protocol.as_deref(),
+            is_resumed: Some(facts.is_resumed),
+            handshake: Some(facts.time),
+            error: stream.failure(),
+        })
+    }
+
+    /// Lets the alert of a session that has failed arrive: a close with unread bytes would reset
+    /// the connection.
+    pub(super) async fn linger_after_alert(&self, watch: &Watch) {
+        if self.client.tls().is_some_and(|tls| matches!(tls.state(), State::Failed(_))) {
+            linger(self, watch).await;
+        }
+    }
+
     /// Counts an outcome and writes its access record. `describe` sets what was asked for.
     pub(super) fn record<'a>(
         &'a self,
@@ -115,7 +140,10 @@ impl Accepted {
         outcome: &'a Outcome,
         describe: impl FnOnce(&mut Record<'a>),
     ) {
-        self.listener.record(&self.address, start, outcome, describe);
+        self.listener.record(&self.address, start, outcome, |record| {
+            record.tls = self.tls();
+            describe(record);
+        });
     }
 }
 
@@ -128,13 +156,16 @@ impl Drop for Accepted {
 }
 
 /// The outcome of a relay.
-pub(super) fn relayed(lease: Lease, up: &Flow, down: &Flow, end: End) -> Outcome {
+pub(super) fn relayed(conn: &Accepted, lease: Lease, up: &Flow, down: &Flow, end: End) -> Outcome {
+    let (client, upstream) = (&conn.client, &lease.upstream);
+    let is_plain = client.plain().is_some() && upstream.plain().is_some();
     let larger = if up.bytes() > down.bytes() { up } else { down };
     let mut outcome = Outcome {
         endpoint: Some(Rc::clone(&lease.endpoint.address)),
         connect: Some(lease.connect),
-        bytes_up: up.bytes(),
-        bytes_down: down.bytes(),
+        // Records that wait are not sent.
+        bytes_up: up.bytes().saturating_sub(upstream.unsent() as u64),
+        bytes_down: down.bytes().saturating_sub(client.unsent() as u64),
         relay: if up.spliced() || down.spliced() {
             Relay::Splice
         } else if larger.bytes() > 0 {
@@ -142,7 +173,7 @@ pub(super) fn relayed(lease: Lease, up: &Flow, down: &Flow, end: End) -> Outcome
         } else {
             Relay::None
         },
-        copied: larger.why_copied(),
+        copied: larger.why_copied().map(|why| if is_plain { why } else { Copied::Tls }),
         ..Outcome::new(end)
     };
     lease.tried.note(&mut outcome);

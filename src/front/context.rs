@@ -15,6 +15,7 @@ use crate::observe::diagnostics::Throttle;
 use crate::relay::Pool;
 use crate::sched::WaitQueue;
 use crate::timers::Timers;
+use crate::transport::TlsPool;
 
 /// The state of one worker.
 pub struct Context {
@@ -24,6 +25,8 @@ pub struct Context {
     pub pool: Rc<Pool>,
     /// Time limits.
     pub timers: Rc<Timers>,
+    /// What TLS streams share.
+    pub tls: Rc<TlsPool>,
     /// The access logs.
     pub recorder: Recorder,
     /// Scratch buffer for the responses of one turn.
@@ -54,6 +57,7 @@ impl Context {
         let context = Context {
             generation: RefCell::new(Generation::new(layout, index, &recorder)),
             timers: Timers::new(pool.yielder()),
+            tls: TlsPool::new(pool.memory(), pool.yielder()),
             pool,
             recorder,
             responses: RefCell::new(Vec::new()),

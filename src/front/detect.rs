@@ -1,5 +1,7 @@
 //! Listeners that take HTTP and TLS on the same port: the first byte decides.
 
+use std::rc::Rc;
+
 use super::accepted::Accepted;
 use super::{http, sni};
 use crate::config::{Http, Protocol};
@@ -13,21 +15,30 @@ const READ: usize = 16 * 1024;
 
 /// Reads the first bytes, and serves what they begin. The bytes are carried along.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Http(site) = &conn.listener.config.protocol else { return };
+        let listener = Rc::clone(&conn.listener);
+        let Protocol::Http(site) = &listener.config.protocol else { return };
         let Http { tls: Some(tls), .. } = site else { return };
         let limit = Limit::new(site.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
         // Boxed, because the connection lives much longer.
-        let Some((first, fired)) = Box::pin(first_bytes(&conn, &watch)).await else { return };
+        let Some((mut first, mut fired)) = Box::pin(first_bytes(&conn, &watch)).await else {
+            return;
+        };
         if first[0] == HANDSHAKE {
             watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
-            Box::pin(sni::serve_begun(&conn, tls, &watch, first)).await;
-        } else {
-            http::run(&mut http::Connection::new(&conn, site, &watch, first), fired).await;
+            let first = std::mem::take(&mut first);
+            if !Box::pin(sni::serve_begun(&mut conn, tls, &watch, first)).await {
+                return;
+            }
+            // The first head has its own limit, as on a new connection.
+            fired = None;
+            watch.renew(limit);
+            watch.on_drain(OnDrain::Grace);
         }
+        http::run(&mut http::Connection::new(&conn, site, &watch, first), fired).await;
     }
 }
 

@@ -7,17 +7,20 @@
 //! listener ([`Udp`](super::Udp)) keeps its objects, so it must be started again.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::admission::Admission;
 use super::moment::Moment;
+use super::tls::Servers;
 use crate::cluster::{Cluster, Report};
 use crate::config::{self, AccessLog, Config};
 use crate::observe::access_log::{Lane, Record, Recorder, Sink};
 use crate::observe::counters::Counters;
 use crate::observe::outcome::Outcome;
+use crate::proto::tls::{Identity, TicketKeys};
 use crate::sys::{Address, Keepalive};
 
 /// One configuration, and what its listeners share over all workers.
@@ -26,6 +29,8 @@ pub struct Layout {
     pub clusters: Vec<Arc<config::Cluster>>,
     /// The listeners. Their names are unique.
     pub listeners: Vec<Shared>,
+    /// The keys of session tickets at the start.
+    pub ticket_keys: Arc<TicketKeys>,
 }
 
 /// One listener, with what all workers share of it.
@@ -55,15 +60,19 @@ impl Layout {
                 sink: listener.access_log.as_deref().map(&mut open).transpose()?,
             });
         }
-        Ok(Layout { clusters: config.clusters.clone(), listeners })
+        let ticket_keys = match &config.tls.ticket_keys {
+            Some(file) => Arc::clone(&file.keys),
+            None => Arc::new(TicketKeys::random()),
+        };
+        Ok(Layout { clusters: config.clusters.clone(), listeners, ticket_keys })
     }
 }
 
 /// The listeners and clusters of one worker, by their names.
-#[derive(Default)]
 pub struct Generation {
     listeners: HashMap<Arc<str>, Rc<Listener>>,
     clusters: HashMap<Arc<str>, Rc<Cluster>>,
+    ticket_keys: Arc<TicketKeys>,
 }
 
 impl Generation {
@@ -74,11 +83,11 @@ impl Generation {
         };
         let clusters: HashMap<_, _> = layout.clusters.iter().map(cluster).collect();
         let listener = |shared: &Shared| {
-            let listener = Listener::new(shared, &clusters, recorder);
+            let listener = Listener::new(shared, &clusters, recorder, &layout.ticket_keys);
             (Arc::clone(&shared.config.name), Rc::new(listener))
         };
         let listeners = layout.listeners.iter().map(listener).collect();
-        Generation { listeners, clusters }
+        Generation { listeners, clusters, ticket_keys: Arc::clone(&layout.ticket_keys) }
     }
 
     /// The listener with this name.
@@ -91,6 +100,20 @@ impl Generation {
         if let Some(cluster) = self.clusters.get(cluster) {
             cluster.set_endpoints(addresses);
         }
+    }
+
+    /// Replaces the identity that comes from two files, in every rule that has it.
+    pub fn set_identity(&self, certificate: &Path, key: &Path, identity: &Identity) {
+        for listener in self.listeners.values() {
+            listener.servers.set_identity(certificate, key, identity, &self.ticket_keys);
+        }
+    }
+
+    /// Replaces the keys of session tickets.
+    pub fn set_ticket_keys(&mut self, keys: Arc<TicketKeys>) {
+        self.ticket_keys = keys;
+        let servers = self.listeners.values().map(|listener| &listener.servers);
+        servers.for_each(|servers| servers.set_ticket_keys(&self.ticket_keys));
     }
 
     /// Reports failed attempts to the control plane. Called once a tick; never blocks.
@@ -108,6 +131,8 @@ pub struct Listener {
     /// The clusters that it leads to, by their names.
     clusters: HashMap<Arc<str>, Rc<Cluster>>,
     lane: Option<Rc<Lane>>,
+    /// The rules that end TLS.
+    pub(super) servers: Servers,
     /// What this worker counts.
     pub counters: Counters,
 }
@@ -117,6 +142,7 @@ impl Listener {
         shared: &Shared,
         clusters: &HashMap<Arc<str>, Rc<Cluster>>,
         recorder: &Recorder,
+        ticket_keys: &Arc<TicketKeys>,
     ) -> Listener {
         let used = shared.config.clusters();
         let cluster = |name| clusters.get_key_value::<Arc<str>>(name);
@@ -128,6 +154,7 @@ impl Listener {
                 .map(|(name, cluster)| (Arc::clone(name), Rc::clone(cluster)))
                 .collect(),
             lane: shared.sink.as_ref().map(|sink| recorder.lane(sink)),
+            servers: Servers::new(&shared.config.protocol, ticket_keys),
             counters: Counters::default(),
         }
     }

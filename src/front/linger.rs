@@ -21,10 +21,16 @@ const MAX_BYTES: usize = 1024 * 1024;
 /// reset may destroy a response that the client has not read yet. So the writing side ends first,
 /// and the client is read until it closes, within bounds.
 pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
-    conn.client.shutdown_write();
     watch.on_drain(OnDrain::Wait);
     let silence = if conn.context.draining.get() { BRIEF_SILENCE } else { SILENCE };
     watch.renew(Limit::new(silence, End::Done));
+    conn.client.close_notify();
+    while let Ok(false) = conn.client.flush() {
+        if watch.writable(conn.client.socket()).await.is_err() {
+            break;
+        }
+    }
+    conn.client.shutdown_write();
     let begun = conn.context.timers.now();
     let mut total = 0;
     while total < MAX_BYTES && conn.context.timers.now().wrapping_sub(begun) < ticks(LONGEST) {

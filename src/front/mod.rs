@@ -7,7 +7,8 @@
 //! | `accepted` | an accepted connection |
 //! | `detect` | tells HTTP from TLS by the first byte |
 //! | `tcp` | L4: a connection to a cluster and the relay |
-//! | `sni` | TLS routed by name without decrypting, and simple-obfs that looks like TLS |
+//! | `sni` | TLS: finds the rule by the ClientHello, and passes bytes on without decrypting |
+//! | `tls` | TLS that ends here |
 //! | `http` | a site: reads and routes requests, sends responses, hands upgrades over |
 //! | `response` | the responses that ringgate makes itself, and their bytes |
 //! | `tunnel` | an upgrade: the handshake, then the relay |
@@ -24,6 +25,7 @@ mod moment;
 mod response;
 mod sni;
 mod tcp;
+mod tls;
 mod tunnel;
 mod udp;
 

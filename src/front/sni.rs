@@ -1,11 +1,13 @@
-//! TLS routed by SNI: the ClientHello selects a cluster, and every byte is passed on unchanged.
-//! Also simple-obfs, which only looks like TLS and ends here.
+//! TLS: the ClientHello selects a rule. Where TLS does not end here, every byte is passed on
+//! unchanged. Also simple-obfs, which only looks like TLS and ends here.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::accepted::{Accepted, relayed};
 use super::linger::linger;
-use crate::config::{Protocol, Tls, TlsRule};
+use crate::config::{Protocol, Tls, TlsAction, TlsEnd, TlsRule};
 use crate::observe::access_log::Record;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
@@ -21,34 +23,59 @@ const READ: usize = 16 * 1024;
 
 /// Serves a connection of a tls listener.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Tls(tls) = &conn.listener.config.protocol else { return };
+        let listener = Rc::clone(&conn.listener);
+        let Protocol::Tls(tls) = &listener.config.protocol else { return };
         let limit = Limit::new(tls.hello_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
-        serve_begun(&conn, tls, &watch, Vec::new()).await;
+        serve_begun(&mut conn, tls, &watch, Vec::new()).await;
     }
 }
 
-/// Serves a connection from which `bytes` were read. The watch runs the limit of the hello.
-pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes: Vec<u8>) {
+/// Serves a connection from which `bytes` were read. The watch runs the limit of the hello. Returns
+/// true if TLS ends here and the connection goes on with the routes of its listener.
+pub(super) async fn serve_begun(
+    conn: &mut Accepted,
+    tls: &Tls,
+    watch: &Watch,
+    bytes: Vec<u8>,
+) -> bool {
     // 1. Read the hello. Boxed, because the relay lives much longer.
     let hello = Box::pin(read_hello(conn, watch, bytes)).await;
-    let (asked, mut up, mut down) = match hello.and_then(|hello| hello.route(conn, tls)) {
+    let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
         Ok(routed) => routed,
         Err(refused) => {
-            // A reset, because the client must not take a clean end for a response.
-            conn.client.reset_on_close();
-            return conn.record(conn.start(), &Outcome::new(refused.end), |record| {
-                record.protocol = "tls";
-                record.host = refused.name.as_deref();
-            });
+            Box::pin(refuse(conn, watch, refused)).await;
+            return false;
         }
     };
 
-    // 2. Connect. The attempts have their own limits.
-    let lease = match Box::pin(conn.connect(&asked.rule.cluster)).await {
+    // 2. Serve it as the rule says.
+    match routed {
+        Routed::PassOn(asked, up, down) => {
+            pass_on(conn, tls, watch, &asked, up, down).await;
+            false
+        }
+        Routed::End(asked, end, bytes) => {
+            super::tls::serve(conn, watch, tls, asked, end, bytes).await
+        }
+    }
+}
+
+/// Connects, relays and writes the record.
+async fn pass_on(
+    conn: &Accepted,
+    tls: &Tls,
+    watch: &Watch,
+    asked: &Asked<'_>,
+    mut up: Flow,
+    mut down: Flow,
+) {
+    // 1. Connect. The attempts have their own limits.
+    let Some(cluster) = asked.rule.action.cluster() else { return };
+    let lease = match Box::pin(conn.connect(cluster)).await {
         Ok(lease) => lease,
         Err(failure) => {
             conn.reset_for(&failure);
@@ -57,31 +84,53 @@ pub(super) async fn serve_begun(conn: &Accepted, tls: &Tls, watch: &Watch, bytes
         }
     };
 
-    // 3. Relay bytes.
+    // 2. Relay bytes.
     let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
-    let outcome = relayed(lease, &up, &down, end);
+    let outcome = relayed(conn, lease, &up, &down, end);
     conn.record(conn.start(), &outcome, |record| asked.describe(record));
 
-    // 4. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
+    // 3. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
     if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
         drop((outcome, up, down));
         linger(conn, watch).await;
     }
 }
 
+/// Records a connection that has no rule, and ends it.
+async fn refuse(conn: &Accepted, watch: &Watch, refused: Refused) {
+    let has_servers = !conn.listener.servers.is_empty();
+    conn.record(conn.start(), &Outcome::new(refused.end), |record| {
+        record.protocol = "tls";
+        record.host = refused.name.as_deref();
+    });
+    if refused.end == End::NoRoute && has_servers {
+        return super::tls::send_unrecognized_name(conn, watch).await;
+    }
+    // A reset, because the client must not take a clean end for a response.
+    conn.client.reset_on_close();
+}
+
 /// The rule and the name of a connection.
-struct Asked<'c> {
+pub(super) struct Asked<'c> {
     rule: &'c TlsRule,
-    name: Option<String>,
+    pub(super) name: Option<String>,
 }
 
 impl Asked<'_> {
-    fn describe<'a>(&'a self, record: &mut Record<'a>) {
+    pub(super) fn describe<'a>(&'a self, record: &mut Record<'a>) {
         record.protocol = "tls";
         record.host = self.name.as_deref();
         record.route = Some(&self.rule.name);
-        record.cluster = Some(&self.rule.cluster);
+        record.cluster = self.rule.action.cluster().map(|name| &**name);
     }
+}
+
+/// What a rule does with a connection.
+enum Routed<'c> {
+    /// The bytes go to the cluster of the rule, through two flows that begin with what was read.
+    PassOn(Asked<'c>, Flow, Flow),
+    /// TLS ends here. The bytes that were read go to the session.
+    End(Asked<'c>, &'c Arc<TlsEnd>, Vec<u8>),
 }
 
 /// Why a connection has no route, and the name that it asked for.
@@ -141,12 +190,8 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
 }
 
 impl Hello {
-    /// Finds the rule, and makes the two flows of the relay, which begin with the bytes read.
-    fn route<'c>(
-        mut self,
-        conn: &Accepted,
-        tls: &'c Tls,
-    ) -> Result<(Asked<'c>, Flow, Flow), Refused> {
+    /// Finds the rule, and prepares what it does.
+    fn route<'c>(mut self, conn: &Accepted, tls: &'c Tls) -> Result<Routed<'c>, Refused> {
         let pool = &conn.context.pool;
         let message = self.reader.message();
         // A hello that cannot be parsed counts as one without a name and without protocols.
@@ -157,10 +202,14 @@ impl Hello {
             return Err(Refused { end: End::NoRoute, name });
         };
         let asked = Asked { rule, name };
+        if let TlsAction::End(end) = &rule.action {
+            return Ok(Routed::End(asked, end, self.bytes));
+        }
         // Real TLS: everything that was read goes to the upstream unchanged.
-        let Some((length, obfs)) = obfs.filter(|_| rule.simple_obfs) else {
+        let is_obfs = matches!(rule.action, TlsAction::Obfs { .. });
+        let Some((length, obfs)) = obfs.filter(|_| is_obfs) else {
             let (up, down) = (Flow::new(pool, self.bytes), Flow::new(pool, Vec::new()));
-            return Ok((asked, up, down));
+            return Ok(Routed::PassOn(asked, up, down));
         };
         let mut random = [0; 28];
         random_bytes(&mut random);
@@ -170,6 +219,6 @@ impl Hello {
         let mut up = Flow::coded(pool, Stack::new(Decoder::default()));
         up.push(obfs.payload);
         up.receive(&mut self.bytes[length..]);
-        Ok((asked, up, Flow::coded(pool, Stack::new(encoder))))
+        Ok(Routed::PassOn(asked, up, Flow::coded(pool, Stack::new(encoder))))
     }
 }

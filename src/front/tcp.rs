@@ -39,7 +39,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
 
         // 3. Write the record.
-        let outcome = relayed(lease, &up, &down, end);
+        let outcome = relayed(&conn, lease, &up, &down, end);
         conn.record(conn.start(), &outcome, |record| record.cluster = Some(cluster));
     }
 }

@@ -15,6 +15,39 @@ pub struct Counters {
     bytes_down: Cell<u64>,
     /// Outcomes by their [`End`].
     ends: [Cell<u64>; End::COUNT],
+    /// Handshakes of TLS that ends here.
+    pub tls: TlsCounters,
+}
+
+/// Handshakes by their result.
+#[derive(Debug, Default)]
+pub struct TlsCounters {
+    /// Full handshakes of TLS 1.2 and 1.3, then resumed ones.
+    done: [Cell<u64>; 4],
+    failed: Cell<u64>,
+}
+
+impl TlsCounters {
+    /// Counts a handshake that is done.
+    pub fn add(&self, version: &str, is_resumed: bool) {
+        let count = &self.done[2 * usize::from(is_resumed) + usize::from(version == "1.3")];
+        count.set(count.get() + 1);
+    }
+
+    /// Counts a handshake that has failed.
+    pub fn add_failure(&self) {
+        self.failed.set(self.failed.get() + 1);
+    }
+
+    /// Handshakes with this version, "1.2" or "1.3", that were full or resumed.
+    pub fn done(&self, version: &str, is_resumed: bool) -> u64 {
+        self.done[2 * usize::from(is_resumed) + usize::from(version == "1.3")].get()
+    }
+
+    /// Handshakes that have failed.
+    pub fn failed(&self) -> u64 {
+        self.failed.get()
+    }
 }
 
 impl Default for Counters {
@@ -25,6 +58,7 @@ impl Default for Counters {
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
             ends: [const { Cell::new(0) }; End::COUNT],
+            tls: TlsCounters::default(),
         }
     }
 }

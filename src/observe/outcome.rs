@@ -61,6 +61,8 @@ pub enum Copied {
     Codec,
     /// No pipe was free.
     NoPipe,
+    /// One of the sides is encrypted.
+    Tls,
 }
 
 /// How bytes were relayed between client and upstream.

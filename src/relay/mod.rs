@@ -185,7 +185,10 @@ impl Relay<'_> {
 /// Passes a reset on: resets both streams on close and returns the matching end.
 pub fn break_off(client: &Transport, upstream: &Transport, broken: Side) -> End {
     cut_off(client, upstream);
+    let has_failed = |side: &Transport| side.tls().is_some_and(|tls| tls.failure().is_some());
     match broken {
+        Side::Client if has_failed(client) => End::TlsFailed,
+        Side::Upstream if has_failed(upstream) => End::UpstreamTlsFailed,
         Side::Client => End::ClientReset,
         Side::Upstream => End::UpstreamReset,
     }

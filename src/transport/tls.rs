@@ -359,7 +359,8 @@ impl TlsStream {
         self.socket.shutdown_write();
     }
 
-    pub(super) fn reset_on_close(&self) {
+    /// See [`super::Transport::reset_on_close`].
+    pub fn reset_on_close(&self) {
         if let State::Failed(_) = self.state() {
             let _ = self.flush();
             self.socket.shutdown_write();

@@ -10,6 +10,7 @@ mod pulse;
 
 use std::io;
 use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
@@ -20,6 +21,7 @@ use core_affinity::CoreId;
 use crate::cluster::Report;
 use crate::error::Error;
 use crate::front::{self, Context, Layout, Shortage, Udp};
+use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
 use crate::sys::{Address, Shares};
@@ -45,6 +47,17 @@ pub enum Command {
         /// All endpoints of the cluster.
         addresses: Arc<[Address]>,
     },
+    /// Replaces the identity that comes from two files.
+    Certificate {
+        /// The file of the certificate.
+        certificate: Arc<Path>,
+        /// The file of the key.
+        key: Arc<Path>,
+        /// What they hold now.
+        identity: Identity,
+    },
+    /// Replaces the keys of session tickets.
+    TicketKeys(Arc<TicketKeys>),
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
     /// connections have ended.
     Drain,
@@ -226,6 +239,12 @@ impl Worker {
         match command {
             Command::Endpoints { cluster, addresses } => {
                 self.context.generation.borrow().set_endpoints(&cluster, &addresses);
+            }
+            Command::Certificate { certificate, key, identity } => {
+                self.context.generation.borrow().set_identity(&certificate, &key, &identity);
+            }
+            Command::TicketKeys(keys) => {
+                self.context.generation.borrow_mut().set_ticket_keys(keys);
             }
             Command::Drain | Command::Stop => {
                 if !self.context.draining.replace(true) {

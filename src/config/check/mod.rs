@@ -6,6 +6,7 @@
 //! reported the default is used, so that one mistake causes one error.
 
 mod access_log;
+mod certificates;
 mod cluster;
 mod earlier;
 mod listener;
@@ -25,6 +26,7 @@ use super::report::Warnings;
 use super::report::{Report, Span, closest, quoted};
 use super::types::{self, At, Field};
 use super::{Cluster, Config, Log, Machine, Server, Workers};
+use crate::proto::tls::Version;
 
 /// Turns the file into the configuration. Returns `None` if errors were reported.
 pub(super) fn config(
@@ -33,7 +35,7 @@ pub(super) fn config(
     machine: &Machine,
     file: File,
 ) -> Option<Config> {
-    let File { server, log, access_log, listener: listeners, cluster } = file;
+    let File { server, log, access_log, tls, listener: listeners, cluster } = file;
     let clusters_complete = cluster.complete;
     let (names, clusters): (Vec<At<String>>, Vec<keys::Cluster>) =
         cluster.tables.into_iter().unzip();
@@ -43,14 +45,21 @@ pub(super) fn config(
         .filter_map(|(name, cluster)| has_paths(cluster).then_some(name.value.as_str()))
         .collect();
     let positions = whole::Positions::new(&listeners, &names, &clusters);
-    let check =
-        Check { report, base, clusters: &names, clusters_complete, with_paths: &with_paths };
+    let check = Check {
+        report,
+        base,
+        clusters: &names,
+        clusters_complete,
+        with_paths: &with_paths,
+        min_version: tls.min_version.get().into(),
+    };
 
     if listeners.is_empty() && report.is_empty() {
         let what = "the configuration has no listener";
         let note = "add [[listener]] with name, listen and protocol";
         report.error((0..0).into(), what, note);
     }
+    let tls = check.tls_shared(&tls);
     let access_logs = check.access_logs(&access_log, &listeners);
     let listeners = check.listeners(&listeners, access_logs);
     let clusters: Vec<Option<Cluster>> =
@@ -62,6 +71,7 @@ pub(super) fn config(
             level: log.level.get().word().to_owned(),
             json: log.format.get() == LogFormat::Json,
         },
+        tls: tls?,
         listeners: listeners?.into_iter().map(Arc::new).collect(),
         clusters: clusters.into_iter().map(|one| one.map(Arc::new)).collect::<Option<_>>()?,
         warnings: Warnings::default(),
@@ -84,6 +94,8 @@ struct Check<'a> {
     clusters_complete: bool,
     /// The names of the clusters that have endpoints that are paths.
     with_paths: &'a [&'a str],
+    /// The oldest version of TLS for rules that name none.
+    min_version: Version,
 }
 
 /// Lists the first names and the number of the others.

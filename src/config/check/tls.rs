@@ -2,19 +2,22 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::super::keys;
 use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
-use super::super::{HostName, RelayTimeouts, Tls, TlsRule, address};
+use super::super::{HostName, RelayTimeouts, Tls, TlsAction, TlsRule, address};
 use super::Check;
+use super::certificates::RulesOf;
 
 impl Check<'_> {
     pub(super) fn tls(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Tls> {
         let mut earlier = EarlierRules::new();
+        let of = RulesOf { listener: typed, protocol: typed.protocol.as_ref().copied() };
         let mut rules = Vec::with_capacity(typed.tls.len());
         for rule in typed.tls.iter() {
-            rules.push(self.tls_rule(rule, &mut earlier));
+            rules.push(self.tls_rule(of, rule, &mut earlier));
         }
         Some(Tls {
             hello_timeout: typed.hello_timeout.get().0,
@@ -23,10 +26,16 @@ impl Check<'_> {
         })
     }
 
-    fn tls_rule(&self, typed: &keys::TlsRule, earlier: &mut EarlierRules) -> Option<TlsRule> {
+    fn tls_rule(
+        &self,
+        of: RulesOf<'_>,
+        typed: &keys::TlsRule,
+        earlier: &mut EarlierRules,
+    ) -> Option<TlsRule> {
         let names = self.server_names(&typed.names);
-        let alpn = self.protocols(&typed.alpn).map(Rc::new);
+        let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.get();
+        let ends = typed.certificate.is_given();
         if simple_obfs {
             let note = "remove it; a simple-obfs client offers no protocols, so no connection can \
                         match";
@@ -34,13 +43,24 @@ impl Check<'_> {
                 let what = "`alpn` cannot be combined with simple_obfs = true";
                 self.report.error(span, what, note);
             }
+            if let Some(span) = typed.certificate.key {
+                let what = "`certificate` cannot be combined with simple_obfs = true";
+                let note = "a handshake of simple-obfs only looks like TLS: make two rules, this \
+                            one and one with `certificate` for the same names";
+                self.report.error(span, what, note);
+            }
         }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
+            // What a rule offers that ends TLS is no condition.
+            let mut condition = if ends { Vec::new() } else { alpn.clone() };
+            condition.sort_unstable();
+            condition.dedup();
+            let condition = Rc::new(condition);
             // A rule without names is checked like a rule with one name, `None`.
             let all = names.iter().map(|(name, span)| (Some(name.clone()), *span));
             let none = names.is_empty().then_some((None, typed.place.span));
             for (name, span) in all.chain(none) {
-                let this = EarlierRule { alpn: Rc::clone(alpn), simple_obfs, span };
+                let this = EarlierRule { alpn: Rc::clone(&condition), simple_obfs, span };
                 let same_name = earlier.entry(name.clone()).or_default();
                 if let Some(first) = same_name.iter().find(|first| first.covers(&this)) {
                     let what = match &name {
@@ -57,16 +77,36 @@ impl Check<'_> {
                 same_name.push(this);
             }
         }
-        let cluster = self.cluster_name(&typed.cluster);
-        let (names, alpn) = (names?, alpn?);
         let first = typed.names.value.as_ref().and_then(|names| names.value.first());
-        Some(TlsRule {
-            name: first.map_or_else(|| "*".to_owned(), |name| name.value.to_ascii_lowercase()),
-            names: names.into_iter().map(|(name, _)| name).collect(),
-            alpn: alpn.to_vec(),
-            cluster: cluster?,
-            simple_obfs,
-        })
+        let name = first.map_or_else(|| "*".to_owned(), |name| name.value.to_ascii_lowercase());
+        let action = if ends {
+            let names = names.as_deref().unwrap_or_default();
+            let end = self.tls_end(of, typed, names, &name, alpn.clone().unwrap_or_default());
+            end.map(|end| TlsAction::End(Arc::new(end)))
+        } else {
+            self.passes_on(typed, alpn.clone())
+        };
+        alpn?;
+        let names = names?.into_iter().map(|(name, _)| name).collect();
+        Some(TlsRule { name, names, action: action? })
+    }
+
+    /// What a rule does that passes bytes on.
+    fn passes_on(&self, typed: &keys::TlsRule, alpn: Option<Vec<String>>) -> Option<TlsAction> {
+        if !typed.cluster.is_given() && typed.place.complete {
+            let what = "[[listener.tls]] needs `cluster` or `certificate`";
+            let note = "name the [cluster.NAME] that the connections go to, or the certificate \
+                        with which TLS ends here";
+            self.report.error(typed.place.span, what, note);
+        }
+        let cluster = self.cluster_name(&typed.cluster)?;
+        if typed.simple_obfs.get() {
+            return Some(TlsAction::Obfs { cluster });
+        }
+        let mut alpn = alpn?;
+        alpn.sort_unstable();
+        alpn.dedup();
+        Some(TlsAction::PassOn { cluster, alpn })
     }
 
     fn server_names(&self, field: &Field<List<String>>) -> Option<Vec<(HostName, Span)>> {
@@ -96,10 +136,7 @@ impl Check<'_> {
                 self.report.error(text.span, what, note);
             }
         }
-        let mut protocols: Vec<String> = texts.iter().map(|text| text.value.clone()).collect();
-        protocols.sort_unstable();
-        protocols.dedup();
-        Some(protocols)
+        Some(texts.iter().map(|text| text.value.clone()).collect())
     }
 }
 

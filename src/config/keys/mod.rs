@@ -17,6 +17,7 @@ mod redirect;
 mod respond;
 mod route;
 mod server;
+mod tls;
 mod tls_rule;
 
 use schemars::JsonSchema;
@@ -34,6 +35,7 @@ pub(super) use self::respond::Respond;
 pub(super) use self::route::{HandshakeWord, Route, TunnelWord};
 pub use self::server::Driver;
 pub(super) use self::server::Server;
+pub(super) use self::tls::{Tls, TlsVersion};
 pub(super) use self::tls_rule::TlsRule;
 use super::types::{Named, Tables};
 
@@ -43,7 +45,7 @@ use super::types::{Named, Tables};
 /// `"365d"`. Sizes are strings with `B`, `KiB`, `MiB` or `GiB`. `0` never means "off".
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "ringgate configuration", extend("x-planned" = ["admin", "tls", "acme"]))]
+#[schemars(title = "ringgate configuration", extend("x-planned" = ["admin", "acme"]))]
 pub(super) struct File {
     /// Workers and shutdown.
     #[schemars(extend("default" = {}))]
@@ -54,6 +56,9 @@ pub(super) struct File {
     /// Where records of connections, requests and tunnels go, and how they look.
     #[schemars(extend("default" = {}))]
     pub(super) access_log: AccessLog,
+    /// What all rules share that end TLS.
+    #[schemars(extend("default" = {}))]
+    pub(super) tls: Tls,
     /// What ringgate listens on, and what it does with the bytes. At least one.
     #[schemars(extend("minItems" = 1))]
     pub(super) listener: Tables<Listener>,

@@ -4,24 +4,39 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::TlsVersion;
 use super::patterns::HOST_NAME;
-use crate::config::contract::rules::{has, none_of};
-use crate::config::types::{Field, List, NAME, Place};
+use crate::config::contract::When;
+use crate::config::contract::rules::{has, none_of, some_of};
+use crate::config::types::{Field, List, NAME, OneOrMany, Place};
 
-/// A rule for connections that begin with a TLS handshake. The most specific name wins: exact, then
-/// the longest `*.suffix`, then the longest `prefix.*`, then a rule without names. Among equal
-/// names the first rule wins that matches in all. What no rule matches, and what is no ClientHello,
-/// is reset.
+/// A rule for connections that begin with a TLS handshake. With `certificate` TLS ends here;
+/// without it the bytes are passed on unchanged. The most specific name wins: exact, then the
+/// longest `*.suffix`, then the longest `prefix.*`, then a rule without names. Among equal names
+/// the first rule wins that matches in all. What no rule matches gets an unrecognized_name alert if
+/// TLS ends in one of the rules; otherwise it is reset, as what is no ClientHello is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-foreign" = {
     "sni": "names",
     "server_names": "names",
     "server_name": "names",
+    "cert": "certificate",
+    "certs": "certificate",
+    "ssl_certificate": "certificate",
+    "ssl_certificate_key": "key",
+    "private_key": "key",
+    "ca": "client_ca",
+    "client_auth": "client_ca",
+    "ssl_client_certificate": "client_ca",
 }))]
 #[schemars(extend(
-    "x-rules" = [json!({ "if": has("simple_obfs", [true]), "then": none_of(&["alpn"]) })],
-    "x-planned" = ["certificate", "key", "acme", "client_ca"],
+    "x-rules" = [
+        json!({ "if": has("simple_obfs", [true]), "then": none_of(&["alpn", "certificate"]) }),
+        some_of(&["cluster", "certificate"]),
+        json!({ "if": { "required": ["certificate"] }, "then": { "required": ["key"] } }),
+    ],
+    "x-planned" = ["acme"],
 ))]
 pub(in crate::config) struct TlsRule {
     #[schemars(skip)]
@@ -38,19 +53,52 @@ pub(in crate::config) struct TlsRule {
         )
     )]
     pub(in crate::config) names: Field<List<String>>,
-    /// Protocol names of which the client must offer at least one (ALPN, RFC 7301). Each has 1 to
-    /// 255 bytes. Left out: no condition.
+    /// A file with the certificate of the server, followed by the certificates of the authorities
+    /// between it and a root (PEM). Then TLS ends here. A list has one file for each kind of key,
+    /// for example one for ECDSA and one for RSA; a client gets the first one that it accepts,
+    /// ECDSA before RSA. The files are read again when they change. A relative path starts at the
+    /// directory of the configuration.
+    #[schemars(
+        example = "/etc/ringgate/example.pem",
+        example = ["ecdsa.pem", "rsa.pem"],
+        extend("x-empty" = "name a file, or leave `certificate` out to pass the bytes on")
+    )]
+    pub(in crate::config) certificate: Field<OneOrMany<String>>,
+    /// The file with the private key of `certificate` (PEM, without a passphrase), or a list with
+    /// as many files in the same order.
+    #[schemars(
+        example = "/etc/ringgate/example.key",
+        example = ["ecdsa.key", "rsa.key"],
+        extend("x-empty" = "name the file with the private key", "x-when" = [ended()])
+    )]
+    pub(in crate::config) key: Field<OneOrMany<String>>,
+    /// A file with the certificates of authorities (PEM). Clients must then show a certificate that
+    /// comes from one of them.
+    #[schemars(example = "/etc/ringgate/clients.pem", extend("x-when" = [ended()]))]
+    pub(in crate::config) client_ca: Field<String>,
+    /// The oldest version of TLS that is accepted, in place of the one in `[tls]`.
+    #[schemars(example = "1.3", extend("x-when" = [ended()]))]
+    pub(in crate::config) min_version: Field<TlsVersion>,
+    /// Names of protocols (ALPN, RFC 7301), each of 1 to 255 bytes. With `certificate`: what is
+    /// offered, the preferred one first; a client that offers protocols, but none of these, is
+    /// refused. The default is `["http/1.1"]` where the routes of the listener follow, and nothing
+    /// otherwise. Without `certificate`: the client must offer at least one of them; left out there
+    /// is no condition.
     #[schemars(inner(length(min = 1, max = 255)), example = ["h2", "http/1.1"], extend(
         "x-empty" = "no connection can match the rule; leave `alpn` out to match every protocol"
     ))]
     pub(in crate::config) alpn: Field<List<String>>,
-    /// The name of the cluster that the connections go to.
-    #[schemars(regex(pattern = NAME), example = &"site", extend(
-        "x-required" = "name the [cluster.NAME] that these connections go to"
-    ))]
+    /// The name of the cluster that the connections go to. With `certificate` it gets the decrypted
+    /// bytes. On an http listener it may then be left out: the routes of the listener follow.
+    #[schemars(regex(pattern = NAME), example = &"site")]
     pub(in crate::config) cluster: Field<String>,
     /// Whether the rule matches only handshakes of simple-obfs in its tls mode. These end here, and
     /// the cluster gets their payload.
     #[schemars(extend("default" = false))]
     pub(in crate::config) simple_obfs: Field<bool>,
+}
+
+/// The key is about TLS that ends here.
+fn ended() -> When {
+    When::given("certificate", "add `certificate`, or remove it: other rules pass the bytes on")
 }

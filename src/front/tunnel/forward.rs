@@ -55,7 +55,7 @@ pub(super) async fn serve(
             if end == End::ClientReset {
                 relay::cut_off(client, &lease.upstream);
             }
-            return upgrade.fail(conn, watch, relayed(lease, &up, &down, end)).await;
+            return upgrade.fail(conn, watch, relayed(conn, lease, &up, &down, end)).await;
         }
     };
 
@@ -71,7 +71,7 @@ pub(super) async fn serve(
         let (upstream, half_closed) = (&lease.upstream, timeouts.half_closed);
         let end = relay::run(client, upstream, &mut up, &mut down, watch, half_closed).await;
         watch.set_upstream(None);
-        let outcome = relayed(lease, &up, &down, end);
+        let outcome = relayed(conn, lease, &up, &down, end);
         return upgrade.record(conn, Outcome { status: Some(status), ..outcome });
     }
 
@@ -81,7 +81,7 @@ pub(super) async fn serve(
     down.push(&with_connection_close(response.head_bytes()));
     let end = upstream.pass_body(response, client, &mut down).await;
     watch.set_upstream(None);
-    let outcome = relayed(lease, &up, &down, end);
+    let outcome = relayed(conn, lease, &up, &down, end);
     upgrade.record(conn, Outcome { status: Some(status), ..outcome });
     if end == End::Done {
         linger(conn, watch).await;

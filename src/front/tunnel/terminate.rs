@@ -105,7 +105,7 @@ pub(super) async fn serve(
     // The flows have their own copies. An idle tunnel must hold no buffer.
     drop((request, head));
     let end = conn.relay(watch, &lease, &mut up, &mut down, timeouts).await;
-    let outcome = relayed(lease, &up, &down, end);
+    let outcome = relayed(conn, lease, &up, &down, end);
     upgrade.record(conn, Outcome { status: Some(101), ..outcome });
 
     // 4. Linger: the client must be able to read the close frame, whatever it sends after its own.

@@ -1,0 +1,183 @@
+//! Reads the files that TLS needs: certificates with their keys, authorities, keys of tickets.
+//!
+//! The check of a configuration reads them, and the control plane reads them again when they
+//! change. Faults are values, because the first shows them at a key and the second logs them.
+
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::input::{self, Accept, ReadError};
+use crate::proto::tls::{
+    Authorities, Identity, IdentityError, KeyKind, KeysFault, PemFault, TicketKeys,
+};
+
+/// The most bytes of one file. A chain with its key has some kilobytes, all public authorities
+/// together have some hundred.
+const LARGEST: usize = 1 << 20;
+
+/// Why a file, or a pair of files, cannot be used.
+#[derive(Debug)]
+pub struct FileFault {
+    /// The file.
+    pub path: PathBuf,
+    /// Whether it is the file of a key, where there are two files.
+    pub is_key: bool,
+    /// What is wrong, to be put behind the name of the file.
+    pub what: String,
+    /// How to mend it.
+    pub advice: &'static str,
+    /// Why it cannot be read.
+    pub(super) cause: Option<ReadError>,
+}
+
+impl fmt::Display for FileFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the file {} {}", self.path.display(), self.what)
+    }
+}
+
+impl Error for FileFault {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        let cause = self.cause.as_ref()?;
+        Some(cause)
+    }
+}
+
+impl FileFault {
+    fn new(path: &Path, what: impl Into<String>, advice: &'static str) -> FileFault {
+        FileFault { path: path.to_owned(), is_key: false, what: what.into(), advice, cause: None }
+    }
+
+    fn of_key(self) -> FileFault {
+        FileFault { is_key: true, ..self }
+    }
+
+    fn pem(path: &Path, fault: &PemFault) -> FileFault {
+        let advice = match fault {
+            PemFault::Empty | PemFault::Malformed => {
+                "it must be a PEM file: lines between -----BEGIN … and -----END …"
+            }
+            PemFault::HasKeyOnly => "`certificate` and `key` may be swapped",
+            PemFault::HasCertificateOnly => "`certificate` and `key` may be swapped",
+            PemFault::Encrypted => {
+                "remove the passphrase: openssl pkey -in OLD -out NEW; protect NEW by its mode"
+            }
+            PemFault::MalformedCertificate(_) => "`openssl x509 -in FILE -text` shows what it is",
+            PemFault::UnsupportedKey => {
+                "use an ECDSA key on P-256 or P-384, an RSA key of 2048 bits or more, or Ed25519"
+            }
+        };
+        FileFault::new(path, format!("cannot be used: {fault}"), advice)
+    }
+}
+
+/// Reads a certificate and its key.
+///
+/// # Errors
+/// A file cannot be read, holds something else, or the two do not belong together.
+pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFault> {
+    let (chain, key_pem) = (read(certificate), read(key).map_err(FileFault::of_key));
+    let (chain, key_pem) = (chain?, key_pem?);
+    Identity::parse(&chain, &key_pem).map_err(|error| match error {
+        IdentityError::Certificate(fault) => FileFault::pem(certificate, &fault),
+        IdentityError::Key(fault) => FileFault::pem(key, &fault).of_key(),
+        IdentityError::Mismatch => FileFault::new(
+            key,
+            format!("has a key that does not belong to {}", certificate.display()),
+            "take the key that the certificate was issued for; the certificate of the server must \
+             be the first one in its file",
+        )
+        .of_key(),
+        IdentityError::UnsupportedCertificate => FileFault::new(
+            certificate,
+            "has a certificate with a kind of key that is not supported",
+            "use an ECDSA key on P-256 or P-384, an RSA key of 2048 bits or more, or Ed25519",
+        ),
+        IdentityError::Order { position } => FileFault::new(
+            certificate,
+            format!(
+                "has certificates in the wrong order: number {position} did not issue the one \
+                 before it"
+            ),
+            "the certificate of the server comes first, then the one that issued it, and so on",
+        ),
+    })
+}
+
+/// Reads certificates of authorities.
+///
+/// # Errors
+/// The file cannot be read or holds something else.
+pub fn read_authorities(path: &Path) -> Result<Authorities, FileFault> {
+    Authorities::parse(&read(path)?).map_err(|fault| FileFault::pem(path, &fault))
+}
+
+/// Reads the keys of tickets.
+///
+/// # Errors
+/// The file cannot be read or holds something else.
+pub fn read_ticket_keys(path: &Path) -> Result<TicketKeys, FileFault> {
+    let advice = "each line is the base64 of 32 random bytes: openssl rand -base64 32";
+    let bytes = read(path)?;
+    let keys =
+        std::str::from_utf8(&bytes).map_err(|_| KeysFault::Line(1)).and_then(TicketKeys::parse);
+    keys.map_err(|fault| match fault {
+        KeysFault::Empty => FileFault::new(path, "has no key", advice),
+        KeysFault::TooMany => {
+            FileFault::new(path, "has more than 16 keys", "remove those that are older than a day")
+        }
+        KeysFault::Line(line) => {
+            FileFault::new(path, format!("has something else than a key in line {line}"), advice)
+        }
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileFault> {
+    input::read(path, Accept::Files, LARGEST).map_err(|cause| FileFault {
+        cause: Some(cause),
+        ..FileFault::new(
+            path,
+            "cannot be read",
+            "the user that ringgate runs as needs the right to read it",
+        )
+    })
+}
+
+/// Something about an identity that is valid and probably unintended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Oddity {
+    /// What is unusual, to be put behind the name of the certificate's file.
+    pub what: String,
+    /// How to mend it.
+    pub advice: &'static str,
+}
+
+/// How long before its end a certificate is warned of.
+const SOON: std::time::Duration = std::time::Duration::from_secs(14 * 24 * 3600);
+/// RSA keys with fewer bits are refused by current clients.
+const FEWEST_BITS: usize = 2048;
+
+/// Returns what is odd about a certificate at this time.
+pub fn oddities(identity: &Identity, now: SystemTime) -> Vec<Oddity> {
+    let mut found = Vec::new();
+    let mut add = |what: String, advice| found.push(Oddity { what, advice });
+    let date = |time| httpdate::fmt_http_date(time);
+    if identity.not_after() < now {
+        let what = format!("has expired at {}", date(identity.not_after()));
+        add(what, "clients refuse it: renew the certificate");
+    } else if identity.not_before() > now {
+        let what = format!("is not valid before {}", date(identity.not_before()));
+        add(what, "clients refuse it until then: check the clock of this machine");
+    } else if identity.not_after() < now + SOON {
+        let what = format!("expires at {}", date(identity.not_after()));
+        add(what, "renew the certificate");
+    }
+    if let KeyKind::Rsa(bits) = identity.key()
+        && bits < FEWEST_BITS
+    {
+        add(format!("has an RSA key of {bits} bits"), "clients refuse it: use 2048 bits or ECDSA");
+    }
+    found
+}

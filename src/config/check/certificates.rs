@@ -1,0 +1,231 @@
+//! Checks the files of a rule that ends TLS, and builds the rule.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::super::certificates::{
+    FileFault, oddities, read_authorities, read_identity, read_ticket_keys,
+};
+use super::super::keys::{self, ProtocolWord};
+use super::super::report::{Fault, Span, quoted};
+use super::super::types::At;
+use super::super::{Certificate, HostName, TicketFile, TlsEnd, TlsShared};
+use super::Check;
+use crate::proto::tls::{Authorities, KeyKind, Version};
+
+/// What the rules of one listener have in common.
+#[derive(Clone, Copy)]
+pub(super) struct RulesOf<'a> {
+    pub(super) listener: &'a keys::Listener,
+    pub(super) protocol: Option<ProtocolWord>,
+}
+
+impl Check<'_> {
+    pub(super) fn tls_shared(&self, typed: &keys::Tls) -> Option<TlsShared> {
+        let Some(at) = &typed.ticket_keys.value else {
+            return Some(TlsShared { ticket_keys: None });
+        };
+        let path = self.base.join(&at.value);
+        match read_ticket_keys(&path) {
+            Ok(keys) => {
+                self.is_private(&path, at.span);
+                let keys = Arc::new(keys);
+                Some(TlsShared { ticket_keys: Some(TicketFile { path, keys }) })
+            }
+            Err(fault) => {
+                self.file_fault(at.span, &at.value, fault);
+                None
+            }
+        }
+    }
+
+    /// Builds the rule that ends TLS. `names` are the names of the rule.
+    pub(super) fn tls_end(
+        &self,
+        of: RulesOf<'_>,
+        typed: &keys::TlsRule,
+        names: &[(HostName, Span)],
+        name: &str,
+        alpn: Vec<String>,
+    ) -> Option<TlsEnd> {
+        let certificates = self.certificates(typed, names);
+        let client_ca = match &typed.client_ca.value {
+            None => (!typed.client_ca.is_given()).then_some(None),
+            Some(at) => self.authorities(at).map(Some),
+        };
+        let cluster = self.cluster_name(&typed.cluster);
+        let needs_cluster = of.protocol != Some(ProtocolWord::Http);
+        if needs_cluster && !typed.cluster.is_given() && typed.place.complete {
+            let what = "a [[listener.tls]] of a tls listener needs `cluster`";
+            let note = "name the [cluster.NAME] that gets the decrypted bytes; the routes of a \
+                        site need protocol = \"http\"";
+            self.report.error(typed.place.span, what, note);
+        }
+        let alpn = self.offered(typed, alpn);
+        let own = typed.min_version.as_ref().copied();
+        let listener = of.listener.name.as_ref().map_or("", String::as_str);
+        if typed.cluster.is_given() && cluster.is_none() {
+            return None;
+        }
+        Some(TlsEnd {
+            scope: format!("{listener}/{name}"),
+            certificates: certificates?,
+            alpn,
+            client_ca: client_ca?,
+            min_version: own.map_or(self.min_version, Version::from),
+            cluster,
+        })
+    }
+
+    /// The protocols that the rule offers.
+    fn offered(&self, typed: &keys::TlsRule, alpn: Vec<String>) -> Vec<String> {
+        // The bytes of a cluster may be of any protocol.
+        if typed.cluster.is_given() {
+            return alpn;
+        }
+        let texts = typed.alpn.value.as_ref();
+        if let Some(h2) = texts.and_then(|at| at.value.iter().find(|text| text.value == "h2")) {
+            let what = "HTTP/2 cannot be offered";
+            let note = "ringgate serves HTTP/1.1: write alpn = [\"http/1.1\"], or leave it out";
+            self.report.error(h2.span, what, note);
+        }
+        if typed.alpn.is_given() { alpn } else { vec!["http/1.1".to_owned()] }
+    }
+
+    fn certificates(
+        &self,
+        typed: &keys::TlsRule,
+        names: &[(HostName, Span)],
+    ) -> Option<Vec<Certificate>> {
+        let certificates = typed.certificate.value.as_ref()?;
+        let Some(keys) = &typed.key.value else {
+            if !typed.key.is_given() && typed.place.complete {
+                let what = "`certificate` needs `key`";
+                let note = "name the file with the private key: key = \"example.key\"";
+                self.report.error(certificates.span, what, note);
+            }
+            return None;
+        };
+        let (certificates, keys) = (&certificates.value, &keys.value);
+        if certificates.len() != keys.len() {
+            let what = format!(
+                "there are {} files in `certificate` and {} in `key`",
+                certificates.len(),
+                keys.len()
+            );
+            let note = "each certificate has its key at the same place of the other list";
+            self.report.error(typed.key.key.unwrap_or(typed.place.span), what, note);
+            return None;
+        }
+        let mut found: Vec<Certificate> = Vec::with_capacity(keys.len());
+        let mut is_complete = true;
+        for (certificate, key) in certificates.iter().zip(keys.iter()) {
+            let Some(read) = self.certificate(certificate, key, names) else {
+                is_complete = false;
+                continue;
+            };
+            let kind = |one: &Certificate| std::mem::discriminant(&one.identity.key());
+            if found.iter().any(|earlier| kind(earlier) == kind(&read)) {
+                let of = match read.identity.key() {
+                    KeyKind::Rsa(_) => "an RSA",
+                    KeyKind::Ecdsa => "an ECDSA",
+                    KeyKind::Ed25519 => "an Ed25519",
+                };
+                let what = format!("the rule has a certificate with {of} key already");
+                let note = "the certificates of a rule differ in their kind of key; for other \
+                            names add another [[listener.tls]]";
+                self.report.error(certificate.span, what, note);
+            }
+            found.push(read);
+        }
+        is_complete.then_some(found)
+    }
+
+    fn certificate(
+        &self,
+        certificate: &At<String>,
+        key: &At<String>,
+        names: &[(HostName, Span)],
+    ) -> Option<Certificate> {
+        let (certificate_path, key_path) =
+            (self.base.join(&certificate.value), self.base.join(&key.value));
+        let identity = match read_identity(&certificate_path, &key_path) {
+            Ok(identity) => identity,
+            Err(fault) => {
+                let at = if fault.is_key { key } else { certificate };
+                self.file_fault(at.span, &at.value, fault);
+                return None;
+            }
+        };
+        for oddity in oddities(&identity, SystemTime::now()) {
+            let what = format!("the certificate {} {}", quoted(&certificate.value), oddity.what);
+            self.report.warning(certificate.span, what, oddity.advice);
+        }
+        for (name, span) in names {
+            let (text, is_covered) = match name {
+                HostName::Exact(name) => (name.clone(), identity.covers(name)),
+                HostName::Suffix(suffix) => {
+                    let wildcard = format!("*{suffix}");
+                    let is_covered = identity.names().contains(&wildcard);
+                    (wildcard, is_covered)
+                }
+                // No certificate has such a name; each client sees whether its own is in it.
+                HostName::Prefix(_) => continue,
+            };
+            if !is_covered {
+                let file = quoted(&certificate.value);
+                let what = format!("the certificate {file} is not for {}", quoted(&text));
+                let note = format!("clients refuse it; it is for {}", listed(identity.names()));
+                self.report.warning(*span, what, note);
+            }
+        }
+        self.is_private(&key_path, key.span);
+        Some(Certificate { certificate: certificate_path, key: key_path, identity })
+    }
+
+    fn authorities(&self, at: &At<String>) -> Option<Authorities> {
+        match read_authorities(&self.base.join(&at.value)) {
+            Ok(authorities) => Some(authorities),
+            Err(fault) => {
+                self.file_fault(at.span, &at.value, fault);
+                None
+            }
+        }
+    }
+
+    /// Reports a file that cannot be used. `typed` is its path in the configuration.
+    fn file_fault(&self, span: Span, typed: &str, fault: FileFault) {
+        let what = format!("the file {} {}", quoted(typed), fault.what);
+        match fault.cause {
+            None => self.report.error(span, what, fault.advice),
+            Some(cause) => {
+                let note = if typed.starts_with('/') {
+                    fault.advice
+                } else {
+                    "relative paths start at the directory of this configuration"
+                };
+                self.report.unreadable(span, Fault::new(what, note), cause);
+            }
+        }
+    }
+
+    /// Warns of a secret that other users can read.
+    fn is_private(&self, path: &PathBuf, span: Span) {
+        let is_open = std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0);
+        if is_open {
+            let what = "every user of this machine can read this file";
+            let note = "it holds a secret: chmod o-rwx, and let ringgate's user or group read it";
+            self.report.warning(span, what, note);
+        }
+    }
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        String::from("no name")
+    } else {
+        super::first_names(names.iter().map(String::as_str))
+    }
+}

@@ -1,0 +1,222 @@
+//! Reads certificates and the keys of tickets again when their files change, and makes new ticket
+//! keys where no file has them. Workers get what is new; a bad file changes nothing.
+//!
+//! Files are looked at every two seconds. Notifications of the kernel would have to follow symbolic
+//! links that are swapped, directories that are replaced, and network file systems that have none.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
+
+use crate::config::{self, Config, FileFault, Protocol, TlsAction};
+use crate::error::chain;
+use crate::proto::tls::{Identity, ROTATION, TicketKeys};
+use crate::worker::Command;
+
+/// The time between two looks at the files.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The time between two warnings about the same certificate.
+const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
+
+/// Follows the files of this configuration until it is dropped. `keys` are the first keys of
+/// tickets.
+pub(super) async fn follow(
+    config: Arc<Config>,
+    keys: Arc<TicketKeys>,
+    workers: Vec<Sender<Command>>,
+) {
+    let mut pairs = pairs(&config);
+    let mut tickets = Tickets::new(&config, keys);
+    let mut warned = Instant::now();
+    loop {
+        sleep(INTERVAL).await;
+        // The disk may be slow or gone: reading it must not hold up the control plane.
+        let looked = tokio::task::spawn_blocking(move || {
+            let commands: Vec<Command> =
+                pairs.iter_mut().filter_map(Pair::look).chain(tickets.look()).collect();
+            (pairs, tickets, commands)
+        });
+        let Ok((looked_pairs, looked_tickets, commands)) = looked.await else { return };
+        (pairs, tickets) = (looked_pairs, looked_tickets);
+        for command in commands {
+            for worker in &workers {
+                // A worker that has ended needs nothing.
+                let _ = worker.send(command.clone());
+            }
+        }
+        if warned.elapsed() >= WARN_INTERVAL {
+            warned = Instant::now();
+            pairs.iter().for_each(Pair::warn);
+        }
+    }
+}
+
+/// The pairs of files of all rules, each once.
+fn pairs(config: &Config) -> Vec<Pair> {
+    let mut pairs = HashMap::new();
+    for listener in &config.listeners {
+        let rules = match &listener.protocol {
+            Protocol::Tls(tls) => &tls.rules[..],
+            Protocol::Http(http) => http.tls.as_ref().map_or(&[][..], |tls| &tls.rules),
+            Protocol::Tcp(_) | Protocol::Udp(_) => &[],
+        };
+        for rule in rules {
+            let TlsAction::End(end) = &rule.action else { continue };
+            for files in &end.certificates {
+                let key = (files.certificate.clone(), files.key.clone());
+                pairs.entry(key).or_insert_with(|| Pair::new(files));
+            }
+        }
+    }
+    pairs.into_values().collect()
+}
+
+/// What tells that a file has changed. A replaced file has another inode, a written one another
+/// time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// `None` if the file cannot be found.
+fn version(path: &Path) -> Option<Version> {
+    let file = std::fs::metadata(path).ok()?;
+    Some(Version {
+        device: file.dev(),
+        inode: file.ino(),
+        size: file.size(),
+        modified: (file.mtime(), file.mtime_nsec()),
+        changed: (file.ctime(), file.ctime_nsec()),
+    })
+}
+
+/// A certificate and its key.
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// The files that were read last; `None` before the first look.
+    versions: Option<[Option<Version>; 2]>,
+    identity: Identity,
+}
+
+impl Pair {
+    fn new(files: &config::Certificate) -> Pair {
+        Pair {
+            certificate: files.certificate.clone(),
+            key: files.key.clone(),
+            versions: None,
+            identity: files.identity.clone(),
+        }
+    }
+
+    /// Reads the files if they have changed. Returns the command that makes the workers use them.
+    fn look(&mut self) -> Option<Command> {
+        // The versions are taken before the files are read. So a change while they are read is
+        // found by the next look.
+        let versions = [version(&self.certificate), version(&self.key)];
+        if self.versions == Some(versions) {
+            return None;
+        }
+        self.versions = Some(versions);
+        let identity = match config::read_identity(&self.certificate, &self.key) {
+            Ok(identity) if identity == self.identity => return None,
+            Ok(identity) => identity,
+            Err(fault) => {
+                report(&fault, "the certificate is not replaced: the one before stays in use");
+                return None;
+            }
+        };
+        tracing::info!(
+            certificate = %self.certificate.display(),
+            not_after = %httpdate::fmt_http_date(identity.not_after()),
+            "a certificate was read again and is in use"
+        );
+        self.identity = identity.clone();
+        self.warn();
+        Some(Command::Certificate {
+            certificate: self.certificate.clone().into(),
+            key: self.key.clone().into(),
+            identity,
+        })
+    }
+
+    fn warn(&self) {
+        for oddity in config::oddities(&self.identity, SystemTime::now()) {
+            tracing::warn!(
+                certificate = %self.certificate.display(),
+                problem = oddity.what,
+                advice = oddity.advice,
+                "clients refuse this certificate, or will soon"
+            );
+        }
+    }
+}
+
+/// The keys of tickets.
+struct Tickets {
+    keys: Arc<TicketKeys>,
+    source: Source,
+}
+
+enum Source {
+    /// They are made here, the last ones at this moment.
+    Made(Instant),
+    /// They are in a file, of which this version was read.
+    File(PathBuf, Option<Option<Version>>),
+}
+
+impl Tickets {
+    fn new(config: &Config, keys: Arc<TicketKeys>) -> Tickets {
+        let source = match &config.tls.ticket_keys {
+            None => Source::Made(Instant::now()),
+            Some(file) => Source::File(file.path.clone(), None),
+        };
+        Tickets { keys, source }
+    }
+
+    /// Returns the command that makes the workers use new keys, if there are some.
+    fn look(&mut self) -> Option<Command> {
+        let keys = match &mut self.source {
+            Source::Made(made) if made.elapsed() < ROTATION => return None,
+            Source::Made(made) => {
+                *made = Instant::now();
+                self.keys.rotated()
+            }
+            Source::File(path, read) => {
+                let version = version(path);
+                if *read == Some(version) {
+                    return None;
+                }
+                *read = Some(version);
+                match config::read_ticket_keys(path) {
+                    Ok(keys) if keys == *self.keys => return None,
+                    Ok(keys) => {
+                        let file = path.display();
+                        tracing::info!(%file, "the keys of tickets were read again");
+                        keys
+                    }
+                    Err(fault) => {
+                        report(&fault, "the keys of tickets are not replaced");
+                        return None;
+                    }
+                }
+            }
+        };
+        self.keys = Arc::new(keys);
+        Some(Command::TicketKeys(Arc::clone(&self.keys)))
+    }
+}
+
+/// Logs why a file cannot be used.
+fn report(fault: &FileFault, consequence: &str) {
+    tracing::warn!(error = %chain(fault), advice = fault.advice, "{consequence}");
+}

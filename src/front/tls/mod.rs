@@ -1,0 +1,128 @@
+//! TLS that ends here: the handshake, and what follows it. The rule was found by its ClientHello.
+//!
+//! After the handshake the client's [`Transport`] gives decrypted bytes, so whatever follows is the
+//! same as without TLS: the routes of a site, or the relay to a cluster.
+
+mod servers;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub(super) use servers::Servers;
+
+use super::accepted::{Accepted, relayed};
+use super::linger::linger;
+use super::sni::Asked;
+use crate::config::{Tls, TlsEnd};
+use crate::handshake::{self, Failure};
+use crate::observe::access_log;
+use crate::observe::outcome::{End, Outcome};
+use crate::relay::Flow;
+use crate::timers::Watch;
+use crate::transport::{TlsStream, Transport};
+
+/// A fatal unrecognized_name alert (RFC 6066 section 3), in plaintext: nothing is agreed on yet.
+const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
+
+/// Makes the handshake, which begins with `bytes`. Serves the connection if the rule has a cluster.
+/// Returns true if not: then the connection goes on with the routes of its listener.
+pub(super) async fn serve(
+    conn: &mut Accepted,
+    watch: &Watch,
+    tls: &Tls,
+    asked: Asked<'_>,
+    end: &Arc<TlsEnd>,
+    bytes: Vec<u8>,
+) -> bool {
+    // 1. Make the handshake. Boxed, because the relay lives much longer.
+    let Some(client) = Box::pin(shake_hands(conn, watch, &asked, end, bytes)).await else {
+        return false;
+    };
+    conn.client = Transport::Tls(client);
+    let Some(cluster) = &end.cluster else { return true };
+
+    // 2. Connect.
+    let lease = match Box::pin(conn.connect(cluster)).await {
+        Ok(lease) => lease,
+        Err(failure) => {
+            conn.reset_for(&failure);
+            let outcome = failure.outcome();
+            conn.record(conn.start(), &outcome, |record| asked.describe(record));
+            return false;
+        }
+    };
+
+    // 3. Relay bytes.
+    let pool = &conn.context.pool;
+    let (mut up, mut down) = (Flow::new(pool, Vec::new()), Flow::new(pool, Vec::new()));
+    let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
+    let outcome = relayed(conn, lease, &up, &down, end);
+    conn.record(conn.start(), &outcome, |record| asked.describe(record));
+    drop((outcome, up, down));
+    conn.linger_after_alert(watch).await;
+    false
+}
+
+/// Makes the handshake. `None` if it has failed: then the connection has its record.
+async fn shake_hands(
+    conn: &Accepted,
+    watch: &Watch,
+    asked: &Asked<'_>,
+    end: &Arc<TlsEnd>,
+    bytes: Vec<u8>,
+) -> Option<Rc<TlsStream>> {
+    let pool = &conn.context.tls;
+    let Some(_permit) = pool.begin_handshake() else {
+        conn.client.reset_on_close();
+        refuse(conn, asked, End::Overflow, None);
+        return None;
+    };
+    let session = conn.listener.servers.of(end).and_then(|server| server.session().ok());
+    let Some(session) = session else {
+        refuse(conn, asked, End::TlsFailed, Some("no_certificate"));
+        send_unrecognized_name(conn, watch).await;
+        return None;
+    };
+    let stream = Rc::new(TlsStream::new(conn.client.socket(), session, Vec::new(), pool));
+    let result = handshake::make(&stream, &bytes, pool, watch).await;
+    drop(bytes);
+    let Err(failure) = result else {
+        stream.note_handshake(conn.start().instant.elapsed());
+        if let Some(facts) = stream.facts() {
+            conn.listener.counters.tls.add(facts.version, facts.is_resumed);
+        }
+        return Some(stream);
+    };
+    let end = match failure {
+        Failure::Session => End::TlsFailed,
+        Failure::Ended => End::Client,
+        Failure::Reset => End::ClientReset,
+        Failure::Fired(fired) => fired.end(),
+    };
+    refuse(conn, asked, end, stream.failure().filter(|_| end == End::TlsFailed));
+    if end == End::TlsFailed {
+        // The alert must arrive, whatever the client goes on sending.
+        linger(conn, watch).await;
+    } else {
+        conn.client.reset_on_close();
+        stream.reset_on_close();
+    }
+    None
+}
+
+/// Counts and records a handshake that has failed.
+fn refuse(conn: &Accepted, asked: &Asked<'_>, end: End, error: Option<&'static str>) {
+    conn.listener.counters.tls.add_failure();
+    conn.record(conn.start(), &Outcome::new(end), |record| {
+        asked.describe(record);
+        let server_name = asked.name.as_deref();
+        record.tls = Some(access_log::Tls { server_name, error, ..access_log::Tls::default() });
+    });
+}
+
+/// Refuses a name that no rule has. Its client must not get the certificate of another one.
+pub(super) async fn send_unrecognized_name(conn: &Accepted, watch: &Watch) {
+    // It fits the send buffer, which is empty.
+    let _ = conn.client.send(&UNRECOGNIZED_NAME);
+    linger(conn, watch).await;
+}
