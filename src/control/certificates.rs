@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use crate::config::{self, Config, FileFault, Protocol, TlsAction};
+use crate::config::{self, Config, Protocol, TlsAction};
 use crate::error::chain;
 use crate::proto::tls::{Identity, ROTATION, TicketKeys};
 use crate::worker::Command;
@@ -131,7 +131,11 @@ impl Pair {
             Ok(identity) if identity == self.identity => return None,
             Ok(identity) => identity,
             Err(fault) => {
-                report(&fault, "the certificate is not replaced: the one before stays in use");
+                tracing::warn!(
+                    error = %chain(&fault),
+                    advice = fault.advice,
+                    "a certificate has changed and cannot be used: the one before stays in use"
+                );
                 return None;
             }
         };
@@ -205,7 +209,11 @@ impl Tickets {
                         keys
                     }
                     Err(fault) => {
-                        report(&fault, "the keys of tickets are not replaced");
+                        tracing::warn!(
+                            error = %chain(&fault),
+                            advice = fault.advice,
+                            "the keys of tickets have changed and cannot be used: those before stay"
+                        );
                         return None;
                     }
                 }
@@ -214,9 +222,4 @@ impl Tickets {
         self.keys = Arc::new(keys);
         Some(Command::TicketKeys(Arc::clone(&self.keys)))
     }
-}
-
-/// Logs why a file cannot be used.
-fn report(fault: &FileFault, consequence: &str) {
-    tracing::warn!(error = %chain(fault), advice = fault.advice, "{consequence}");
 }
