@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use httpdate::HttpDate;
 
 use super::admission::{Load, Shortage};
+use super::challenges::Challenges;
 use super::generation::{Generation, Layout};
 use crate::observe::access_log::Recorder;
 use crate::observe::diagnostics::Throttle;
@@ -21,6 +22,8 @@ use crate::transport::TlsPool;
 pub struct Context {
     /// The listeners and clusters of the current configuration.
     pub generation: RefCell<Generation>,
+    /// Challenges of certificate authorities that are answered at present.
+    pub challenges: RefCell<Arc<Challenges>>,
     /// Buffers and pipes.
     pub pool: Rc<Pool>,
     /// Time limits.
@@ -56,8 +59,9 @@ impl Context {
         let recorder = Recorder::default();
         let context = Context {
             generation: RefCell::new(Generation::new(layout, index, &recorder)),
+            challenges: RefCell::default(),
             timers: Timers::new(pool.yielder()),
-            tls: TlsPool::new(pool.memory(), pool.yielder()),
+            tls: TlsPool::new(pool.memory(), pool.yielder(), pool.outbox()),
             pool,
             recorder,
             responses: RefCell::new(Vec::new()),

@@ -5,6 +5,7 @@
 //! | `generation` | the listeners and clusters of one configuration on one worker |
 //! | `admission` | limits of connections, and what is short |
 //! | `accepted` | an accepted connection |
+//! | `challenges` | how a certificate authority checks a name (ACME) |
 //! | `detect` | tells HTTP from TLS by the first byte |
 //! | `tcp` | L4: a connection to a cluster and the relay |
 //! | `sni` | TLS: finds the rule by the ClientHello, and passes bytes on without decrypting |
@@ -16,6 +17,7 @@
 
 mod accepted;
 mod admission;
+mod challenges;
 mod context;
 mod detect;
 mod generation;
@@ -31,6 +33,7 @@ mod udp;
 
 pub use accepted::Accepted;
 pub use admission::{Admission, Load, Permit, Report, Shortage};
+pub use challenges::Challenges;
 pub use context::Context;
 pub use generation::{Generation, Layout, Listener, Shared};
 pub use udp::{Udp, start_udp, udp_session_limit};

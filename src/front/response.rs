@@ -61,6 +61,13 @@ impl<'a> Response<'a> {
         Response { status, fields, body: Body::Line(line), reason: None }
     }
 
+    /// The response to a challenge of a certificate authority (RFC 8555 section 8.3).
+    pub(super) fn challenge(content: &'a Arc<[u8]>) -> Response<'a> {
+        let content_type = Some("application/octet-stream");
+        let fields = Fields { content_type, ..Fields::default() };
+        Response { status: 200, fields, body: Body::Bytes(content), reason: None }
+    }
+
     /// The response to a request that is refused.
     pub(super) fn reject(reject: Reject) -> Response<'a> {
         Response { reason: Some(reject.reason), ..Response::text(reject.status, reject.text) }

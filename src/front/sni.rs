@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::accepted::{Accepted, relayed};
+use super::challenges::PROTOCOL;
 use super::linger::linger;
 use crate::config::{Protocol, Tls, TlsAction, TlsEnd, TlsRule};
 use crate::observe::access_log::Record;
@@ -13,6 +14,7 @@ use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
 use crate::proto::codec::Stack;
 use crate::proto::obfs::{Decoder, Encoder, ObfsHello};
+use crate::proto::tls::Server;
 use crate::relay::Flow;
 use crate::route;
 use crate::sys::{Errno, random_bytes};
@@ -56,6 +58,10 @@ pub(super) async fn serve_begun(
     match routed {
         Routed::PassOn(asked, up, down) => {
             pass_on(conn, tls, watch, &asked, up, down).await;
+            false
+        }
+        Routed::Challenge(server, name, bytes) => {
+            Box::pin(super::tls::answer_challenge(conn, watch, &server, &name, bytes)).await;
             false
         }
         Routed::End(asked, end, bytes) => {
@@ -129,6 +135,8 @@ impl Asked<'_> {
 enum Routed<'c> {
     /// The bytes go to the cluster of the rule, through two flows that begin with what was read.
     PassOn(Asked<'c>, Flow, Flow),
+    /// The handshake is a challenge of a certificate authority, and nothing follows it.
+    Challenge(Server, String, Vec<u8>),
     /// TLS ends here. The bytes that were read go to the session.
     End(Asked<'c>, &'c Arc<TlsEnd>, Vec<u8>),
 }
@@ -197,6 +205,12 @@ impl Hello {
         // A hello that cannot be parsed counts as one without a name and without protocols.
         let hello = ClientHello::parse(message).unwrap_or_default();
         let name = hello.server_name.map(str::to_owned);
+        if let Some(name) = &name
+            && hello.offers(PROTOCOL)
+            && let Some(server) = conn.context.challenges.borrow().server(name)
+        {
+            return Ok(Routed::Challenge(server.clone(), name.clone(), self.bytes));
+        }
         let obfs = self.reader.whole_record().zip(ObfsHello::parse(message));
         let Some(rule) = route::find_tls(tls, &hello, obfs.is_some()) else {
             return Err(Refused { end: End::NoRoute, name });

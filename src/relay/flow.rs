@@ -172,10 +172,10 @@ impl Flow {
                 // After `read_without_wait` the first read does not wait.
                 if !std::mem::take(&mut self.expects) {
                     watch.consume_budget().await;
-                    self.readable(from, watch).await?;
+                    self.readable(from, to, watch).await?;
                 }
                 // The queued message must be finished before other bytes follow it.
-                if self.sender.is_queued() {
+                if self.sender.is_queued(to) {
                     self.flush(to, watch).await?;
                 }
                 match self.mode {
@@ -184,7 +184,7 @@ impl Flow {
                             .await?;
                     }
                     Mode::Copy { streak: 0 } => {
-                        self.copy_turn(from, to, watch, BUFFER_SIZE)?;
+                        self.copy_turn(from, to, watch, BUFFER_SIZE, None)?;
                     }
                     Mode::Copy { .. } | Mode::Splice { .. } => {
                         let pool = Rc::clone(self.sender.pool());
@@ -193,7 +193,7 @@ impl Flow {
                 }
                 // A queued message waits in the outbox, to be sent together with those of other
                 // flows.
-                if !self.sender.is_queued() {
+                if !self.sender.is_queued(to) {
                     self.flush(to, watch).await?;
                 }
             }
@@ -214,10 +214,10 @@ impl Flow {
     /// Waits until the source is readable, the outbox could not send a message, or a control frame
     /// is pending. The last needs no waker of its own: such frames come from the other direction,
     /// which runs in the same task and is polled before this one.
-    async fn readable(&self, from: &Transport, watch: &Watch) -> Result<(), Fired> {
+    async fn readable(&self, from: &Transport, to: &Transport, watch: &Watch) -> Result<(), Fired> {
         let mut readable = pin!(from.readable());
         poll_fn(|cx| {
-            if self.sender.has_failed() || self.has_pending_control_frames() {
+            if self.sender.has_failed(to) || self.has_pending_control_frames() {
                 return Poll::Ready(Ok(()));
             }
             watch.poll(readable.as_mut(), cx)
@@ -256,6 +256,9 @@ impl Flow {
         watch: &Watch,
         waker: &Waker,
     ) -> Result<usize, Broken> {
+        if self.coded.is_some() {
+            return self.copy_turn(from, to, watch, BUFFER_SIZE, Some(waker));
+        }
         let max = usize::try_from(self.allowed).unwrap_or(usize::MAX);
         let read = match self.sender.forward(from, to, max, waker) {
             Ok(Some(0)) => {
@@ -263,7 +266,7 @@ impl Flow {
                 return Ok(0);
             }
             Ok(Some(read)) => read,
-            Ok(None) => return self.copy_turn(from, to, watch, BUFFER_SIZE),
+            Ok(None) => return self.copy_turn(from, to, watch, BUFFER_SIZE, Some(waker)),
             Err(Errno::AGAIN) => return Ok(0),
             Err(errno) => return Err(Broken::From(errno)),
         };
@@ -275,15 +278,15 @@ impl Flow {
         }
         self.mode = Mode::Copy { streak: 0 };
         if self.sender.flush(to).map_err(Broken::To)? {
-            return self.copy_turn(from, to, watch, BUFFER_SIZE);
+            return self.copy_turn(from, to, watch, BUFFER_SIZE, None);
         }
         Ok(read)
     }
 
     /// Takes the result of the message in the outbox, so that only bytes that were sent are
     /// counted.
-    pub(super) fn finish_queued(&mut self) -> Result<(), Broken> {
-        self.sender.finish_queued().map_err(Broken::To)
+    pub(super) fn finish_queued(&mut self, to: &Transport) -> Result<(), Broken> {
+        self.sender.finish_queued(to).map_err(Broken::To)
     }
 
     /// Sends what other flows have queued, so that it does not wait for a turn of bulk.
@@ -294,15 +297,19 @@ impl Flow {
     }
 
     /// Moves bytes by recv and send through the worker's buffer, until the source is dry or
-    /// `budget` bytes were read. Returns the number of bytes read.
+    /// `budget` bytes were read. With a waker a small message goes to the outbox. Returns the
+    /// number of bytes read.
     fn copy_turn(
         &mut self,
         from: &Transport,
         to: &Transport,
         watch: &Watch,
         budget: usize,
+        waker: Option<&Waker>,
     ) -> Result<usize, Broken> {
-        self.flush_outbox();
+        if waker.is_none() {
+            self.flush_outbox();
+        }
         let pool = Rc::clone(self.sender.pool());
         let mut buffer = pool.buffer();
         let headroom = self.headroom();
@@ -327,12 +334,13 @@ impl Flow {
             self.allowed -= read as u64;
             let range = self.code(&mut buffer, headroom..headroom + read);
             let bytes = &buffer[range];
-            if !bytes.is_empty() {
+            let is_queued = waker.is_some_and(|waker| self.sender.queue(to, bytes, waker));
+            if !bytes.is_empty() && !is_queued {
                 self.sender.send(to, bytes).map_err(Broken::To)?;
             }
             self.note_read(read, from.plain().is_some() && to.plain().is_some());
             // The destination is full: the rest waits for the next flush.
-            if !self.sender.is_empty() || to.unsent() > 0 {
+            if is_queued || !self.sender.is_empty() || to.unsent() > 0 {
                 break;
             }
             // When the source is dry, another recv would only return EAGAIN.
@@ -363,7 +371,7 @@ impl Flow {
         let (Some(pipe), Some(from_socket), Some(to_socket)) =
             (&mut self.pipe, from.plain(), to.plain())
         else {
-            let moved = self.copy_turn(from, to, watch, turn.left())?;
+            let moved = self.copy_turn(from, to, watch, turn.left(), None)?;
             turn.spend(moved);
             return Ok(());
         };
@@ -427,8 +435,12 @@ impl Flow {
         self.mode = match self.mode {
             // A flow that is coded or encrypted is never spliced: the streak decides whether it
             // needs the bulk turn.
-            Mode::Copy { .. } if self.coded.is_some() || !is_plain => {
-                Mode::Copy { streak: u8::from(read >= BULK_READ) }
+            Mode::Small | Mode::Copy { .. } if self.coded.is_some() || !is_plain => {
+                if read < MAX_MESSAGE && self.sender.pool().outbox().is_some() {
+                    Mode::Small
+                } else {
+                    Mode::Copy { streak: u8::from(read >= BULK_READ) }
+                }
             }
             Mode::Copy { streak } if read >= BULK_READ => {
                 // A flow with a limit must not read past it, so it stays copied.

@@ -102,7 +102,7 @@ pub fn run(
         };
         // A direction may have bytes in the outbox when the other one fails. After `finish_queued`
         // only the bytes that were sent are counted.
-        let _ = (up.finish_queued(), down.finish_queued());
+        let _ = (up.finish_queued(upstream), down.finish_queued(client));
         let has_unsent = up.has_unsent(upstream) || down.has_unsent(client);
         relay.conclude(result, has_unsent)
     }

@@ -57,13 +57,13 @@ impl Sender {
     }
 
     /// Returns true while a message is in the outbox, or its result was not asked for yet.
-    pub fn is_queued(&self) -> bool {
-        self.queued.is_some()
+    pub fn is_queued(&self, to: &Transport) -> bool {
+        self.queued.is_some() || to.is_queued()
     }
 
     /// Returns true if it is known that the message in the outbox could not be sent whole.
-    pub fn has_failed(&self) -> bool {
-        self.queued.as_ref().is_some_and(QueuedSend::has_failed)
+    pub fn has_failed(&self, to: &Transport) -> bool {
+        self.queued.as_ref().is_some_and(QueuedSend::has_failed) || to.has_failed_send()
     }
 
     /// Appends bytes that are sent later.
@@ -92,11 +92,16 @@ impl Sender {
     }
 
     /// Queues bytes in the outbox. Nothing else may wait. Returns false, with nothing queued, if
-    /// the transport is not plain, if there is no outbox, or if the bytes are none or more than
-    /// [`MAX_MESSAGE`]. `waker` is called if they cannot be sent.
+    /// there is no outbox, or if the bytes are none or more than [`MAX_MESSAGE`], a little less for
+    /// TLS. `waker` is called if they cannot be sent.
     pub fn queue(&mut self, to: &Transport, bytes: &[u8], waker: &Waker) -> bool {
         debug_assert!(self.is_empty(), "bytes are sent in order");
-        let (Some(outbox), Some(to)) = (self.pool.outbox(), to.plain()) else { return false };
+        let Some(to) = to.plain() else {
+            let is_queued = to.queue(bytes, waker);
+            self.total += if is_queued { bytes.len() as u64 } else { 0 };
+            return is_queued;
+        };
+        let Some(outbox) = self.pool.outbox() else { return false };
         let fits = !bytes.is_empty() && bytes.len() <= MAX_MESSAGE;
         if fits {
             self.queued = Some(outbox.queue(bytes, to, waker));
@@ -135,7 +140,8 @@ impl Sender {
     ///
     /// # Errors
     /// As [`Transport::send`], but for `AGAIN`. The bytes wait in this case, too.
-    pub fn finish_queued(&mut self) -> Result<(), Errno> {
+    pub fn finish_queued(&mut self, to: &Transport) -> Result<(), Errno> {
+        to.settle()?;
         let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
         self.total -= short.rest.len() as u64;
         self.pool.memory().keep(short.rest.len());
@@ -149,7 +155,7 @@ impl Sender {
     /// # Errors
     /// As [`Transport::send`], but for `AGAIN`.
     pub fn flush(&mut self, to: &Transport) -> Result<bool, Errno> {
-        self.finish_queued()?;
+        self.finish_queued(to)?;
         while self.sent < self.waiting.len() {
             match to.send(&self.waiting[self.sent..]) {
                 Ok(sent) => {
@@ -213,7 +219,9 @@ mod tests {
             let (mut sender, mut all) = (Sender::new(&pool, Vec::new()), Vec::new());
             while sender.flush(&client) == Ok(true) {
                 let message = vec![all.len() as u8; 1000];
-                assert!(sender.queue(&client, &message, Waker::noop()) && sender.is_queued());
+                assert!(
+                    sender.queue(&client, &message, Waker::noop()) && sender.is_queued(&client)
+                );
                 all.extend_from_slice(&message);
             }
             assert!(pool.memory().kept() > 0);
@@ -264,7 +272,7 @@ mod tests {
             client.socket().shutdown();
             drop(peer);
             pool.outbox().unwrap().flush();
-            assert!(sender.has_failed());
+            assert!(sender.has_failed(&client));
             assert!(sender.flush(&client).is_err());
         });
     }
@@ -280,7 +288,7 @@ mod tests {
             assert_eq!((pool.memory().kept(), sender.bytes()), (0, 0));
 
             assert!(sender.queue(&client, b"message", Waker::noop()));
-            assert!(sender.finish_queued().is_err());
+            assert!(sender.finish_queued(&client).is_err());
             assert_eq!(
                 (sender.waiting(), pool.memory().kept(), sender.bytes()),
                 (&b"message"[..], 7, 0)

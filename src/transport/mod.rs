@@ -16,6 +16,7 @@
 mod tls;
 
 use std::rc::Rc;
+use std::task::Waker;
 
 pub use tls::{Facts, HandshakePermit, TlsPool, TlsStream};
 
@@ -104,6 +105,31 @@ impl Transport {
             Transport::Plain(_) => Ok(true),
             Transport::Tls(tls) => tls.flush(),
         }
+    }
+
+    /// Encrypts a message into the worker's outbox. Returns false, with nothing queued, if the
+    /// transport is plain or the message does not suit: see [`Transport::send`]. `waker` is called
+    /// if it cannot be sent.
+    pub fn queue(&self, bytes: &[u8], waker: &Waker) -> bool {
+        self.tls().is_some_and(|tls| tls.queue(bytes, waker))
+    }
+
+    /// Returns true while records are in the outbox, or their result was not asked for yet.
+    pub fn is_queued(&self) -> bool {
+        self.tls().is_some_and(TlsStream::is_queued)
+    }
+
+    /// Returns true if it is known that the records in the outbox could not be sent whole.
+    pub fn has_failed_send(&self) -> bool {
+        self.tls().is_some_and(TlsStream::has_failed_send)
+    }
+
+    /// Takes the result of the records in the outbox. Those that did not fit wait.
+    ///
+    /// # Errors
+    /// As [`Stream::send`], but for `AGAIN`.
+    pub fn settle(&self) -> Result<(), Errno> {
+        self.tls().map_or(Ok(()), TlsStream::settle)
     }
 
     /// Bytes that were written and wait as records, with what TLS adds to them.

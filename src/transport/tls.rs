@@ -6,16 +6,20 @@
 
 use std::cell::{Cell, OnceCell, RefCell, RefMut};
 use std::rc::Rc;
+use std::task::Waker;
 use std::time::Duration;
 
 use crate::proto::tls::{Error, MAX_KEPT, MAX_PLAINTEXT, Session, State};
-use crate::sched::{Charge, Memory, Turns, Yielder};
+use crate::sched::{Charge, MAX_MESSAGE, Memory, Outbox, QueuedSend, Turns, Yielder};
 use crate::sys::{Errno, Stream};
 
 /// The most plaintext that is encrypted at a time: one read of a relay.
 const MAX_WRITE: usize = 256 * 1024;
 /// The same when the worker's memory budget is spent: one record.
 const SMALL_WRITE: usize = MAX_PLAINTEXT;
+/// The most plaintext of a message for the outbox: with what TLS adds, and a KeyUpdate before it,
+/// it fits one message.
+const MAX_QUEUED: usize = MAX_MESSAGE - 128;
 /// A read into a smaller buffer goes through the worker's own, because decryption needs space of
 /// its own in front of the bytes.
 const DIRECT_READ: usize = 64 * 1024;
@@ -30,6 +34,7 @@ const HANDSHAKE_BUDGET: usize = 8;
 /// What the TLS streams of one worker share.
 pub struct TlsPool {
     memory: Rc<Memory>,
+    outbox: Option<Rc<Outbox>>,
     /// Decides which handshake may go on: its steps are long work.
     pub handshake_turns: Turns,
     handshakes: Cell<usize>,
@@ -40,10 +45,15 @@ pub struct TlsPool {
 }
 
 impl TlsPool {
-    /// Makes the pool of a worker.
-    pub fn new(memory: &Rc<Memory>, yielder: &Rc<Yielder>) -> Rc<TlsPool> {
+    /// Makes the pool of a worker. Small records go out by its outbox, if it has one.
+    pub fn new(
+        memory: &Rc<Memory>,
+        yielder: &Rc<Yielder>,
+        outbox: Option<&Rc<Outbox>>,
+    ) -> Rc<TlsPool> {
         Rc::new(TlsPool {
             memory: Rc::clone(memory),
+            outbox: outbox.map(Rc::clone),
             handshake_turns: Turns::new(Rc::clone(yielder), HANDSHAKE_BUDGET),
             handshakes: Cell::new(0),
             wire: RefCell::new(Vec::new()),
@@ -103,6 +113,8 @@ struct Inner {
     decrypted: Vec<u8>,
     /// Bytes of `decrypted` that were read since.
     taken: usize,
+    /// Records in the outbox whose result is not known yet. They come before `unsent`.
+    queued: Option<QueuedSend>,
     /// Records that did not fit the socket.
     unsent: Vec<u8>,
     /// Bytes of `unsent` that were sent since.
@@ -136,6 +148,7 @@ impl TlsStream {
                 session,
                 decrypted: Vec::new(),
                 taken: 0,
+                queued: None,
                 unsent: first,
                 sent: 0,
                 charge,
@@ -299,10 +312,50 @@ impl TlsStream {
         Ok(bytes.len())
     }
 
+    /// Encrypts a message into the outbox. Nothing else may wait. Returns false, with nothing
+    /// queued, if there is no outbox, or if the bytes are none or too many. `waker` is called if
+    /// they cannot be sent.
+    pub(super) fn queue(&self, bytes: &[u8], waker: &Waker) -> bool {
+        let inner = &mut *self.inner.borrow_mut();
+        let Some(outbox) = self.pool.outbox.as_ref().filter(|outbox| outbox.is_open()) else {
+            return false;
+        };
+        let fits = !bytes.is_empty() && bytes.len() <= MAX_QUEUED;
+        // An error of the one before is found again by the next write.
+        if !fits || inner.settle().is_err() || !inner.unsent.is_empty() {
+            return false;
+        }
+        let mut wire = self.wire();
+        if inner.session.encrypt(bytes, &mut wire).is_err() {
+            return false;
+        }
+        inner.queued = Some(outbox.queue(&wire, &self.socket, waker));
+        true
+    }
+
+    /// Returns true while records are in the outbox, or their result was not asked for yet.
+    pub(super) fn is_queued(&self) -> bool {
+        self.inner.borrow().queued.is_some()
+    }
+
+    /// Returns true if it is known that the records in the outbox could not be sent whole.
+    pub(super) fn has_failed_send(&self) -> bool {
+        self.inner.borrow().queued.as_ref().is_some_and(QueuedSend::has_failed)
+    }
+
+    /// Takes the result of the records in the outbox.
+    pub(super) fn settle(&self) -> Result<(), Errno> {
+        self.inner.borrow_mut().settle()
+    }
+
     /// Sends records, and keeps what does not fit behind those that wait.
     fn transmit(&self, inner: &mut Inner, records: &[u8]) -> Result<(), Errno> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        inner.settle()?;
         let mut sent = 0;
-        if inner.unsent.is_empty() && !records.is_empty() {
+        if inner.unsent.is_empty() {
             sent = match self.socket.send(records) {
                 Ok(sent) => sent,
                 Err(Errno::AGAIN) => 0,
@@ -323,6 +376,7 @@ impl TlsStream {
 
     /// Sends records that wait until the socket is full. Returns true when none waits.
     fn send_waiting(&self, inner: &mut Inner) -> Result<bool, Errno> {
+        inner.settle()?;
         if inner.unsent.is_empty() {
             return Ok(true);
         }
@@ -344,7 +398,8 @@ impl TlsStream {
         inner.unsent.len() - inner.sent
     }
 
-    pub(super) fn close_notify(&self) {
+    /// See [`super::Transport::close_notify`].
+    pub fn close_notify(&self) {
         let inner = &mut *self.inner.borrow_mut();
         let mut wire = self.wire();
         inner.session.close(&mut wire);
@@ -395,6 +450,18 @@ impl Drop for TlsStream {
 }
 
 impl Inner {
+    /// Takes the result of the records in the outbox. Those that did not fit become the first that
+    /// wait.
+    ///
+    /// # Errors
+    /// As [`Stream::send`], but for `AGAIN`. The records wait in this case, too.
+    fn settle(&mut self) -> Result<(), Errno> {
+        let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
+        self.unsent.splice(self.sent..self.sent, short.rest);
+        self.count();
+        if short.errno == Errno::AGAIN { Ok(()) } else { Err(short.errno) }
+    }
+
     /// Moves decrypted bytes to the buffer of a caller.
     fn take(&mut self, buffer: &mut [u8]) -> usize {
         let waiting = &self.decrypted[self.taken..];

@@ -20,7 +20,7 @@ use core_affinity::CoreId;
 
 use crate::cluster::Report;
 use crate::error::Error;
-use crate::front::{self, Context, Layout, Shortage, Udp};
+use crate::front::{self, Challenges, Context, Layout, Shortage, Udp};
 use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
@@ -58,6 +58,8 @@ pub enum Command {
     },
     /// Replaces the keys of session tickets.
     TicketKeys(Arc<TicketKeys>),
+    /// Replaces the challenges of certificate authorities that are answered.
+    Challenges(Arc<Challenges>),
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
     /// connections have ended.
     Drain,
@@ -245,6 +247,9 @@ impl Worker {
             }
             Command::TicketKeys(keys) => {
                 self.context.generation.borrow_mut().set_ticket_keys(keys);
+            }
+            Command::Challenges(challenges) => {
+                *self.context.challenges.borrow_mut() = challenges;
             }
             Command::Drain | Command::Stop => {
                 if !self.context.draining.replace(true) {

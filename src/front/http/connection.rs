@@ -131,7 +131,7 @@ impl<'c> Connection<'c> {
 
     /// Returns true when the responses of the last turn are in the outbox.
     pub(super) fn is_queued(&self) -> bool {
-        self.sender.is_queued()
+        self.sender.is_queued(&self.conn.client)
     }
 
     /// Waits until the client has sent something, or until it is known that a queued response could
@@ -139,7 +139,7 @@ impl<'c> Connection<'c> {
     pub(super) async fn wait_for_input(&self) -> Result<(), Fired> {
         let mut readable = pin!(self.conn.client.readable());
         poll_fn(|cx| {
-            if self.sender.has_failed() {
+            if self.sender.has_failed(&self.conn.client) {
                 return Poll::Ready(Ok(()));
             }
             self.watch.poll(readable.as_mut(), cx)
@@ -317,7 +317,12 @@ impl<'c> Connection<'c> {
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         };
-        let response = respond(route, &request, self.scheme);
+        // A challenge of a certificate authority comes before any route.
+        let challenges = self.conn.context.challenges.borrow();
+        let response = match challenges.content(request.path) {
+            Some(content) => Response::challenge(content),
+            None => respond(route, &request, self.scheme),
+        };
         let content = Content::for_method(request.method);
         let before = out.len();
         let large = response.write(content, &self.conn.context.date(), persistence, out);

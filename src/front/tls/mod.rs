@@ -17,6 +17,7 @@ use crate::config::{Tls, TlsEnd};
 use crate::handshake::{self, Failure};
 use crate::observe::access_log;
 use crate::observe::outcome::{End, Outcome};
+use crate::proto::tls::Server;
 use crate::relay::Flow;
 use crate::timers::Watch;
 use crate::transport::{TlsStream, Transport};
@@ -84,21 +85,15 @@ async fn shake_hands(
         return None;
     };
     let stream = Rc::new(TlsStream::new(conn.client.socket(), session, Vec::new(), pool));
-    let result = handshake::make(&stream, &bytes, pool, watch).await;
-    drop(bytes);
-    let Err(failure) = result else {
+    let Err(failure) = handshake::make(&stream, &bytes, pool, watch).await else {
         stream.note_handshake(conn.start().instant.elapsed());
         if let Some(facts) = stream.facts() {
             conn.listener.counters.tls.add(facts.version, facts.is_resumed);
         }
         return Some(stream);
     };
-    let end = match failure {
-        Failure::Session => End::TlsFailed,
-        Failure::Ended => End::Client,
-        Failure::Reset => End::ClientReset,
-        Failure::Fired(fired) => fired.end(),
-    };
+    drop(bytes);
+    let end = end_of(failure);
     refuse(conn, asked, end, stream.failure().filter(|_| end == End::TlsFailed));
     if end == End::TlsFailed {
         // The alert must arrive, whatever the client goes on sending.
@@ -108,6 +103,40 @@ async fn shake_hands(
         stream.reset_on_close();
     }
     None
+}
+
+/// How a connection ends whose handshake has failed.
+fn end_of(failure: Failure) -> End {
+    match failure {
+        Failure::Session => End::TlsFailed,
+        Failure::Ended => End::Client,
+        Failure::Reset => End::ClientReset,
+        Failure::Fired(fired) => fired.end(),
+    }
+}
+
+/// Makes the handshake of a challenge by tls-alpn-01, which is the answer (RFC 8737 section 3).
+pub(super) async fn answer_challenge(
+    conn: &Accepted,
+    watch: &Watch,
+    server: &Server,
+    name: &str,
+    bytes: Vec<u8>,
+) {
+    let pool = &conn.context.tls;
+    let (Some(_permit), Ok(session)) = (pool.begin_handshake(), server.session()) else {
+        return conn.client.reset_on_close();
+    };
+    let stream = TlsStream::new(conn.client.socket(), session, Vec::new(), pool);
+    let result = handshake::make(&stream, &bytes, pool, watch).await;
+    let end = result.map_or_else(end_of, |()| End::Done);
+    conn.record(conn.start(), &Outcome::new(end), |record| {
+        record.protocol = "tls";
+        record.host = Some(name);
+        record.route = Some("acme");
+    });
+    stream.close_notify();
+    linger(conn, watch).await;
 }
 
 /// Counts and records a handshake that has failed.

@@ -53,7 +53,7 @@ impl Connection<'_> {
     fn send_more(&mut self) -> Result<bool, Errno> {
         // The bytes of a queued message that met an error are sent again, as a shortage of memory
         // in the kernel may be over. Any other error is found again.
-        let _ = self.sender.finish_queued();
+        let _ = self.sender.finish_queued(&self.conn.client);
         if !self.sender.flush(&self.conn.client)? {
             return Ok(false);
         }
