@@ -95,6 +95,11 @@ pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFau
             "has a certificate with a kind of key that is not supported",
             "use an ECDSA key on P-256 or P-384, an RSA key of 2048 bits or more, or Ed25519",
         ),
+        IdentityError::SmallRsa(bits) => FileFault::new(
+            certificate,
+            format!("has an RSA key of {bits} bits"),
+            "clients refuse it, and so does ringgate: use ECDSA, or RSA with 2048 bits or more",
+        ),
         IdentityError::Order { position } => FileFault::new(
             certificate,
             format!(

@@ -37,6 +37,9 @@ pub enum KeyKind {
     Ed25519,
 }
 
+/// RSA keys with fewer bits are refused, here and by current clients.
+pub(super) const FEWEST_BITS: usize = 2048;
+
 /// Why there is no identity in two files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdentityError {
@@ -48,6 +51,8 @@ pub enum IdentityError {
     Mismatch,
     /// The key of the first certificate is of a kind that ringgate does not use.
     UnsupportedCertificate,
+    /// The key of the first certificate is RSA with this many bits, fewer than [`FEWEST_BITS`].
+    SmallRsa(usize),
     /// Each certificate must certify the one before it.
     Order {
         /// The position of the one that does not, from 1.
@@ -58,7 +63,7 @@ pub enum IdentityError {
 /// What is wrong with a PEM file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PemFault {
-    /// There is no PEM section of the kind that is needed, and none at all.
+    /// There is neither a certificate nor a key.
     Empty,
     /// A certificate file with a key and no certificate.
     HasKeyOnly,
@@ -96,6 +101,11 @@ impl Identity {
         }
         let leaf = &parsed[0];
         let kind = key_kind(leaf).ok_or(IdentityError::UnsupportedCertificate)?;
+        if let KeyKind::Rsa(bits) = kind
+            && bits < FEWEST_BITS
+        {
+            return Err(IdentityError::SmallRsa(bits));
+        }
         let (not_before, not_after) = (
             time(leaf.validity().not_before.timestamp()),
             time(leaf.validity().not_after.timestamp()),
@@ -176,25 +186,31 @@ pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, P
     match all {
         Err(_) => Err(PemFault::Malformed),
         Ok(all) if !all.is_empty() => Ok(all),
-        Ok(_) if PrivateKeyDer::from_pem_slice(pem).is_ok() => Err(PemFault::HasKeyOnly),
-        Ok(_) => Err(PemFault::Empty),
+        Ok(_) => {
+            let is_key = is_encrypted(pem) || PrivateKeyDer::from_pem_slice(pem).is_ok();
+            Err(if is_key { PemFault::HasKeyOnly } else { PemFault::Empty })
+        }
     }
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemFault> {
     match PrivateKeyDer::from_pem_slice(pem) {
         Ok(key) => Ok(key),
+        Err(_) if is_encrypted(pem) => Err(PemFault::Encrypted),
         Err(PemError::NoItemsFound) => {
-            Err(if pem.windows(18).any(|text| text == b"BEGIN ENCRYPTED PR") {
-                PemFault::Encrypted
-            } else if CertificateDer::from_pem_slice(pem).is_ok() {
-                PemFault::HasCertificateOnly
-            } else {
-                PemFault::Empty
-            })
+            let is_certificate = CertificateDer::from_pem_slice(pem).is_ok();
+            Err(if is_certificate { PemFault::HasCertificateOnly } else { PemFault::Empty })
         }
         Err(_) => Err(PemFault::Malformed),
     }
+}
+
+/// Returns true for a key with a passphrase: as PKCS #8 (RFC 7468 section 11), or with the fields
+/// of RFC 1421 that older programs write.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let marks: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
+    let mut lines = pem.split(|byte| *byte == b'\n');
+    lines.any(|line| marks.contains(&line.trim_ascii()))
 }
 
 fn key_kind(certificate: &X509Certificate<'_>) -> Option<KeyKind> {
@@ -232,7 +248,9 @@ fn time(timestamp: i64) -> SystemTime {
 impl fmt::Display for PemFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PemFault::Empty => f.write_str("there is no PEM section in it"),
+            PemFault::Empty => {
+                f.write_str("it holds neither a certificate nor a private key in the form of PEM")
+            }
             PemFault::HasKeyOnly => f.write_str("it holds a private key and no certificate"),
             PemFault::HasCertificateOnly => {
                 f.write_str("it holds a certificate and no private key")

@@ -12,7 +12,7 @@ mod server;
 mod session;
 mod tickets;
 
-pub use authorities::Authorities;
+pub use authorities::{Authorities, SystemError};
 pub use error::Error;
 pub use identity::{Identity, IdentityError, KeyKind, PemFault};
 pub use server::{Server, ServerSettings};

@@ -62,11 +62,20 @@ fn each_fault_is_named() {
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----";
     assert_eq!(fault(&pem, encrypted), Key(PemFault::Encrypted));
+    assert_eq!(fault(encrypted, &key_pem), Certificate(PemFault::HasKeyOnly));
+    let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+               DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
+    assert_eq!(fault(&pem, old), Key(PemFault::Encrypted));
+    let request = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
+    assert_eq!(fault(request, &key_pem), Certificate(PemFault::Empty));
     let cut = &pem[..pem.len() / 2];
     assert_eq!(fault(cut, &key_pem), Certificate(PemFault::Malformed));
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let second = Certificate(PemFault::MalformedCertificate(2));
     assert_eq!(fault(&format!("{pem}{garbage}"), &key_pem), second);
+    // A certificate of the openssl command: rcgen makes no key as small.
+    let small = include_str!("../../../../tests/config/rsa_1024.pem");
+    assert_eq!(fault(small, &key_pem), IdentityError::SmallRsa(1024));
     let no_key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
     assert_eq!(fault(&pem, no_key), Key(PemFault::UnsupportedKey));
 }
