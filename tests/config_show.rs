@@ -1,5 +1,8 @@
 //! The effective configuration means the same as the file, and equal means the same.
 
+#[path = "config/certificates.rs"]
+mod certificates;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,13 +12,14 @@ use proptest::sample::{select, subsequence};
 use ringgate::config::{self, Config, Form, Protocol};
 
 fn parse(text: &str) -> Config {
-    config::parse("edge.toml", text, Path::new("config"))
+    config::parse("edge.toml", text, &certificates::base())
         .unwrap_or_else(|e| panic!("{e}\n\n{text}"))
 }
 
-/// The effective configuration of a text. Relative paths start at the directory of the examples.
+/// The effective configuration of a text. Relative paths start where the files of the examples and
+/// certificates are.
 fn shown(text: &str, form: Form) -> String {
-    config::effective("edge.toml", text, Path::new("config"), form).expect("it is valid")
+    config::effective("edge.toml", text, &certificates::base(), form).expect("it is valid")
 }
 
 fn toml_files(directory: &str) -> Vec<PathBuf> {
@@ -98,6 +102,10 @@ const CLUSTER: Lines = &[
     "balance = \"round_robin\"",
     "connect_timeout = \"250ms\"",
     "connect_attempts = 16",
+    "tls = {}",
+    "tls = { server_name = \"Node.test\", ca = \"clients.pem\", alpn = [\"http/1.1\"] }",
+    "tls = { certificate = \"ecdsa.pem\", key = \"ecdsa.key\", min_version = \"1.3\" }",
+    "tls = { verify = false }",
 ];
 const TOP: Lines = &[
     "[server]\nworkers = [0, 3]",
@@ -105,6 +113,18 @@ const TOP: Lines = &[
     "[log]\nlevel = \"off\"\nformat = \"json\"",
     "[access_log]\npath = \"./records\"\nformat = \"%{client} %{path}\"",
     "[access_log]\npath = \"off\"",
+    "[tls]\nmin_version = \"1.3\"",
+    "[tls]\nticket_keys = \"tickets\"",
+    "[acme]\ndirectory = \"https://ca.test/\"\ncontact = \"mailto:a@b.test\"\nstorage = \"acme\"\n\
+     challenge = \"http-01\"\nca = \"clients.pem\"\nterms_agreed = true",
+];
+const RULES: Lines = &[
+    "names = [\"A.test\", \"*.b.test\"]\ncluster = \"a\"",
+    "alpn = [\"h2\"]\ncluster = \"a\"",
+    "simple_obfs = true\ncluster = \"a\"",
+    "certificate = \"chain.pem\"\nkey = [\"ecdsa.key\"]\ncluster = \"b\"\nalpn = [\"h2\", \"a\"]",
+    "certificate = [\"ecdsa.pem\", \"rsa.pem\"]\nkey = [\"ecdsa.key\", \"rsa.key\"]\n\
+     client_ca = \"clients.pem\"\nmin_version = \"1.3\"\ncluster = \"a\"",
 ];
 
 /// Some of these lines, at most one for each key.
@@ -130,7 +150,7 @@ fn listener(protocol: &'static str) -> BoxedStrategy<String> {
             .prop_map(|(head, keys)| format!("{head}{keys}cluster = \"a\"\n"))
             .boxed(),
         "udp" => (head, select(&["", "max_sessions = 9\n"][..]))
-            .prop_map(|(head, keys)| format!("{head}{keys}cluster = \"b\"\n"))
+            .prop_map(|(head, keys)| format!("{head}{keys}cluster = \"a\"\n"))
             .boxed(),
         "tls" => (head, some(CONNECTIONS), rules())
             .prop_map(|(head, keys, rules)| format!("{head}{keys}{rules}"))
@@ -151,11 +171,8 @@ fn listener(protocol: &'static str) -> BoxedStrategy<String> {
 }
 
 fn rules() -> impl Strategy<Value = String> {
-    let rule = select(
-        &["names = [\"A.test\", \"*.b.test\"]", "alpn = [\"h2\"]", "simple_obfs = true"][..],
-    );
-    (select(&["", "hello_timeout = \"1s\"\n"][..]), rule)
-        .prop_map(|(hello, rule)| format!("{hello}[[listener.tls]]\n{rule}\ncluster = \"a\"\n"))
+    (select(&["", "hello_timeout = \"1s\"\n"][..]), select(RULES))
+        .prop_map(|(hello, rule)| format!("{hello}[[listener.tls]]\n{rule}\n"))
 }
 
 fn hosts() -> impl Strategy<Value = String> {

@@ -232,6 +232,7 @@ mod tests {
                 discovery: Discovery::Static(Vec::new()),
                 connect_timeout: Duration::from_secs(1),
                 connect_attempts,
+                tls: None,
             },
             0,
         );

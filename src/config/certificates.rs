@@ -6,12 +6,10 @@
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::input::{self, Accept, ReadError};
-use crate::proto::tls::{
-    Authorities, Identity, IdentityError, KeyKind, KeysFault, PemFault, TicketKeys,
-};
+use crate::proto::tls::{Authorities, Identity, IdentityError, KeysFault, PemFault, TicketKeys};
 
 /// The most bytes of one file. A chain with its key has some kilobytes, all public authorities
 /// together have some hundred.
@@ -85,9 +83,9 @@ pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFau
         IdentityError::Key(fault) => FileFault::pem(key, &fault).of_key(),
         IdentityError::Mismatch => FileFault::new(
             key,
-            format!("has a key that does not belong to {}", certificate.display()),
-            "take the key that the certificate was issued for; the certificate of the server must \
-             be the first one in its file",
+            "has a key that does not belong to the certificate",
+            "take the key that the certificate was issued for; in the file of the certificate its \
+             own one comes first, before those of authorities",
         )
         .of_key(),
         IdentityError::UnsupportedCertificate => FileFault::new(
@@ -106,7 +104,7 @@ pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFau
                 "has certificates in the wrong order: number {position} did not issue the one \
                  before it"
             ),
-            "the certificate of the server comes first, then the one that issued it, and so on",
+            "the certificate of the key comes first, then the one that issued it, and so on",
         ),
     })
 }
@@ -116,7 +114,13 @@ pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFau
 /// # Errors
 /// The file cannot be read or holds something else.
 pub fn read_authorities(path: &Path) -> Result<Authorities, FileFault> {
-    Authorities::parse(&read(path)?).map_err(|fault| FileFault::pem(path, &fault))
+    Authorities::parse(&read(path)?).map_err(|fault| match fault {
+        PemFault::HasKeyOnly => FileFault {
+            advice: "name the file with the certificates of the authorities",
+            ..FileFault::pem(path, &fault)
+        },
+        _ => FileFault::pem(path, &fault),
+    })
 }
 
 /// Reads the keys of tickets.
@@ -145,12 +149,13 @@ fn read(path: &Path) -> Result<Vec<u8>, FileFault> {
         ..FileFault::new(
             path,
             "cannot be read",
-            "the user that ringgate runs as needs the right to read it",
+            "the user that runs ringgate must be allowed to read the file and to enter its \
+             directories",
         )
     })
 }
 
-/// Something about an identity that is valid and probably unintended.
+/// Something about an identity that clients do not accept, now or soon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Oddity {
     /// What is unusual, to be put behind the name of the certificate's file.
@@ -160,29 +165,56 @@ pub struct Oddity {
 }
 
 /// How long before its end a certificate is warned of.
-const SOON: std::time::Duration = std::time::Duration::from_secs(14 * 24 * 3600);
-/// RSA keys with fewer bits are refused by current clients.
-const FEWEST_BITS: usize = 2048;
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// Returns what is odd about a certificate at this time.
 pub fn oddities(identity: &Identity, now: SystemTime) -> Vec<Oddity> {
     let mut found = Vec::new();
-    let mut add = |what: String, advice| found.push(Oddity { what, advice });
-    let date = |time| httpdate::fmt_http_date(time);
-    if identity.not_after() < now {
-        let what = format!("has expired at {}", date(identity.not_after()));
-        add(what, "clients refuse it: renew the certificate");
-    } else if identity.not_before() > now {
-        let what = format!("is not valid before {}", date(identity.not_before()));
-        add(what, "clients refuse it until then: check the clock of this machine");
-    } else if identity.not_after() < now + SOON {
-        let what = format!("expires at {}", date(identity.not_after()));
-        add(what, "renew the certificate");
-    }
-    if let KeyKind::Rsa(bits) = identity.key()
-        && bits < FEWEST_BITS
-    {
-        add(format!("has an RSA key of {bits} bits"), "clients refuse it: use 2048 bits or ECDSA");
+    let mut add = |what, time, advice| {
+        let what = format!("{what} {}", httpdate::fmt_http_date(time));
+        found.push(Oddity { what, advice });
+    };
+    let (start, end) = (identity.not_before(), identity.not_after());
+    if end < now {
+        add("has expired at", end, "clients refuse it: renew the certificate");
+    } else if start > now {
+        let advice = "clients refuse it until then: check the clock of this machine";
+        add("is not valid before", start, advice);
+    } else if end < now + SOON {
+        add("expires at", end, "renew the certificate");
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_odd_outside_of_its_time_and_near_its_end() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2030, 1, 1), date_time_ymd(2030, 3, 1));
+        let pem = params.self_signed(&key).unwrap().pem();
+        let identity = Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        let (start, end) = (identity.not_before(), identity.not_after());
+        let second = Duration::from_secs(1);
+        let found = |now| {
+            let found = oddities(&identity, now);
+            assert!(found.len() <= 1, "{found:?}");
+            found.into_iter().next().map(|one| one.what)
+        };
+        let before = "is not valid before Tue, 01 Jan 2030 00:00:00 GMT";
+        assert_eq!(found(start - second).as_deref(), Some(before));
+        assert_eq!(found(start), None);
+        assert_eq!(found(end - SOON), None);
+        let soon = Some("expires at Fri, 01 Mar 2030 00:00:00 GMT");
+        assert_eq!(found(end - SOON + second).as_deref(), soon);
+        assert_eq!(found(end).as_deref(), soon);
+        let expired = Some("has expired at Fri, 01 Mar 2030 00:00:00 GMT");
+        assert_eq!(found(end + second).as_deref(), expired);
+    }
 }

@@ -10,7 +10,9 @@ use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Action, Cluster, Config, Discovery, Listener, Protocol, TlsAction, TunnelKind};
+use super::{
+    Action, Cluster, Config, Discovery, Listener, Protocol, TlsAction, TlsRule, TunnelKind,
+};
 use crate::sys::Address;
 
 const UNSPECIFIED_V4: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -288,6 +290,15 @@ impl Config {
 }
 
 impl Listener {
+    /// The rules for connections that begin with a TLS handshake.
+    pub fn tls_rules(&self) -> &[TlsRule] {
+        match &self.protocol {
+            Protocol::Tls(tls) => &tls.rules,
+            Protocol::Http(http) => http.tls.as_ref().map_or(&[], |tls| &tls.rules),
+            Protocol::Tcp(_) | Protocol::Udp(_) => &[],
+        }
+    }
+
     /// The names of the clusters that the listener leads to, with repetitions.
     pub fn clusters(&self) -> impl Iterator<Item = &Arc<str>> {
         leads_to(self).into_iter().map(|(name, _)| name)

@@ -4,7 +4,8 @@
 //! the position of each value and the declared defaults. `check` resolves references and refuses
 //! contradictions. All problems are reported at once, with their positions in the file. After that,
 //! no code checks again whether a value is set or valid. Reading a configuration looks up no DNS
-//! names and does not listen anywhere. The only other files it opens are those of `respond.file`.
+//! names and does not listen anywhere. The only other files it opens are those that it names to be
+//! read: pages, certificates and keys.
 
 mod address;
 mod certificates;
@@ -21,6 +22,7 @@ mod read;
 mod report;
 mod span;
 mod syntax;
+mod tls;
 mod types;
 mod units;
 
@@ -32,13 +34,14 @@ pub use self::certificates::{
     FileFault, Oddity, oddities, read_authorities, read_identity, read_ticket_keys,
 };
 pub use self::contract::{Form, man, reference, schema};
-pub use self::keys::{DnsFamily, Driver, Scheme};
+pub use self::keys::{Challenge, DnsFamily, Driver, Scheme};
 pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
 pub use self::loops::Back;
 use self::machine::Machine;
 pub use self::report::{Errors, Warning, Warnings, printable};
+pub use self::tls::{Acme, CaFile, ClusterTls, TicketFile, TlsShared, Trust};
 use crate::observe::access_log::Format;
-use crate::proto::tls::{Authorities, Identity, TicketKeys, Version};
+use crate::proto::tls::{Authorities, Identity, Version};
 use crate::sys::{Address, Needs, SocketOptions};
 
 /// The complete configuration of one run of ringgate.
@@ -50,6 +53,8 @@ pub struct Config {
     pub log: Log,
     /// What all rules share that end TLS.
     pub tls: TlsShared,
+    /// How certificates come by ACME. `None` unless a rule may use it.
+    pub acme: Option<Acme>,
     /// The listeners, in the order of the file. Their names are unique.
     pub listeners: Vec<Arc<Listener>>,
     /// The clusters, sorted by name. Listeners and routes refer to them by name.
@@ -61,10 +66,11 @@ pub struct Config {
 /// Two configurations are equal if they mean the same; warnings are about the file.
 impl PartialEq for Config {
     fn eq(&self, other: &Config) -> bool {
-        let Config { server, log, tls, listeners, clusters, warnings: _ } = self;
+        let Config { server, log, tls, acme, listeners, clusters, warnings: _ } = self;
         *server == other.server
             && *log == other.log
             && *tls == other.tls
+            && *acme == other.acme
             && *listeners == other.listeners
             && *clusters == other.clusters
     }
@@ -125,22 +131,6 @@ pub struct Log {
     pub json: bool,
 }
 
-/// `[tls]`
-#[derive(Debug, PartialEq, Eq)]
-pub struct TlsShared {
-    /// The keys of session tickets. `None` if they are made at the start.
-    pub ticket_keys: Option<TicketFile>,
-}
-
-/// `tls.ticket_keys`
-#[derive(Debug, PartialEq, Eq)]
-pub struct TicketFile {
-    /// The file.
-    pub path: PathBuf,
-    /// Its keys when the configuration was read.
-    pub keys: Arc<TicketKeys>,
-}
-
 /// `[access_log]`, at the top or in a listener.
 #[derive(Debug, PartialEq, Eq)]
 pub struct AccessLog {
@@ -187,7 +177,7 @@ pub enum Protocol {
     Tcp(Tcp),
     /// An HTTP/1.1 site.
     Http(Http),
-    /// TLS, routed by server name; nothing is decrypted.
+    /// TLS, routed by server name: passed on unchanged, or decrypted.
     Tls(Tls),
     /// Every datagram is relayed to a cluster.
     Udp(Udp),
@@ -283,7 +273,7 @@ pub enum TlsAction {
         /// The name of the cluster that gets the payload.
         cluster: Arc<str>,
     },
-    /// `certificate`: TLS ends here.
+    /// `certificate` or `acme`: TLS ends here.
     End(Arc<TlsEnd>),
 }
 
@@ -302,8 +292,10 @@ impl TlsAction {
 pub struct TlsEnd {
     /// A name that no other such rule has, for session tickets.
     pub scope: String,
-    /// The certificates, one for each kind of key; never empty.
+    /// The certificates, one for each kind of key. Empty if it comes by ACME.
     pub certificates: Vec<Certificate>,
+    /// Whether a certificate for the names of the rule, which are exact, comes by ACME.
+    pub acme: bool,
     /// The protocols that are offered (ALPN), the preferred one first. Empty: none.
     pub alpn: Vec<String>,
     /// The authorities of the certificates that clients must show. `None` if they need none.
@@ -464,6 +456,8 @@ pub struct Cluster {
     /// The maximum number of endpoints tried for one connection, 1 to 16. Each attempt uses another
     /// endpoint if there is one.
     pub connect_attempts: usize,
+    /// `None` if connections to the endpoints are plain.
+    pub tls: Option<ClusterTls>,
 }
 
 /// `cluster.discovery` together with the endpoints.

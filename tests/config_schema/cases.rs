@@ -53,6 +53,20 @@ pub(crate) fn file(table: &str, lines: &str) -> String {
         }
         "respond" => listener("http", &host("", &format!("path = \"/\"\nrespond = {{ {lines} }}"))),
         "rule" => listener("tls", &format!("[[listener.tls]]\n{lines}\n{cluster}")),
+        "acme" => format!("[acme]\n{lines}\n{}", tcp("")),
+        "tls of the file" => format!("[tls]\n{lines}\n{}", tcp("")),
+        "site rule" => listener("http", &format!("{site}[[listener.tls]]\n{lines}\n{cluster}")),
+        "acme rule" => format!(
+            "[acme]\nstorage = \"a\"\nterms_agreed = true\n{}",
+            listener("http", &format!("{site}[[listener.tls]]\nacme = true\n{lines}\n{cluster}"))
+        ),
+        "cluster with tls" => {
+            let endpoints = "endpoints = [\"127.0.0.1:2\"]";
+            listener(
+                "tcp",
+                &format!("cluster = \"c\"\n[cluster.c]\n{endpoints}\ntls = {{ {lines} }}\n"),
+            )
+        }
         "cluster" => listener("tcp", &format!("cluster = \"c\"\n[cluster.c]\n{lines}\n")),
         other => unreachable!("no table {other}"),
     }

@@ -4,6 +4,8 @@
 //! refuse; `BEYOND` lists the files of `tests/config/bad` that it accepts, each with the reason.
 
 mod cases;
+#[path = "../config/certificates.rs"]
+mod certificates;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,9 +34,9 @@ fn faults(text: &str) -> Option<Vec<String>> {
     Some(VALIDATOR.iter_errors(&file).map(fault).collect())
 }
 
-/// What `ringgate check` says about a file in the directory of the examples.
+/// What `ringgate check` says about a file beside those of the examples and certificates.
 fn errors(text: &str) -> String {
-    let parsed = config::parse("edge.toml", text, &root().join("config"));
+    let parsed = config::parse("edge.toml", text, &certificates::base());
     parsed.err().map_or_else(String::new, |errors| errors.to_string())
 }
 
@@ -85,6 +87,8 @@ const BEYOND: &[(&str, &str)] = &[
     ("listen_twice.toml", SAME_ADDRESS),
     ("listen_overlaps.toml", SAME_ADDRESS),
     ("loops.toml", SAME_ADDRESS),
+    ("acme_none.toml", REFERENCE),
+    ("tls_files.toml", "what is in other files"),
     ("host_nameless_twice.toml", "several tables of one list"),
     ("route_shadowed.toml", ORDER),
     ("route_tunnel_shadowed.toml", ORDER),

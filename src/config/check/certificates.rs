@@ -1,5 +1,6 @@
 //! Checks the files of a rule that ends TLS, and builds the rule.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::SystemTime;
 use super::super::certificates::{
     FileFault, oddities, read_authorities, read_identity, read_ticket_keys,
 };
+use super::super::input::ReadError;
 use super::super::keys::{self, ProtocolWord};
 use super::super::report::{Fault, Span, quoted};
 use super::super::types::At;
-use super::super::{Certificate, HostName, TicketFile, TlsEnd, TlsShared};
+use super::super::{CaFile, Certificate, HostName, TicketFile, TlsEnd, TlsShared};
 use super::Check;
 use crate::proto::tls::{Authorities, KeyKind, Version};
 
@@ -50,7 +52,10 @@ impl Check<'_> {
         name: &str,
         alpn: Vec<String>,
     ) -> Option<TlsEnd> {
-        let certificates = self.certificates(typed, names);
+        let certificates = match typed.acme.as_ref() {
+            Some(true) => Some(Vec::new()),
+            _ => self.certificates(typed, names),
+        };
         let client_ca = match &typed.client_ca.value {
             None => (!typed.client_ca.is_given()).then_some(None),
             Some(at) => self.authorities(at).map(Some),
@@ -72,6 +77,7 @@ impl Check<'_> {
         Some(TlsEnd {
             scope: format!("{listener}/{name}"),
             certificates: certificates?,
+            acme: typed.acme.get(),
             alpn,
             client_ca: client_ca?,
             min_version: own.map_or(self.min_version, Version::from),
@@ -143,7 +149,8 @@ impl Check<'_> {
         is_complete.then_some(found)
     }
 
-    fn certificate(
+    /// Reads a certificate and its key, and checks that it is for these names.
+    pub(super) fn certificate(
         &self,
         certificate: &At<String>,
         key: &At<String>,
@@ -165,7 +172,9 @@ impl Check<'_> {
         }
         for (name, span) in names {
             let (text, is_covered) = match name {
-                HostName::Exact(name) => (name.clone(), identity.covers(name)),
+                HostName::Exact(name) => {
+                    (name.clone(), identity.covers(name.trim_matches(['[', ']'])))
+                }
                 HostName::Suffix(suffix) => {
                     let wildcard = format!("*{suffix}");
                     let is_covered = identity.names().contains(&wildcard);
@@ -185,6 +194,11 @@ impl Check<'_> {
         Some(Certificate { certificate: certificate_path, key: key_path, identity })
     }
 
+    pub(super) fn ca_file(&self, at: &At<String>) -> Option<CaFile> {
+        let authorities = self.authorities(at)?;
+        Some(CaFile { path: self.base.join(&at.value), authorities })
+    }
+
     fn authorities(&self, at: &At<String>) -> Option<Authorities> {
         match read_authorities(&self.base.join(&at.value)) {
             Ok(authorities) => Some(authorities),
@@ -201,10 +215,19 @@ impl Check<'_> {
         match fault.cause {
             None => self.report.error(span, what, fault.advice),
             Some(cause) => {
-                let note = if typed.starts_with('/') {
-                    fault.advice
-                } else {
-                    "relative paths start at the directory of this configuration"
+                let note = match &cause {
+                    ReadError::System(error) => match error.kind() {
+                        ErrorKind::NotFound if typed.starts_with('/') => {
+                            "check the spelling of the path"
+                        }
+                        ErrorKind::NotFound => {
+                            "relative paths start at the directory of this configuration"
+                        }
+                        ErrorKind::IsADirectory => "name a file in this directory",
+                        _ => fault.advice,
+                    },
+                    ReadError::WrongType(_) | ReadError::PipeTimeout => "name a regular file",
+                    ReadError::TooLong(_) => "check the name of the file",
                 };
                 self.report.unreadable(span, Fault::new(what, note), cause);
             }

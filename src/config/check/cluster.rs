@@ -29,11 +29,16 @@ impl Check<'_> {
                 self.endpoints(&typed.endpoints, address::static_endpoint).map(Discovery::Static)
             }
         };
+        let tls = match &typed.tls.value {
+            None => (!typed.tls.is_given()).then_some(None),
+            Some(at) => self.cluster_tls(at, discovery.as_ref()).map(Some),
+        };
         Some(Cluster {
             name: Arc::from(name.value.as_str()),
             discovery: discovery?,
             connect_timeout: typed.connect_timeout.get().0,
             connect_attempts: typed.connect_attempts.get() as usize,
+            tls: tls?,
         })
     }
 

@@ -6,8 +6,10 @@
 //! reported the default is used, so that one mistake causes one error.
 
 mod access_log;
+mod acme;
 mod certificates;
 mod cluster;
+mod cluster_tls;
 mod earlier;
 mod listener;
 mod redirect;
@@ -35,7 +37,7 @@ pub(super) fn config(
     machine: &Machine,
     file: File,
 ) -> Option<Config> {
-    let File { server, log, access_log, tls, listener: listeners, cluster } = file;
+    let File { server, log, access_log, tls, acme, listener: listeners, cluster } = file;
     let clusters_complete = cluster.complete;
     let (names, clusters): (Vec<At<String>>, Vec<keys::Cluster>) =
         cluster.tables.into_iter().unzip();
@@ -44,13 +46,20 @@ pub(super) fn config(
         .zip(&clusters)
         .filter_map(|(name, cluster)| has_paths(cluster).then_some(name.value.as_str()))
         .collect();
-    let positions = whole::Positions::new(&listeners, &names, &clusters);
+    let with_tls: Vec<&str> = names
+        .iter()
+        .zip(&clusters)
+        .filter_map(|(name, cluster)| cluster.tls.is_given().then_some(name.value.as_str()))
+        .collect();
+    let positions = whole::Positions::new(&listeners, &names, &clusters, acme::place(&acme));
     let check = Check {
         report,
         base,
         clusters: &names,
         clusters_complete,
         with_paths: &with_paths,
+        with_tls: &with_tls,
+        has_acme: acme.is_given(),
         min_version: tls.min_version.get().into(),
     };
 
@@ -60,6 +69,7 @@ pub(super) fn config(
         report.error((0..0).into(), what, note);
     }
     let tls = check.tls_shared(&tls);
+    let acme = check.acme(&acme);
     let access_logs = check.access_logs(&access_log, &listeners);
     let listeners = check.listeners(&listeners, access_logs);
     let clusters: Vec<Option<Cluster>> =
@@ -72,6 +82,7 @@ pub(super) fn config(
             json: log.format.get() == LogFormat::Json,
         },
         tls: tls?,
+        acme: acme?,
         listeners: listeners?.into_iter().map(Arc::new).collect(),
         clusters: clusters.into_iter().map(|one| one.map(Arc::new)).collect::<Option<_>>()?,
         warnings: Warnings::default(),
@@ -86,7 +97,7 @@ pub(super) fn config(
 /// The data that the checks of all parts need.
 struct Check<'a> {
     report: &'a Report<'a>,
-    /// The directory where relative paths of `respond.file` start.
+    /// The directory where relative paths start.
     base: &'a Path,
     /// The names of all clusters, sorted.
     clusters: &'a [At<String>],
@@ -94,6 +105,10 @@ struct Check<'a> {
     clusters_complete: bool,
     /// The names of the clusters that have endpoints that are paths.
     with_paths: &'a [&'a str],
+    /// The names of the clusters whose endpoints use TLS.
+    with_tls: &'a [&'a str],
+    /// Whether the file has `[acme]`.
+    has_acme: bool,
     /// The oldest version of TLS for rules that name none.
     min_version: Version,
 }

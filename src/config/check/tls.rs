@@ -35,20 +35,18 @@ impl Check<'_> {
         let names = self.server_names(&typed.names);
         let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.get();
-        let ends = typed.certificate.is_given();
+        let ends = ends(typed);
         if simple_obfs {
+            self.no_end(typed);
             let note = "remove it; a simple-obfs client offers no protocols, so no connection can \
                         match";
             if let Some(span) = typed.alpn.key {
                 let what = "`alpn` cannot be combined with simple_obfs = true";
                 self.report.error(span, what, note);
             }
-            if let Some(span) = typed.certificate.key {
-                let what = "`certificate` cannot be combined with simple_obfs = true";
-                let note = "a handshake of simple-obfs only looks like TLS: make two rules, this \
-                            one and one with `certificate` for the same names";
-                self.report.error(span, what, note);
-            }
+        }
+        if typed.acme.get() {
+            self.acme_rule(typed, names.as_deref().unwrap_or_default());
         }
         if let (Some(names), Some(alpn)) = (&names, &alpn) {
             // What a rule offers that ends TLS is no condition.
@@ -91,13 +89,38 @@ impl Check<'_> {
         Some(TlsRule { name, names, action: action? })
     }
 
+    /// Reports keys of TLS that ends here in a rule with `simple_obfs`.
+    fn no_end(&self, typed: &keys::TlsRule) {
+        for (key, span) in [
+            ("certificate", typed.certificate.key),
+            ("acme", typed.acme.key.filter(|_| typed.acme.get())),
+            ("client_ca", typed.client_ca.key),
+            ("min_version", typed.min_version.key),
+        ] {
+            let Some(span) = span else { continue };
+            let what = format!("`{key}` cannot be combined with simple_obfs = true");
+            let note = "a handshake of simple-obfs only looks like TLS: make two rules for the \
+                        names, one of them without `simple_obfs`";
+            self.report.error(span, what, note);
+        }
+    }
+
     /// What a rule does that passes bytes on.
     fn passes_on(&self, typed: &keys::TlsRule, alpn: Option<Vec<String>>) -> Option<TlsAction> {
         if !typed.cluster.is_given() && typed.place.complete {
-            let what = "[[listener.tls]] needs `cluster` or `certificate`";
+            let what = "[[listener.tls]] needs `cluster`, `certificate` or `acme`";
             let note = "name the [cluster.NAME] that the connections go to, or the certificate \
                         with which TLS ends here";
             self.report.error(typed.place.span, what, note);
+        }
+        let only_ended =
+            [("client_ca", &typed.client_ca.key), ("min_version", &typed.min_version.key)];
+        for (key, span) in only_ended {
+            if let (Some(span), false) = (span, typed.simple_obfs.get()) {
+                let what = format!("`{key}` needs `certificate` or `acme`");
+                let note = "add one of them, or remove it: other rules pass the bytes on";
+                self.report.error(*span, what, note);
+            }
         }
         let cluster = self.cluster_name(&typed.cluster)?;
         if typed.simple_obfs.get() {
@@ -123,7 +146,7 @@ impl Check<'_> {
         (names.len() == texts.len()).then_some(names)
     }
 
-    fn protocols(&self, field: &Field<List<String>>) -> Option<Vec<String>> {
+    pub(super) fn protocols(&self, field: &Field<List<String>>) -> Option<Vec<String>> {
         let Some(texts) = field.as_ref() else {
             return (!field.is_given()).then(Vec::new);
         };
@@ -142,6 +165,11 @@ impl Check<'_> {
 
 /// The rules so far by server name. Without a name a rule matches all connections that no rule with
 /// a name matches.
+/// Whether TLS ends in the rule. An `acme` that was reported counts as true.
+fn ends(typed: &keys::TlsRule) -> bool {
+    typed.certificate.is_given() || typed.acme.is_given() && typed.acme.as_ref() != Some(&false)
+}
+
 type EarlierRules = HashMap<Option<HostName>, Vec<EarlierRule>>;
 
 /// The connections with one server name that a rule matches.

@@ -17,6 +17,7 @@ impl Check<'_> {
             let note = "use a cluster whose endpoints are IP addresses";
             self.report.error(at.span, what, note);
         }
+        typed.cluster.value.iter().for_each(|at| self.udp_cluster(at));
         let max_sessions = typed.max_sessions.get();
         Some(Udp {
             cluster: cluster?,

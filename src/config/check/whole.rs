@@ -7,6 +7,7 @@ use super::super::loops::{Loop, Loops};
 use super::super::report::{Report, Span, quoted};
 use super::super::types::At;
 use super::super::{Config, Machine, keys};
+use super::acme;
 
 /// Descriptors of one connection to a cluster: the client's and the upstream's. A request that is
 /// answered here needs only one, but the mix of requests is not known in advance.
@@ -18,6 +19,8 @@ pub(super) struct Positions {
     listeners: Vec<(Span, Option<Span>)>,
     /// For each cluster, the position of its name and its endpoints.
     clusters: Vec<(Span, Vec<At<String>>)>,
+    /// The positions of `[acme]` and of its `challenge`.
+    acme: Option<(Span, Span)>,
 }
 
 impl Positions {
@@ -25,6 +28,7 @@ impl Positions {
         listeners: &[keys::Listener],
         names: &[At<String>],
         clusters: &[keys::Cluster],
+        acme: Option<(Span, Span)>,
     ) -> Self {
         let of_listener = |listener: &keys::Listener| {
             let listen = listener.listen.value.as_ref().map_or(listener.place.span, |at| at.span);
@@ -37,6 +41,7 @@ impl Positions {
         Positions {
             listeners: listeners.iter().map(of_listener).collect(),
             clusters: names.iter().zip(clusters).map(of_cluster).collect(),
+            acme,
         }
     }
 }
@@ -60,6 +65,7 @@ pub(super) fn whole(
             report.warning(positions.clusters[index].0, what, note);
         }
     }
+    acme::unintended(report, config, positions.acme);
     for (listener, (_, place)) in config.listeners.iter().zip(&positions.listeners) {
         if let (Some(most), Some(place)) = (listener.max_connections, place)
             && (most as u64).saturating_mul(DESCRIPTORS) > machine.file_limit

@@ -69,9 +69,19 @@ fn title(table: &Table) -> &str {
 /// A link to the section of a table. The first of several equal tables has the section.
 fn link(table: &Table) -> String {
     let all = root().table().map(tables).unwrap_or_default();
-    let first = all.into_iter().find(|one| one.description == table.description);
-    let header = first.map_or(title(table), title);
+    let first = all.iter().position(|one| one.description == table.description);
+    let anchor = first.map_or_else(|| anchor(table), |at| anchor(all[at]));
+    // Headings with the same words get a number from the second one on.
+    let earlier = all[..first.unwrap_or(0)].iter().filter(|one| self::anchor(one) == anchor);
+    match earlier.count() {
+        0 => format!("[`{}`](#{anchor})", table.header),
+        earlier => format!("[`{}`](#{anchor}-{earlier})", table.header),
+    }
+}
+
+/// The anchor of the heading of a table, as GitHub makes it.
+fn anchor(table: &Table) -> String {
     let is_word = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
-    let anchor: String = header.chars().filter(is_word).collect();
-    format!("[`{}`](#{})", table.header, anchor.to_lowercase().replace(' ', "-"))
+    let words: String = title(table).chars().filter(is_word).collect();
+    words.to_lowercase().replace(' ', "-")
 }

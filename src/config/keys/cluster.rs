@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::ClusterTls;
 use super::patterns::{DNS_ENDPOINT, ENDPOINT};
 use crate::config::contract::When;
 use crate::config::contract::rules::has;
@@ -31,7 +32,7 @@ use crate::config::types::{Field, List, Time};
     })],
     "x-planned" = [
         "max_connections", "send_proxy_protocol", "keepalive_connections", "keepalive_timeout",
-        "source", "tls", "health_check", "outlier",
+        "source", "health_check", "outlier",
     ],
 ))]
 pub(in crate::config) struct Cluster {
@@ -67,6 +68,8 @@ pub(in crate::config) struct Cluster {
         "x-advice" = "with 1 no second endpoint is tried"
     ))]
     pub(in crate::config) connect_attempts: Field<u64>,
+    /// Connections to the endpoints use TLS.
+    pub(in crate::config) tls: Field<Box<ClusterTls>>,
 }
 
 /// `cluster.discovery`

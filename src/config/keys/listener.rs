@@ -204,7 +204,7 @@ pub(in crate::config) enum ProtocolWord {
     Tcp,
     /// Serves an HTTP/1.1 site, with tunnels behind some of its paths.
     Http,
-    /// Routes TLS connections by their server name (SNI). Nothing is decrypted.
+    /// Routes TLS connections by their server name (SNI), passed on unchanged or decrypted.
     Tls,
     /// Relays every datagram to a cluster.
     Udp,

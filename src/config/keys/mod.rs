@@ -8,7 +8,9 @@
 //! Keywords that begin with `x-` are explained in `contract`.
 
 mod access_log;
+mod acme;
 mod cluster;
+mod cluster_tls;
 mod host;
 mod listener;
 mod log;
@@ -24,8 +26,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub(super) use self::access_log::AccessLog;
+pub(super) use self::acme::Acme;
+pub use self::acme::Challenge;
 pub use self::cluster::DnsFamily;
 pub(super) use self::cluster::{Cluster, DiscoveryWord};
+pub(super) use self::cluster_tls::ClusterTls;
 pub(super) use self::host::Host;
 pub(super) use self::listener::{Listener, ProtocolWord};
 pub(super) use self::log::{Log, LogFormat};
@@ -37,7 +42,7 @@ pub use self::server::Driver;
 pub(super) use self::server::Server;
 pub(super) use self::tls::{Tls, TlsVersion};
 pub(super) use self::tls_rule::TlsRule;
-use super::types::{Named, Tables};
+use super::types::{Field, Named, Tables};
 
 /// The configuration of ringgate: TOML, read once at the start.
 ///
@@ -45,7 +50,7 @@ use super::types::{Named, Tables};
 /// `"365d"`. Sizes are strings with `B`, `KiB`, `MiB` or `GiB`. `0` never means "off".
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "ringgate configuration", extend("x-planned" = ["admin", "acme"]))]
+#[schemars(title = "ringgate configuration", extend("x-planned" = ["admin"]))]
 pub(super) struct File {
     /// Workers and shutdown.
     #[schemars(extend("default" = {}))]
@@ -59,6 +64,8 @@ pub(super) struct File {
     /// What all rules share that end TLS.
     #[schemars(extend("default" = {}))]
     pub(super) tls: Tls,
+    /// Certificates by ACME.
+    pub(super) acme: Field<Acme>,
     /// What ringgate listens on, and what it does with the bytes. At least one.
     #[schemars(extend("minItems" = 1))]
     pub(super) listener: Tables<Listener>,

@@ -58,6 +58,10 @@ pub(super) const PATH: &str = r#"^/[!"$->@-~]*$"#;
 pub(super) const RECORDS: &str = "^(stdout|stderr|off)$|/[^/]+$";
 /// `text`, `json` or a template.
 pub(super) const RECORD_FORMAT: &str = r"^(text|json|(([^%]|%%)*%\{[a-z_]+\})+([^%]|%%)*)$";
+/// An https URL.
+pub(super) const HTTPS: &str = r#"^https://[!"$-~]+$"#;
+/// A mailto URL with one address.
+pub(super) const CONTACT: &str = "^mailto:[!-+.->@-~-]+@[!-+.->@-~-]+$";
 /// A media type, such as `text/html; charset=utf-8`.
 pub(super) const CONTENT_TYPE: &str = "^([!-~][ -~]*)?/([ -~]*[!-~])?$";
 /// Whole seconds or `off`.

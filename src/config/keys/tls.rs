@@ -26,6 +26,14 @@ pub(in crate::config) struct Tls {
 
 /// A version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(extend("x-foreign" = {
+    "1.0": "versions before TLS 1.2 must not be used (RFC 8996): write \"1.2\" or \"1.3\"",
+    "1.1": "versions before TLS 1.2 must not be used (RFC 8996): write \"1.2\" or \"1.3\"",
+    "tlsv1": "versions before TLS 1.2 must not be used (RFC 8996): write \"1.2\" or \"1.3\"",
+    "tlsv1.1": "versions before TLS 1.2 must not be used (RFC 8996): write \"1.2\" or \"1.3\"",
+    "tlsv1.2": "write \"1.2\"",
+    "tlsv1.3": "write \"1.3\"",
+}))]
 pub(in crate::config) enum TlsVersion {
     /// TLS 1.2 and later.
     #[serde(rename = "1.2")]

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::TlsVersion;
 use super::patterns::HOST_NAME;
@@ -10,11 +10,11 @@ use crate::config::contract::When;
 use crate::config::contract::rules::{has, none_of, some_of};
 use crate::config::types::{Field, List, NAME, OneOrMany, Place};
 
-/// A rule for connections that begin with a TLS handshake. With `certificate` TLS ends here;
-/// without it the bytes are passed on unchanged. The most specific name wins: exact, then the
-/// longest `*.suffix`, then the longest `prefix.*`, then a rule without names. Among equal names
-/// the first rule wins that matches in all. What no rule matches gets an unrecognized_name alert if
-/// TLS ends in one of the rules; otherwise it is reset, as what is no ClientHello is.
+/// A rule for connections that begin with a TLS handshake. With `certificate` or `acme` TLS ends
+/// here; without them the bytes are passed on unchanged. The most specific name wins: exact, then
+/// the longest `*.suffix`, then the longest `prefix.*`, then a rule without names. Among equal
+/// names the first rule wins that matches in all. What no rule matches gets an unrecognized_name
+/// alert if TLS ends in one of the rules; otherwise it is reset, as what is no ClientHello is.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-foreign" = {
@@ -32,11 +32,25 @@ use crate::config::types::{Field, List, NAME, OneOrMany, Place};
 }))]
 #[schemars(extend(
     "x-rules" = [
-        json!({ "if": has("simple_obfs", [true]), "then": none_of(&["alpn", "certificate"]) }),
-        some_of(&["cluster", "certificate"]),
+        json!({
+            "if": has("simple_obfs", [true]),
+            "then": none_of(&["alpn", "certificate", "client_ca", "min_version"]),
+        }),
+        json!({
+            "if": some_of(&["client_ca", "min_version"]),
+            "then": ended(),
+        }),
+        json!({ "if": { "required": ["cluster"] }, "else": ended() }),
         json!({ "if": { "required": ["certificate"] }, "then": { "required": ["key"] } }),
+        json!({ "if": has("acme", [true]), "then": {
+            "required": ["names"],
+            "properties": {
+                "names": { "items": { "not": { "pattern": r"\*|:" } } },
+                "certificate": false,
+                "simple_obfs": { "enum": [false] },
+            },
+        } }),
     ],
-    "x-planned" = ["acme"],
 ))]
 pub(in crate::config) struct TlsRule {
     #[schemars(skip)]
@@ -69,27 +83,36 @@ pub(in crate::config) struct TlsRule {
     #[schemars(
         example = "/etc/ringgate/example.key",
         example = ["ecdsa.key", "rsa.key"],
-        extend("x-empty" = "name the file with the private key", "x-when" = [ended()])
+        extend(
+            "x-empty" = "name the file with the private key",
+            "x-when" = [When::given("certificate", "add `certificate`, or remove it")]
+        )
     )]
     pub(in crate::config) key: Field<OneOrMany<String>>,
+    /// Whether the certificate for the names of the rule comes from an authority by ACME, in place
+    /// of `certificate` and `key`. Then TLS ends here. The names must be exact. It needs `[acme]`.
+    #[schemars(extend("default" = false))]
+    pub(in crate::config) acme: Field<bool>,
     /// A file with the certificates of authorities (PEM). Clients must then show a certificate that
-    /// comes from one of them.
-    #[schemars(example = "/etc/ringgate/clients.pem", extend("x-when" = [ended()]))]
+    /// comes from one of them. Only where TLS ends here.
+    #[schemars(example = "/etc/ringgate/clients.pem")]
     pub(in crate::config) client_ca: Field<String>,
-    /// The oldest version of TLS that is accepted, in place of the one in `[tls]`.
-    #[schemars(example = "1.3", extend("x-when" = [ended()]))]
+    /// The oldest version of TLS that is accepted, in place of the one in `[tls]`. Only where TLS
+    /// ends here.
+    #[schemars(example = "1.3")]
     pub(in crate::config) min_version: Field<TlsVersion>,
-    /// Names of protocols (ALPN, RFC 7301), each of 1 to 255 bytes. With `certificate`: what is
+    /// Names of protocols (ALPN, RFC 7301), each of 1 to 255 bytes. Where TLS ends here: what is
     /// offered, the preferred one first; a client that offers protocols, but none of these, is
     /// refused. The default is `["http/1.1"]` where the routes of the listener follow, and nothing
-    /// otherwise. Without `certificate`: the client must offer at least one of them; left out there
+    /// otherwise. Where it is passed on: the client must offer at least one of them; left out there
     /// is no condition.
     #[schemars(inner(length(min = 1, max = 255)), example = ["h2", "http/1.1"], extend(
         "x-empty" = "no connection can match the rule; leave `alpn` out to match every protocol"
     ))]
     pub(in crate::config) alpn: Field<List<String>>,
-    /// The name of the cluster that the connections go to. With `certificate` it gets the decrypted
-    /// bytes. On an http listener it may then be left out: the routes of the listener follow.
+    /// The name of the cluster that the connections go to. Where TLS ends here it gets the
+    /// decrypted bytes. On an http listener it may then be left out: the routes of the listener
+    /// follow.
     #[schemars(regex(pattern = NAME), example = &"site")]
     pub(in crate::config) cluster: Field<String>,
     /// Whether the rule matches only handshakes of simple-obfs in its tls mode. These end here, and
@@ -98,7 +121,7 @@ pub(in crate::config) struct TlsRule {
     pub(in crate::config) simple_obfs: Field<bool>,
 }
 
-/// The key is about TLS that ends here.
-fn ended() -> When {
-    When::given("certificate", "add `certificate`, or remove it: other rules pass the bytes on")
+/// TLS ends here.
+fn ended() -> Value {
+    json!({ "anyOf": [{ "required": ["certificate"] }, has("acme", [true])] })
 }
