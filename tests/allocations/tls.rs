@@ -92,5 +92,5 @@ fn pair() -> (ClientConnection, Session) {
         .with_no_client_auth();
     let name = ServerName::try_from(NAME).unwrap();
     let client = ClientConnection::new(Arc::new(client), name).unwrap();
-    (client, Session::new(Arc::new(server)).unwrap())
+    (client, Session::server(Arc::new(server)).unwrap())
 }

@@ -1,4 +1,4 @@
-//! TLS on the server's side: bytes of the wire on one side, plaintext on the other.
+//! TLS, as a server and as a client: bytes of the wire on one side, plaintext on the other.
 //!
 //! rustls makes the handshake and protects the records. This module is its only user. It uses the
 //! unbuffered API: bytes are processed where they were read, in the worker's buffer, and an idle

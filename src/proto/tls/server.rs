@@ -97,7 +97,7 @@ impl Server {
     /// # Errors
     /// If rustls refuses the configuration.
     pub fn session(&self) -> Result<Session, Error> {
-        Session::new(Arc::clone(&self.0))
+        Session::server(Arc::clone(&self.0))
     }
 }
 
