@@ -104,7 +104,7 @@ pub(super) fn process(
             Err(error) => {
                 // Nothing may follow a close_notify (RFC 8446 section 6.1).
                 if !status.close_sent {
-                    fetch_alert(rustls, &mut buffer[at..], output);
+                    fetch_alert(rustls, output);
                 }
                 return Err(error.into());
             }
@@ -112,10 +112,14 @@ pub(super) fn process(
     }
 }
 
-/// Appends the alert that rustls has made for an error. A second call would process the next
-/// record, and rustls asserts that it makes one alert only.
-fn fetch_alert(rustls: &mut impl Side, wire: &mut [u8], output: &mut Vec<u8>) {
-    if let Ok(ConnectionState::EncodeTlsData(data)) = rustls.process_tls_records(wire).state {
+/// Appends what rustls has queued up to an error: messages of the handshake that were made before
+/// it, and the alert. As long as a message is queued, rustls looks at no bytes of the wire.
+fn fetch_alert(rustls: &mut impl Side, output: &mut Vec<u8>) {
+    while rustls.wants_write() {
+        let Ok(ConnectionState::EncodeTlsData(data)) = rustls.process_tls_records(&mut []).state
+        else {
+            return;
+        };
         encode(data, output);
     }
 }
