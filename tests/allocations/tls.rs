@@ -4,10 +4,10 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ringgate::proto::tls::{Session, State};
+use ringgate::proto::tls::{Identity, Server, ServerSettings, Session, State, TicketKeys, Version};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::counter::count_into;
 
@@ -74,17 +74,19 @@ fn shake(client: &mut ClientConnection, server: &mut Session, buffer: &mut [u8])
 /// A client and a session before the handshake.
 fn pair() -> (ClientConnection, Session) {
     let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()).into();
-    let certificate = made.cert.der().clone();
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
+    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let identity = Identity::parse(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let server = Server::new(&ServerSettings {
+        identities: &[identity],
+        protocols: &[],
+        client_authorities: None,
+        min_version: Version::Tls12,
+        ticket_keys: &Arc::new(TicketKeys::random()),
+        scope: "",
+    });
     let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
@@ -92,5 +94,5 @@ fn pair() -> (ClientConnection, Session) {
         .with_no_client_auth();
     let name = ServerName::try_from(NAME).unwrap();
     let client = ClientConnection::new(Arc::new(client), name).unwrap();
-    (client, Session::server(Arc::new(server)).unwrap())
+    (client, server.unwrap().session().unwrap())
 }

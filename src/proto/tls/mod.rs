@@ -2,10 +2,11 @@
 //!
 //! rustls makes the handshake and protects the records. This module is its only user. It uses the
 //! unbuffered API: bytes are processed where they were read, in the worker's buffer, and an idle
-//! [`Session`] holds no buffer. A session knows no sockets, no clocks and no configuration. The
-//! caller passes in a `rustls::ServerConfig`, and sends whatever is appended to an output.
+//! [`Session`] holds no buffer. A session knows no sockets, no clocks and no configuration: a
+//! [`Server`] or a [`Client`] makes it. Its caller sends whatever is appended to an output.
 
 mod authorities;
+mod client;
 mod error;
 mod identity;
 mod server;
@@ -13,6 +14,7 @@ mod session;
 mod tickets;
 
 pub use authorities::{Authorities, SystemError};
+pub use client::{Client, ClientSettings, is_server_name};
 pub use error::Error;
 pub use identity::{Identity, IdentityError, KeyKind, PemFault};
 pub use server::{Server, ServerSettings};
@@ -27,3 +29,6 @@ pub enum Version {
     /// TLS 1.3 (RFC 8446).
     Tls13,
 }
+
+#[cfg(test)]
+mod tests;

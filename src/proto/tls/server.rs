@@ -16,6 +16,11 @@ use rustls::{ServerConfig, SignatureAlgorithm, SupportedProtocolVersion};
 use super::tickets::Tickets;
 use super::{Authorities, Error, Identity, Session, TicketKeys, Version};
 
+/// The tickets of a handshake of TLS 1.3. A client of a tunnel opens one connection after the
+/// other, and each resumed one brings the next ticket. More would cost bytes and encryption in
+/// every handshake, and clients that are written in Go keep none by default.
+const TLS13_TICKETS: usize = 1;
+
 /// Makes the sessions of one rule. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Server(Arc<ServerConfig>);
@@ -68,6 +73,7 @@ impl Server {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(Tickets::new(settings.ticket_keys, &scope(settings)));
         config.max_early_data_size = 0;
+        config.send_tls13_tickets = TLS13_TICKETS;
         Ok(Server(Arc::new(config)))
     }
 

@@ -71,7 +71,7 @@ impl Session {
     ///
     /// # Errors
     /// If rustls refuses the configuration.
-    pub fn server(config: Arc<ServerConfig>) -> Result<Session, Error> {
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Session, Error> {
         let rustls = Connection::Server(UnbufferedServerConnection::new(config)?);
         Ok(Session::new(rustls, Some(Box::default()), None))
     }
@@ -80,7 +80,7 @@ impl Session {
     ///
     /// # Errors
     /// If rustls refuses the configuration.
-    pub fn client(
+    pub(super) fn client(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
         output: &mut Vec<u8>,
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// What both sides of rustls tell.
-    fn rustls(&self) -> &CommonState {
+    pub(super) fn rustls(&self) -> &CommonState {
         match &self.rustls {
             Connection::Server(rustls) => rustls,
             Connection::Client(rustls) => rustls,
