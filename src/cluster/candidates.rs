@@ -235,6 +235,7 @@ mod tests {
                 tls: None,
             },
             0,
+            None,
         );
         let address = |&port| Address::Ip(([127, 0, 0, 1], port).into());
         cluster.set_endpoints(&ports.iter().map(address).collect::<Vec<_>>());

@@ -7,7 +7,7 @@ use super::{Cluster, InUse, Reason, Tried};
 use crate::observe::outcome::{End, Outcome};
 use crate::sys::{Address, Connect, ConnectError, SocketOptions, Stream, UnixConnect};
 use crate::timers::{Fired, Limit, TICK, Timers};
-use crate::transport::Transport;
+use crate::transport::{TlsPool, Transport};
 
 /// The first pause before the retry of a connect to a Unix socket with a full accept queue. Pauses
 /// double up to one tick, so that a thousand waiting connections cost 20,000 calls a second.
@@ -36,6 +36,8 @@ pub enum ConnectFailure {
     Failed(Tried),
     /// This process has no descriptor or port left.
     Local(Tried),
+    /// The TLS handshake with the endpoint failed.
+    Tls(Tried),
     /// The worker is ending.
     Drained(Tried),
 }
@@ -58,6 +60,7 @@ impl ConnectFailure {
             ConnectFailure::TimedOut(_) => End::ConnectTimeout,
             ConnectFailure::Failed(_) => End::ConnectFailed,
             ConnectFailure::Local(_) => End::Local,
+            ConnectFailure::Tls(_) => End::UpstreamTlsFailed,
             ConnectFailure::Drained(_) => End::Drain,
         }
     }
@@ -68,6 +71,7 @@ impl ConnectFailure {
             ConnectFailure::TimedOut(tried)
             | ConnectFailure::Failed(tried)
             | ConnectFailure::Local(tried)
+            | ConnectFailure::Tls(tried)
             | ConnectFailure::Drained(tried) => Some(tried),
         }
     }
@@ -83,19 +87,19 @@ impl Cluster {
         &self,
         timers: &Rc<Timers>,
         options: &SocketOptions,
+        tls_pool: &Rc<TlsPool>,
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
         let (mut candidates, mut last) = (self.candidates(), None);
         // The loop is bounded: each pass uses up an attempt, or one of the unreachable endpoints.
         while let Some(endpoint) = candidates.next() {
-            match attempt(&endpoint.address, timers, self.connect_timeout).await {
-                Ok(stream) => {
+            match self.attempt(&endpoint.address, timers, tls_pool).await {
+                Ok(upstream) => {
                     // A Unix socket has none of these options (unix(7)).
                     if matches!(*endpoint.address, Address::Ip(_)) {
-                        options.set_on_upstream(&stream);
+                        options.set_on_upstream(upstream.socket());
                     }
                     let tried = candidates.connected();
-                    let upstream = Transport::Plain(stream);
                     let endpoint = InUse::new(endpoint);
                     return Ok(Lease { upstream, endpoint, connect: began.elapsed(), tried });
                 }
@@ -112,14 +116,35 @@ impl Cluster {
         Err(match last {
             None => ConnectFailure::NoEndpoint,
             Some(Reason::TimedOut | Reason::BacklogFull) => ConnectFailure::TimedOut(tried),
+            Some(Reason::Tls(_)) => ConnectFailure::Tls(tried),
             Some(Reason::System(ConnectError::Local(_))) => ConnectFailure::Local(tried),
             Some(Reason::System(_)) => ConnectFailure::Failed(tried),
         })
     }
 }
 
+impl Cluster {
+    /// Connects to one endpoint. The limit includes the TLS handshake.
+    async fn attempt(
+        &self,
+        endpoint: &Address,
+        timers: &Rc<Timers>,
+        tls_pool: &Rc<TlsPool>,
+    ) -> Result<Transport, Attempt> {
+        let began = Instant::now();
+        let stream = attempt(endpoint, timers, self.connect_timeout).await?;
+        let Some(tls) = &self.tls else { return Ok(Transport::Plain(stream)) };
+        let left = self.connect_timeout.saturating_sub(began.elapsed());
+        let watch = timers.watch(&stream, Limit::new(left, End::ConnectTimeout));
+        // Boxed: few clusters have TLS, but each connect would have room for this future.
+        let tls = Box::pin(tls.connect(&stream, endpoint, tls_pool, &watch)).await?;
+        tls.note_handshake(began.elapsed());
+        Ok(Transport::Tls(tls))
+    }
+}
+
 /// How one attempt failed.
-enum Attempt {
+pub(super) enum Attempt {
     Drained,
     Failed(Reason),
 }

@@ -20,6 +20,8 @@ pub enum Reason {
     TimedOut,
     /// A Unix socket's accept queue stayed full for `connect_timeout`.
     BacklogFull,
+    /// The TLS handshake failed, for this reason in one word.
+    Tls(&'static str),
     /// The system's error.
     System(ConnectError),
 }
@@ -36,6 +38,7 @@ impl fmt::Display for Reason {
         match self {
             Reason::TimedOut => f.write_str("no answer within connect_timeout"),
             Reason::BacklogFull => f.write_str("accept queue full for all of connect_timeout"),
+            Reason::Tls(word) => write!(f, "TLS handshake failed: {word}"),
             Reason::System(ConnectError::OwnPeer) => {
                 f.write_str("connected to itself: nothing listens there")
             }

@@ -6,6 +6,7 @@ mod candidates;
 mod connect;
 mod endpoints;
 mod failures;
+mod tls;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -19,9 +20,12 @@ pub use endpoints::{Endpoint, InUse};
 pub use failures::{Reason, Report};
 
 use crate::config;
+use crate::proto::tls::Authorities;
 use crate::sys::Address;
+use connect::Attempt;
 use endpoints::Use;
 use failures::Failures;
+use tls::Tls;
 
 /// One cluster of one worker.
 pub struct Cluster {
@@ -33,13 +37,20 @@ pub struct Cluster {
     retry_turn: Cell<usize>,
     connect_timeout: Duration,
     connect_attempts: usize,
+    /// `None` for plain connections.
+    tls: Option<Tls>,
     failures: Failures,
 }
 
 impl Cluster {
     /// Makes a cluster without endpoints. `first_turn` differs from worker to worker, so that the
     /// workers do not all begin with the same endpoint.
-    pub fn new(config: &config::Cluster, first_turn: usize) -> Cluster {
+    /// `system` are the authorities of this machine, if a cluster needs them.
+    pub fn new(
+        config: &config::Cluster,
+        first_turn: usize,
+        system: Option<&Authorities>,
+    ) -> Cluster {
         Cluster {
             name: Arc::clone(&config.name),
             endpoints: RefCell::new(Rc::from([])),
@@ -47,6 +58,7 @@ impl Cluster {
             retry_turn: Cell::new(first_turn),
             connect_timeout: config.connect_timeout,
             connect_attempts: config.connect_attempts,
+            tls: config.tls.as_ref().and_then(|tls| Tls::new(tls, system)),
             failures: Failures::default(),
         }
     }

@@ -77,6 +77,12 @@ impl PartialEq for Config {
 }
 
 impl Config {
+    /// Returns true if a cluster checks certificates by the authorities of this machine.
+    pub fn needs_system_authorities(&self) -> bool {
+        let mut tls = self.clusters.iter().filter_map(|cluster| cluster.tls.as_ref());
+        tls.any(|tls| tls.trust == Trust::System)
+    }
+
     /// The objects that need descriptors when this many workers run.
     pub fn needs(&self, workers: usize) -> Needs {
         let mut needs =

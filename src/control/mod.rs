@@ -22,10 +22,11 @@ use core_affinity::CoreId;
 pub use logging::{init as start_diagnostics, report_error};
 pub use paint::for_stderr;
 
-use crate::config::{Config, LogPath};
+use crate::config::{AccessLog, Config, LogPath};
 use crate::error::Error;
 use crate::front::{self, Layout, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
+use crate::proto::tls::Authorities;
 use crate::sys::{self, Errno, Needs, Shares};
 use crate::worker::Command;
 use crew::Crew;
@@ -67,7 +68,13 @@ async fn live(
         signal = signals.ending(None) => return ended_early(signal),
     };
     let mut writer = Writer::start()?;
-    let layout = Arc::new(Layout::new(&config, |log| writer.open(&target(&log.path)))?);
+    let system = config.needs_system_authorities().then(Authorities::system).transpose();
+    let system = system.map_err(|error| {
+        let advice = "install them (package ca-certificates), or name a file by `ca`";
+        Error::start("cannot check the certificates of clusters with TLS", error, advice)
+    })?;
+    let open = |log: &AccessLog| writer.open(&target(&log.path));
+    let layout = Arc::new(Layout::new(&config, system, open)?);
     let failures = Failures::start()?;
 
     // 2. Resolve the endpoints. Workers find these commands when they start.

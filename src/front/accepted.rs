@@ -74,7 +74,7 @@ impl Accepted {
     pub async fn connect(&self, cluster: &str) -> Result<Lease, ConnectFailure> {
         let options = &self.listener.config.socket;
         let cluster = self.listener.cluster(cluster);
-        let connected = cluster.connect(&self.context.timers, options).await;
+        let connected = cluster.connect(&self.context.timers, options, &self.context.tls).await;
         if let Err(ConnectFailure::Local(Tried { shortage: Some(errno), .. })) = &connected {
             self.context.shortage.no_socket(*errno);
         }

@@ -20,7 +20,7 @@ use crate::config::{self, AccessLog, Config};
 use crate::observe::access_log::{Lane, Record, Recorder, Sink};
 use crate::observe::counters::Counters;
 use crate::observe::outcome::Outcome;
-use crate::proto::tls::{Identity, TicketKeys};
+use crate::proto::tls::{Authorities, Identity, TicketKeys};
 use crate::sys::{Address, Keepalive};
 
 /// One configuration, and what its listeners share over all workers.
@@ -31,6 +31,8 @@ pub struct Layout {
     pub listeners: Vec<Shared>,
     /// The keys of session tickets at the start.
     pub ticket_keys: Arc<TicketKeys>,
+    /// The authorities of this machine. `None` if no cluster needs them.
+    pub system: Option<Authorities>,
 }
 
 /// One listener, with what all workers share of it.
@@ -44,12 +46,14 @@ pub struct Shared {
 }
 
 impl Layout {
-    /// Makes the layout of a configuration. `open` opens an access log.
+    /// Makes the layout of a configuration. `system` are the authorities of this machine, if
+    /// [`Config::needs_system_authorities`]. `open` opens an access log.
     ///
     /// # Errors
     /// The first error of `open`.
     pub fn new<E>(
         config: &Config,
+        system: Option<Authorities>,
         mut open: impl FnMut(&AccessLog) -> Result<Arc<Sink>, E>,
     ) -> Result<Layout, E> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
@@ -64,7 +68,7 @@ impl Layout {
             Some(file) => Arc::clone(&file.keys),
             None => Arc::new(TicketKeys::random()),
         };
-        Ok(Layout { clusters: config.clusters.clone(), listeners, ticket_keys })
+        Ok(Layout { clusters: config.clusters.clone(), listeners, ticket_keys, system })
     }
 }
 
@@ -79,7 +83,7 @@ impl Generation {
     /// Builds a layout on the worker with this index. Its clusters have no endpoints yet.
     pub fn new(layout: &Layout, index: usize, recorder: &Recorder) -> Generation {
         let cluster = |config: &Arc<config::Cluster>| {
-            (Arc::clone(&config.name), Rc::new(Cluster::new(config, index)))
+            (Arc::clone(&config.name), Rc::new(Cluster::new(config, index, layout.system.as_ref())))
         };
         let clusters: HashMap<_, _> = layout.clusters.iter().map(cluster).collect();
         let listener = |shared: &Shared| {
