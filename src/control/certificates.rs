@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::config::{self, Config, Protocol, TlsAction};
 use crate::error::chain;
+use crate::front::Origin;
 use crate::proto::tls::{Identity, ROTATION, TicketKeys};
 use crate::worker::Command;
 
@@ -146,11 +147,8 @@ impl Pair {
         );
         self.identity = identity.clone();
         self.warn();
-        Some(Command::Certificate {
-            certificate: self.certificate.clone().into(),
-            key: self.key.clone().into(),
-            identity,
-        })
+        let (certificate, key) = (self.certificate.clone().into(), self.key.clone().into());
+        Some(Command::Certificate { origin: Origin::Files { certificate, key }, identity })
     }
 
     fn warn(&self) {

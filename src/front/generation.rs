@@ -7,14 +7,13 @@
 //! listener ([`Udp`](super::Udp)) keeps its objects, so it must be started again.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::admission::Admission;
 use super::moment::Moment;
-use super::tls::Servers;
+use super::tls::{Origin, Servers};
 use crate::cluster::{Cluster, Report};
 use crate::config::{self, AccessLog, Config};
 use crate::observe::access_log::{Lane, Record, Recorder, Sink};
@@ -106,10 +105,10 @@ impl Generation {
         }
     }
 
-    /// Replaces the identity that comes from two files, in every rule that has it.
-    pub fn set_identity(&self, certificate: &Path, key: &Path, identity: &Identity) {
+    /// Replaces an identity, in every rule that has it.
+    pub fn set_identity(&self, origin: &Origin, identity: &Identity) {
         for listener in self.listeners.values() {
-            listener.servers.set_identity(certificate, key, identity, &self.ticket_keys);
+            listener.servers.set_identity(origin, identity, &self.ticket_keys);
         }
     }
 

@@ -36,6 +36,7 @@ pub use admission::{Admission, Load, Permit, Report, Shortage};
 pub use challenges::Challenges;
 pub use context::Context;
 pub use generation::{Generation, Layout, Listener, Shared};
+pub use tls::Origin;
 pub use udp::{Udp, start_udp, udp_session_limit};
 
 use crate::config::Protocol;

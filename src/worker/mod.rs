@@ -10,9 +10,9 @@ mod pulse;
 
 use std::io;
 use std::net::{TcpListener, UdpSocket};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use core_affinity::CoreId;
 
 use crate::cluster::Report;
 use crate::error::Error;
-use crate::front::{self, Challenges, Context, Layout, Shortage, Udp};
+use crate::front::{self, Challenges, Context, Layout, Origin, Shortage, Udp};
 use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
@@ -47,19 +47,22 @@ pub enum Command {
         /// All endpoints of the cluster.
         addresses: Arc<[Address]>,
     },
-    /// Replaces the identity that comes from two files.
+    /// Replaces an identity, in every rule that has it.
     Certificate {
-        /// The file of the certificate.
-        certificate: Arc<Path>,
-        /// The file of the key.
-        key: Arc<Path>,
-        /// What they hold now.
+        /// Where it comes from.
+        origin: Origin,
+        /// What is there now.
         identity: Identity,
     },
     /// Replaces the keys of session tickets.
     TicketKeys(Arc<TicketKeys>),
     /// Replaces the challenges of certificate authorities that are answered.
-    Challenges(Arc<Challenges>),
+    Challenges {
+        /// All of them.
+        challenges: Arc<Challenges>,
+        /// Each worker adds 1 when it answers them.
+        published: Arc<AtomicUsize>,
+    },
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
     /// connections have ended.
     Drain,
@@ -242,14 +245,15 @@ impl Worker {
             Command::Endpoints { cluster, addresses } => {
                 self.context.generation.borrow().set_endpoints(&cluster, &addresses);
             }
-            Command::Certificate { certificate, key, identity } => {
-                self.context.generation.borrow().set_identity(&certificate, &key, &identity);
+            Command::Certificate { origin, identity } => {
+                self.context.generation.borrow().set_identity(&origin, &identity);
             }
             Command::TicketKeys(keys) => {
                 self.context.generation.borrow_mut().set_ticket_keys(keys);
             }
-            Command::Challenges(challenges) => {
+            Command::Challenges { challenges, published } => {
                 *self.context.challenges.borrow_mut() = challenges;
+                published.fetch_add(1, Ordering::Release);
             }
             Command::Drain | Command::Stop => {
                 if !self.context.draining.replace(true) {

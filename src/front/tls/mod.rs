@@ -8,6 +8,7 @@ mod servers;
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub use servers::Origin;
 pub(super) use servers::Servers;
 
 use super::accepted::{Accepted, relayed};

@@ -5,8 +5,22 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::{Protocol, TlsAction, TlsEnd};
+use crate::config::{Protocol, TlsAction, TlsEnd, TlsRule};
 use crate::proto::tls::{Identity, Server, ServerSettings, TicketKeys};
+
+/// Where an identity comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Two files.
+    Files {
+        /// The file of the certificate.
+        certificate: Arc<Path>,
+        /// The file of the key.
+        key: Arc<Path>,
+    },
+    /// ACME, for these names in lower case, sorted.
+    Acme(Arc<[String]>),
+}
 
 /// The servers of a listener; none unless a rule of it ends TLS.
 #[derive(Default)]
@@ -14,7 +28,9 @@ pub(in crate::front) struct Servers(Vec<Entry>);
 
 struct Entry {
     end: Arc<TlsEnd>,
-    /// In the order of the configuration.
+    /// The names of the certificate that comes by ACME; none of files.
+    names: Option<Arc<[String]>>,
+    /// In the order of the configuration. Empty until there is a certificate by ACME.
     identities: RefCell<Vec<Identity>>,
     /// `None` if rustls refuses the rule, or if it has no certificate.
     server: RefCell<Option<Server>>,
@@ -28,10 +44,11 @@ impl Servers {
             Protocol::Http(http) => http.tls.as_ref().map_or(&[][..], |tls| &tls.rules),
             Protocol::Tcp(_) | Protocol::Udp(_) => &[],
         };
-        let entry = |end: &Arc<TlsEnd>| {
+        let entry = |rule: &TlsRule, end: &Arc<TlsEnd>| {
             let identities = end.certificates.iter().map(|one| one.identity.clone()).collect();
             let entry = Entry {
                 end: Arc::clone(end),
+                names: end.acme.then(|| rule.exact_names().into()),
                 identities: RefCell::new(identities),
                 server: RefCell::new(None),
             };
@@ -39,7 +56,7 @@ impl Servers {
             entry
         };
         let ends = rules.iter().filter_map(|rule| match &rule.action {
-            TlsAction::End(end) => Some(entry(end)),
+            TlsAction::End(end) => Some(entry(rule, end)),
             TlsAction::PassOn { .. } | TlsAction::Obfs { .. } => None,
         });
         Servers(ends.collect())
@@ -56,23 +73,15 @@ impl Servers {
         entry.server.borrow().clone()
     }
 
-    /// Replaces the identity that comes from two files.
+    /// Replaces an identity.
     pub(in crate::front) fn set_identity(
         &self,
-        certificate: &Path,
-        key: &Path,
+        origin: &Origin,
         identity: &Identity,
         keys: &Arc<TicketKeys>,
     ) {
         for entry in &self.0 {
-            let mut is_changed = false;
-            for (at, files) in entry.end.certificates.iter().enumerate() {
-                if files.certificate == certificate && files.key == key {
-                    entry.identities.borrow_mut()[at] = identity.clone();
-                    is_changed = true;
-                }
-            }
-            if is_changed {
+            if entry.replace(origin, identity) {
                 entry.make(keys);
             }
         }
@@ -85,6 +94,28 @@ impl Servers {
 }
 
 impl Entry {
+    /// Replaces an identity. Returns true if it was replaced.
+    fn replace(&self, origin: &Origin, identity: &Identity) -> bool {
+        let mut identities = self.identities.borrow_mut();
+        match origin {
+            Origin::Acme(names) if self.names.as_ref() == Some(names) => {
+                *identities = vec![identity.clone()];
+                true
+            }
+            Origin::Acme(_) => false,
+            Origin::Files { certificate, key } => {
+                let mut is_replaced = false;
+                for (files, own) in self.end.certificates.iter().zip(identities.iter_mut()) {
+                    if *files.certificate == **certificate && *files.key == **key {
+                        *own = identity.clone();
+                        is_replaced = true;
+                    }
+                }
+                is_replaced
+            }
+        }
+    }
+
     fn make(&self, keys: &Arc<TicketKeys>) {
         let server = Server::new(&ServerSettings {
             identities: &self.identities.borrow(),

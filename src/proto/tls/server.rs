@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use ::aws_lc_rs::digest::{SHA256, digest};
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
 };
@@ -77,17 +75,12 @@ impl Server {
         Ok(Server(Arc::new(config)))
     }
 
-    /// Makes the server for a challenge by tls-alpn-01 (RFC 8737 section 3): its certificate has a
-    /// critical extension that no client but the authority understands. Both are DER; the key is
-    /// PKCS #8.
+    /// Makes the server for a challenge by tls-alpn-01 (RFC 8737 section 3).
     ///
     /// # Errors
-    /// If rustls refuses the key.
-    pub fn for_challenge(certificate: &[u8], key: &[u8]) -> Result<Server, Error> {
-        let key = PrivateKeyDer::Pkcs8(key.to_vec().into());
-        let key = any_supported_type(&key)?;
-        let certificate = CertificateDer::from(certificate.to_vec());
-        let resolver = Resolver(vec![Arc::new(CertifiedKey::new(vec![certificate], key))]);
+    /// If rustls refuses the configuration.
+    pub fn for_challenge(identity: &Identity) -> Result<Server, Error> {
+        let resolver = Resolver(vec![Arc::clone(identity.certified_key())]);
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(Version::Tls12.and_later())?
             .with_no_client_auth()
