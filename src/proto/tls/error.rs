@@ -7,7 +7,8 @@ use rustls::{CertificateError, InvalidMessage};
 pub enum Error {
     /// The first bytes are no ClientHello, or one that exceeds a limit.
     Hello,
-    /// The handshake has more bytes than [`super::MAX_HANDSHAKE`].
+    /// The handshake has more bytes than [`super::MAX_HANDSHAKE`], or a message after it has too
+    /// many records.
     HandshakeTooLong,
     /// A record is longer than TLS allows.
     RecordTooLong,

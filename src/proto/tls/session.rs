@@ -19,11 +19,14 @@ mod records;
 
 /// The most plaintext in one record (RFC 8446 section 5.1).
 pub const MAX_PLAINTEXT: usize = 1 << 14;
-/// The most bytes that a session keeps between two reads: a record of TLS 1.3 with its header.
-pub const MAX_KEPT: usize = 5 + MAX_PLAINTEXT + 256;
 /// The most bytes of a handshake that are accepted from a peer.
 pub const MAX_HANDSHAKE: usize = 64 * 1024;
+/// The most bytes that a session keeps between two reads: a message of the handshake may have many
+/// records.
+pub const MAX_KEPT: usize = MAX_HANDSHAKE;
 
+/// The longest record that rustls accepts, with its header. After the handshake no more is kept.
+const MAX_RECORD: usize = 5 + MAX_PLAINTEXT + 2048;
 /// A fatal decode_error alert in plaintext (RFC 8446 section 6.2).
 const DECODE_ERROR: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 50];
 
@@ -269,10 +272,17 @@ impl Session {
         }
     }
 
-    /// Keeps the bytes that are not processed yet.
+    /// Keeps the bytes that are not processed yet: an incomplete record, or the records of an
+    /// incomplete message.
     fn keep(&mut self, rest: &[u8]) -> Result<(), Error> {
-        if rest.len() > MAX_KEPT {
-            return Err(Error::RecordTooLong);
+        let most = match self.status.state {
+            State::Handshake => MAX_HANDSHAKE - self.status.handshake,
+            _ => MAX_RECORD,
+        };
+        // rustls limits the length of a record, so these are too many records. There is no alert:
+        // rustls makes those of its own errors alone, and no honest peer comes here.
+        if rest.len() > most {
+            return Err(Error::HandshakeTooLong);
         }
         self.kept.extend_from_slice(rest);
         Ok(())

@@ -16,6 +16,7 @@ use rustls::{
 use super::*;
 
 mod data;
+mod forged;
 mod handshake;
 
 const NAME: &str = "site.example.test";
@@ -30,6 +31,7 @@ const TLS13: Case = (Server, 1);
 struct Configs {
     servers: [Arc<ServerConfig>; 2],
     clients: [Arc<ClientConfig>; 2],
+    certified: CertifiedKey,
 }
 
 fn configs() -> &'static Configs {
@@ -41,7 +43,7 @@ fn configs() -> &'static Configs {
         let certificate = made.cert.der().clone();
         let key = CertifiedKey::from_der(vec![certificate.clone()], key, &provider).unwrap();
         let mut resolver = ResolvesServerCertUsingSni::new();
-        resolver.add(NAME, key).unwrap();
+        resolver.add(NAME, key.clone()).unwrap();
         let resolver = Arc::new(resolver);
         let mut roots = RootCertStore::empty();
         roots.add(certificate).unwrap();
@@ -52,6 +54,7 @@ fn configs() -> &'static Configs {
                 .with_no_client_auth()
                 .with_cert_resolver(Arc::clone(&resolver) as _);
             server.alpn_protocols = vec![b"http/1.1".to_vec()];
+            server.enable_secret_extraction = true;
             Arc::new(server)
         });
         let clients = VERSIONS.map(|version| {
@@ -61,10 +64,11 @@ fn configs() -> &'static Configs {
                 .with_root_certificates(roots.clone())
                 .with_no_client_auth();
             client.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+            client.enable_secret_extraction = true;
             client.resumption = rustls::client::Resumption::disabled();
             Arc::new(client)
         });
-        Configs { servers, clients }
+        Configs { servers, clients, certified: key }
     })
 }
 
