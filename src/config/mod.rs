@@ -262,22 +262,6 @@ pub struct TlsRule {
     pub action: TlsAction,
 }
 
-impl TlsRule {
-    /// The exact names, sorted.
-    pub fn exact_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self
-            .names
-            .iter()
-            .filter_map(|name| match name {
-                HostName::Exact(name) => Some(name.clone()),
-                HostName::Suffix(_) | HostName::Prefix(_) => None,
-            })
-            .collect();
-        names.sort_unstable();
-        names
-    }
-}
-
 /// What a rule does with its connections.
 #[derive(Debug, PartialEq, Eq)]
 pub enum TlsAction {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{Certificate, Challenge};
+use super::{Certificate, Challenge, HostName, TlsRule};
 use crate::proto::tls::{Authorities, TicketKeys, Version};
 
 /// `[tls]`
@@ -72,4 +72,20 @@ pub enum Trust {
     File(CaFile),
     /// `verify = false`: certificates are not checked.
     Anyone,
+}
+
+impl TlsRule {
+    /// The exact names, sorted.
+    pub fn exact_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .names
+            .iter()
+            .filter_map(|name| match name {
+                HostName::Exact(name) => Some(name.clone()),
+                HostName::Suffix(_) | HostName::Prefix(_) => None,
+            })
+            .collect();
+        names.sort_unstable();
+        names
+    }
 }
