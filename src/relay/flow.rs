@@ -24,6 +24,7 @@ use crate::transport::Transport;
 
 mod coded;
 mod control;
+mod delivery;
 #[cfg(test)]
 mod tests;
 

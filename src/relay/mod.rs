@@ -5,6 +5,7 @@
 //! | end (FIN) | what was read before, then the end | the other direction, half-closed limit |
 //! | end after the other stream's end | the same | nothing: both are closed |
 //! | reset | a reset, never a clean end | nothing |
+//! | end of TLS without close_notify | what was read before, then a reset | nothing |
 //! | a write to it fails | what it had sent; then, or when a write would wait, a reset | nothing |
 //! | idle limit, no unsent bytes | the end, sent by the relay | nothing |
 //! | idle limit, unsent bytes | a reset | nothing |
@@ -75,13 +76,16 @@ pub fn run(
             let result = {
                 let up = pin!(async {
                     let result = up.run(client, upstream, watch).await;
+                    let result = up.deliver_if_truncated(result, upstream, watch).await;
                     if matches!(result, Err(Broken::From(_) | Broken::To(_))) {
                         up.mark_unread();
                     }
                     relay.end_direction(result, Side::Client)
                 });
                 let down = pin!(async {
-                    relay.end_direction(down.run(upstream, client, watch).await, Side::Upstream)
+                    let result = down.run(upstream, client, watch).await;
+                    let result = down.deliver_if_truncated(result, client, watch).await;
+                    relay.end_direction(result, Side::Upstream)
                 });
                 both(up, down, || relay.is_stuck()).await
             };

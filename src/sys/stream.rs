@@ -147,6 +147,16 @@ impl Stream {
         !self.events(PollFlags::RDHUP).is_empty()
     }
 
+    /// Bytes that were sent and that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)); of
+    /// a Unix socket those that the peer has not read. A reset destroys them.
+    pub fn unacknowledged(&self) -> usize {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: TIOCOUTQ, which is SIOCOUTQ, writes one int to the pointer, which is valid.
+        let result = unsafe { libc::ioctl(self.tcp().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        // EINVAL of a socket that has no connection any more: then nothing waits.
+        if result == 0 { usize::try_from(bytes).unwrap_or_default() } else { 0 }
+    }
+
     /// Ends the writing side: the peer reads the end of the stream after what was sent.
     pub fn shutdown_write(&self) {
         // ENOTCONN: the peer has closed the connection before, so there is nothing to end.
