@@ -111,14 +111,18 @@ impl Identity {
             time(leaf.validity().not_after.timestamp()),
         );
         let names = names(leaf);
+        let public_key = leaf.public_key().raw.to_vec();
         drop(parsed);
         let key = private_key(key_pem).map_err(IdentityError::Key)?;
         let key =
             any_supported_type(&key).map_err(|_| IdentityError::Key(PemFault::UnsupportedKey))?;
-        let certified = CertifiedKey::new(chain, key);
         // A key whose public part cannot be had is refused, too: all kinds that are used have one.
-        certified.keys_match().map_err(|_| IdentityError::Mismatch)?;
-        let certified = Arc::new(certified);
+        // `CertifiedKey::keys_match` would refuse any certificate with a critical extension that
+        // rustls does not know, and that of a tls-alpn-01 challenge has one (RFC 8737 section 3).
+        if key.public_key().is_none_or(|own| own.as_ref() != public_key) {
+            return Err(IdentityError::Mismatch);
+        }
+        let certified = Arc::new(CertifiedKey::new(chain, key));
         Ok(Identity(Arc::new(Parts { certified, names, not_before, not_after, key: kind })))
     }
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_ED25519,
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, IsCa, KeyPair,
+    PKCS_ECDSA_P256_SHA256, PKCS_ED25519,
 };
 
 use super::*;
@@ -44,6 +44,17 @@ fn text_around_the_sections_is_ignored_and_both_may_be_in_one_file() {
     let pem = format!("subject: site\n{}\n{}", key.serialize_pem(), leaf(&["a.test"], &key));
     let identity = Identity::parse(pem.as_bytes(), pem.as_bytes()).unwrap();
     assert_eq!((identity.key(), identity.names()), (KeyKind::Ed25519, &["a.test".to_owned()][..]));
+}
+
+#[test]
+fn the_certificate_of_a_challenge_is_an_identity() {
+    let key = p256();
+    let mut params = CertificateParams::new(["a.test".to_owned()]).unwrap();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(&[7; 32])];
+    let pem = params.self_signed(&key).unwrap().pem();
+    let parse = |key: &KeyPair| Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes());
+    assert_eq!(parse(&key).unwrap().names(), ["a.test"]);
+    assert_eq!(parse(&p256()), Err(IdentityError::Mismatch));
 }
 
 #[test]
