@@ -2,6 +2,7 @@
 //! starts the workers, waits for signals and writes logs. It sends values to workers and never
 //! touches a connection.
 
+pub mod acme;
 mod bind;
 mod certificates;
 mod crew;

@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
+mod acme;
 mod balance;
 mod bulk;
 mod chains;

@@ -22,10 +22,10 @@ use tokio::task::JoinSet;
 
 use self::cluster::Cluster;
 use self::files::Files;
-use self::lookup::Family;
+use self::lookup::{Family, Found, look_up};
 use super::crew::Crew;
 use crate::config::{Config, Discovery, DnsFamily, DnsName};
-use crate::error::Error;
+use crate::error::{Error, chain};
 use crate::worker::Command;
 
 /// The tasks that look up the names of all clusters. Dropping this ends the look-ups.
@@ -82,6 +82,41 @@ pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Dns, Error> {
         }
     }
     Ok(Dns { _clusters: clusters, unanswered })
+}
+
+/// Looks up hosts that the control plane itself connects to.
+#[derive(Clone)]
+pub(super) struct HostLookup(Files);
+
+impl HostLookup {
+    /// Starts the thread that reads the system's configuration of names.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn start() -> Result<HostLookup, Error> {
+        Files::start([]).map(HostLookup)
+    }
+
+    /// The addresses of a host, those of IPv4 first.
+    ///
+    /// # Errors
+    /// There is none, and it is not known whether there are any. The text says why.
+    pub(super) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        let (v4, v6) =
+            tokio::join!(look_up(&self.0, host, Family::V4), look_up(&self.0, host, Family::V6));
+        let (mut addresses, mut failed) = (Vec::new(), None);
+        for found in [v4, v6] {
+            match found {
+                Ok(Found::Addresses(found, _)) => addresses.extend(found),
+                Ok(Found::Empty(_)) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match failed {
+            Some(error) if addresses.is_empty() => Err(chain(&error)),
+            _ => Ok(addresses),
+        }
+    }
 }
 
 /// Returns each host once, with the families to look up: several ports of one name need one

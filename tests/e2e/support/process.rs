@@ -139,6 +139,7 @@ pub(crate) fn require(program: &str) -> Command {
         "dnsmasq" => "dnsmasq-base",
         "unshare" | "setpriv" | "prlimit" | "mount" | "umount" => "util-linux",
         "ip" => "iproute2",
+        "pebble-challtestsrv" => "pebble",
         "sh" => "dash",
         "cp" | "mkfifo" => "coreutils",
         other => other,
