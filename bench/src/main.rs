@@ -6,6 +6,7 @@
 //! and its peers side by side in one interleaved run. Every loop here is bounded in count and in
 //! time.
 
+mod certificate;
 mod floor;
 mod load;
 mod ports;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use load::command::{self, Arguments, Unit};
-use load::{bulk, churn, echo, idle, keepalive, mixed};
+use load::{bulk, churn, echo, handshakes, idle, keepalive, mixed};
 
 /// Moves bytes through a proxy and says what they cost.
 #[derive(Parser)]
@@ -40,6 +41,8 @@ enum Command {
     Echo(Arguments<echo::Load>),
     /// Makes connections for one exchange each
     Churn(Arguments<churn::Load>),
+    /// Makes connections for one TLS handshake each, full or resumed
+    Handshakes(Arguments<handshakes::Load>),
     /// Sends HTTP requests on connections that stay open
     Keepalive(Arguments<keepalive::Load>),
     /// Sends small messages while bulk goes the same way
@@ -59,6 +62,9 @@ fn main() -> ExitCode {
         Command::Echo(arguments) => command::main(&arguments, Unit::Each("round_trips"), echo::run),
         Command::Churn(arguments) => {
             command::main(&arguments, Unit::Each("connections"), churn::run)
+        }
+        Command::Handshakes(arguments) => {
+            command::main(&arguments, Unit::Each("handshakes"), handshakes::run)
         }
         Command::Keepalive(arguments) => {
             command::main(&arguments, Unit::Each("requests"), keepalive::run)

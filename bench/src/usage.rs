@@ -39,16 +39,20 @@ pub(crate) fn thread_nanoseconds(task: &Path) -> Option<u64> {
     std::str::from_utf8(first).ok()?.parse().ok().filter(|&nanoseconds| nanoseconds > 0)
 }
 
-fn cpu_seconds_in_ticks(pid: u32) -> io::Result<f64> {
+/// The same in ticks of the clock, with the time of threads that have ended.
+pub(crate) fn cpu_seconds_in_ticks(pid: u32) -> io::Result<f64> {
     // Fields 14 and 15 of the whole line; the name before them may hold spaces and brackets.
     let user = stat_field(pid, 14)?;
     let system = stat_field(pid, 15)?;
     Ok((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// The same for a process that may not have been named.
-pub(crate) fn cpu_seconds_of(pid: Option<u32>) -> io::Result<Option<f64>> {
-    pid.map(cpu_seconds).transpose()
+/// The sum over several processes; none of no process.
+pub(crate) fn cpu_seconds_of(pids: &[u32]) -> io::Result<Option<f64>> {
+    if pids.is_empty() {
+        return Ok(None);
+    }
+    pids.iter().map(|&pid| cpu_seconds(pid)).sum::<io::Result<f64>>().map(Some)
 }
 
 /// CPU seconds of all threads of this process.

@@ -4,20 +4,20 @@
 //! goes in during the interval equals what comes out. A counted run is timed until the last byte
 //! has arrived. At the end of an upload the sink's own count is compared with what was sent.
 
-use std::io::{self, Read};
-use std::net::{Shutdown, TcpStream};
+use std::io;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use rustix::event::epoll::EventFlags;
-use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
-use super::dial::{STEP_TIMEOUT, Target, dial};
+use super::dial::{STEP_TIMEOUT, Target, dial_by};
 use super::poller::{Poller, Ready};
 use super::source::{Send, Source};
-use super::{Meter, Outcome};
+use super::wire::Wire;
+use super::{Meter, Outcome, tls};
 use crate::sink::{BUFFER, discard};
 use crate::while_doing;
 
@@ -67,8 +67,24 @@ pub(crate) fn run_counting(
     load: &Load,
     arrived: Option<&AtomicU64>,
 ) -> io::Result<Outcome> {
-    let send = if target.framed { Send::Frames } else { load.send };
-    let mut flow = Flow::new(send, load.copy)?;
+    match target.tls {
+        None => run_over::<TcpStream>(target, load, arrived),
+        Some(_) => run_over::<tls::Stream>(target, load, arrived),
+    }
+}
+
+fn run_over<W: Wire>(
+    target: &Target,
+    load: &Load,
+    arrived: Option<&AtomicU64>,
+) -> io::Result<Outcome> {
+    let send = match target {
+        Target { framed: true, .. } => Send::Frames,
+        // What is encrypted has been copied then.
+        Target { tls: Some(_), .. } => Send::Copy,
+        _ => load.send,
+    };
+    let mut flow = Flow::<W>::new(send, load.copy)?;
     if load.bytes.is_some() && target.framed {
         return Err(io::Error::other("payload in frames is timed, not counted"));
     }
@@ -83,7 +99,7 @@ pub(crate) fn run_counting(
     flow.open(target, load.direction, load.connections, None)?;
     flow.move_until(Instant::now() + load.warmup)?;
     let arrived = arrived.filter(|_| load.direction == Direction::Up);
-    let moved = |flow: &Flow| arrived.map_or(flow.moved, |bytes| bytes.load(Ordering::Relaxed));
+    let moved = |flow: &Flow<W>| arrived.map_or(flow.moved, |bytes| bytes.load(Ordering::Relaxed));
     let before = moved(&flow);
     let meter = Meter::start(target)?;
     flow.move_until(meter.start + load.seconds)?;
@@ -93,8 +109,8 @@ pub(crate) fn run_counting(
 }
 
 /// Connections that move bulk, each in its direction.
-pub(crate) struct Flow {
-    lanes: Vec<Lane>,
+pub(crate) struct Flow<W> {
+    lanes: Vec<Lane<W>>,
     /// How bytes that arrive are received.
     discard: RecvFlags,
     poller: Poller,
@@ -105,8 +121,8 @@ pub(crate) struct Flow {
     open_lanes: usize,
 }
 
-struct Lane {
-    stream: TcpStream,
+struct Lane<W> {
+    stream: W,
     direction: Direction,
     moved: u64,
     /// Bytes still to be moved; out of reach in a timed run.
@@ -117,7 +133,7 @@ struct Lane {
     over: bool,
 }
 
-impl Flow {
+impl<W: Wire> Flow<W> {
     pub(crate) fn new(send: Send, copy: bool) -> io::Result<Self> {
         Ok(Self {
             lanes: Vec::new(),
@@ -143,11 +159,12 @@ impl Flow {
             Direction::Up => (b"U".to_vec(), EventFlags::OUT),
             Direction::Down => ([&b"D"[..], &quota.to_be_bytes()].concat(), EventFlags::IN),
         };
+        let dialler = W::dialler(target)?;
         for _ in 0..connections {
-            let dialled = dial(target, &command)?;
+            let dialled = dial_by::<W>(&dialler, target, &command)?;
             let moved = dialled.early.len() as u64;
             let stream = dialled.stream;
-            stream.set_nonblocking(true)?;
+            stream.socket().set_nonblocking(true)?;
             self.poller.add(&stream, self.lanes.len(), wanted)?;
             let left = quota.checked_sub(moved).ok_or_else(too_much)?;
             let (counted, framed) = (bytes.is_some(), target.framed);
@@ -177,21 +194,20 @@ impl Flow {
     fn turn(&mut self, key: usize) -> io::Result<()> {
         let lane = &mut self.lanes[key];
         let moved = match lane.direction {
-            Direction::Up => self.source.send(&lane.stream, lane.left, lane.moved),
-            Direction::Down => rustix::net::recv(&lane.stream, &mut self.buffer[..], self.discard)
-                .map(|(_, length)| length),
+            Direction::Up => lane.stream.send_bulk(&self.source, lane.left, lane.moved),
+            Direction::Down => lane.stream.discard(&mut self.buffer, self.discard),
         };
         let moved = match moved {
             Ok(moved) => moved as u64,
-            Err(Errno::AGAIN) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
         };
         lane.left = lane.left.checked_sub(moved).ok_or_else(too_much)?;
         lane.moved += moved;
         self.moved += moved;
         // An upload is over with its last byte, a download with the end of the stream behind it.
         lane.over = match lane.direction {
-            Direction::Up => lane.left == 0,
+            Direction::Up => lane.left == 0 && !lane.stream.is_sending(),
             Direction::Down => moved == 0,
         };
         if !lane.over {
@@ -203,21 +219,23 @@ impl Flow {
         self.poller.remove(&lane.stream)?;
         self.open_lanes -= 1;
         if lane.direction == Direction::Up {
-            lane.stream.shutdown(Shutdown::Write)?;
+            lane.stream.end()?;
         }
         Ok(())
     }
 
     /// Ends every lane and compares what was sent with what the sink says has arrived.
-    pub(crate) fn finish(self) -> io::Result<()> {
-        for (key, lane) in self.lanes.iter().enumerate() {
+    pub(crate) fn finish(mut self) -> io::Result<()> {
+        for (key, lane) in self.lanes.iter_mut().enumerate() {
             if lane.counted && !lane.over {
                 let moved = lane.moved;
                 let message = format!("connection {key} never ended, it stands at {moved} bytes");
                 return Err(io::Error::other(message));
             }
             if lane.direction == Direction::Up && !lane.over && !lane.framed {
-                lane.stream.shutdown(Shutdown::Write)?;
+                // Records that wait for the socket go first.
+                lane.stream.socket().set_nonblocking(false)?;
+                lane.stream.end().map_err(while_doing(format!("connection {key} at its end")))?;
             }
         }
         let deadline = Instant::now() + STEP_TIMEOUT;
@@ -231,12 +249,12 @@ impl Flow {
     }
 }
 
-impl Lane {
+impl<W: Wire> Lane<W> {
     /// Waits for the sink's count of an upload that has been ended.
     fn confirm(mut self, deadline: Instant) -> io::Result<()> {
         let left = deadline.saturating_duration_since(Instant::now());
-        self.stream.set_nonblocking(false)?;
-        self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        self.stream.socket().set_nonblocking(false)?;
+        self.stream.socket().set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
         let mut count = [0; 8];
         match self.stream.read_exact(&mut count) {
             Ok(()) => {}
@@ -278,11 +296,21 @@ mod tests {
     }
 
     #[test]
-    fn timed_runs_end_in_time() {
-        let target = testing::sink(false);
+    fn counted_bytes_are_exactly_those_through_tls() {
+        let target = testing::tls(testing::Offer::Right);
         for direction in [Direction::Up, Direction::Down] {
-            let outcome = run(&target, &load(direction, None, Send::Copy)).unwrap();
-            assert!(outcome.units > 0 && outcome.seconds >= 0.1 && outcome.gbit_per_s() > 0.0);
+            let outcome = run(&target, &load(direction, Some(300_001), Send::Pages)).unwrap();
+            assert_eq!(outcome.units, 1_200_004);
+        }
+    }
+
+    #[test]
+    fn timed_runs_end_in_time() {
+        for target in [testing::sink(false), testing::tls(testing::Offer::Right)] {
+            for direction in [Direction::Up, Direction::Down] {
+                let outcome = run(&target, &load(direction, None, Send::Copy)).unwrap();
+                assert!(outcome.units > 0 && outcome.seconds >= 0.1 && outcome.gbit_per_s() > 0.0);
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 //! to the last byte of its answer. Whatever ends a connection early ends the run.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -61,6 +61,7 @@ impl FromStr for Kind {
 
 /// Keeps so many connections in flight and counts those that had their answer.
 pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
+    target.must_not_upgrade()?;
     target.must_be_plain()?;
     let mut churn = Churn::new(target, load.kind)?;
     for key in 0..usize::from(load.connections) {
@@ -119,7 +120,9 @@ impl Churn {
                 let message = [&b"E"[..], &payload].concat();
                 (message, Answer { length: payload.len(), start: payload })
             }
-            Kind::Redirect => (http::request(&target.host, true), http::learn(target, true)?),
+            Kind::Redirect => {
+                (http::request(&target.host, true), http::learn::<TcpStream>(target, true)?)
+            }
         };
         Ok(Self {
             lanes: Vec::new(),
@@ -212,7 +215,7 @@ impl Churn {
 /// one, so the load goes round several of them, and round ports outside the range that the kernel
 /// gives the proxy for its own connections: a port that was bound on purpose is one that connect(2)
 /// passes over in its search.
-struct Sources {
+pub(super) struct Sources {
     /// Going round makes sense at all.
     loopback: bool,
     next: u32,
@@ -226,14 +229,14 @@ impl Sources {
     /// So many ports in a row that are taken are no accident.
     const TRIES: u32 = 1000;
 
-    fn new(connect: SocketAddr) -> Self {
+    pub(super) fn new(connect: SocketAddr) -> Self {
         let loopback = matches!(connect.ip(), IpAddr::V4(address) if address.is_loopback());
         // Two runs in a row do not begin with the same ports.
         Self { loopback, next: std::process::id() % Self::PORTS * Self::ADDRESSES }
     }
 
     /// A socket that is connecting, and when it began to.
-    fn connect(&mut self, to: SocketAddr) -> io::Result<(OwnedFd, Instant)> {
+    pub(super) fn connect(&mut self, to: SocketAddr) -> io::Result<(OwnedFd, Instant)> {
         let taken = [ErrorKind::AddrInUse, ErrorKind::AddrNotAvailable];
         let mut last = ErrorKind::AddrInUse.into();
         for _ in 0..Self::TRIES {

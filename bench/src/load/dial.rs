@@ -5,12 +5,14 @@
 //! the body of the request, and the rest waits for the 101: the one order that every proxy can
 //! relay.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use clap::Args;
 
+use super::tls::Certificate;
+use super::wire::Wire;
 use crate::while_doing;
 
 /// How long one connect, or one step of a handshake, may take.
@@ -32,9 +34,12 @@ pub(crate) struct Target {
     /// Host named in the upgrade request
     #[arg(long, default_value = "live.example.com")]
     pub(crate) host: String,
-    /// Process whose CPU time or memory is reported
-    #[arg(long)]
-    pub(crate) pid: Option<u32>,
+    /// Speak TLS 1.3, to a proxy with this P-256 certificate (PEM) and no other
+    #[arg(long, value_name = "FILE", value_parser = Certificate::read)]
+    pub(crate) tls: Option<Certificate>,
+    /// Process whose CPU time or memory is reported; several are added up
+    #[arg(long = "pid", value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
     /// CPU that the load runs on
     #[arg(long)]
     pub(crate) cpu: Option<usize>,
@@ -44,18 +49,26 @@ pub(crate) struct Target {
 }
 
 /// A connection that has carried its command, and the bytes that came behind the 101 already.
-pub(crate) struct Dialled {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Dialled<W = TcpStream> {
+    pub(crate) stream: W,
     pub(crate) early: Vec<u8>,
 }
 
 impl Target {
     /// For the loads that have no use for an upgrade.
-    pub(crate) fn must_be_plain(&self) -> io::Result<()> {
+    pub(crate) fn must_not_upgrade(&self) -> io::Result<()> {
         match &self.path {
             None => Ok(()),
             Some(path) => Err(io::Error::other(format!("this load makes no upgrade on {path}"))),
         }
+    }
+
+    /// For the loads that do not speak TLS.
+    pub(crate) fn must_be_plain(&self) -> io::Result<()> {
+        if self.tls.is_some() {
+            return Err(io::Error::other("this load does not speak TLS"));
+        }
+        Ok(())
     }
 }
 
@@ -69,10 +82,21 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Connects, upgrades when the target has a path, and sends the command. The stream is blocking.
+/// Makes one plain connection: connects, upgrades when the target has a path, and sends the
+/// command. The stream is blocking.
 pub(crate) fn dial(target: &Target, command: &[u8]) -> io::Result<Dialled> {
+    target.must_be_plain()?;
+    dial_by(&(), target, command)
+}
+
+/// Makes one connection of any kind in the same way.
+pub(crate) fn dial_by<W: Wire>(
+    dialler: &W::Dialler,
+    target: &Target,
+    command: &[u8],
+) -> io::Result<Dialled<W>> {
     let address = target.connect;
-    let mut stream = connect(address)?;
+    let mut stream = W::connect(dialler, target)?;
     let Some(path) = &target.path else {
         stream.write_all(command)?;
         return Ok(Dialled { stream, early: Vec::new() });
@@ -129,7 +153,7 @@ fn upgrade_request(path: &str, host: &str, first_chunk: &[u8]) -> Vec<u8> {
 }
 
 /// Reads the answer up to the end of its head, and returns what came behind it.
-fn read_switching_protocols(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+fn read_switching_protocols(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
     while answer.len() < MAX_HEAD {

@@ -1,13 +1,15 @@
 //! Small round trips: every connection sends a message, waits until all of it is back, and goes on.
 
 use std::io;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::Outcome;
-use super::dial::{Target, dial};
+use super::dial::{Target, dial_by};
 use super::exchange::{Answer, Exchange};
+use super::wire::Wire;
+use super::{Outcome, tls};
 
 #[derive(Args, Clone)]
 pub(crate) struct Load {
@@ -26,18 +28,30 @@ pub(crate) struct Load {
 
 /// Opens the connections and keeps one message in flight on each of them.
 pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
-    let mut exchange = open(target, load.connections, load.size)?;
+    match target.tls {
+        None => run_over::<TcpStream>(target, load),
+        Some(_) => run_over::<tls::Stream>(target, load),
+    }
+}
+
+fn run_over<W: Wire>(target: &Target, load: &Load) -> io::Result<Outcome> {
+    let mut exchange = open::<W>(target, load.connections, load.size)?;
     exchange.warm_up(load.warmup)?;
     exchange.measure(target, load.seconds)
 }
 
 /// Connections to the sink that echo messages of this size.
-pub(crate) fn open(target: &Target, connections: u16, size: u16) -> io::Result<Exchange> {
+pub(crate) fn open<W: Wire>(
+    target: &Target,
+    connections: u16,
+    size: u16,
+) -> io::Result<Exchange<W>> {
     let message = vec![0x5a; size.into()];
     let answer = Answer { start: message.clone(), length: message.len() };
     let mut exchange = Exchange::new(message, answer)?;
+    let dialler = W::dialler(target)?;
     for _ in 0..connections {
-        exchange.add(dial(target, b"E")?.stream)?;
+        exchange.add(dial_by::<W>(&dialler, target, b"E")?.stream)?;
     }
     Ok(exchange)
 }
@@ -49,8 +63,9 @@ mod tests {
 
     #[test]
     fn messages_come_back_and_take_their_time() {
-        for upgrade in [false, true] {
-            let target = testing::sink(upgrade);
+        for target in
+            [testing::sink(false), testing::sink(true), testing::tls(testing::Offer::Right)]
+        {
             let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
             let load = Load { connections: 8, size: 100, seconds, warmup };
             let outcome = run(&target, &load).unwrap();

@@ -2,16 +2,14 @@
 //! `echo` and `keepalive` have in common.
 
 use std::io;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::EventFlags;
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
 
 use super::dial::Target;
 use super::histogram::Histogram;
 use super::poller::{Poller, Ready};
+use super::wire::Wire;
 use super::{Meter, Outcome};
 use crate::while_doing;
 
@@ -41,22 +39,24 @@ impl Answer {
 }
 
 /// Connections with one message in flight each.
-pub(crate) struct Exchange {
-    lanes: Vec<Lane>,
+pub(crate) struct Exchange<W> {
+    lanes: Vec<Lane<W>>,
     poller: Poller,
     ready: Ready,
     message: Vec<u8>,
     answer: Answer,
     /// One byte longer than the answer, so that one receive shows whether too much came.
     buffer: Vec<u8>,
+    /// For records of TLS.
+    scratch: Vec<u8>,
     round_trips: u64,
     latency: Histogram,
     /// The time from one message of a connection to its next; none: as soon as the answer is here.
     pace: Option<Duration>,
 }
 
-struct Lane {
-    stream: TcpStream,
+struct Lane<W> {
+    stream: W,
     sent_at: Instant,
     /// When the next message is due, between two of them.
     due: Option<Instant>,
@@ -64,7 +64,7 @@ struct Lane {
     back: usize,
 }
 
-impl Exchange {
+impl<W: Wire> Exchange<W> {
     pub(crate) fn new(message: Vec<u8>, answer: Answer) -> io::Result<Self> {
         Ok(Self {
             lanes: Vec::new(),
@@ -72,6 +72,7 @@ impl Exchange {
             ready: Ready::new(),
             message,
             buffer: vec![0; answer.length + 1],
+            scratch: vec![0; W::SCRATCH],
             answer,
             round_trips: 0,
             latency: Histogram::new(),
@@ -85,8 +86,8 @@ impl Exchange {
     }
 
     /// Takes a connection that is ready for its first message.
-    pub(crate) fn add(&mut self, stream: TcpStream) -> io::Result<()> {
-        stream.set_nonblocking(true)?;
+    pub(crate) fn add(&mut self, stream: W) -> io::Result<()> {
+        stream.socket().set_nonblocking(true)?;
         self.poller.add(&stream, self.lanes.len(), EventFlags::IN)?;
         self.lanes.push(Lane { stream, sent_at: Instant::now(), due: None, back: 0 });
         self.send(self.lanes.len() - 1, Instant::now())
@@ -144,7 +145,7 @@ impl Exchange {
         lane.sent_at = now;
         lane.due = None;
         lane.back = 0;
-        let sent = rustix::net::send(&lane.stream, &self.message, SendFlags::NOSIGNAL)?;
+        let sent = lane.stream.send(&self.message)?;
         // The socket buffer is empty whenever a message goes out, so it takes the whole message.
         if sent < self.message.len() {
             return Err(io::Error::other("the socket took only a part of a message"));
@@ -154,12 +155,11 @@ impl Exchange {
 
     fn receive(&mut self, key: usize) -> io::Result<()> {
         let lane = &mut self.lanes[key];
-        let length = match rustix::net::recv(&lane.stream, &mut self.buffer[..], RecvFlags::empty())
-        {
-            Ok((_, 0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok((_, length)) => length,
-            Err(Errno::AGAIN) => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let length = match lane.stream.receive(&mut self.buffer, &mut self.scratch) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
         };
         lane.back = self.answer.check(lane.back, &self.buffer[..length])?;
         if lane.back < self.answer.length {

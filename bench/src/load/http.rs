@@ -1,9 +1,10 @@
 //! The plain request of `keepalive` and `churn`, and what the answer to it looks like.
 
-use std::io::{self, Read, Write};
+use std::io;
 
-use super::dial::{Target, connect, head_end};
+use super::dial::{Target, head_end};
 use super::exchange::Answer;
+use super::wire::Wire;
 use crate::while_doing;
 
 const MAX_ANSWER: usize = 64 * 1024;
@@ -17,13 +18,13 @@ pub(crate) fn request(host: &str, close: bool) -> Vec<u8> {
 
 /// Asks once and learns what all later answers must look like. The answer ends where its
 /// Content-Length says or, with `close`, with the connection.
-pub(crate) fn learn(target: &Target, close: bool) -> io::Result<Answer> {
+pub(crate) fn learn<W: Wire>(target: &Target, close: bool) -> io::Result<Answer> {
     let doing = while_doing(format!("the first answer of {}", target.connect));
-    ask(target, close).and_then(|answer| shape(&answer, close)).map_err(doing)
+    ask::<W>(target, close).and_then(|answer| shape(&answer, close)).map_err(doing)
 }
 
-fn ask(target: &Target, close: bool) -> io::Result<Vec<u8>> {
-    let mut stream = connect(target.connect)?;
+fn ask<W: Wire>(target: &Target, close: bool) -> io::Result<Vec<u8>> {
+    let mut stream = W::connect(&W::dialler(target)?, target)?;
     stream.write_all(&request(&target.host, close))?;
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];

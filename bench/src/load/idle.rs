@@ -4,7 +4,7 @@
 //! in it. A connection that has carried a byte and then rests is the honest case: whatever was
 //! taken for that byte should be given back. The last weight is that after all have been closed.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,9 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::command::{self, Figures};
-use super::dial::{Target, dial, head_end};
-use super::http;
+use super::dial::{Target, dial_by, head_end};
+use super::wire::Wire;
+use super::{http, tls};
 use crate::{usage, while_doing};
 
 /// How long the proxy may take to accept everything and to come to rest.
@@ -96,8 +97,8 @@ impl Weight {
 
 pub(crate) fn main(arguments: &command::Arguments<Load>) -> io::Result<()> {
     let command::Arguments { target, load } = arguments;
-    let Some(pid) = target.pid else {
-        return Err(io::Error::other("idle needs --pid, the process to be weighed"));
+    let [pid] = target.pids[..] else {
+        return Err(io::Error::other("idle needs one --pid, the process to be weighed"));
     };
     command::prepare(target)?;
     let figures: Vec<Figures> = run(target, pid, load)?.iter().map(Weight::figures).collect();
@@ -113,6 +114,13 @@ pub(crate) fn main(arguments: &command::Arguments<Load>) -> io::Result<()> {
 /// Opens connections up to each step in turn and weighs the process at each, and once more after
 /// all have been closed.
 pub(crate) fn run(target: &Target, pid: u32, load: &Load) -> io::Result<Vec<Weight>> {
+    match target.tls {
+        None => run_over::<TcpStream>(target, pid, load),
+        Some(_) => run_over::<tls::Stream>(target, pid, load),
+    }
+}
+
+fn run_over<W: Wire>(target: &Target, pid: u32, load: &Load) -> io::Result<Vec<Weight>> {
     let most = usize::from(load.steps.last().copied().unwrap_or_default());
     if !load.steps.is_sorted() {
         return Err(io::Error::other("the steps must rise"));
@@ -123,10 +131,11 @@ pub(crate) fn run(target: &Target, pid: u32, load: &Load) -> io::Result<Vec<Weig
     let base = at_rest(pid, 0, false, SETTLE_LIMIT, |_| true)?.descriptors;
     let mut weights = Vec::new();
     let mut held = Vec::with_capacity(most);
+    let dialler = W::dialler(target)?;
     for &step in &load.steps {
         while held.len() < usize::from(step) {
             let doing = while_doing(format!("connection {} of {most}", held.len()));
-            held.push(open(target, load.touch).map_err(doing)?);
+            held.push(open::<W>(&dialler, target, load.touch).map_err(doing)?);
         }
         let wanted = base + u64::from(step) * load.touch.descriptors();
         let weight = at_rest(pid, step, false, SETTLE_LIMIT, |held| held >= wanted)?;
@@ -159,13 +168,13 @@ fn check_file_limit(connections: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn open(target: &Target, touch: Touch) -> io::Result<TcpStream> {
+fn open<W: Wire>(dialler: &W::Dialler, target: &Target, touch: Touch) -> io::Result<W> {
     let command = match touch {
         Touch::None => Vec::new(),
         Touch::Echo => b"E.".to_vec(),
         Touch::Http => http::request(&target.host, false),
     };
-    let mut stream = dial(target, &command)?.stream;
+    let mut stream = dial_by::<W>(dialler, target, &command)?.stream;
     match touch {
         Touch::None => {}
         Touch::Echo => stream.read_exact(&mut [0])?,

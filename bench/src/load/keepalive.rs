@@ -2,13 +2,15 @@
 //! proxy's own redirect, so that nothing but the proxy's HTTP is measured.
 
 use std::io;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use clap::Args;
 
-use super::dial::{Target, connect};
+use super::dial::Target;
 use super::exchange::Exchange;
-use super::{Outcome, http};
+use super::wire::Wire;
+use super::{Outcome, http, tls};
 
 #[derive(Args, Clone)]
 pub(crate) struct Load {
@@ -24,11 +26,19 @@ pub(crate) struct Load {
 
 /// Learns the answer from a first request, and then expects nothing else on all connections.
 pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
-    target.must_be_plain()?;
-    let answer = http::learn(target, false)?;
+    target.must_not_upgrade()?;
+    match target.tls {
+        None => run_over::<TcpStream>(target, load),
+        Some(_) => run_over::<tls::Stream>(target, load),
+    }
+}
+
+fn run_over<W: Wire>(target: &Target, load: &Load) -> io::Result<Outcome> {
+    let answer = http::learn::<W>(target, false)?;
     let mut exchange = Exchange::new(http::request(&target.host, false), answer)?;
+    let dialler = W::dialler(target)?;
     for _ in 0..load.connections {
-        exchange.add(connect(target.connect)?)?;
+        exchange.add(W::connect(&dialler, target)?)?;
     }
     exchange.warm_up(load.warmup)?;
     exchange.measure(target, load.seconds)

@@ -4,7 +4,7 @@
 //! serves the small messages first, and their latency is the proxy's rather than the load's.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
@@ -81,6 +81,8 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
 
 /// Starts the bulk, measures the small round trips beside it, and ends the bulk.
 pub(crate) fn run(small: &Target, bulk: &Target, load: &Load) -> io::Result<Outcome> {
+    small.must_be_plain()?;
+    bulk.must_be_plain()?;
     let state = State { stop: AtomicBool::new(false), moved: AtomicU64::new(0) };
     thread::scope(|scope| {
         let (started, start) = mpsc::channel();
@@ -102,7 +104,7 @@ struct State {
 }
 
 fn move_bulk(target: &Target, load: &Load, state: &State, started: &Sender<()>) -> io::Result<()> {
-    let mut flow = Flow::new(load.send, false)?;
+    let mut flow = Flow::<TcpStream>::new(load.send, false)?;
     flow.open(target, Direction::Up, load.bulk / 2, None)?;
     flow.open(target, Direction::Down, load.bulk - load.bulk / 2, None)?;
     let deadline = Instant::now() + STEP_TIMEOUT;
@@ -123,7 +125,7 @@ fn move_bulk(target: &Target, load: &Load, state: &State, started: &Sender<()>) 
 }
 
 fn measure(target: &Target, load: &Load, state: &State) -> io::Result<Outcome> {
-    let mut exchange = echo::open(target, load.small, load.size)?;
+    let mut exchange = echo::open::<TcpStream>(target, load.small, load.size)?;
     exchange.pace(PACE);
     exchange.warm_up(load.warmup)?;
     let before = state.moved.load(Ordering::Relaxed);

@@ -7,6 +7,7 @@ pub(crate) mod datagrams;
 pub(crate) mod dial;
 pub(crate) mod echo;
 mod exchange;
+pub(crate) mod handshakes;
 pub(crate) mod histogram;
 mod http;
 pub(crate) mod idle;
@@ -16,6 +17,8 @@ pub(crate) mod poller;
 pub(crate) mod source;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod tls;
+pub(crate) mod wire;
 
 use std::io;
 use std::time::Instant;
@@ -30,7 +33,7 @@ pub(crate) struct Outcome {
     pub(crate) units: u64,
     /// Length of the timed interval.
     pub(crate) seconds: f64,
-    /// CPU time of the watched process in the interval, all its threads.
+    /// CPU time of the watched processes in the interval, all their threads.
     pub(crate) cpu_seconds: Option<f64>,
     /// CPU time of this process in the interval, all its threads.
     pub(crate) load_cpu_seconds: f64,
@@ -57,7 +60,7 @@ impl Outcome {
 
 /// What the clocks said when a timed interval began.
 struct Meter {
-    pid: Option<u32>,
+    pids: Vec<u32>,
     cpu_seconds: Option<f64>,
     load_cpu_seconds: f64,
     start: Instant,
@@ -66,8 +69,8 @@ struct Meter {
 impl Meter {
     fn start(target: &Target) -> io::Result<Self> {
         Ok(Self {
-            pid: target.pid,
-            cpu_seconds: usage::cpu_seconds_of(target.pid)?,
+            pids: target.pids.clone(),
+            cpu_seconds: usage::cpu_seconds_of(&target.pids)?,
             load_cpu_seconds: usage::own_cpu_seconds(),
             start: Instant::now(),
         })
@@ -77,7 +80,7 @@ impl Meter {
     fn stop(self, units: u64, latency: Option<Histogram>) -> io::Result<Outcome> {
         let seconds = self.start.elapsed().as_secs_f64();
         let load_cpu_seconds = usage::own_cpu_seconds() - self.load_cpu_seconds;
-        let cpu_seconds = usage::cpu_seconds_of(self.pid)?;
+        let cpu_seconds = usage::cpu_seconds_of(&self.pids)?;
         let cpu_seconds = cpu_seconds.zip(self.cpu_seconds).map(|(after, before)| after - before);
         if units == 0 {
             return Err(io::Error::other(format!("nothing came through in {seconds:.2} s")));

@@ -90,6 +90,20 @@ impl Source {
         }
     }
 
+    /// The bytes that a send of up to `most` behind `before` begins with, for a sender that
+    /// encrypts them; they must be in memory.
+    pub(crate) fn bytes(&self, most: u64, before: u64) -> io::Result<&[u8]> {
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        match self {
+            Self::Buffer(bytes) => Ok(&bytes[..most.min(bytes.len())]),
+            Self::Frames(frames) => {
+                let at = usize::try_from(before % frames.len() as u64).unwrap_or_default();
+                Ok(&frames[at..])
+            }
+            Self::File(_) | Self::Pages(_) => Err(io::Error::other("TLS is sent by copying")),
+        }
+    }
+
     /// Sends up to `most` bytes behind the `before` that were sent on this socket, which is
     /// non-blocking.
     pub(crate) fn send(&self, stream: impl AsFd, most: u64, before: u64) -> Result<usize, Errno> {

@@ -22,7 +22,7 @@ const LENGTH: Duration = Duration::from_millis(500);
 
 /// One trial: new flows, and what each worker did for them.
 pub(super) fn trial(running: &Running) -> io::Result<Balance> {
-    let pid = running.pid.ok_or_else(|| io::Error::other("a proxy is to be balanced"))?;
+    let pid = running.only_pid()?;
     let target = target(running, |ports| ports.small);
     let idle = usage::descriptors(pid)?;
     let mut flows = Vec::new();

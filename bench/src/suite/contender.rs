@@ -7,15 +7,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::process::{Launch, Process, version};
-use super::results::Contender;
+use super::results::{Contender, Kit};
 use super::servers;
+use crate::load::tls::Certificate;
 use crate::ports::lend;
-use crate::while_doing;
+use crate::{certificate, while_doing};
 
 const NGINX_CONF: &str = include_str!("../../peers/nginx.conf");
 const HAPROXY_CFG: &str = include_str!("../../peers/haproxy.cfg");
 const ENVOY_YAML: &str = include_str!("../../peers/envoy.yaml");
 const RINGGATE_TOML: &str = include_str!("../../peers/ringgate.toml");
+const NGINX_TLS_CONF: &str = include_str!("../../peers/nginx-tls.conf");
+const HAPROXY_TLS_CFG: &str = include_str!("../../peers/haproxy-tls.cfg");
+const ENVOY_TLS_YAML: &str = include_str!("../../peers/envoy-tls.yaml");
+const RINGGATE_TLS_TOML: &str = include_str!("../../peers/ringgate-tls.toml");
 
 /// How HAProxy splices bulk: what moves fast enough by its own judgement, or all.
 const HAPROXY_AUTO: &str = "option splice-auto";
@@ -25,6 +30,9 @@ const HAPROXY_ALWAYS: &str = "option splice-request\n    option splice-response"
 /// more memory than most edge boxes have.
 const NGINX_BUFFER: &str = "256k";
 const NGINX_HUGE_BUFFER: &str = "1m";
+
+/// HAProxy's buffer for bulk in TLS; one size for all connections of a process.
+const HAPROXY_BUFFER: &str = "131072";
 
 /// Where the programs are.
 pub(super) struct Programs {
@@ -37,6 +45,10 @@ pub(super) struct Programs {
     pub(super) envoy: Option<PathBuf>,
     /// v2ray-plugin.
     pub(super) v2ray: PathBuf,
+    /// Generators of load that others wrote.
+    pub(super) openssl: PathBuf,
+    pub(super) hey: PathBuf,
+    pub(super) wrk: PathBuf,
 }
 
 /// All that starting a contender needs.
@@ -47,6 +59,7 @@ pub(super) struct Setup {
     pub(super) proxy_cpu: u16,
     pub(super) load_cpu: u16,
     pub(super) directory: PathBuf,
+    pub(super) certificate: certificate::Files,
 }
 
 /// Ports on 127.0.0.1, one for each kind of work.
@@ -77,51 +90,53 @@ pub(super) fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
+/// A process, and the one whose CPU time counts: nginx has its worker do the work.
+type Started = (u32, Process);
+
 /// A contender that runs.
 pub(super) struct Running {
     pub(super) contender: Contender,
+    pub(super) kit: Kit,
     pub(super) ports: Ports,
-    /// The process whose CPU time and memory count; none without a proxy.
-    pub(super) pid: Option<u32>,
-    /// Ends with this value.
+    /// What its ports show, where they speak TLS.
+    pub(super) certificate: Option<Certificate>,
+    /// The processes whose CPU time and memory count; none without a proxy.
+    pub(super) pids: Vec<u32>,
+    /// End with this value.
     _processes: Vec<Process>,
 }
 
 impl Running {
-    /// Starts a contender.
-    pub(super) fn start(contender: Contender, setup: &Setup) -> io::Result<Self> {
+    /// Starts a contender for one kind of work.
+    pub(super) fn start(contender: Contender, kit: Kit, setup: &Setup) -> io::Result<Self> {
         let ports = Ports::choose()?;
-        match contender {
-            Contender::Direct => {
-                let ports = setup.servers;
-                Ok(Running { contender, ports, pid: None, _processes: Vec::new() })
+        // Where `/stream` is on the site's port.
+        let shared = Ports { stream: ports.web, ..ports };
+        let (ports, started) = match contender {
+            Contender::Direct => (setup.servers, Vec::new()),
+            Contender::Floor => (ports, vec![start_floor(setup, ports)?]),
+            Contender::V2ray => (ports, vec![start_v2ray(setup, ports.web, "/framed")?]),
+            // nginx passes `/stream` on to the plugin; every other contender does without one.
+            Contender::NginxV2ray => {
+                let plugin = start_v2ray(setup, ports.stream, "/stream")?;
+                (shared, vec![plugin, start_with_file(contender, kit, setup, ports)?])
             }
-            Contender::Floor => start_floor(setup, ports),
-            Contender::V2ray => start_v2ray(setup, ports),
-            Contender::Nginx | Contender::NginxHuge => {
-                let process = start_with_file(contender, setup, ports)?;
-                let pid = Some(process.only_child()?);
-                // The site's port has `/stream`, too.
-                let ports = Ports { stream: ports.web, ..ports };
-                Ok(Running { contender, ports, pid, _processes: vec![process] })
+            // L4 has the same bytes to the same server as a tunnel.
+            Contender::Haproxy | Contender::HaproxySplice | Contender::RinggateL4 => {
+                (ports, vec![start_with_file(contender, kit, setup, ports)?])
             }
-            Contender::Haproxy | Contender::HaproxySplice => {
-                let process = start_with_file(contender, setup, ports)?;
-                let pid = Some(process.pid());
-                Ok(Running { contender, ports, pid, _processes: vec![process] })
-            }
-            // The same bytes to the same server as through a tunnel.
-            Contender::RinggateL4 => {
-                let process = start_with_file(contender, setup, ports)?;
-                let pid = Some(process.pid());
-                Ok(Running { contender, ports, pid, _processes: vec![process] })
-            }
-            _ => {
-                let process = start_with_file(contender, setup, ports)?;
-                let pid = Some(process.pid());
-                let ports = Ports { stream: ports.web, ..ports };
-                Ok(Running { contender, ports, pid, _processes: vec![process] })
-            }
+            _ => (shared, vec![start_with_file(contender, kit, setup, ports)?]),
+        };
+        let certificate = (kit != Kit::Plain).then(|| setup.certificate.pinned.clone());
+        let (pids, processes) = started.into_iter().unzip();
+        Ok(Self { contender, kit, ports, certificate, pids, _processes: processes })
+    }
+
+    /// The process that is weighed.
+    pub(super) fn only_pid(&self) -> io::Result<u32> {
+        match self.pids[..] {
+            [pid] => Ok(pid),
+            _ => Err(io::Error::other(format!("{} is not one process", self.contender))),
         }
     }
 }
@@ -157,7 +172,7 @@ pub(super) fn describe(contender: Contender, programs: &Programs) -> io::Result<
 }
 
 /// The floor takes one port in and one port out, so that there is one process for each.
-fn start_floor(setup: &Setup, ports: Ports) -> io::Result<Running> {
+fn start_floor(setup: &Setup, ports: Ports) -> io::Result<Started> {
     let program = std::env::current_exe()?;
     let (listen, connect) = (local(ports.bulk), local(setup.servers.bulk));
     let command = vec![
@@ -178,15 +193,14 @@ fn start_floor(setup: &Setup, ports: Ports) -> io::Result<Running> {
         directory: &setup.directory,
         ready: vec![listen],
     })?;
-    let pid = Some(process.pid());
-    Ok(Running { contender: Contender::Floor, ports, pid, _processes: vec![process] })
+    Ok((process.pid(), process))
 }
 
 /// The plugin's server side, without the ss-server that it usually stands before: as for everyone
 /// else, the server of bulk is behind it.
-fn start_v2ray(setup: &Setup, ports: Ports) -> io::Result<Running> {
+fn start_v2ray(setup: &Setup, port: u16, path: &str) -> io::Result<Started> {
     let program = setup.programs.v2ray.clone().into_os_string();
-    let (listen, connect) = (ports.web.to_string(), setup.servers.bulk.to_string());
+    let (listen, connect) = (port.to_string(), setup.servers.bulk.to_string());
     let mut command = vec![program];
     // In server mode `local` is where it listens.
     for argument in [
@@ -194,7 +208,7 @@ fn start_v2ray(setup: &Setup, ports: Ports) -> io::Result<Running> {
         "-mode",
         "websocket",
         "-path",
-        "/framed",
+        path,
         "-mux",
         "0",
         "-loglevel",
@@ -216,43 +230,55 @@ fn start_v2ray(setup: &Setup, ports: Ports) -> io::Result<Running> {
         cpus: setup.proxy_cpu.to_string(),
         unprivileged: false,
         directory: &setup.directory,
-        ready: vec![local(ports.web)],
+        ready: vec![local(port)],
     })?;
-    let pid = Some(process.pid());
-    Ok(Running { contender: Contender::V2ray, ports, pid, _processes: vec![process] })
+    Ok((process.pid(), process))
 }
 
 /// Starts a program that takes its ports from a configuration file.
-fn start_with_file(contender: Contender, setup: &Setup, ports: Ports) -> io::Result<Process> {
-    let (template, extension) = match contender {
-        Contender::Nginx | Contender::NginxHuge => (NGINX_CONF, "conf"),
-        Contender::Haproxy | Contender::HaproxySplice => (HAPROXY_CFG, "cfg"),
-        Contender::Envoy => (ENVOY_YAML, "yaml"),
-        _ => (RINGGATE_TOML, "toml"),
+fn start_with_file(
+    contender: Contender,
+    kit: Kit,
+    setup: &Setup,
+    ports: Ports,
+) -> io::Result<Started> {
+    let (plain, tls, extension) = match contender {
+        Contender::Nginx | Contender::NginxHuge | Contender::NginxV2ray => {
+            (NGINX_CONF, NGINX_TLS_CONF, "conf")
+        }
+        Contender::Haproxy | Contender::HaproxySplice => (HAPROXY_CFG, HAPROXY_TLS_CFG, "cfg"),
+        Contender::Envoy => (ENVOY_YAML, ENVOY_TLS_YAML, "yaml"),
+        _ => (RINGGATE_TOML, RINGGATE_TLS_TOML, "toml"),
     };
-    let name = format!("{contender:?}").to_lowercase();
+    let template = if kit == Kit::Plain { plain } else { tls };
+    let name = format!("{contender:?}-{kit:?}").to_lowercase();
     let directory = setup.directory.join(&name);
     fs::create_dir_all(&directory)?;
     let file = directory.join(format!("{name}.{extension}"));
-    fs::write(&file, fill_in(template, contender, setup, ports, &directory))?;
+    fs::write(&file, fill_in(template, contender, kit, setup, ports, &directory))?;
     let mut ready = vec![local(ports.bulk), local(ports.small), local(ports.web)];
-    if matches!(contender, Contender::Haproxy | Contender::HaproxySplice) {
+    if template.contains("bind 127.0.0.1:@STREAM@") {
         ready.push(local(ports.stream));
     }
-    Process::start(Launch {
+    let process = Process::start(Launch {
         command: command(contender, setup, &file)?,
         name,
         cpus: cpus(contender, setup),
         unprivileged: contender == Contender::RinggateUser,
         directory: &setup.directory,
         ready,
-    })
+    })?;
+    let pid = match contender {
+        Contender::Nginx | Contender::NginxHuge | Contender::NginxV2ray => process.only_child()?,
+        _ => process.pid(),
+    };
+    Ok((pid, process))
 }
 
 fn command(contender: Contender, setup: &Setup, file: &Path) -> io::Result<Vec<OsString>> {
     let programs = &setup.programs;
     let (program, arguments): (PathBuf, Vec<&str>) = match contender {
-        Contender::Nginx | Contender::NginxHuge => {
+        Contender::Nginx | Contender::NginxHuge | Contender::NginxV2ray => {
             (programs.nginx.clone(), vec!["-e", "stderr", "-c"])
         }
         Contender::Haproxy | Contender::HaproxySplice => {
@@ -300,6 +326,7 @@ fn workers(contender: Contender, setup: &Setup) -> String {
 fn fill_in(
     template: &str,
     contender: Contender,
+    kit: Kit,
     setup: &Setup,
     ports: Ports,
     directory: &Path,
@@ -314,6 +341,10 @@ fn fill_in(
         ("@STREAM_MODULE@", setup.programs.stream_module.display().to_string()),
         ("@BUFFER@", if huge { NGINX_HUGE_BUFFER } else { NGINX_BUFFER }.to_string()),
         ("@SPLICE@", if always { HAPROXY_ALWAYS } else { HAPROXY_AUTO }.to_string()),
+        ("@BUFSIZE@", if kit == Kit::TlsBulk { HAPROXY_BUFFER } else { "16384" }.to_string()),
+        ("@CERTIFICATE@", setup.certificate.certificate.display().to_string()),
+        ("@KEY@", setup.certificate.key.display().to_string()),
+        ("@CERTIFICATE_AND_KEY@", setup.certificate.both.display().to_string()),
         ("@BULK_SERVER@", setup.servers.bulk.to_string()),
         ("@SMALL_SERVER@", setup.servers.small.to_string()),
         ("@UPGRADE_SERVER@", setup.servers.stream.to_string()),

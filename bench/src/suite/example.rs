@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::results::{
-    Balance, Contender, Latency, Machine, Rest, Results, Sample, Settings, Weighing, Workload,
+    Balance, Contender, Generator, Latency, Machine, Rest, Results, Sample, Settings, Weighing,
+    Workload,
 };
 use super::targets::Verdict;
 
@@ -72,7 +73,7 @@ fn weight(contender: Contender, rest: Rest, connections: u16) -> (u64, u64) {
         Contender::Envoy => (38, 61_000),
         _ => (1, 500),
     };
-    let descriptors = if rest == Rest::Pairs { 2 } else { 1 };
+    let descriptors = if rest == Rest::KeepAlive { 1 } else { 2 };
     (
         (base << 20) + u64::from(connections) * each / descriptors,
         20 + u64::from(connections) * descriptors,
@@ -120,7 +121,7 @@ pub(crate) fn full() -> Results {
 }
 
 fn add_weights(results: &mut Results) {
-    for rest in [Rest::Pairs, Rest::KeepAlive] {
+    for rest in Rest::ALL {
         for contender in PROXIES {
             let steps = [0, 1000, 5000, 9000];
             results.weights.extend(steps.map(|step| weighing(contender, rest, step)));
@@ -156,6 +157,15 @@ fn workloads() -> Vec<Workload> {
         Workload::ObfsDown { connections: 16 },
         Workload::WebSocketUp { connections: 16 },
         Workload::WebSocketDown { connections: 16 },
+        Workload::TlsUp { connections: 16 },
+        Workload::TlsDown { connections: 16 },
+        Workload::TlsRoundTrips { connections: 64, size: 100 },
+        Workload::Handshakes { connections: 64, by: Generator::Own },
+        Workload::Resumptions { connections: 64, by: Generator::Own },
+        Workload::Resumptions { connections: 1, by: Generator::STime },
+        Workload::TlsRedirects { connections: 64, by: Generator::Wrk },
+        Workload::WssUp { connections: 16 },
+        Workload::WssDown { connections: 16 },
         Workload::Datagrams { clients: 64, size: 300, burst: 1 },
         Workload::Datagrams { clients: 4, size: 1350, burst: 16 },
         Workload::Mixed { bulk: 16, small: 64 },
@@ -176,6 +186,9 @@ fn contenders(workload: Workload) -> Vec<Contender> {
         Workload::WebSocketUp { .. } | Workload::WebSocketDown { .. } => {
             contenders = vec![Contender::Ringgate, Contender::V2ray];
         }
+        Workload::WssUp { .. } | Workload::WssDown { .. } => {
+            contenders = vec![Contender::Ringgate, Contender::NginxV2ray];
+        }
         _ => contenders.retain(|contender| *contender != Contender::Floor),
     }
     contenders
@@ -189,7 +202,7 @@ fn plausible(workload: Workload, contender: Contender, round: u16) -> Sample {
         Contender::NginxHuge => 1.15,
         Contender::Haproxy => 1.25,
         Contender::Envoy => 0.45,
-        Contender::V2ray => 0.3,
+        Contender::V2ray | Contender::NginxV2ray => 0.3,
         Contender::Floor => 1.9,
         _ => 3.0,
     };
@@ -214,8 +227,13 @@ fn unit_rate(workload: Workload) -> f64 {
         | Workload::ObfsUp { .. }
         | Workload::ObfsDown { .. } => 3.9e9,
         Workload::WebSocketUp { .. } | Workload::WebSocketDown { .. } => 1.2e9,
+        Workload::TlsUp { .. } | Workload::TlsDown { .. } => 1.5e9,
+        Workload::WssUp { .. } | Workload::WssDown { .. } => 0.7e9,
+        Workload::Handshakes { .. } | Workload::Resumptions { .. } => 2.5e3,
+        Workload::TlsRedirects { .. } => 5e4,
         Workload::Datagrams { .. } => 2.5e5,
         Workload::RoundTrips { connections, size }
+        | Workload::TlsRoundTrips { connections, size }
         | Workload::StreamRoundTrips { connections, size } => {
             let batching = if connections == 1 { 0.5 } else { 1.0 };
             batching * 1.6e5 / (1.0 + f64::from(size) / 2e4)
@@ -231,6 +249,7 @@ fn unit_rate(workload: Workload) -> f64 {
 fn tail(workload: Workload, rate: f64, scatter: f64) -> Option<Latency> {
     let connections = match workload {
         Workload::RoundTrips { connections, .. }
+        | Workload::TlsRoundTrips { connections, .. }
         | Workload::StreamRoundTrips { connections, .. }
         | Workload::Mixed { small: connections, .. } => connections,
         _ => return None,

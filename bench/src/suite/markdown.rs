@@ -18,7 +18,7 @@ pub(crate) fn text(results: &Results, verdicts: &[Verdict]) -> String {
             workloads.into_iter().map(|workload| rows::workload(results, workload)).collect();
         add_tables(&mut text, group, &tables);
     }
-    let rests = [Rest::Pairs, Rest::KeepAlive].map(|rest| rows::memory(results, rest));
+    let rests = Rest::ALL.map(|rest| rows::memory(results, rest));
     add_tables(&mut text, "Memory", &rests);
     add_tables(&mut text, "Balance between workers", &[rows::balance(results)]);
     text
@@ -83,6 +83,12 @@ fn heading(workload: Workload) -> &'static str {
         | Workload::ObfsDown { .. }
         | Workload::WebSocketUp { .. }
         | Workload::WebSocketDown { .. } => "Tunnels that the proxy ends",
+        Workload::TlsUp { .. }
+        | Workload::TlsDown { .. }
+        | Workload::TlsRoundTrips { .. }
+        | Workload::TlsRedirects { .. } => "TLS that the proxy ends",
+        Workload::Handshakes { .. } | Workload::Resumptions { .. } => "TLS handshakes",
+        Workload::WssUp { .. } | Workload::WssDown { .. } => "WebSocket in TLS, both ended",
         Workload::Datagrams { .. } => "Datagrams",
         Workload::Mixed { .. } => "Round trips beside bulk",
     }
@@ -156,6 +162,9 @@ mod tests {
             "Short connections at L4",
             "Redirects",
             "`/stream` tunnels",
+            "TLS that the proxy ends",
+            "TLS handshakes",
+            "WebSocket in TLS, both ended",
             "Round trips beside bulk",
             "Memory",
             "Balance between workers",

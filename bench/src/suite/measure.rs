@@ -3,9 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use super::contender::{Ports, Running, local};
-use super::results::{Contender, Latency, Sample, Workload};
-use super::servers;
+use super::contender::{Ports, Programs, Running, local};
+use super::results::{Contender, Generator, Latency, Sample, Workload};
+use super::{generators, servers};
+use crate::certificate::HOST;
 use crate::load;
 use crate::load::bulk::Direction;
 use crate::load::churn::Kind;
@@ -26,8 +27,9 @@ pub(super) fn target(running: &Running, port: impl Fn(&Ports) -> u16) -> Target 
         connect: local(port(&running.ports)),
         path: None,
         framed: false,
-        host: "live.example.com".to_string(),
-        pid: running.pid,
+        host: HOST.to_string(),
+        tls: running.certificate.clone(),
+        pids: running.pids.clone(),
         cpu: None,
         json: false,
     }
@@ -36,11 +38,12 @@ pub(super) fn target(running: &Running, port: impl Fn(&Ports) -> u16) -> Target 
 /// Runs the workload once.
 pub(super) fn sample(
     running: &Running,
+    programs: &Programs,
     workload: Workload,
     manner: Manner,
     round: u16,
 ) -> io::Result<Sample> {
-    let (outcome, beside) = run(running, workload, manner)?;
+    let (outcome, beside) = run(running, programs, workload, manner)?;
     let cpu = outcome.cpu_seconds;
     // What bulk costs cannot be told from what the messages beside it cost.
     let own = cpu.filter(|_| beside.is_none());
@@ -65,6 +68,7 @@ pub(super) fn sample(
 /// What was measured, and the bytes of the bulk beside it.
 fn run(
     running: &Running,
+    programs: &Programs,
     workload: Workload,
     manner: Manner,
 ) -> io::Result<(load::Outcome, Option<u64>)> {
@@ -77,9 +81,17 @@ fn run(
         _ => Target { path: Some("/obfs".into()), ..web.clone() },
     };
     let framed = Target { path: Some("/framed".into()), framed: true, ..web.clone() };
+    let wss = Target { framed: true, ..tunnel.clone() };
+    if workload.generator() != Generator::Own {
+        return Ok((generators::run(programs, &small, &web, workload, manner.seconds)?, None));
+    }
     let outcome = match workload {
-        Workload::BulkUp { connections } => bulk(&l4, Direction::Up, connections, manner),
-        Workload::BulkDown { connections } => bulk(&l4, Direction::Down, connections, manner),
+        Workload::BulkUp { connections } | Workload::TlsUp { connections } => {
+            bulk(&l4, Direction::Up, connections, manner)
+        }
+        Workload::BulkDown { connections } | Workload::TlsDown { connections } => {
+            bulk(&l4, Direction::Down, connections, manner)
+        }
         Workload::StreamUp { connections } => bulk(&tunnel, Direction::Up, connections, manner),
         Workload::StreamDown { connections } => bulk(&tunnel, Direction::Down, connections, manner),
         Workload::ObfsUp { connections } => bulk(&obfs, Direction::Up, connections, manner),
@@ -88,7 +100,10 @@ fn run(
         Workload::WebSocketDown { connections } => {
             bulk(&framed, Direction::Down, connections, manner)
         }
-        Workload::RoundTrips { connections, size } => echo(&small, connections, size, manner),
+        Workload::WssUp { connections } => bulk(&wss, Direction::Up, connections, manner),
+        Workload::WssDown { connections } => bulk(&wss, Direction::Down, connections, manner),
+        Workload::RoundTrips { connections, size }
+        | Workload::TlsRoundTrips { connections, size } => echo(&small, connections, size, manner),
         Workload::StreamRoundTrips { connections, size } => {
             echo(&tunnel, connections, size, manner)
         }
@@ -96,7 +111,9 @@ fn run(
             churn(&small, connections, Kind::Echo { size: 100 }, manner)
         }
         Workload::RedirectsOnce { connections } => churn(&web, connections, Kind::Redirect, manner),
-        Workload::Redirects { connections } => {
+        Workload::Handshakes { connections, .. } => handshakes(&small, connections, false, manner),
+        Workload::Resumptions { connections, .. } => handshakes(&small, connections, true, manner),
+        Workload::Redirects { connections } | Workload::TlsRedirects { connections, .. } => {
             let Manner { seconds, warmup, .. } = manner;
             load::keepalive::run(&web, &load::keepalive::Load { connections, seconds, warmup })
         }
@@ -148,4 +165,14 @@ fn churn(
 ) -> io::Result<load::Outcome> {
     let Manner { seconds, warmup, .. } = manner;
     load::churn::run(target, &load::churn::Load { connections, kind, seconds, warmup })
+}
+
+fn handshakes(
+    target: &Target,
+    connections: u16,
+    resumed: bool,
+    manner: Manner,
+) -> io::Result<load::Outcome> {
+    let Manner { seconds, warmup, .. } = manner;
+    load::handshakes::run(target, &load::handshakes::Load { connections, resumed, seconds, warmup })
 }

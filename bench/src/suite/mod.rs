@@ -19,6 +19,7 @@ mod balance;
 mod contender;
 #[cfg(test)]
 mod example;
+mod generators;
 mod machine;
 mod markdown;
 mod measure;
@@ -46,11 +47,11 @@ use clap::Args;
 
 use crate::load::idle;
 use crate::load::source::Send;
-use crate::{usage, while_doing};
+use crate::{certificate, usage, while_doing};
 use contender::{Programs, Running, Setup};
 use measure::Manner;
 use plan::Plan;
-use results::{Contender, Rest, Results, Sample, Settings, Weighing, Workload};
+use results::{Contender, Kit, Rest, Results, Sample, Settings, Weighing, Workload};
 
 const ROUNDS: u16 = 5;
 /// How the work is called that is not a workload.
@@ -58,7 +59,7 @@ const BALANCE: &str = "balance of 4 workers";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// One row for each target, within 3 minutes
+    /// One row for each target, within 5 minutes
     #[arg(long)]
     quick: bool,
     /// Rounds; ratios are taken within one. Without --quick twice as many for what has a target
@@ -98,6 +99,13 @@ pub(crate) struct Arguments {
     /// v2ray-plugin
     #[arg(long, default_value = "/usr/bin/ss-v2ray-plugin")]
     v2ray_plugin: PathBuf,
+    /// OpenSSL's program, whose s_time makes handshakes
+    #[arg(long, default_value = "/usr/bin/openssl")]
+    openssl: PathBuf,
+    #[arg(long, default_value = "/usr/bin/hey")]
+    hey: PathBuf,
+    #[arg(long, default_value = "/usr/bin/wrk")]
+    wrk: PathBuf,
     /// Envoy; without it the comparison is one without Envoy
     #[arg(long)]
     envoy: Option<PathBuf>,
@@ -129,6 +137,7 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         proxy_cpu: arguments.proxy_cpu,
         load_cpu: arguments.load_cpu,
         directory: directory.path().to_owned(),
+        certificate: certificate::write(directory.path())?,
     };
     let mut results = Results {
         machine: machine::describe()?,
@@ -158,7 +167,7 @@ fn measure_all(
     //    in.
     for &contender in &plan.weighed {
         for (rest, steps) in &plan.rests {
-            let running = Running::start(contender, setup)?;
+            let running = Running::start(contender, rest.kit(), setup)?;
             eprintln!("{contender}: {rest}, {steps:?}");
             let weights = weigh(&running, *rest, steps)
                 .map_err(while_doing(format!("{rest} of {contender}")))?;
@@ -171,7 +180,7 @@ fn measure_all(
 
     // 3. The balance over workers.
     if plan.balance_trials > 0 {
-        let running = Running::start(Contender::RinggateFour, setup)?;
+        let running = Running::start(Contender::RinggateFour, Kit::Plain, setup)?;
         for trial in 1..=plan.balance_trials {
             eprintln!("{BALANCE}: trial {trial} of {}", plan.balance_trials);
             results.balance.push(balance::trial(&running)?);
@@ -205,6 +214,7 @@ impl Arguments {
         for (_, contenders) in &mut plan.comparisons {
             contenders.retain(stays);
         }
+        plan.comparisons.retain(|(_, contenders)| !contenders.is_empty());
         Ok(plan)
     }
 
@@ -268,6 +278,9 @@ impl Arguments {
             haproxy: self.haproxy.clone(),
             envoy: self.envoy.clone(),
             v2ray: self.v2ray_plugin.clone(),
+            openssl: self.openssl.clone(),
+            hey: self.hey.clone(),
+            wrk: self.wrk.clone(),
         })
     }
 }
@@ -285,9 +298,11 @@ fn versions(programs: &Programs) -> io::Result<BTreeMap<Contender, String>> {
 }
 
 fn weigh(running: &Running, rest: Rest, steps: &[u16]) -> io::Result<Vec<Weighing>> {
-    let pid = running.pid.ok_or_else(|| io::Error::other("a proxy is to be weighed"))?;
+    let pid = running.only_pid()?;
     let (target, touch) = match rest {
-        Rest::Pairs => (measure::target(running, |ports| ports.small), idle::Touch::Echo),
+        Rest::Pairs | Rest::Tls => {
+            (measure::target(running, |ports| ports.small), idle::Touch::Echo)
+        }
         Rest::KeepAlive => (measure::target(running, |ports| ports.web), idle::Touch::Http),
     };
     let load = idle::Load { touch, steps: steps.to_vec() };
@@ -309,14 +324,15 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
     // A contender that the next workload does not need would take turns on the CPU meanwhile.
     let mut running: Vec<Running> = Vec::new();
     for (workload, contenders) in &plan.comparisons {
-        running.retain(|running| contenders.contains(&running.contender));
+        let kit = workload.kit();
+        running.retain(|running| running.kit == kit && contenders.contains(&running.contender));
         if matches!(workload, Workload::Mixed { .. }) {
             // The latency of the small messages is to be the proxy's. Nothing else comes after it.
             servers::BULK_GIVES_WAY.store(true, Ordering::Relaxed);
         }
         for &contender in contenders {
             if !running.iter().any(|running| running.contender == contender) {
-                running.push(Running::start(contender, setup)?);
+                running.push(Running::start(contender, kit, setup)?);
             }
         }
         let settings = &results.settings;
@@ -331,7 +347,7 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
                 let Some(running) = running.iter().find(|one| one.contender == contender) else {
                     continue;
                 };
-                let sample = measure::sample(running, *workload, manner, round)
+                let sample = measure::sample(running, &setup.programs, *workload, manner, round)
                     .map_err(while_doing(format!("{workload} through {contender}, round {round}")));
                 let sample = match sample {
                     Ok(sample) => sample,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::results::{Contender, Rest, Workload};
+use super::results::{Contender, Generator, Rest, Workload};
 use super::statistics::Spread;
 
 impl fmt::Display for Contender {
@@ -19,6 +19,7 @@ impl fmt::Display for Contender {
             Contender::HaproxySplice => "HAProxy, always splicing",
             Contender::Envoy => "Envoy",
             Contender::V2ray => "v2ray-plugin",
+            Contender::NginxV2ray => "nginx + v2ray-plugin",
             Contender::Floor => "floor (epoll + splice)",
             Contender::Direct => "direct, no proxy",
         })
@@ -28,8 +29,20 @@ impl fmt::Display for Contender {
 impl Contender {
     /// Another's program.
     pub(super) fn is_peer(self) -> bool {
-        use Contender::{Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge, V2ray};
-        matches!(self, Nginx | NginxHuge | Haproxy | HaproxySplice | Envoy | V2ray)
+        use Contender::{Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge, NginxV2ray, V2ray};
+        matches!(self, Nginx | NginxHuge | NginxV2ray | Haproxy | HaproxySplice | Envoy | V2ray)
+    }
+}
+
+/// Behind the name of a workload.
+impl fmt::Display for Generator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Generator::Own => "",
+            Generator::STime => ", by openssl s_time",
+            Generator::Hey => ", by hey",
+            Generator::Wrk => ", by wrk",
+        })
     }
 }
 
@@ -59,6 +72,22 @@ impl fmt::Display for Workload {
             Workload::WebSocketDown { connections } => {
                 format!("WebSocket ended, bulk down, {connections}")
             }
+            Workload::TlsUp { connections } => format!("TLS bulk up, {connections}"),
+            Workload::TlsDown { connections } => format!("TLS bulk down, {connections}"),
+            Workload::TlsRoundTrips { connections, size } => {
+                format!("TLS {} round trips, {connections}", bytes(size))
+            }
+            Workload::Handshakes { connections, by } => {
+                format!("TLS full handshakes, {connections}{by}")
+            }
+            Workload::Resumptions { connections, by } => {
+                format!("TLS resumed handshakes, {connections}{by}")
+            }
+            Workload::TlsRedirects { connections, by } => {
+                format!("TLS 301 keep-alive, {connections}{by}")
+            }
+            Workload::WssUp { connections } => format!("wss ended, bulk up, {connections}"),
+            Workload::WssDown { connections } => format!("wss ended, bulk down, {connections}"),
             Workload::Datagrams { clients, size, burst: 1 } => {
                 format!("{size} B datagrams, {clients} clients")
             }
@@ -78,6 +107,7 @@ impl fmt::Display for Rest {
         f.pad(match self {
             Rest::Pairs => "idle L4 pairs",
             Rest::KeepAlive => "idle keep-alive connections",
+            Rest::Tls => "idle TLS connections",
         })
     }
 }
@@ -111,7 +141,11 @@ impl Workload {
             | Workload::ObfsUp { .. }
             | Workload::ObfsDown { .. }
             | Workload::WebSocketUp { .. }
-            | Workload::WebSocketDown { .. } => {
+            | Workload::WebSocketDown { .. }
+            | Workload::TlsUp { .. }
+            | Workload::TlsDown { .. }
+            | Workload::WssUp { .. }
+            | Workload::WssDown { .. } => {
                 Units { rate: "Gbit/s", rate_factor: 8e-9, cost: "CPU-s/GB", cost_factor: 1e9 }
             }
             _ => Units { rate: "k/s", rate_factor: 1e-3, cost: "CPU-s/M", cost_factor: 1e6 },

@@ -1,6 +1,6 @@
 //! What is measured, and through whom.
 
-use super::results::{Contender, Rest, Workload};
+use super::results::{Contender, Generator, Rest, Workload};
 
 /// What has a target of its own; in bursts for few clients, whose datagrams then fit the buffers
 /// that Linux gives a socket.
@@ -30,8 +30,8 @@ pub(super) struct Plan {
 }
 
 use Contender::{
-    Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, Ringgate, RinggateL4,
-    RinggateTwo, RinggateUser, V2ray,
+    Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, NginxV2ray, Ringgate,
+    RinggateL4, RinggateTwo, RinggateUser, V2ray,
 };
 
 const PROXIES: [Contender; 4] = [Ringgate, Nginx, Haproxy, Envoy];
@@ -46,7 +46,7 @@ impl Plan {
         let bulk = [&PROXIES[..], &[NginxHuge, HaproxySplice, Floor]].concat();
         let small = Workload::RoundTrips { connections: SMALL, size: SMALL_SIZE };
         Plan {
-            rests: vec![(Rest::Pairs, vec![0, 2000]), (Rest::KeepAlive, vec![0, 2000])],
+            rests: Rest::ALL.map(|rest| (rest, vec![0, 2000])).into(),
             weighed: vec![Ringgate],
             comparisons: [
                 vec![
@@ -59,8 +59,10 @@ impl Plan {
                     (Workload::Redirects { connections: SMALL }, PROXIES.to_vec()),
                 ],
                 ended(),
-                // The larger ones alone, for the sake of the three minutes.
+                // The larger ones alone, to save time.
                 datagrams().into_iter().filter(|(work, _)| is_large(work)).collect(),
+                wss(),
+                tls(),
                 vec![beside_bulk()],
             ]
             .concat(),
@@ -91,7 +93,7 @@ impl Plan {
     pub(super) fn full() -> Plan {
         let steps = vec![0, 1000, 5000, 9000];
         Plan {
-            rests: vec![(Rest::Pairs, steps.clone()), (Rest::KeepAlive, steps)],
+            rests: Rest::ALL.map(|rest| (rest, steps.clone())).into(),
             weighed: PROXIES.to_vec(),
             comparisons: [
                 bulk(),
@@ -100,6 +102,9 @@ impl Plan {
                 streams(),
                 ended(),
                 datagrams(),
+                wss(),
+                tls(),
+                tls_by_others(),
                 many_flows(),
                 two_workers(),
                 vec![beside_bulk()],
@@ -163,6 +168,39 @@ fn ended() -> Vec<Comparison> {
         (Workload::WebSocketUp { connections: BULK }, vec![Ringgate, V2ray]),
         (Workload::WebSocketDown { connections: BULK }, vec![Ringgate, V2ray]),
     ]
+}
+
+/// TLS that is ended here, with a plain server behind it.
+fn tls() -> Vec<Comparison> {
+    let by = Generator::Own;
+    let bulk = [Workload::TlsUp { connections: BULK }, Workload::TlsDown { connections: BULK }];
+    let large = [&PROXIES[..], &[NginxHuge]].concat();
+    let others = [
+        Workload::TlsRoundTrips { connections: SMALL, size: SMALL_SIZE },
+        Workload::Handshakes { connections: SMALL, by },
+        Workload::Resumptions { connections: SMALL, by },
+    ];
+    let others = others.map(|workload| (workload, PROXIES.to_vec()));
+    bulk.into_iter().map(|workload| (workload, large.clone())).chain(others).collect()
+}
+
+/// TLS and WebSocket ended by one program, beside the two that usually do it.
+fn wss() -> Vec<Comparison> {
+    [Workload::WssUp { connections: BULK }, Workload::WssDown { connections: BULK }]
+        .map(|workload| (workload, vec![Ringgate, NginxV2ray]))
+        .to_vec()
+}
+
+/// The same with generators that others wrote, and what they can be compared with.
+fn tls_by_others() -> Vec<Comparison> {
+    let workloads = [
+        Workload::Handshakes { connections: 1, by: Generator::STime },
+        Workload::Handshakes { connections: SMALL, by: Generator::Hey },
+        Workload::Resumptions { connections: 1, by: Generator::STime },
+        Workload::TlsRedirects { connections: SMALL, by: Generator::Own },
+        Workload::TlsRedirects { connections: SMALL, by: Generator::Wrk },
+    ];
+    workloads.map(|workload| (workload, PROXIES.to_vec())).to_vec()
 }
 
 /// HAProxy passes no datagrams on.

@@ -251,7 +251,7 @@ fn memory(results: &Results) -> Plot {
         y: "MiB",
         marks: Marks::Lines,
         shared: true,
-        panels: vec![panel(Rest::Pairs), panel(Rest::KeepAlive)],
+        panels: Rest::ALL.map(panel).into(),
     }
 }
 

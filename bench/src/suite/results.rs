@@ -80,6 +80,10 @@ pub(crate) enum Contender {
     Envoy,
     /// The server side of v2ray-plugin, which ends WebSockets.
     V2ray,
+    /// nginx, which ends TLS, with v2ray-plugin's server behind it, as most wss boxes have it. CPU
+    /// time is that of both.
+    #[serde(rename = "nginx-v2ray")]
+    NginxV2ray,
     /// A loop of epoll and splice that does nothing else.
     Floor,
     /// No proxy at all.
@@ -142,6 +146,40 @@ pub(crate) enum Workload {
     WebSocketDown {
         connections: u16,
     },
+    /// Bulk that comes in TLS and goes on plain.
+    TlsUp {
+        connections: u16,
+    },
+    TlsDown {
+        connections: u16,
+    },
+    /// Round trips, over TLS to the proxy.
+    TlsRoundTrips {
+        connections: u16,
+        size: u16,
+    },
+    /// Connect, full handshake, one small exchange, close.
+    Handshakes {
+        connections: u16,
+        by: Generator,
+    },
+    /// The same, with a session resumed by a ticket.
+    Resumptions {
+        connections: u16,
+        by: Generator,
+    },
+    /// 301s over TLS on connections that stay.
+    TlsRedirects {
+        connections: u16,
+        by: Generator,
+    },
+    /// Bulk in WebSocket frames in TLS; the proxy takes both off and puts both on.
+    WssUp {
+        connections: u16,
+    },
+    WssDown {
+        connections: u16,
+    },
     /// Datagrams there and back, both counted; `burst` of them by one call.
     Datagrams {
         clients: u16,
@@ -153,6 +191,65 @@ pub(crate) enum Workload {
         bulk: u16,
         small: u16,
     },
+}
+
+/// What makes the load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Generator {
+    /// The loads of this program.
+    Own,
+    /// `openssl s_time`, one connection at a time.
+    STime,
+    Hey,
+    Wrk,
+}
+
+/// What a contender is configured for; each has a process of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kit {
+    Plain,
+    /// Every port speaks TLS.
+    Tls,
+    /// The same with the buffers that are best for bulk, where they are set for a whole process.
+    TlsBulk,
+}
+
+impl Workload {
+    pub(crate) fn kit(self) -> Kit {
+        match self {
+            Workload::TlsUp { .. }
+            | Workload::TlsDown { .. }
+            | Workload::WssUp { .. }
+            | Workload::WssDown { .. } => Kit::TlsBulk,
+            Workload::TlsRoundTrips { .. }
+            | Workload::Handshakes { .. }
+            | Workload::Resumptions { .. }
+            | Workload::TlsRedirects { .. } => Kit::Tls,
+            _ => Kit::Plain,
+        }
+    }
+
+    /// What makes its load.
+    pub(crate) fn generator(self) -> Generator {
+        match self {
+            Workload::Handshakes { by, .. }
+            | Workload::Resumptions { by, .. }
+            | Workload::TlsRedirects { by, .. } => by,
+            _ => Generator::Own,
+        }
+    }
+}
+
+impl Rest {
+    pub(crate) const ALL: [Rest; 3] = [Rest::Pairs, Rest::KeepAlive, Rest::Tls];
+
+    pub(crate) fn kit(self) -> Kit {
+        match self {
+            Rest::Pairs | Rest::KeepAlive => Kit::Plain,
+            Rest::Tls => Kit::Tls,
+        }
+    }
 }
 
 /// One contender at one workload in one round.
@@ -206,6 +303,8 @@ pub(crate) enum Rest {
     Pairs,
     /// HTTP connections that have had one answer.
     KeepAlive,
+    /// Pairs with TLS on the client's side that have carried one byte.
+    Tls,
 }
 
 /// How long-lived flows are spread over workers, in one trial.

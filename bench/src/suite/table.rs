@@ -24,7 +24,7 @@ fn text(results: &Results, verdicts: &[Verdict]) -> String {
     for workload in results.workloads() {
         add_table(&mut text, &rows::workload(results, workload));
     }
-    for rest in [Rest::Pairs, Rest::KeepAlive] {
+    for rest in Rest::ALL {
         add_table(&mut text, &rows::memory(results, rest));
     }
     add_table(&mut text, &rows::balance(results));
@@ -71,7 +71,9 @@ mod tests {
         let text = text(&example::full(), &example::verdicts());
         let widest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
         assert!(widest.chars().count() <= 130, "{widest}");
-        for part in ["301 keep-alive, 64", "idle L4 pairs", "each of 9000", "the busiest"] {
+        for part in
+            ["301 keep-alive, 64", "idle L4 pairs", "idle TLS", "each of 9000", "the busiest"]
+        {
             assert!(text.contains(part), "no {part} in\n{text}");
         }
         assert!(text.contains("MISSED"), "{text}");

@@ -5,7 +5,7 @@
 //! nobody runs for other work is judged beside it.
 
 use super::plan::DATAGRAMS;
-use super::results::{Contender, Rest, Results, Sample, Workload};
+use super::results::{Contender, Generator, Rest, Results, Sample, Workload};
 use super::statistics::{Figure, Spread};
 
 /// Peers whose tuning is that of one configuration for all work.
@@ -130,6 +130,9 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
         let wanted = Wanted::AtMost(1.0 / 1.5);
         judge(&against_peers("CPU per datagram", Figure::Cost, datagrams, wanted));
     }
+    for paired in tls() {
+        judge(&paired);
+    }
     let mixed = Workload::Mixed { bulk: BULK, small: SMALL };
     judge(&against_peers("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
     judge(&against_splicing("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
@@ -140,7 +143,37 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
     }
     verdicts.extend(weigh(results, Rest::Pairs, 2048.0, 2.0));
     verdicts.extend(weigh(results, Rest::KeepAlive, 1024.0, 1.0));
+    verdicts.extend(weigh(results, Rest::Tls, 6144.0, 2.0));
     verdicts
+}
+
+/// TLS ended by the proxy. What a second generator measures has the target of the first.
+fn tls() -> Vec<Paired<'static>> {
+    use Generator::{Hey, Own, STime};
+    let mut targets = Vec::new();
+    for bulk in [Workload::TlsUp { connections: BULK }, Workload::TlsDown { connections: BULK }] {
+        targets.push(against_peers("throughput", Figure::Rate, bulk, Wanted::AtLeast(1.25)));
+        targets.push(against_peers("CPU per byte", Figure::Cost, bulk, Wanted::AtMost(0.8)));
+        let huge = &[Contender::NginxHuge];
+        targets.push(against_one("CPU per byte", Figure::Cost, bulk, huge, Wanted::AtMost(0.8)));
+    }
+    for handshakes in [
+        Workload::Handshakes { connections: SMALL, by: Own },
+        Workload::Handshakes { connections: 1, by: STime },
+        Workload::Handshakes { connections: SMALL, by: Hey },
+        Workload::Resumptions { connections: SMALL, by: Own },
+        Workload::Resumptions { connections: 1, by: STime },
+    ] {
+        let wanted = Wanted::AtMost(0.65);
+        targets.push(against_peers("CPU per handshake", Figure::Cost, handshakes, wanted));
+    }
+    let round_trips = Workload::TlsRoundTrips { connections: SMALL, size: 100 };
+    targets.push(against_peers("CPU per message", Figure::Cost, round_trips, Wanted::AtMost(0.85)));
+    for wss in [Workload::WssUp { connections: BULK }, Workload::WssDown { connections: BULK }] {
+        let (figure, both) = (Figure::Cost, &[Contender::NginxV2ray]);
+        targets.push(against_one("CPU per byte", figure, wss, both, Wanted::AtMost(0.35)));
+    }
+    targets
 }
 
 fn against_peers(what: &str, figure: Figure, work: Workload, wanted: Wanted) -> Paired<'_> {

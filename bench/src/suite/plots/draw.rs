@@ -47,6 +47,7 @@ fn colour(contender: Contender) -> RGBColor {
         Contender::Nginx => RGBColor(44, 111, 187),
         Contender::NginxHuge => RGBColor(146, 190, 233),
         Contender::HaproxySplice => RGBColor(143, 201, 173),
+        Contender::NginxV2ray => RGBColor(112, 72, 120),
         Contender::V2ray => RGBColor(190, 90, 160),
         Contender::Haproxy => RGBColor(55, 148, 110),
         Contender::Envoy => RGBColor(132, 94, 178),
