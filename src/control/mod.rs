@@ -9,6 +9,7 @@ mod crew;
 mod dns;
 mod endpoints;
 mod logging;
+mod orders;
 mod paint;
 mod rings;
 mod signals;
@@ -78,8 +79,13 @@ async fn live(
     let layout = Arc::new(Layout::new(&config, system, open)?);
     let failures = Failures::start()?;
 
+    let acme = orders::open(&config)?;
+
     // 2. Resolve the endpoints. Workers find these commands when they start.
     let (mut crew, pending) = Crew::new(cpus);
+    if let Some(acme) = &acme {
+        orders::send_stored(acme, &crew.commands());
+    }
     let mut dns = dns::start(&config, &crew)?;
     tokio::select! {
         () = first_answers(&mut dns) => {}
@@ -105,6 +111,9 @@ async fn live(
     let (mut watch, shortage) = (crew.watch(running), crew.shortage());
     let keys = Arc::clone(&layout.ticket_keys);
     tokio::spawn(certificates::follow(Arc::clone(&config), keys, crew.commands()));
+    if let Some(acme) = acme {
+        tokio::spawn(orders::follow(acme, crew.commands()));
+    }
     let report = || {
         report_shortage(&layout, &shortage);
         report_refused(&layout);
