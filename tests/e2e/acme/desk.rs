@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 
 use ringgate::control::acme::{Acme, ChallengeKind, Challenges, Clock, Event, Names, Settings};
 use ringgate::proto::client_hello::{ClientHello, HelloReader, Progress};
-use ringgate::proto::tls::{
-    Identity, MAX_KEPT, Server, ServerSettings, State, TicketKeys, Version,
-};
+use ringgate::proto::tls::{Identity, Server, ServerSettings, State, TicketKeys, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::support::{LONG, PebblePlace, read_until, with_deadlines};
@@ -221,17 +219,9 @@ fn answer_tls(mut stream: TcpStream, challenges: &Challenges) -> io::Result<()> 
     let identity = challenges.tls.get(name).ok_or(io::ErrorKind::NotFound)?;
 
     // 2. The handshake, as workers make it.
-    let server = Server::new(&ServerSettings {
-        identities: std::slice::from_ref(identity),
-        protocols: &["acme-tls/1".to_owned()],
-        client_authorities: None,
-        min_version: Version::Tls12,
-        ticket_keys: &Arc::new(TicketKeys::random()),
-        scope: "acme",
-    });
-    let mut session = server.unwrap().session().unwrap();
+    let mut session = server(identity, &["acme-tls/1".to_owned()]).session().unwrap();
     loop {
-        let start = session.headroom().max(MAX_KEPT);
+        let start = session.headroom();
         let mut buffer = vec![0; start];
         buffer.extend_from_slice(&wire);
         let (end, mut output) = (buffer.len(), Vec::new());
@@ -245,7 +235,21 @@ fn answer_tls(mut stream: TcpStream, challenges: &Challenges) -> io::Result<()> 
     }
 }
 
-fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+/// A TLS server with one certificate.
+pub(super) fn server(identity: &Identity, protocols: &[String]) -> Server {
+    let settings = ServerSettings {
+        identities: std::slice::from_ref(identity),
+        protocols,
+        client_authorities: None,
+        min_version: Version::Tls12,
+        ticket_keys: &Arc::new(TicketKeys::random()),
+        scope: "acme",
+    };
+    Server::new(&settings).unwrap()
+}
+
+/// Reads what has come; at least a byte.
+pub(super) fn read(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; 16 * 1024];
     let length = stream.read(&mut buffer)?;
     buffer.truncate(length);

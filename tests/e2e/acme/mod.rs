@@ -1,6 +1,7 @@
 //! Certificates by ACME, from a real ACME server: both challenges, renewals, failures, restarts.
 
 mod desk;
+mod directory;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,8 +10,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ringgate::control::acme::ChallengeKind::{Http01, TlsAlpn01};
+use serde_json::json;
 
 use self::desk::{Answers, Desk};
+use self::directory::Directory;
 use crate::support::{PebblePlace, SHORT, wait_for};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -177,4 +180,42 @@ fn a_directory_that_has_forgotten_the_account_gets_a_new_one() {
     desk.advance(61 * DAY);
     desk.line_with("(accountDoesNotExist)");
     assert_ne!(desk.issued().1, first);
+}
+
+#[test]
+fn what_the_directory_suggests_and_asks_for_is_followed() {
+    // 1. A certificate for 90 days, and a directory that suggests to renew it now.
+    let (place, storage) = (PebblePlace::new(), tempfile::tempdir().unwrap());
+    let answers = Answers::start(&place);
+    let start = || Desk::start(&place, &answers, storage.path(), Http01, &[&["a.test"]]);
+    let pebble = place.start(QUARTER, 0);
+    let (_, first) = start().issued();
+    drop(pebble);
+    let replaced = json!({"type": "urn:ietf:params:acme:error:alreadyReplaced", "detail": "again"});
+    let limited = json!({
+        "type": "urn:ietf:params:acme:error:rateLimited",
+        "detail": "too many\n\u{1b}[31mcertificates",
+    });
+    let refusals =
+        vec![("409 Conflict", 90, replaced), ("429 Too Many Requests", 100_000, limited)];
+    let directory = Directory::start(&place, refusals);
+
+    // 2. The order names the certificate that it replaces.
+    let desk = start();
+    assert_eq!(desk.stored.len(), 1);
+    assert_eq!(desk.stored[0].1, first);
+    desk.advance(5 * MINUTE);
+    let order = directory.order();
+    assert_eq!(order["identifiers"], json!([{"type": "dns", "value": "a.test"}]));
+    let replaces = order["replaces"].as_str().unwrap();
+    assert_eq!(replaces.split('.').count(), 2, "{replaces}");
+    desk.line_with("again (alreadyReplaced)");
+
+    // 3. Since this was refused, the next one does not.
+    desk.advance(3 * MINUTE);
+    assert_eq!(directory.order().get("replaces"), None);
+    let line = desk.line_with("(rateLimited)");
+    assert!(line.contains("too many\\n\\u{1b}[31mcertificates"), "{line}");
+    let pause = line.split("retry_in_s=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!((100_000..=100_060).contains(&pause.parse().unwrap()), "{line}");
 }

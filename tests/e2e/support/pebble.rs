@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use ringgate::proto::tls::Identity;
 use tempfile::TempDir;
 
 use super::{LentPort, Process, free_port, require, wait_bound_udp, wait_listening};
@@ -83,6 +84,17 @@ impl PebblePlace {
     /// The URL of the directory.
     pub(crate) fn url(&self) -> String {
         format!("https://localhost:{}/dir", self.directory.number())
+    }
+
+    /// Where the directory's server listens.
+    pub(crate) fn directory(&self) -> SocketAddr {
+        self.directory.address()
+    }
+
+    /// The certificate of the directory's server, with its key.
+    pub(crate) fn identity(&self) -> Identity {
+        let read = |name: &str| fs::read(self.dir.path().join(name)).unwrap();
+        Identity::parse(&read("own.pem"), &read("own.key")).unwrap()
     }
 
     /// The certificate that the directory's server is checked with.
