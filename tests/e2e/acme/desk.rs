@@ -117,6 +117,11 @@ impl Desk {
         self.issued.try_recv().is_err()
     }
 
+    /// Returns true if no attempt has failed, of those whose lines were not taken.
+    pub(super) fn has_no_failure(&self) -> bool {
+        !self.log.try_iter().any(|line| line.contains("cannot get a certificate"))
+    }
+
     /// Waits for a line of the diagnostics with this part.
     #[track_caller]
     pub(super) fn line_with(&self, part: &str) -> String {

@@ -166,6 +166,8 @@ fn two_processes_with_one_storage_order_one_certificate() {
     desks.iter().for_each(|desk| desk.advance(MINUTE));
     let [(_, one), (_, other)] = desks.each_ref().map(Desk::issued);
     assert_eq!(one, other);
+    // Two at once would take the challenges from each other, and one of them would fail at first.
+    assert!(desks.iter().all(Desk::has_no_failure));
 }
 
 #[test]
