@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::proto::tls::{Error, MAX_KEPT, MAX_PLAINTEXT, Session, State};
+use crate::proto::tls::{Error, MAX_KEPT, MAX_PLAINTEXT, Output, Session, State};
 use crate::sched::{Charge, MAX_MESSAGE, Memory, Outbox, QueuedSend, Turns, Yielder};
 use crate::sys::{Errno, Stream};
 
@@ -39,7 +39,7 @@ pub struct TlsPool {
     pub handshake_turns: Turns,
     handshakes: Cell<usize>,
     /// Records on their way to a socket.
-    wire: RefCell<Vec<u8>>,
+    wire: RefCell<Output>,
     /// For reads into small buffers. Empty until it is needed.
     scratch: RefCell<Vec<u8>>,
 }
@@ -56,7 +56,7 @@ impl TlsPool {
             outbox: outbox.map(Rc::clone),
             handshake_turns: Turns::new(Rc::clone(yielder), HANDSHAKE_BUDGET),
             handshakes: Cell::new(0),
-            wire: RefCell::new(Vec::new()),
+            wire: RefCell::new(Output::default()),
             scratch: RefCell::new(Vec::new()),
         })
     }
@@ -426,7 +426,7 @@ impl TlsStream {
     }
 
     /// The worker's buffer for records, emptied.
-    fn wire(&self) -> RefMut<'_, Vec<u8>> {
+    fn wire(&self) -> RefMut<'_, Output> {
         let mut wire = self.pool.wire.borrow_mut();
         wire.clear();
         wire

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::server::provider;
-use super::{Authorities, Error, Identity, Session, Version};
+use super::{Authorities, Error, Identity, Output, Session, Version};
 
 /// The most tickets that a client keeps: 8 for each of 32 server names. A ticket has about 2 KiB,
 /// above all the chain of the server.
@@ -75,7 +75,10 @@ impl Client {
     /// The name is neither, or rustls refuses the configuration.
     pub fn session(&self, name: &str, output: &mut Vec<u8>) -> Result<Session, Error> {
         let name = ServerName::try_from(name).map_err(|_| Error::ServerName)?.to_owned();
-        Session::client(Arc::clone(&self.0), name, output)
+        let mut hello = Output::default();
+        let session = Session::client(Arc::clone(&self.0), name, &mut hello)?;
+        output.extend_from_slice(&hello);
+        Ok(session)
     }
 }
 

@@ -18,7 +18,7 @@ pub use client::{Client, ClientSettings, is_server_name};
 pub use error::Error;
 pub use identity::{Identity, IdentityError, KeyKind, PemFault};
 pub use server::{Server, ServerSettings};
-pub use session::{MAX_HANDSHAKE, MAX_KEPT, MAX_PLAINTEXT, Session, State};
+pub use session::{MAX_HANDSHAKE, MAX_KEPT, MAX_PLAINTEXT, Output, Session, State};
 pub use tickets::{KeysFault, ROTATION, TicketKeys};
 
 /// A version of TLS.

@@ -15,7 +15,10 @@ use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerCo
 use super::Error;
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
 
+mod output;
 mod records;
+
+pub use output::Output;
 
 /// The most plaintext in one record (RFC 8446 section 5.1).
 pub const MAX_PLAINTEXT: usize = 1 << 14;
@@ -86,7 +89,7 @@ impl Session {
     pub(super) fn client(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-        output: &mut Vec<u8>,
+        output: &mut Output,
     ) -> Result<Session, Error> {
         let server_name = match &name {
             ServerName::DnsName(name) => Some(Box::from(name.as_ref())),
@@ -165,7 +168,7 @@ impl Session {
         &mut self,
         buffer: &mut [u8],
         input: Range<usize>,
-        output: &mut Vec<u8>,
+        output: &mut Output,
     ) -> Range<usize> {
         let start = input.start - self.kept.len();
         let mut plaintext = start - MAX_PLAINTEXT..start - MAX_PLAINTEXT;
@@ -179,7 +182,7 @@ impl Session {
             Ok(true) => self.process(&mut buffer[..input.end], start, &mut plaintext, output),
             Ok(false) => Ok(start),
             Err(error) => {
-                output.extend_from_slice(&DECODE_ERROR);
+                output.push(&DECODE_ERROR);
                 Err(error)
             }
         };
@@ -198,7 +201,7 @@ impl Session {
     ///
     /// # Errors
     /// If the handshake is not done, the session was closed or has failed, or its keys are used up.
-    pub fn encrypt(&mut self, plaintext: &[u8], output: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn encrypt(&mut self, plaintext: &[u8], output: &mut Output) -> Result<(), Error> {
         match self.status.state {
             State::Failed(error) => return Err(error),
             State::Handshake => return Err(Error::Misbehaved),
@@ -217,7 +220,7 @@ impl Session {
     }
 
     /// Appends a close_notify to `output`, once. Data can still be received.
-    pub fn close(&mut self, output: &mut Vec<u8>) {
+    pub fn close(&mut self, output: &mut Output) {
         if self.status.close_sent || matches!(self.status.state, State::Failed(_)) {
             return;
         }
@@ -259,7 +262,7 @@ impl Session {
         buffer: &mut [u8],
         start: usize,
         plaintext: &mut Range<usize>,
-        output: &mut Vec<u8>,
+        output: &mut Output,
     ) -> Result<usize, Error> {
         let status = &mut self.status;
         match &mut self.rustls {

@@ -132,10 +132,10 @@ fn raw_client(
 }
 
 fn connect_raw(client: &Arc<ClientConfig>, server: &Server) -> Pair {
-    let mut hello = Vec::new();
+    let mut hello = Output::default();
     let name = ServerName::try_from(NAME).unwrap();
     let client = Session::client(Arc::clone(client), name, &mut hello).unwrap();
-    shake(client, hello, server.session().unwrap())
+    shake(client, hello.to_vec(), server.session().unwrap())
 }
 
 /// The two sides of a connection after the attempt of a handshake.
@@ -180,11 +180,11 @@ fn shake(mut client: Session, hello: Vec<u8>, mut server: Session) -> Pair {
 
 /// Gives bytes of the wire to a session. Returns what it sends.
 fn give(session: &mut Session, wire: &[u8]) -> Vec<u8> {
-    let mut output = Vec::new();
+    let mut output = Output::default();
     let start = session.headroom();
     let mut buffer = [&vec![0; start], wire].concat();
     let end = buffer.len();
     let plaintext = session.receive(&mut buffer, start..end, &mut output);
     assert!(plaintext.is_empty());
-    output
+    output.to_vec()
 }

@@ -10,7 +10,7 @@ use rustls::unbuffered::{
     UnbufferedConnectionCommon, UnbufferedStatus, WriteTraffic,
 };
 
-use super::{Error, MAX_HANDSHAKE, MAX_PLAINTEXT, State, Status};
+use super::{Error, MAX_HANDSHAKE, MAX_PLAINTEXT, Output, State, Status};
 
 /// Plaintext of a record at the beginning: the peer can decrypt it after few TCP segments.
 pub(super) const SMALL_RECORD: usize = 4096;
@@ -59,7 +59,7 @@ pub(super) fn process(
     buffer: &mut [u8],
     mut at: usize,
     plaintext: &mut Range<usize>,
-    output: &mut Vec<u8>,
+    output: &mut Output,
 ) -> Result<usize, Error> {
     loop {
         // A record is longer than its plaintext, so that `plaintext` ends at least MAX_PLAINTEXT
@@ -114,7 +114,7 @@ pub(super) fn process(
 
 /// Appends what rustls has queued up to an error: messages of the handshake that were made before
 /// it, and the alert. As long as a message is queued, rustls looks at no bytes of the wire.
-fn fetch_alert(rustls: &mut impl Side, output: &mut Vec<u8>) {
+fn fetch_alert(rustls: &mut impl Side, output: &mut Output) {
     while rustls.wants_write() {
         let Ok(ConnectionState::EncodeTlsData(data)) = rustls.process_tls_records(&mut []).state
         else {
@@ -130,7 +130,7 @@ pub(super) fn encrypt(
     status: &mut Status,
     kept: &mut [u8],
     plaintext: &[u8],
-    output: &mut Vec<u8>,
+    output: &mut Output,
 ) -> Result<(), Error> {
     write(rustls, kept, output, |mut traffic, output| {
         let mut rest = plaintext;
@@ -152,17 +152,16 @@ pub(super) fn encrypt(
 pub(super) fn close(
     rustls: &mut impl Side,
     kept: &mut [u8],
-    output: &mut Vec<u8>,
+    output: &mut Output,
 ) -> Result<(), Error> {
     write(rustls, kept, output, |mut traffic, output| {
-        let start = output.len();
         // The first call makes the alert and tells its size, the second one writes it.
         if let Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) =
             traffic.queue_close_notify(&mut [])
         {
-            output.resize(start + required_size, 0);
-            let written = traffic.queue_close_notify(&mut output[start..]);
+            let written = traffic.queue_close_notify(output.room(required_size));
             debug_assert!(matches!(written, Ok(written) if written == required_size));
+            output.extend(required_size);
         }
         Ok(())
     })
@@ -173,8 +172,8 @@ pub(super) fn close(
 fn write<C: Side>(
     rustls: &mut C,
     kept: &mut [u8],
-    output: &mut Vec<u8>,
-    with: impl FnOnce(WriteTraffic<'_, C::Data>, &mut Vec<u8>) -> Result<(), Error>,
+    output: &mut Output,
+    with: impl FnOnce(WriteTraffic<'_, C::Data>, &mut Output) -> Result<(), Error>,
 ) -> Result<(), Error> {
     loop {
         let UnbufferedStatus { discard, state } = rustls.process_tls_records(kept);
@@ -189,15 +188,14 @@ fn write<C: Side>(
 }
 
 /// Appends a message of rustls to `output`.
-fn encode<Data>(mut data: EncodeTlsData<'_, Data>, output: &mut Vec<u8>) {
-    let start = output.len();
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, output: &mut Output) {
     // The first call tells the size.
     if let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
         data.encode(&mut [])
     {
-        output.resize(start + required_size, 0);
-        let written = data.encode(&mut output[start..]);
+        let written = data.encode(output.room(required_size));
         debug_assert_eq!(written.ok(), Some(required_size));
+        output.extend(required_size);
     }
 }
 
@@ -205,15 +203,13 @@ fn encode<Data>(mut data: EncodeTlsData<'_, Data>, output: &mut Vec<u8>) {
 fn encrypt_record<Data>(
     traffic: &mut WriteTraffic<'_, Data>,
     record: &[u8],
-    output: &mut Vec<u8>,
+    output: &mut Output,
 ) -> Result<(), Error> {
-    let start = output.len();
     let mut size = record.len() + OVERHEAD;
     loop {
-        output.resize(start + size, 0);
-        match traffic.encrypt(record, &mut output[start..]) {
+        match traffic.encrypt(record, output.room(size)) {
             Ok(written) => {
-                output.truncate(start + written);
+                output.extend(written);
                 return Ok(());
             }
             // A KeyUpdate goes first.
@@ -221,10 +217,7 @@ fn encrypt_record<Data>(
                 debug_assert!(required_size > size);
                 size = required_size;
             }
-            Err(EncryptError::EncryptExhausted) => {
-                output.truncate(start);
-                return Err(Error::Exhausted);
-            }
+            Err(EncryptError::EncryptExhausted) => return Err(Error::Exhausted),
         }
     }
 }

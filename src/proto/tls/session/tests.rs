@@ -97,7 +97,7 @@ impl Pair {
     ) -> Pair {
         let (server, client) = (Arc::clone(server), Arc::clone(client));
         let name = ServerName::try_from(name).unwrap();
-        let mut hello = Vec::new();
+        let mut hello = Output::default();
         let (mut peer, session): (Connection, _) = match side {
             Server => (
                 ClientConnection::new(client, name).unwrap().into(),
@@ -109,7 +109,7 @@ impl Pair {
             ),
         };
         peer.set_buffer_limit(None);
-        Pair { peer, session, hello, cuts: cuts.to_vec(), next_cut: 0 }
+        Pair { peer, session, hello: hello.to_vec(), cuts: cuts.to_vec(), next_cut: 0 }
     }
 
     /// A pair that has finished its handshake.
@@ -150,7 +150,7 @@ impl Pair {
 
     /// Gives bytes to the session in pieces. Returns its plaintext and its output.
     fn receive(&mut self, mut wire: &[u8]) -> (Vec<u8>, Vec<u8>) {
-        let (mut plaintext, mut output) = (Vec::new(), Vec::new());
+        let (mut plaintext, mut output) = (Vec::new(), Output::default());
         while !wire.is_empty() {
             let length = match self.cuts.get(self.next_cut % self.cuts.len().max(1)) {
                 Some(&cut) => cut.clamp(1, wire.len()),
@@ -166,7 +166,7 @@ impl Pair {
             plaintext.extend_from_slice(&buffer[range]);
             wire = rest;
         }
-        (plaintext, output)
+        (plaintext, output.to_vec())
     }
 
     /// Gives bytes to the peer. Returns its plaintext.
@@ -179,6 +179,13 @@ impl Pair {
             let _ = self.peer.reader().read_to_end(&mut plaintext);
         }
         Ok(plaintext)
+    }
+
+    /// What the session sends for this plaintext.
+    fn encrypt(&mut self, plaintext: &[u8]) -> Vec<u8> {
+        let mut output = Output::default();
+        self.session.encrypt(plaintext, &mut output).unwrap();
+        output.to_vec()
     }
 
     /// What the peer sends for this plaintext.

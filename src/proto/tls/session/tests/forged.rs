@@ -139,7 +139,7 @@ fn a_key_update_may_be_cut_into_records_with_data_sent_between() {
     for side in [Server, Client] {
         for cut in 1..KEY_UPDATE.len() {
             let (mut pair, mut forger) = forge((side, 1));
-            let mut output = Vec::new();
+            let mut output = Output::default();
             let (first, second) = KEY_UPDATE.split_at(cut);
             assert_eq!(pair.receive(&forger.record(HANDSHAKE, first)), (vec![], vec![]));
             assert!(pair.session.kept() > 0);
@@ -201,7 +201,7 @@ fn whatever_follows_a_close_notify_is_ignored() {
         assert_eq!(pair.receive(&records.concat()), (b"last".to_vec(), vec![]));
         assert_eq!((pair.session.state(), pair.session.kept()), (State::PeerClosed, 0));
         // Data can be sent as before, again and again, and more input changes nothing.
-        let mut output = Vec::new();
+        let mut output = Output::default();
         for length in [1, 100, 50_000] {
             pair.session.encrypt(&bytes(length), &mut output).unwrap();
             assert_eq!(pair.receive(&forger.record(DATA, b"late")), (vec![], vec![]));
