@@ -5,9 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::{connect, expect_end};
 
-/// One connection.
-pub(crate) struct HttpClient {
-    pub(crate) stream: TcpStream,
+/// One connection, plain or over TLS.
+pub(crate) struct HttpClient<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: Vec<u8>,
 }
 
@@ -36,11 +36,20 @@ impl Response {
 impl HttpClient {
     #[track_caller]
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        HttpClient { stream: connect(address), buffer: Vec::new() }
+        Self::over(connect(address))
     }
 
+    /// The connection ends in order, and no further byte came before that.
+    #[track_caller]
+    pub(crate) fn expect_end(&mut self) {
+        assert!(self.buffer.is_empty(), "more: {:?}", String::from_utf8_lossy(&self.buffer));
+        expect_end(&mut self.stream);
+    }
+}
+
+impl<S: Read + Write> HttpClient<S> {
     /// On a connection that is already open and from which nothing was read.
-    pub(crate) fn over(stream: TcpStream) -> Self {
+    pub(crate) fn over(stream: S) -> Self {
         HttpClient { stream, buffer: Vec::new() }
     }
 
@@ -77,13 +86,6 @@ impl HttpClient {
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no status line: {head:?}"));
         Response { status, head, body: Vec::new() }
-    }
-
-    /// The connection ends in order, and no further byte came before that.
-    #[track_caller]
-    pub(crate) fn expect_end(&mut self) {
-        assert!(self.buffer.is_empty(), "more: {:?}", String::from_utf8_lossy(&self.buffer));
-        expect_end(&mut self.stream);
     }
 
     /// The next bytes are these.

@@ -4,11 +4,13 @@
 //! also when it fails. Nothing here sleeps for a fixed time and hopes.
 
 mod bytes;
+mod certificates;
 mod hellos;
 mod http;
 mod name_server;
 mod netns;
 mod network;
+mod openssl;
 mod pebble;
 mod peers;
 mod ports;
@@ -19,16 +21,19 @@ mod seccomp;
 mod shadowsocks;
 mod site;
 mod sockets;
+mod tls_client;
 mod tls_site;
 mod wait;
 mod web;
 
 pub(crate) use bytes::{bytes, digest, fill};
+pub(crate) use certificates::{Authority, Kind, Pair};
 pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
 pub(crate) use name_server::{NameServer, Reply};
 pub(crate) use netns::{inside_namespace, with_local_ports, without_ipv6};
 pub(crate) use network::Network;
+pub(crate) use openssl::{OpensslClient, curl, curl_trusting, openssl_client};
 pub(crate) use pebble::PebblePlace;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
 pub(crate) use ports::{Blackhole, LentPort, RefusingUdp, free_port};
@@ -44,6 +49,7 @@ pub(crate) use sockets::{
     allow_descriptors, connect, expect_closed, expect_end, expect_reset, expect_silence, jam,
     read_until, reset, send_slowly, slow_reader, with_deadlines,
 };
+pub(crate) use tls_client::{TlsClient, VERSIONS, alert_of, tls_settings, tls_settings_with};
 pub(crate) use tls_site::TlsSite;
 pub(crate) use wait::{LONG, SHORT, SOON, holds_for, wait_bound_udp, wait_for, wait_listening};
 pub(crate) use web::Web;

@@ -1,7 +1,7 @@
 //! Children that die with their guard, and whose words are shown when a test fails.
 
 use std::cell::RefCell;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -26,8 +26,15 @@ pub(crate) struct Process {
 impl Process {
     #[track_caller]
     pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null());
+        Self::spawn_with_input(command)
+    }
+
+    /// Starts a program that reads what the command says.
+    #[track_caller]
+    pub(crate) fn spawn_with_input(mut command: Command) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, received) = channel();
@@ -38,6 +45,12 @@ impl Process {
 
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Writes to a program that was started with a pipe as its input.
+    #[track_caller]
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
+        self.child.stdin.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -243,6 +243,23 @@ impl Record {
         list.iter().filter_map(Value::as_str).collect()
     }
 
+    /// What it says about TLS that ends in ringgate.
+    #[track_caller]
+    pub(crate) fn tls(&self) -> Record {
+        assert!(self.has_tls(), "no TLS in {self:?}");
+        Record(self.0["tls"].clone())
+    }
+
+    /// Whether it says something about that.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.0["tls"].is_object()
+    }
+
+    /// A field that is true or false; `None` when the record does not have it.
+    pub(crate) fn flag(&self, field: &str) -> Option<bool> {
+        self.0[field].as_bool()
+    }
+
     /// Who closed or what failed.
     pub(crate) fn end(&self) -> &str {
         self.text("end")
