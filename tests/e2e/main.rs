@@ -45,6 +45,7 @@ mod support;
 mod terminate;
 mod tls;
 mod tls_ended;
+mod tls_records;
 mod tls_rules;
 mod tls_stripped;
 mod udp;
