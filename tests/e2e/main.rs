@@ -48,6 +48,7 @@ mod tls_ended;
 mod tls_records;
 mod tls_rules;
 mod tls_stripped;
+mod tls_wss;
 mod udp;
 mod udp_drain;
 mod unix_backlog;

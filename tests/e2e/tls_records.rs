@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +11,8 @@ use rustls::{AlertDescription, ClientConfig};
 
 use crate::support::{
     Authority, Echo, Ringgate, SHORT, Setup, TlsClient, Upstream, VERSIONS, alert_of,
-    allow_descriptors, bytes, connect, direct, expect_reset, run, tls_settings, wait_for,
+    allow_descriptors, bytes, connect, direct, expect_reset, python_home, run, tls_settings,
+    wait_for,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -31,8 +31,7 @@ fn start(authority: &Authority, driver: &str, to: SocketAddr, server: &str) -> R
 
 /// The interpreter with the packages that `scripts/test` installs.
 fn hostile_client() -> Command {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-    let python: PathBuf = target.join("python/bin/python");
+    let python = python_home().join("bin/python");
     assert!(python.is_file(), "this test needs tlslite-ng: scripts/test installs it");
     let mut command = direct(Command::new(python));
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/tls_hostile.py"));

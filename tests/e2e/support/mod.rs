@@ -37,7 +37,9 @@ pub(crate) use openssl::{OpensslClient, curl, curl_trusting, openssl_client};
 pub(crate) use pebble::PebblePlace;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
 pub(crate) use ports::{Blackhole, LentPort, RefusingUdp, free_port};
-pub(crate) use process::{Process, as_ordinary_user, as_user, direct, new_user, require, run};
+pub(crate) use process::{
+    Process, as_ordinary_user, as_user, direct, new_user, python_home, require, run,
+};
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE, Way};
 pub(crate) use ringgate::{Record, Ringgate, Setup, ringgate_command};
 pub(crate) use seccomp::{IO_URING_ENTER, IO_URING_SETUP, refusing, refusing_from, refusing_where};

