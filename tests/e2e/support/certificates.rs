@@ -111,7 +111,7 @@ impl Pair {
 }
 
 /// Writes a file that only its owner may read.
-fn write_private(file: &Path, content: impl AsRef<[u8]>) {
+pub(crate) fn write_private(file: &Path, content: impl AsRef<[u8]>) {
     fs::write(file, content).unwrap();
     fs::set_permissions(file, Permissions::from_mode(0o600)).unwrap();
 }

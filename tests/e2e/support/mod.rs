@@ -27,7 +27,7 @@ mod wait;
 mod web;
 
 pub(crate) use bytes::{bytes, digest, fill};
-pub(crate) use certificates::{Authority, Kind, Pair};
+pub(crate) use certificates::{Authority, Kind, Pair, write_private};
 pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
 pub(crate) use name_server::{NameServer, Reply};
