@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ringgate::control::acme::{Acme, ChallengeKind, Challenges, Clock, Event, Names, Settings};
 use ringgate::proto::client_hello::{ClientHello, HelloReader, Progress};
-use ringgate::proto::tls::{Identity, Server, ServerSettings, State, TicketKeys, Version};
+use ringgate::proto::tls::{Identity, Output, Server, ServerSettings, State, TicketKeys, Version};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::support::{LONG, PebblePlace, read_until, with_deadlines};
@@ -229,7 +229,7 @@ fn answer_tls(mut stream: TcpStream, challenges: &Challenges) -> io::Result<()> 
         let start = session.headroom();
         let mut buffer = vec![0; start];
         buffer.extend_from_slice(&wire);
-        let (end, mut output) = (buffer.len(), Vec::new());
+        let (end, mut output) = (buffer.len(), Output::default());
         session.receive(&mut buffer, start..end, &mut output);
         stream.write_all(&output)?;
         match session.state() {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::desk::{read, server};
 use crate::support::{LONG, PebblePlace, with_deadlines};
-use ringgate::proto::tls::Server;
+use ringgate::proto::tls::{Output, Server};
 
 /// A window for renewals that has passed.
 const PAST: (&str, &str) = ("2001-01-01T00:00:00Z", "2001-01-02T00:00:00Z");
@@ -105,7 +105,7 @@ fn exchange(
         let start = session.headroom();
         let mut buffer = vec![0; start];
         buffer.extend_from_slice(&wire);
-        let (end, mut output) = (buffer.len(), Vec::new());
+        let (end, mut output) = (buffer.len(), Output::default());
         let plaintext = session.receive(&mut buffer, start..end, &mut output);
         stream.write_all(&output)?;
         request.extend_from_slice(&buffer[plaintext]);
@@ -114,7 +114,7 @@ fn exchange(
             break text;
         }
     };
-    let mut output = Vec::new();
+    let mut output = Output::default();
     session.encrypt(answer(&request).as_bytes(), &mut output).unwrap();
     session.close(&mut output);
     stream.write_all(&output)
