@@ -71,6 +71,7 @@ pub(super) fn process(
         at += discard;
         if is_handshaking {
             status.handshake += discard;
+            // Without an alert, as for what is kept.
             if status.handshake > MAX_HANDSHAKE {
                 return Err(Error::HandshakeTooLong);
             }
