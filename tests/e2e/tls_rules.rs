@@ -142,6 +142,21 @@ fn a_protocol_is_agreed_on_or_the_handshake_fails() {
 }
 
 #[test]
+fn an_alert_follows_what_the_handshake_has_sent_before_it() {
+    let authority = Authority::new("authority");
+    let pair = authority.signs(&["site.test"]);
+    let gate = Ringgate::start(&site(&[pair.rule(&["site.test"], "")]));
+    // In TLS 1.3 both fail when the ServerHello is written.
+    for (arguments, expected) in [
+        (["-tls1_3", "-alpn", "h2"], "SSL alert number 120"),
+        (["-tls1_3", "-sigalgs", "ed448"], "SSL alert number 40"),
+    ] {
+        let said = openssl(&gate, &authority, "site.test", &arguments);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn old_versions_are_refused_as_the_rule_says() {
     let authority = Authority::new("authority");
     let pair = authority.signs(&["new.test", "old.test"]);

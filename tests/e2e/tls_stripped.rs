@@ -215,6 +215,27 @@ fn an_end_without_a_close_notify_is_a_reset_behind_every_byte() {
 }
 
 #[test]
+fn an_end_without_a_close_notify_is_a_reset_behind_more_than_a_socket_holds() {
+    for way in every_way() {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        let sent = bytes(1, MIB);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                client.send(&sent);
+                client.end_without_close_notify();
+            });
+            let mut received = vec![0; sent.len()];
+            let read = upstream.read_exact(&mut received);
+            assert!(read.is_ok() && received == sent, "{read:?}");
+        });
+        expect_reset(&mut upstream);
+        let record = gate.record();
+        assert_eq!((record.end(), record.tls().text("error")), ("tls_failed", "truncated"));
+        assert_eq!(record.number("bytes_up"), MIB as u64);
+    }
+}
+
+#[test]
 fn an_end_within_a_record_is_a_reset() {
     for way in every_way() {
         let Relayed { gate, mut client, mut upstream } = way.open();
