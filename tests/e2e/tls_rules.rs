@@ -198,14 +198,16 @@ fn clients_must_show_a_certificate_of_the_right_authority() {
         assert_eq!(client.response().body, b"page");
 
         let of = |pair: &Pair| tls_settings_with(&authority, version, pair);
-        let nothing = AlertDescription::CertificateRequired;
-        for (settings, expected) in [
-            (tls_settings(&authority, version), nothing),
-            (of(&foreign.signs(&["a client"])), AlertDescription::UnknownCA),
+        let foreign = of(&foreign.signs(&["a client"]));
+        let expired = of(&clients.signs_as(Kind::Expired, &["a client"]));
+        for (settings, alert, error) in [
             (
-                of(&clients.signs_as(Kind::Expired, &["a client"])),
-                AlertDescription::CertificateExpired,
+                tls_settings(&authority, version),
+                AlertDescription::CertificateRequired,
+                "certificate_missing",
             ),
+            (foreign, AlertDescription::UnknownCA, "certificate_issuer"),
+            (expired, AlertDescription::CertificateExpired, "certificate_expired"),
         ] {
             let settings = Arc::new(settings);
             let failure = match TlsClient::try_connect(address, &settings, "site.test") {
@@ -213,11 +215,10 @@ fn clients_must_show_a_certificate_of_the_right_authority() {
                 // The client was done before it was judged.
                 Ok(mut client) => client.expect_failure(),
             };
-            assert_eq!(alert_of(&failure), Some(expected), "{failure}");
+            assert_eq!(alert_of(&failure), Some(alert), "{failure}");
             failed += 1;
-            let record = gate.records_where(failed, |record| record.end() == "tls_failed");
-            let record = record.last().unwrap();
-            assert!(!record.tls().text("error").is_empty(), "{record:?}");
+            let records = gate.records_where(failed, |record| record.end() == "tls_failed");
+            assert_eq!(records[failed - 1].tls().text("error"), error, "{records:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! WebSockets over TLS: real Shadowsocks clients against a tunnel that ends in ringgate, and against
-//! one that goes on to the plugin of a server.
+//! WebSockets over TLS: real Shadowsocks clients against a tunnel that ends in ringgate, and
+//! against one that goes on to the plugin of a server.
 
 use crate::chains::{MIB, four_transfers};
 use crate::support::{
