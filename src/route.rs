@@ -3,7 +3,7 @@
 
 use crate::config::{
     Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsAction,
-    TlsRule, TunnelKind,
+    TlsEnd, TlsRule, TunnelKind,
 };
 use crate::proto::client_hello::ClientHello;
 use crate::proto::http::{Request, has_dot_segment};
@@ -75,6 +75,19 @@ pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Opt
         TlsAction::End(_) => true,
     });
     best(rules, |rule| &rule.names, hello.server_name.unwrap_or_default())
+}
+
+/// Returns true if a request for this host must not be served on a connection of the rule `own`,
+/// which is `None` without TLS: the rule of the host demands a client certificate that the
+/// connection was not asked for. Otherwise a client could make a handshake under a name without
+/// that demand, and then ask for the host (RFC 9110 section 15.5.20).
+pub fn is_misdirected(tls: &Tls, own: Option<&TlsEnd>, host: &str) -> bool {
+    let rules = tls.rules.iter().filter(|rule| matches!(rule.action, TlsAction::End(_)));
+    let Some(TlsRule { action: TlsAction::End(end), .. }) = best(rules, |rule| &rule.names, host)
+    else {
+        return false;
+    };
+    end.client_ca.is_some() && own.is_none_or(|own| own.client_ca != end.client_ca)
 }
 
 fn find_host<'c>(hosts: &'c [Host], name: &str) -> Option<&'c Host> {

@@ -1,6 +1,7 @@
 //! An accepted connection, and what all kinds of traffic do with one.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::admission::{Admitted, Permit};
 use super::context::Context;
@@ -8,7 +9,7 @@ use super::generation::Listener;
 use super::linger::linger;
 use super::moment::Moment;
 use crate::cluster::{ConnectFailure, Lease, Tried};
-use crate::config::RelayTimeouts;
+use crate::config::{RelayTimeouts, TlsEnd};
 use crate::observe::access_log::{self, Record};
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::tls::State;
@@ -27,6 +28,8 @@ pub struct Accepted {
     pub client: Transport,
     /// The client's address.
     pub address: Address,
+    /// The rule by which TLS ends here, once the handshake is done.
+    pub tls_rule: Option<Arc<TlsEnd>>,
     start: Moment,
     _admitted: Admitted,
     _permit: Permit,
@@ -51,6 +54,7 @@ impl Accepted {
             listener: Rc::clone(listener),
             client: Transport::Plain(Rc::new(stream)),
             address,
+            tls_rule: None,
             start: Moment::now(),
             _admitted: admitted,
             _permit: permit,

@@ -224,6 +224,39 @@ fn clients_must_show_a_certificate_of_the_right_authority() {
 }
 
 #[test]
+fn a_host_that_demands_certificates_is_not_reached_by_another_name() {
+    let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let pair = authority.signs(&["open.test", "closed.test"]);
+    let gate = Ringgate::start(&site(&[
+        pair.rule(&["open.test"], ""),
+        pair.rule(&["closed.test"], &format!("client_ca = {:?}", clients.file())),
+    ]));
+    let address = gate.address("web");
+    let status = |client: &mut HttpClient<_>, host: &str| {
+        client.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+        client.response().status
+    };
+    for version in VERSIONS {
+        let without = Arc::new(tls_settings(&authority, version));
+        let shown = clients.signs(&["a client"]);
+        let with = Arc::new(tls_settings_with(&authority, version, &shown));
+        let over = |settings, name| HttpClient::over(TlsClient::connect(address, settings, name));
+        let mut open = over(&without, "open.test");
+        assert_eq!(status(&mut open, "open.test"), 200);
+        assert_eq!(status(&mut open, "CLOSED.test:443"), 421);
+        let mut closed = over(&with, "closed.test");
+        assert_eq!(status(&mut closed, "closed.test"), 200);
+        assert_eq!(status(&mut closed, "open.test"), 200);
+    }
+    // Nor without TLS.
+    let mut plain = HttpClient::connect(address);
+    plain.send("GET / HTTP/1.1\r\nHost: closed.test\r\n\r\n");
+    assert_eq!(plain.response().status, 421);
+    let records = gate.records_where(3, |record| record.text("reason") == "misdirected");
+    assert!(records.iter().all(|record| record.number("status") == 421), "{records:?}");
+}
+
+#[test]
 fn what_is_and_what_looks_like_tls_shares_a_port_with_plain_http() {
     if !inside_namespace("tls_rules::what_is_and_what_looks_like_tls_shares_a_port_with_plain_http")
     {

@@ -38,6 +38,8 @@ const OVERFLOW: Reject =
 const TOO_LARGE: Reject =
     Reject { status: 431, reason: "head_too_large", text: "the request head is too large" };
 const NOT_HTTP: Reject = Reject { status: 400, reason: "not_http", text: "this is not HTTP" };
+const MISDIRECTED: Reject =
+    Reject { status: 421, reason: "misdirected", text: "ask for this host on another connection" };
 const LINE_FEED: Reject =
     Reject { status: 400, reason: "bare_line_feed", text: "a line ends without CR" };
 
@@ -300,6 +302,10 @@ impl<'c> Connection<'c> {
                 return Next::Linger;
             }
         };
+        if self.is_misdirected(&request) {
+            self.reject(MISDIRECTED, Content::for_method(request.method), now, out);
+            return Next::Linger;
+        }
         let start = self.begun.take().unwrap_or(now);
         let route = route::find(self.http, &request, self.scheme);
         if let Some(route) = route
@@ -331,6 +337,18 @@ impl<'c> Connection<'c> {
         self.body = large.map(LargeBody::new);
         (self.skipped, self.skipped_bytes) = (request.body, 0);
         if is_last { Next::Linger } else { Next::Read }
+    }
+
+    /// Returns true if the host of the request demands a client certificate that the connection was
+    /// not asked for.
+    fn is_misdirected(&self, request: &Request<'_>) -> bool {
+        let own = self.conn.tls_rule.as_deref();
+        self.conn.listener.servers.demand_certificates()
+            && self
+                .http
+                .tls
+                .as_ref()
+                .is_some_and(|tls| route::is_misdirected(tls, own, request.host))
     }
 
     fn record(

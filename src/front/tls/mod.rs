@@ -41,6 +41,7 @@ pub(super) async fn serve(
         return false;
     };
     conn.client = Transport::Tls(client);
+    conn.tls_rule = Some(Arc::clone(end));
     let Some(cluster) = &end.cluster else { return true };
 
     // 2. Connect.

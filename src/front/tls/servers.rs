@@ -24,7 +24,10 @@ pub enum Origin {
 
 /// The servers of a listener; none unless a rule of it ends TLS.
 #[derive(Default)]
-pub(in crate::front) struct Servers(Vec<Entry>);
+pub(in crate::front) struct Servers {
+    entries: Vec<Entry>,
+    demand_certificates: bool,
+}
 
 struct Entry {
     end: Arc<TlsEnd>,
@@ -59,17 +62,24 @@ impl Servers {
             TlsAction::End(end) => Some(entry(rule, end)),
             TlsAction::PassOn { .. } | TlsAction::Obfs { .. } => None,
         });
-        Servers(ends.collect())
+        let entries: Vec<Entry> = ends.collect();
+        let demand_certificates = entries.iter().any(|entry| entry.end.client_ca.is_some());
+        Servers { entries, demand_certificates }
+    }
+
+    /// Returns true if a rule demands certificates of its clients.
+    pub(in crate::front) fn demand_certificates(&self) -> bool {
+        self.demand_certificates
     }
 
     /// Returns true if no rule ends TLS.
     pub(in crate::front) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 
     /// The server of a rule. `None` if there is none at present.
     pub(in crate::front) fn of(&self, end: &Arc<TlsEnd>) -> Option<Server> {
-        let entry = self.0.iter().find(|entry| Arc::ptr_eq(&entry.end, end))?;
+        let entry = self.entries.iter().find(|entry| Arc::ptr_eq(&entry.end, end))?;
         entry.server.borrow().clone()
     }
 
@@ -80,7 +90,7 @@ impl Servers {
         identity: &Identity,
         keys: &Arc<TicketKeys>,
     ) {
-        for entry in &self.0 {
+        for entry in &self.entries {
             if entry.replace(origin, identity) {
                 entry.make(keys);
             }
@@ -89,7 +99,7 @@ impl Servers {
 
     /// Replaces the keys of tickets.
     pub(in crate::front) fn set_ticket_keys(&self, keys: &Arc<TicketKeys>) {
-        self.0.iter().for_each(|entry| entry.make(keys));
+        self.entries.iter().for_each(|entry| entry.make(keys));
     }
 }
 

@@ -24,6 +24,7 @@ pub fn reason_phrase(status: u16) -> &'static str {
         410 => "Gone",
         418 => "I'm a teapot",
         429 => "Too Many Requests",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
