@@ -1,6 +1,8 @@
 //! What a TLS session allocates for a record.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,9 +11,11 @@ use ringgate::proto::tls::{
 };
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::counter::count_into;
+use super::worker::Worker;
+use super::{DRIVERS, MANY, MESSAGE, echo};
 
 const NAME: &str = "site.example.test";
 const RECORDS: u64 = 1_000;
@@ -97,4 +101,100 @@ fn pair() -> (ClientConnection, Session) {
     let name = ServerName::try_from(NAME).unwrap();
     let client = ClientConnection::new(Arc::new(client), name).unwrap();
     (client, server.unwrap().session().unwrap())
+}
+
+type Client = StreamOwned<ClientConnection, TcpStream>;
+
+/// One allocation for a record each way: rustls decrypts into a `Vec` of its own, and encrypts into
+/// one.
+#[test]
+fn a_round_trip_over_tls_costs_two_allocations() {
+    for driver in DRIVERS {
+        let (files, settings) = certificate_files();
+        let rule = ended(files.path(), "tls", "cluster = \"c\"\n");
+        let worker = Worker::start(driver.name, &rule);
+        let mut client = connect(&worker, &settings);
+        let mut ask = || {
+            client.write_all(&[7; MESSAGE]).unwrap();
+            client.read_exact(&mut [0; MESSAGE]).unwrap();
+        };
+        (0..100).for_each(|_| ask());
+        let counted = worker.count(|| (0..MANY).for_each(|_| ask()));
+        println!("{}: {counted} for {MANY} round trips over TLS", driver.name);
+        assert!(counted.total <= 2 * MANY + counted.wheel_turns(), "{counted}");
+    }
+}
+
+/// A WebSocket in TLS, both ended here: frames are coded in the buffer in which TLS has decrypted.
+#[test]
+fn a_frame_over_tls_costs_no_allocation_of_its_own() {
+    for driver in DRIVERS {
+        let (files, settings) = certificate_files();
+        let route = "[[listener.host]]\nroute = [{ path = \"/stream\", upgrade = \"websocket\", \
+                     tunnel = \"terminate\", cluster = \"c\" }]\n";
+        let worker = Worker::start(driver.name, &ended(files.path(), "http", route));
+        let mut client = connect(&worker, &settings);
+        upgrade(&mut client);
+        let mut ask = || {
+            // A binary frame that is masked with zeros, and one that is not masked.
+            client
+                .write_all(&[&[0x82, 0x80 | MESSAGE as u8, 0, 0, 0, 0], &[7; MESSAGE][..]].concat())
+                .unwrap();
+            client.read_exact(&mut [0; 2 + MESSAGE]).unwrap();
+        };
+        (0..100).for_each(|_| ask());
+        let counted = worker.count(|| (0..MANY).for_each(|_| ask()));
+        println!("{}: {counted} for {MANY} round trips of frames over TLS", driver.name);
+        assert!(counted.total <= 2 * MANY + counted.wheel_turns(), "{counted}");
+    }
+}
+
+/// A certificate in files, and a client that trusts it.
+fn certificate_files() -> (tempfile::TempDir, Arc<ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    std::fs::write(files.path().join("pem"), made.cert.pem()).unwrap();
+    std::fs::write(files.path().join("key"), made.signing_key.serialize_pem()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let settings = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (files, Arc::new(settings))
+}
+
+/// A listener that ends TLS in front of a server that sends everything back.
+fn ended(files: &Path, protocol: &str, more: &str) -> String {
+    let (cluster, rest) = if protocol == "tls" { (more, "") } else { ("", more) };
+    format!(
+        "[[listener]]\nname = \"tls\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"{protocol}\"\n\
+         [[listener.tls]]\ncertificate = {:?}\nkey = {:?}\n{cluster}{rest}\
+         [cluster.c]\nendpoints = [\"{}\"]\n",
+        files.join("pem"),
+        files.join("key"),
+        echo()
+    )
+}
+
+fn connect(worker: &Worker, settings: &Arc<ClientConfig>) -> Client {
+    let name = ServerName::try_from(NAME).unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::clone(settings), name).unwrap(), worker.connect())
+}
+
+fn upgrade(client: &mut Client) {
+    let head = format!(
+        "GET /stream HTTP/1.1\r\nHost: {NAME}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "));
 }
