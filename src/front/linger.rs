@@ -1,11 +1,13 @@
 //! The end of a connection whose client may still be sending.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::accepted::Accepted;
 use crate::observe::outcome::End;
 use crate::sys::Errno;
 use crate::timers::{Limit, OnDrain, Watch, ticks};
+use crate::transport::Transport;
 
 /// The longest silence of the client before the close.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -31,11 +33,14 @@ pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
         }
     }
     conn.client.shutdown_write();
+    // What comes now is dropped, so it is read from the socket: a TLS session that has failed reads
+    // nothing, and bytes that are left in the socket would cause the reset.
+    let client = Transport::Plain(Rc::clone(conn.client.socket()));
     let begun = conn.context.timers.now();
     let mut total = 0;
     while total < MAX_BYTES && conn.context.timers.now().wrapping_sub(begun) < ticks(LONGEST) {
-        let is_over = watch.readable(&conn.client).await.is_err();
-        match conn.client.recv(&mut conn.context.pool.buffer()) {
+        let is_over = watch.readable(&client).await.is_err();
+        match client.recv(&mut conn.context.pool.buffer()) {
             Ok(0) => return,
             Ok(_) if is_over => return,
             Ok(read) => {

@@ -50,6 +50,7 @@ mod tls_records;
 mod tls_rules;
 mod tls_stripped;
 mod tls_tickets;
+mod tls_upstream;
 mod tls_wss;
 mod udp;
 mod udp_drain;

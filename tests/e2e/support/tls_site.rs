@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::{LentPort, Process, free_port, require, run, wait_listening};
+use super::{LentPort, Pair, Process, free_port, require, run, wait_listening};
 
 /// A running nginx; ends with its guard.
 pub(crate) struct TlsSite {
@@ -26,7 +26,18 @@ impl TlsSite {
         openssl.args(["-keyout", "key.pem", "-out", "cert.pem"]).current_dir(dir.path());
         let output = run(&mut openssl);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self::serve(port, dir, name, page)
+    }
 
+    /// The same with a certificate that an authority has signed.
+    pub(crate) fn with(pair: &Pair, name: &str, page: &str) -> Self {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        fs::copy(&pair.certificate, dir.path().join("cert.pem")).unwrap();
+        fs::copy(&pair.key, dir.path().join("key.pem")).unwrap();
+        Self::serve(port, dir, name, page)
+    }
+
+    fn serve(port: LentPort, dir: TempDir, name: &str, page: &str) -> Self {
         let config = format!(
             "daemon off; pid nginx.pid; error_log stderr;\n\
              events {{ }}\n\
