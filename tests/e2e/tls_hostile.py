@@ -107,8 +107,12 @@ def a_hello_in_records_of_8_bytes(address):
 def half_closed(address):
     for version in [TLS12, TLS13]:
         client, _ = connect(address, version)
+        # In one segment: the answer is to be sent when the end has come.
+        client.sock.buffer_writes = True
         client.write(b"question")
         send(client, Alert().create(AlertDescription.close_notify, AlertLevel.warning))
+        client.sock.flush()
+        client.sock.buffer_writes = False
         assert client.read(min=8, max=100) == b"question"
         # Its end is a close_notify, not just that of the connection.
         assert client.read(min=1, max=100) == b""

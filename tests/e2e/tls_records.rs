@@ -148,8 +148,8 @@ fn a_record_that_was_tampered_with_is_an_alert_here_and_a_reset_there() {
                     "left out" => second,
                     _ => [&[0x17, 3, 3, 0xff, 0xff][..], &[0; 1000]].concat(),
                 };
-                // Much more is on its way when the alert is.
-                let wire = [wire, bytes(1, 64 * 1024)].concat();
+                // More than is read at once is on its way when the alert is.
+                let wire = [wire, bytes(1, 700 * 1024)].concat();
                 client.socket.write_all(&wire).unwrap();
 
                 let mut received = vec![0; before.len()];
@@ -159,7 +159,6 @@ fn a_record_that_was_tampered_with_is_an_alert_here_and_a_reset_there() {
                 let failure = client.expect_failure();
                 assert_eq!(alert_of(&failure), Some(alert), "{driver}, {what}: {failure}");
                 count += 1;
-                drop(client);
                 let record = gate.records(count).pop().unwrap();
                 let tls = record.tls();
                 assert_eq!((record.end(), tls.text("error")), ("tls_failed", error), "{what}");

@@ -15,15 +15,18 @@ use crate::support::{
 
 const NAME: &str = "site.test";
 
-/// A listener `edge` with a rule for each of these names, in front of `to`. `tls` is the lines of
-/// `[tls]`.
+/// Listeners `edge` and `beside`, each with a rule for each of these names, in front of `to`. `tls`
+/// is the lines of `[tls]`.
 fn start(pair: &Pair, names: &[&str], to: SocketAddr, server: &str, tls: &str) -> Ringgate {
     let rules = names.iter().map(|name| pair.rule(&[name], "cluster = \"echo\""));
-    let config = format!(
-        "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tls\"\n{}\
-         [cluster.echo]\nendpoints = [\"{to}\"]\n[tls]\n{tls}\n",
-        rules.collect::<String>()
-    );
+    let rules = rules.collect::<String>();
+    let listener = |name| {
+        let keys = "listen = \"127.0.0.1:0\"\nprotocol = \"tls\"";
+        format!("[[listener]]\nname = \"{name}\"\n{keys}\n{rules}")
+    };
+    let listeners = listener("edge") + &listener("beside");
+    let cluster = format!("[cluster.echo]\nendpoints = [\"{to}\"]\n");
+    let config = format!("{listeners}{cluster}[tls]\n{tls}\n");
     Setup { config, server: server.to_owned(), ..Setup::default() }.start()
 }
 
@@ -132,13 +135,13 @@ fn a_ticket_of_one_rule_is_no_ticket_for_another() {
     let (authority, echo) = (Authority::new("authority"), Echo::start());
     let (pair, dir) = (authority.signs(&[NAME, "other.test"]), tempfile::tempdir().unwrap());
     let gate = start(&pair, &[NAME, "other.test"], echo.address(), "", "");
-    let address = gate.address("edge");
     let file = dir.path().join("session.pem");
     let path = file.to_str().unwrap();
     let mut count = 0;
     for version in ["-tls1_2", "-tls1_3"] {
         let arguments = [version, "-sess_out", path];
-        let mut client = OpensslClient::start(address, &authority, NAME, &arguments);
+        let edge = gate.address("edge");
+        let mut client = OpensslClient::start(edge, &authority, NAME, &arguments);
         // The tickets are on their way before this is.
         client.echoes("hello");
         client.types("Q");
@@ -147,8 +150,13 @@ fn a_ticket_of_one_rule_is_no_ticket_for_another() {
         assert!(said.contains("Max Early Data: 0") || version == "-tls1_2", "{said}");
         count += 1;
         assert_eq!(gate.records(count).pop().unwrap().tls().flag("resumed"), Some(false));
-        for (name, expected) in [(NAME, "Reused, TLSv1."), ("other.test", "New, TLSv1.")] {
+        for (listener, name, expected) in [
+            ("edge", NAME, "Reused, TLSv1."),
+            ("edge", "other.test", "New, TLSv1."),
+            ("beside", NAME, "New, TLSv1."),
+        ] {
             let arguments = [version, "-sess_in", path];
+            let address = gate.address(listener);
             let mut client = OpensslClient::start(address, &authority, name, &arguments);
             client.line_with(expected);
             client.echoes("it goes on in any case");
@@ -156,7 +164,8 @@ fn a_ticket_of_one_rule_is_no_ticket_for_another() {
             client.ends();
             count += 1;
             let tls = gate.records(count).pop().unwrap().tls();
-            assert_eq!(tls.flag("resumed"), Some(name == NAME), "{version}, {name}");
+            let is_resumed = expected.starts_with("Reused");
+            assert_eq!(tls.flag("resumed"), Some(is_resumed), "{version}, {listener}, {name}");
             assert_eq!(tls.text("sni"), name);
         }
     }
