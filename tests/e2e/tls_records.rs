@@ -11,8 +11,8 @@ use rustls::{AlertDescription, ClientConfig};
 
 use crate::support::{
     Authority, Echo, Ringgate, SHORT, Setup, TlsClient, Upstream, VERSIONS, alert_of,
-    allow_descriptors, bytes, connect, direct, expect_reset, python_home, run, tls_settings,
-    wait_for,
+    allow_descriptors, bytes, connect, direct, expect_reset, holds_for, python_home, run,
+    tls_settings, wait_for,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -163,6 +163,9 @@ fn a_record_that_was_tampered_with_is_an_alert_here_and_a_reset_there() {
                 let tls = record.tls();
                 assert_eq!((record.end(), tls.text("error")), ("tls_failed", error), "{what}");
                 assert_eq!(record.number("bytes_up"), 4 + before.len() as u64, "{what}");
+                // What is still on its way is read, so that no reset destroys the alert.
+                let time = Duration::from_millis(20);
+                holds_for("it is read", time, || client.socket.write_all(b"more").is_ok());
             }
         }
     }
