@@ -35,7 +35,8 @@ pub(in crate::config) struct ClusterTls {
     #[schemars(regex(pattern = HOST), example = "api.internal")]
     pub(in crate::config) server_name: Field<String>,
     /// A file with the certificates of authorities (PEM). The certificates of the endpoints must
-    /// come from one of them. The default are the authorities of this machine.
+    /// come from one of them, or be one of them: a self-signed certificate can stand here itself.
+    /// The default are the authorities of this machine.
     #[schemars(example = "/etc/ringgate/private-ca.pem")]
     pub(in crate::config) ca: Field<String>,
     /// A file with the certificate that is shown to endpoints that ask for one, followed by those

@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 
 use super::server::provider;
+use super::verifier::Verifier;
 use super::{Authorities, Error, Identity, Output, Session, Version};
 
 /// The most tickets that a client keeps: 8 for each of 32 server names. A ticket has about 2 KiB,
@@ -26,7 +27,8 @@ pub struct Client(Arc<ClientConfig>);
 /// What a [`Client`] is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientSettings<'a> {
-    /// The server must show a certificate that comes from one of these and is for its name. `None`:
+    /// The server must show a certificate that comes from one of these, or is one of them, and is
+    /// for its name. `None`:
     /// any certificate is accepted. Then the connection is encrypted, but an attacker on its path
     /// can read and change it.
     pub authorities: Option<&'a Authorities>,
@@ -48,7 +50,9 @@ impl Client {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(settings.min_version.and_later())?;
         let builder = match settings.authorities {
-            Some(authorities) => builder.with_root_certificates(Arc::clone(authorities.roots())),
+            Some(authorities) => builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Verifier::new(authorities, provider)?)),
             None => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(NoVerification(provider))),

@@ -12,6 +12,7 @@ mod identity;
 mod server;
 mod session;
 mod tickets;
+mod verifier;
 
 pub use authorities::{Authorities, SystemError};
 pub use client::{Client, ClientSettings, is_server_name};

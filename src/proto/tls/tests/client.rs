@@ -36,6 +36,39 @@ fn a_server_is_verified_by_its_authority_and_its_name() {
 }
 
 #[test]
+fn a_self_signed_certificate_is_accepted_where_it_is_named() {
+    let make = |name: &str, year: i32| {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        // As `openssl req -x509` makes them.
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let pem = params.self_signed(&key).unwrap().pem();
+        (Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap(), pem)
+    };
+    let (own, pem) = make(NAME, 4000);
+    let named = Authorities::parse(pem.as_bytes()).unwrap();
+    let client_of = |authorities: &Authorities| {
+        Client::new(&ClientSettings { authorities: Some(authorities), ..client_settings() })
+            .unwrap()
+    };
+    let server_of = |identity: Identity| {
+        Server::new(&ServerSettings { identities: &[identity], ..server_settings() }).unwrap()
+    };
+    let server = server_of(own);
+    assert_eq!(connect(&client_of(&named), &server).states(), (State::Open, State::Open));
+    let pair = connect_to(&client_of(&named), &server, "a.other.test");
+    assert_eq!(pair.client.state(), State::Failed(Error::CertificateName));
+    // Another one of the same name is not it.
+    let pair = connect(&client_of(&named), &server_of(make(NAME, 4000).0));
+    assert!(matches!(pair.client.state(), State::Failed(_)));
+    let (old, pem) = make(NAME, 2020);
+    let named = Authorities::parse(pem.as_bytes()).unwrap();
+    let pair = connect(&client_of(&named), &server_of(old));
+    assert_eq!(pair.client.state(), State::Failed(Error::CertificateExpired));
+}
+
+#[test]
 fn an_ip_address_is_verified_and_not_sent() {
     let names = ["192.0.2.1", "2001:db8::1"];
     let identity = [site().authority.issue(&names, &PKCS_ECDSA_P256_SHA256)];
