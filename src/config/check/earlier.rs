@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::iter;
 use std::ops::Bound;
 
-use super::super::{Handshakes, PathMatch};
+use super::super::{Handshakes, PathMatch, Scheme};
 use super::Span;
 use crate::proto::http::has_dot_segment;
 
@@ -23,6 +23,8 @@ pub(super) struct Matcher {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kinds {
     All,
+    /// All but those that came by this scheme: a redirect to it that changes nothing else.
+    AllBut(Scheme),
     /// Every upgrade.
     Upgrades,
     /// Upgrades with one of these handshakes.
@@ -62,7 +64,7 @@ impl Earlier {
         None
     }
 
-    /// Returns true when a route matches a request for this path that is not an upgrade.
+    /// Returns true when a route matches every request for this path that is not an upgrade.
     pub(super) fn matches_path(&self, path: &str) -> bool {
         let exact = self.exact.get(path).into_iter().flatten().copied();
         self.with_prefix_of(path).chain(exact).any(|at| self.routes[at].kinds == Kinds::All)
@@ -107,11 +109,11 @@ impl Kinds {
     fn covers(self, later: Kinds) -> bool {
         match (self, later) {
             (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
+            (Kinds::AllBut(first), Kinds::AllBut(later)) => first == later,
             (Kinds::Handshakes(first), Kinds::Handshakes(later)) => {
                 (first.obfs || !later.obfs) && (first.websocket || !later.websocket)
             }
-            (Kinds::Upgrades, Kinds::All) => false,
-            (Kinds::Handshakes(_), Kinds::All | Kinds::Upgrades) => false,
+            (Kinds::AllBut(_), _) | (Kinds::Upgrades, _) | (Kinds::Handshakes(_), _) => false,
         }
     }
 }

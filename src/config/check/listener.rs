@@ -54,7 +54,7 @@ impl Check<'_> {
                 // The allowed keys depend on the protocol, which is unknown; names and routes can
                 // be checked anyway.
                 self.cluster_name(&typed.cluster);
-                self.hosts(&typed.host, timeouts);
+                self.hosts(typed, timeouts);
                 self.tls(typed, timeouts);
                 None
             }
@@ -151,7 +151,7 @@ impl Check<'_> {
     }
 
     fn http(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Http> {
-        let hosts = self.hosts(&typed.host, timeouts);
+        let hosts = self.hosts(typed, timeouts);
         let tls = if typed.tls.is_empty() { None } else { Some(self.tls(typed, timeouts)?) };
         Some(Http {
             head_timeout: typed.head_timeout.get().0,

@@ -7,20 +7,27 @@ use super::super::keys::{self, HandshakeWord, TunnelWord};
 use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
 use super::super::{
-    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, TunnelKind,
-    address,
+    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Scheme, Tunnel,
+    TunnelKind, address,
 };
 use super::Check;
 use super::earlier::{Earlier, Kinds, Matcher};
+use super::tls::ends;
 use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
     /// `timeouts` are the listener's, for tunnels.
-    pub(super) fn hosts(&self, typed: &[keys::Host], timeouts: RelayTimeouts) -> Option<Vec<Host>> {
+    pub(super) fn hosts(
+        &self,
+        listener: &keys::Listener,
+        timeouts: RelayTimeouts,
+    ) -> Option<Vec<Host>> {
+        let typed = &listener.host;
+        let has_https = listener.tls.iter().any(|rule| ends(rule) && !rule.cluster.is_given());
         let mut nameless = None;
         let mut taken = HashMap::new();
         let mut hosts = Vec::with_capacity(typed.len());
-        for host in typed {
+        for host in typed.iter() {
             if !host.names.is_given()
                 && let Some(first) = nameless.replace(host.place.span)
             {
@@ -32,7 +39,8 @@ impl Check<'_> {
                 self.report.error(host.place.span, what, note);
             }
             let names = self.host_names(&host.names, &mut taken);
-            let routes = self.routes(&host.route, names.as_deref().unwrap_or(&[]), timeouts);
+            let names_or_none = names.as_deref().unwrap_or(&[]);
+            let routes = self.routes(&host.route, names_or_none, has_https, timeouts);
             hosts.push(names.zip(routes).map(|(names, routes)| Host { names, routes }));
         }
         hosts.into_iter().collect()
@@ -66,17 +74,19 @@ impl Check<'_> {
         Some(names)
     }
 
+    /// `has_https` is true if requests come by both schemes.
     fn routes(
         &self,
         typed: &[keys::Route],
         hosts: &[HostName],
+        has_https: bool,
         timeouts: RelayTimeouts,
     ) -> Option<Vec<Route>> {
         let mut earlier = Earlier::default();
         let mut routes = Vec::with_capacity(typed.len());
         for route in typed {
             let path = self.path_match(route);
-            let kinds = self.kinds(route);
+            let kinds = self.kinds(route, has_https);
             let matcher = path.map(|path| Matcher { path, kinds, span: route.place.span });
             let action = self.action(route, matcher.as_ref(), &earlier, hosts, timeouts);
             routes.push(matcher.as_ref().zip(action).map(|(matcher, action)| Route {
@@ -199,7 +209,7 @@ impl Check<'_> {
         let idle = route.idle_timeout.as_ref().map_or(timeouts.idle, |time| time.0);
         let kind = match kinds? {
             Kinds::Handshakes(handshakes) => TunnelKind::Terminate(handshakes),
-            Kinds::Upgrades | Kinds::All => {
+            Kinds::Upgrades | Kinds::All | Kinds::AllBut(_) => {
                 TunnelKind::Forward { early_data: route.early_data.get() }
             }
         };
@@ -207,13 +217,14 @@ impl Check<'_> {
     }
 
     /// The kinds of requests that the route matches, apart from their path.
-    fn kinds(&self, route: &keys::Route) -> Kinds {
+    fn kinds(&self, route: &keys::Route, has_https: bool) -> Kinds {
         if route.tunnel.get() == TunnelWord::Terminate {
             Kinds::Handshakes(self.handshakes(&route.accept))
         } else if route.upgrade.is_given() {
             Kinds::Upgrades
         } else {
-            Kinds::All
+            let scheme = route.redirect.as_ref().and_then(|typed| only_scheme(typed));
+            scheme.filter(|_| has_https).map_or(Kinds::All, Kinds::AllBut)
         }
     }
 
@@ -232,6 +243,14 @@ impl Check<'_> {
         }
         handshakes
     }
+}
+
+/// The scheme of a redirect that changes nothing else: see [`crate::route::find`].
+fn only_scheme(typed: &keys::Redirect) -> Option<Scheme> {
+    let keys::Redirect { host, port, path, prefix, strip_query, .. } = typed;
+    let others = [host.is_given(), port.is_given(), path.is_given(), prefix.is_given()];
+    let has_others = others.contains(&true) || strip_query.get() || !typed.place.complete;
+    typed.scheme.as_ref().copied().filter(|_| !has_others)
 }
 
 /// Returns true when a route with this matcher matches the path.

@@ -163,13 +163,13 @@ impl Check<'_> {
     }
 }
 
-/// The rules so far by server name. Without a name a rule matches all connections that no rule with
-/// a name matches.
 /// Whether TLS ends in the rule. An `acme` that was reported counts as true.
-fn ends(typed: &keys::TlsRule) -> bool {
+pub(super) fn ends(typed: &keys::TlsRule) -> bool {
     typed.certificate.is_given() || typed.acme.is_given() && typed.acme.as_ref() != Some(&false)
 }
 
+/// The rules so far by server name. Without a name a rule matches all connections that no rule with
+/// a name matches.
 type EarlierRules = HashMap<Option<HostName>, Vec<EarlierRule>>;
 
 /// The connections with one server name that a rule matches.
