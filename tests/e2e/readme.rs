@@ -2,11 +2,15 @@
 //! there.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::chains::MIB;
-use crate::support::{HttpClient, Ringgate, Socks, Web, obfs_server, ss_server};
+use crate::support::{
+    Authority, Echo, HttpClient, Pair, Ringgate, Socks, TlsSite, Web, curl, curl_trusting,
+    obfs_server, openssl_client, run, ss_server,
+};
 
 const README: &str = "README.md";
 const SHADOWSOCKS: &str = "docs/shadowsocks.md";
@@ -36,14 +40,44 @@ fn section(page: &str, heading: &str) -> String {
 /// A configuration on ports of the test's own and with this upstream.
 #[track_caller]
 fn with_own_ports(config: &str, upstream: SocketAddr) -> String {
-    let mut config = config.to_owned();
-    for listen in ["[\"0.0.0.0:80\", \"[::]:80\"]", "\"0.0.0.0:8389\""] {
-        config = config.replace(&format!("listen = {listen}"), "listen = \"127.0.0.1:0\"");
-    }
+    with_endpoint(&on_own_ports(config), "127.0.0.1:8388", upstream)
+}
+
+/// A configuration on ports of the test's own.
+#[track_caller]
+fn on_own_ports(config: &str) -> String {
+    let lines = config.lines().map(|line| {
+        let is_listen = line.trim_start().starts_with("listen = ");
+        if is_listen { "listen = \"127.0.0.1:0\"" } else { line }
+    });
+    let config = lines.collect::<Vec<&str>>().join("\n");
     assert!(!config.contains("0.0.0.0"), "a port of this machine is left in\n{config}");
-    let endpoint = "endpoints = [\"127.0.0.1:8388\"]";
-    assert!(config.contains(endpoint), "no {endpoint} in\n{config}");
-    config.replace(endpoint, &format!("endpoints = [\"{upstream}\"]"))
+    config
+}
+
+/// A configuration with this endpoint in place of its own.
+#[track_caller]
+fn with_endpoint(config: &str, of_example: &str, endpoint: SocketAddr) -> String {
+    let own = format!("endpoints = [\"{of_example}\"]");
+    assert!(config.contains(&own), "no {own} in\n{config}");
+    config.replace(&own, &format!("endpoints = [\"{endpoint}\"]"))
+}
+
+/// A configuration with these files in place of certificates by ACME.
+#[track_caller]
+fn with_certificate(config: &str, pair: &Pair) -> String {
+    // An empty line ends the table.
+    let (mut is_table, mut own) = (false, String::new());
+    for line in config.lines() {
+        is_table = line.starts_with("[acme]") || is_table && !line.is_empty();
+        let is_key = line.split('#').next().unwrap().trim() == "acme = true";
+        if !is_table {
+            own += &if is_key { pair.lines() } else { line.to_owned() };
+            own.push('\n');
+        }
+    }
+    assert!(own.contains(&pair.lines()), "no rule has `acme` in\n{config}");
+    own
 }
 
 /// A client as a text describes it.
@@ -143,14 +177,180 @@ fn the_example_for_every_client_serves_its_clients() {
     }
 }
 
+/// The names of the TLS rules in the examples that end TLS.
+const TLS_NAMES: [&str; 3] = ["www.example.com", "example.com", "cdn.example.com"];
+
+/// A configuration that ends TLS, with a certificate of this authority, and its clients.
+struct OverTls<'a> {
+    authority: &'a Authority,
+    gate: &'a Ringgate,
+    listener: &'a str,
+}
+
+impl OverTls<'_> {
+    /// Page loads by the client, which trusts the authority.
+    #[track_caller]
+    fn serves(&self, client: &Client) {
+        eprintln!("client: {}", client.line);
+        let options = self.trusting(&client.options);
+        transfers(self.gate, self.listener, Some((&client.plugin, &options)));
+    }
+
+    /// The options of a client; with trust in the authority if they are about real TLS.
+    fn trusting(&self, options: &str) -> String {
+        let certificate = format!(";cert={}", self.authority.file().display());
+        format!("{options}{}", if options.starts_with("tls;") { &certificate } else { "" })
+    }
+
+    /// What curl says of this URL, with the head of the response.
+    #[track_caller]
+    fn visit(&self, url: &str) -> String {
+        let output = curl(self.gate.address(self.listener), self.authority, &["-i", url]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    }
+
+    /// A site for browsers, which sends those without TLS to the same URL with it.
+    #[track_caller]
+    fn is_a_site(&self) {
+        let page = self.visit("https://www.example.com/");
+        assert!(page.starts_with("HTTP/1.1 200 ") && page.ends_with("<h1>It works</h1>"), "{page}");
+        let moved = self.visit("http://www.example.com/stream?a=b");
+        assert!(moved.starts_with("HTTP/1.1 301 "), "{moved}");
+        assert!(moved.contains("\nlocation: https://www.example.com/stream?a=b\r"), "{moved}");
+        let unknown = self.visit("https://other.example.net/");
+        assert!(unknown.contains("unrecognized name"), "{unknown}");
+    }
+}
+
+#[test]
+fn the_https_examples_serve_their_clients() {
+    let (server, mail) = (ss_server(None), TlsSite::start("mail.example.com", "mail"));
+    let (authority, file) = (Authority::new("authority"), text_of("config/https.toml"));
+    let pair = authority.signs(&TLS_NAMES);
+    let section = section(README, "### HTTPS and Shadowsocks over TLS on one port");
+    let page = example(README, "acme = true");
+    let inline = section.split('`').filter_map(|part| clients(&format!("# {part}")).pop());
+    let of_page: Vec<Client> = inline.collect();
+    assert_eq!((of_page.len(), clients(&file).len()), (1, 2));
+    for (config, clients, listener) in
+        [(page, of_page, "web"), (file.clone(), clients(&file), "https")]
+    {
+        let mut config = with_certificate(&with_own_ports(&config, server.address()), &pair);
+        let passes_on = config.contains("10.0.0.7:443");
+        if passes_on {
+            config = with_endpoint(&config, "10.0.0.7:443", mail.address());
+        }
+        let gate = Ringgate::start(&config);
+        let over_tls = OverTls { authority: &authority, gate: &gate, listener };
+        clients.iter().for_each(|client| over_tls.serves(client));
+        over_tls.is_a_site();
+        if passes_on {
+            let url = "https://mail.example.com/";
+            let passed_on = curl_trusting(gate.address(listener), &mail.certificate(), &[url]);
+            assert_eq!(String::from_utf8_lossy(&passed_on.stdout), "mail", "{passed_on:?}");
+            let cover = over_tls.visit("https://cdn.example.com/a");
+            assert!(cover.contains("\nlocation: https://www.example.com/a\r"), "{cover}");
+            let mut plain = HttpClient::connect(gate.address("http"));
+            plain.send("GET /b HTTP/1.1\r\nHost: example.com\r\n\r\n");
+            let response = plain.response();
+            assert_eq!(response.field("location"), Some("https://www.example.com/b"));
+        }
+    }
+}
+
+#[test]
+fn the_clients_over_tls_in_the_documentation_work() {
+    let server = ss_server(None);
+    let (authority, file) = (Authority::new("authority"), text_of("config/https.toml"));
+    let pair = authority.signs(&TLS_NAMES);
+    let gate = Ringgate::start(&with_certificate(&with_own_ports(&file, server.address()), &pair));
+    let over_tls = OverTls { authority: &authority, gate: &gate, listener: "https" };
+    let section = section(SHADOWSOCKS, "## Over TLS");
+    let clients = clients(&section);
+    assert_eq!(clients.len(), 3, "{clients:#?}");
+    clients.iter().for_each(|client| over_tls.serves(client));
+
+    let (_, row) = section.split_once("\n| sing-box |").expect("the row of sing-box");
+    let (_, options) = row.split_once("\"plugin_opts\": \"").expect("its options");
+    let options = over_tls.trusting(options.split('"').next().unwrap());
+    let socks = Socks::of_sing_box(gate.address("https"), ("v2ray-plugin", &options));
+    let web = Web::start();
+    socks.downloads(&web, 2 * MIB);
+    socks.uploads(&web, 300 * 1024);
+}
+
+#[test]
+fn the_example_before_a_server_that_speaks_tls_serves_its_clients() {
+    let (authority, far) = (Authority::new("authority"), Authority::new("another authority"));
+    let section = section(SHADOWSOCKS, "### Servers that speak TLS themselves");
+    let (_, options) = section.split_once("--plugin-opts '").expect("the server has a plugin");
+    let own = far.signs(&["ss.example.net"]);
+    let options = options
+        .split('\'')
+        .next()
+        .unwrap()
+        .replace("/etc/ss/fullchain.pem", own.certificate.to_str().unwrap())
+        .replace("/etc/ss/privkey.pem", own.key.to_str().unwrap());
+    let server = ss_server(Some(&options));
+
+    // The name is that of the example. Its address is one of this machine.
+    let config =
+        example(SHADOWSOCKS, "tls = {}").replace("discovery = \"strict_dns\"", "").replace(
+            "tls = {}",
+            &format!("tls = {{ server_name = \"ss.example.net\", ca = {:?} }}", far.file()),
+        );
+    let config = with_endpoint(&on_own_ports(&config), "ss.example.net:8443", server.address());
+    let pair = authority.signs(&["www.example.com"]);
+    let gate = Ringgate::start(&with_certificate(&config, &pair));
+    let over_tls = OverTls { authority: &authority, gate: &gate, listener: "web" };
+    let options = over_tls.trusting("tls;host=www.example.com;path=/stream;mux=0");
+    transfers(&gate, "web", Some(("ss-v2ray-plugin", &options)));
+    let tunnels = gate.records_where(3, |record| record.number("status") == 101);
+    assert!(tunnels.iter().all(|tunnel| tunnel.text("cluster") == "far"), "{tunnels:#?}");
+}
+
+#[test]
+fn the_example_that_strips_tls_carries_bytes_both_ways() {
+    let (authority, echo) = (Authority::new("authority"), Echo::start());
+    let file = on_own_ports(&text_of("config/tls-strip.toml"));
+    let file = with_certificate(&file, &authority.signs(&["mqtt.example.com"]));
+    let broker = Ringgate::start(&with_endpoint(&file, "127.0.0.1:1883", echo.address()));
+
+    // The other broker is the first one of this example.
+    let trust =
+        format!("tls = {{ server_name = \"mqtt.example.com\", ca = {:?} }}", authority.file());
+    let config = file.replace("discovery = \"strict_dns\"", "").replace("tls = {}", &trust);
+    let elsewhere = "broker.example.net:8883";
+    let uplink = Ringgate::start(&with_endpoint(&config, elsewhere, broker.address("mqtts")));
+    let mut program = uplink.connect("uplink");
+    program.write_all(b"over TLS and back").unwrap();
+    let mut echoed = [0; 17];
+    program.read_exact(&mut echoed).unwrap();
+    assert_eq!(&echoed, b"over TLS and back");
+    drop(program);
+    let record = broker.record();
+    assert_eq!((record.text("cluster"), record.tls().text("version")), ("broker", "1.3"));
+
+    // As the example says.
+    let address = broker.address("mqtts");
+    let old = run(&mut openssl_client(address, &authority, "mqtt.example.com", &["-tls1_2"]));
+    assert!(!old.status.success(), "{old:?}");
+}
+
 #[test]
 fn the_demos_start_clients_of_the_documentation() {
     let pages = text_of(README) + &text_of(SHADOWSOCKS);
-    for script in ["scripts/demo", "scripts/demo-all"] {
-        let text = text_of(script).replace("$HOST", "live.example.com");
+    for (script, host) in [
+        ("scripts/demo", "live.example.com"),
+        ("scripts/demo-all", "live.example.com"),
+        ("scripts/demo-tls", "www.example.com"),
+    ] {
+        // The certificate of a demo comes from no authority that a machine knows.
+        let text = text_of(script).replace("$HOST", host).replace(";cert=$work/ca.pem", "");
+        let begins = ["obfs=", "path=/stream;host=", "tls;host="];
         let options: Vec<&str> = text
             .split(['"', '\''])
-            .filter(|part| part.starts_with("obfs=") || part.starts_with("path=/stream;host="))
+            .filter(|part| begins.iter().any(|begin| part.starts_with(begin)))
             .collect();
         assert!(!options.is_empty(), "{script} has no client with a plugin");
         for options in options {
