@@ -5,8 +5,10 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::time::Instant;
 
 use crate::proto::tls::State;
+use crate::sched::Turn;
 use crate::sys::Errno;
 use crate::timers::{Fired, Watch};
 use crate::transport::{TlsPool, TlsStream};
@@ -42,12 +44,7 @@ pub async fn make(
     watch: &Watch,
 ) -> Result<(), Failure> {
     if !first.is_empty() {
-        pool.handshake_turns
-            .turn(|turn| {
-                turn.spend(1);
-                tls.receive(first);
-            })
-            .await;
+        pool.handshake_turns.turn(|turn| spend(turn, || tls.receive(first))).await;
     }
     loop {
         // What the peer waits for goes first. It is short, but the socket may be full of records
@@ -65,10 +62,7 @@ pub async fn make(
             let mut readable = pin!(tls.socket().readable());
             poll_fn(|cx| watch.poll(readable.as_mut(), cx)).await.err()
         };
-        let step = pool.handshake_turns.turn(|turn| {
-            turn.spend(1);
-            tls.advance()
-        });
+        let step = pool.handshake_turns.turn(|turn| spend(turn, || tls.advance()));
         match step.await {
             Ok(()) | Err(Errno::AGAIN) => {}
             Err(Errno::CONNABORTED) => return Err(Failure::Ended),
@@ -81,4 +75,12 @@ pub async fn make(
             return Err(Failure::Fired(fired));
         }
     }
+}
+
+/// Makes a step and counts its time: a key may be of any kind, and so a step of any length.
+fn spend<T>(turn: &mut Turn<'_>, step: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let result = step();
+    turn.spend(usize::try_from(begun.elapsed().as_micros()).unwrap_or(usize::MAX).max(1));
+    result
 }

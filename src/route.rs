@@ -11,8 +11,8 @@ use crate::proto::websocket::Handshake;
 
 /// Finds the route for a request that came by `scheme`: of the best matching host, the first route
 /// whose path matches and whose action accepts the request. A route for upgrades accepts only
-/// upgrades. A redirect that changes nothing but the scheme accepts only requests of another
-/// scheme: it would redirect the others to themselves.
+/// upgrades. A redirect that names the scheme does not accept requests that it would redirect to
+/// themselves.
 ///
 /// Paths are compared as sent. A prefix route that forwards to a cluster does not match a path with
 /// dot segments: a server that resolves them could serve a path outside of the prefix.
@@ -33,7 +33,7 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>, scheme: Scheme) -> Option
 fn accepts(action: &Action, request: &Request<'_>, scheme: Scheme) -> bool {
     let tunnel = match action {
         Action::Tunnel(tunnel) => tunnel,
-        Action::Redirect(redirect) => return !redirect.changes_nothing(scheme),
+        Action::Redirect(redirect) => return !redirect.is_to_itself(request, scheme),
         Action::Respond(_) => return true,
     };
     match (tunnel.kind, request.handshake) {
@@ -44,12 +44,29 @@ fn accepts(action: &Action, request: &Request<'_>, scheme: Scheme) -> bool {
     }
 }
 
+impl Route {
+    /// Returns true if the route redirects to HTTPS.
+    pub fn leads_to_https(&self) -> bool {
+        matches!(&self.action, Action::Redirect(redirect) if redirect.scheme == Some(Scheme::Https))
+    }
+}
+
 impl Redirect {
-    /// Returns true if the target is the URI of the request itself, as far as that does not depend
-    /// on the request. A redirect without a scheme is one that its operator wants in any case.
-    fn changes_nothing(&self, scheme: Scheme) -> bool {
+    /// Returns true if the target of a redirect that names the scheme is the URI of the request
+    /// itself, so that the client would come back without end. A redirect without a scheme is one
+    /// that its operator wants in any case.
+    fn is_to_itself(&self, request: &Request<'_>, scheme: Scheme) -> bool {
+        let default = if scheme == Scheme::Https { 443 } else { 80 };
+        let own_port = request.port.map_or(Some(default), |port| port.parse().ok());
+        let port = match (self.port, &self.host) {
+            (Some(port), _) => Some(port),
+            (None, Some(_)) => Some(default),
+            (None, None) => own_port,
+        };
         let keeps_path = self.path == PathRewrite::Keep && !self.strip_query;
-        self.scheme == Some(scheme) && self.host.is_none() && self.port.is_none() && keeps_path
+        let is_own_host =
+            self.host.as_ref().is_none_or(|host| host.eq_ignore_ascii_case(request.host));
+        self.scheme == Some(scheme) && keeps_path && port == own_port && is_own_host
     }
 }
 
@@ -319,6 +336,16 @@ mod tests {
         };
         assert!(finds(https(), Scheme::Http) && !finds(https(), Scheme::Https));
         assert!(finds(www, Scheme::Https));
+        let own = |host: &str, port| Redirect {
+            scheme: Some(Scheme::Https),
+            host: Some(host.into()),
+            port,
+            ..redirect()
+        };
+        assert!(
+            !finds(own("x", None), Scheme::Https) && !finds(own("x", Some(443)), Scheme::Https)
+        );
+        assert!(finds(own("x", Some(8443)), Scheme::Https) && finds(own("x", None), Scheme::Http));
         assert!(finds(redirect(), Scheme::Https), "the operator has named no scheme");
     }
 }

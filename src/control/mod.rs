@@ -54,7 +54,10 @@ pub fn run(config: Config) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
-    runtime.block_on(live(Arc::new(config), cpus, file_limit))
+    let result = runtime.block_on(live(Arc::new(config), cpus, file_limit));
+    // Without waiting for a thread that reads a file: its file system may hang.
+    runtime.shutdown_background();
+    result
 }
 
 async fn live(

@@ -82,8 +82,10 @@ pub(super) async fn follow(acme: Acme, workers: Vec<Sender<Command>>) {
             match event {
                 Event::Issued { names, identity } => tell(&workers, &certificate(&names, identity)),
                 Event::Challenges { challenges, published } => {
-                    publish(&challenges, &workers).await;
-                    let _ = published.send(());
+                    // Without an answer the authority is not asked, and the attempt fails.
+                    if publish(&challenges, &workers).await {
+                        let _ = published.send(());
+                    }
                 }
             }
         }
@@ -91,16 +93,21 @@ pub(super) async fn follow(acme: Acme, workers: Vec<Sender<Command>>) {
     tokio::join!(run, receive);
 }
 
-/// Sends challenges to all workers, and waits until each answers them.
-async fn publish(challenges: &Challenges, workers: &[Sender<Command>]) {
+/// Sends challenges to all workers, and waits until each answers them. Returns false if one does
+/// not in time.
+async fn publish(challenges: &Challenges, workers: &[Sender<Command>]) -> bool {
     let published = Arc::new(AtomicUsize::new(0));
     let challenges = Arc::new(for_workers(challenges));
     tell(workers, &Command::Challenges { challenges, published: Arc::clone(&published) });
     let begun = Instant::now();
-    // A worker that has ended does not answer: then the process is ending, too.
-    while published.load(Ordering::Acquire) < workers.len() && begun.elapsed() < PUBLISH {
+    while published.load(Ordering::Acquire) < workers.len() {
+        // A worker that has ended does not answer: then the process is ending, too.
+        if begun.elapsed() >= PUBLISH {
+            return false;
+        }
         sleep(PUBLISH_CHECK).await;
     }
+    true
 }
 
 /// What a worker needs to answer challenges.

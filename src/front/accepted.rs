@@ -96,22 +96,26 @@ impl Accepted {
 
     /// Relays between the client and its upstream. Returns why the relay ended. Starts the
     /// idle limit, also if an earlier limit has fired.
-    pub(super) async fn relay(
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+    pub(super) fn relay(
         &self,
         watch: &Watch,
         lease: &Lease,
         up: &mut Flow,
         down: &mut Flow,
         timeouts: RelayTimeouts,
-    ) -> End {
-        watch.set_upstream(Some(lease.upstream.socket()));
-        watch.set_tcp_keepalive(self.listener.tcp_keepalive());
-        watch.renew(Limit::new(timeouts.idle, End::Idle));
-        let (client, upstream) = (&self.client, &lease.upstream);
-        let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
-        let end = if end == End::Client && up.has_protocol_error() { End::BadRequest } else { end };
-        watch.set_upstream(None);
-        end
+    ) -> impl Future<Output = End> {
+        async move {
+            watch.set_upstream(Some(lease.upstream.socket()));
+            watch.set_tcp_keepalive(self.listener.tcp_keepalive());
+            watch.renew(Limit::new(timeouts.idle, End::Idle));
+            let (client, upstream) = (&self.client, &lease.upstream);
+            let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
+            let end =
+                if end == End::Client && up.has_protocol_error() { End::BadRequest } else { end };
+            watch.set_upstream(None);
+            end
+        }
     }
 
     /// What records say about TLS that ends here.

@@ -38,67 +38,73 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
 
 /// Serves a connection from which `bytes` were read. The watch runs the limit of the hello. Returns
 /// true if TLS ends here and the connection goes on with the routes of its listener.
-pub(super) async fn serve_begun(
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve_begun(
     conn: &mut Accepted,
     tls: &Tls,
     watch: &Watch,
     bytes: Vec<u8>,
-) -> bool {
-    // 1. Read the hello. Boxed, because the relay lives much longer.
-    let hello = Box::pin(read_hello(conn, watch, bytes)).await;
-    let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
-        Ok(routed) => routed,
-        Err(refused) => {
-            Box::pin(refuse(conn, watch, refused)).await;
-            return false;
-        }
-    };
+) -> impl Future<Output = bool> {
+    async move {
+        // 1. Read the hello. Boxed, because the relay lives much longer.
+        let hello = Box::pin(read_hello(conn, watch, bytes)).await;
+        let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
+            Ok(routed) => routed,
+            Err(refused) => {
+                Box::pin(refuse(conn, watch, refused)).await;
+                return false;
+            }
+        };
 
-    // 2. Serve it as the rule says.
-    match routed {
-        Routed::PassOn(asked, up, down) => {
-            pass_on(conn, tls, watch, &asked, up, down).await;
-            false
-        }
-        Routed::Challenge(server, name, bytes) => {
-            Box::pin(super::tls::answer_challenge(conn, watch, &server, &name, bytes)).await;
-            false
-        }
-        Routed::End(asked, end, bytes) => {
-            super::tls::serve(conn, watch, tls, asked, end, bytes).await
+        // 2. Serve it as the rule says.
+        match routed {
+            Routed::PassOn(asked, up, down) => {
+                pass_on(conn, tls, watch, &asked, up, down).await;
+                false
+            }
+            Routed::Challenge(server, name, bytes) => {
+                Box::pin(super::tls::answer_challenge(conn, watch, &server, &name, bytes)).await;
+                false
+            }
+            Routed::End(asked, end, bytes) => {
+                super::tls::serve(conn, watch, tls, asked, end, bytes).await
+            }
         }
     }
 }
 
 /// Connects, relays and writes the record.
-async fn pass_on(
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+fn pass_on(
     conn: &Accepted,
     tls: &Tls,
     watch: &Watch,
     asked: &Asked<'_>,
     mut up: Flow,
     mut down: Flow,
-) {
-    // 1. Connect. The attempts have their own limits.
-    let Some(cluster) = asked.rule.action.cluster() else { return };
-    let lease = match Box::pin(conn.connect(cluster)).await {
-        Ok(lease) => lease,
-        Err(failure) => {
-            conn.reset_for(&failure);
-            let outcome = failure.outcome();
-            return conn.record(conn.start(), &outcome, |record| asked.describe(record));
+) -> impl Future<Output = ()> {
+    async move {
+        // 1. Connect. The attempts have their own limits.
+        let Some(cluster) = asked.rule.action.cluster() else { return };
+        let lease = match Box::pin(conn.connect(cluster)).await {
+            Ok(lease) => lease,
+            Err(failure) => {
+                conn.reset_for(&failure);
+                let outcome = failure.outcome();
+                return conn.record(conn.start(), &outcome, |record| asked.describe(record));
+            }
+        };
+
+        // 2. Relay bytes.
+        let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
+        let outcome = relayed(conn, lease, &up, &down, end);
+        conn.record(conn.start(), &outcome, |record| asked.describe(record));
+
+        // 3. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
+        if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
+            drop((outcome, up, down));
+            linger(conn, watch).await;
         }
-    };
-
-    // 2. Relay bytes.
-    let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
-    let outcome = relayed(conn, lease, &up, &down, end);
-    conn.record(conn.start(), &outcome, |record| asked.describe(record));
-
-    // 3. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
-    if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
-        drop((outcome, up, down));
-        linger(conn, watch).await;
     }
 }
 

@@ -114,7 +114,7 @@ pub enum End {
     NoEndpoint,
     /// No rule matches what the client asks for.
     NoRoute,
-    /// The session was removed to make room for another one.
+    /// The session, or the unfinished TLS handshake, made room for another one.
     Evicted,
     /// A limit on connections, or the worker's memory budget, was reached.
     Overflow,

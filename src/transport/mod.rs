@@ -13,12 +13,14 @@
 //!
 //! The plain variant does each of these without a system call and without state.
 
+mod pool;
 mod tls;
 
 use std::rc::Rc;
 use std::task::Waker;
 
-pub use tls::{Facts, HandshakePermit, TlsPool, TlsStream};
+pub use pool::{HandshakePermit, TlsPool};
+pub use tls::{Facts, TlsStream};
 
 use crate::sys::{Errno, Stream};
 
@@ -93,6 +95,15 @@ impl Transport {
         match self {
             Transport::Plain(stream) => stream.send(bytes),
             Transport::Tls(tls) => tls.send(bytes),
+        }
+    }
+
+    /// The most bytes that a caller should pass to [`Transport::send`] at a time, if they stay
+    /// where they are: TLS keeps a copy of what the socket does not take.
+    pub fn piece(&self) -> usize {
+        match self {
+            Transport::Plain(_) => usize::MAX,
+            Transport::Tls(_) => 64 * 1024,
         }
     }
 

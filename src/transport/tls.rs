@@ -4,13 +4,14 @@
 //! it reads the socket into the buffer of its caller, where the session decrypts, and it sends what
 //! the session encrypts into a buffer of the worker. An idle stream holds neither.
 
-use std::cell::{Cell, OnceCell, RefCell, RefMut};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::pool::TlsPool;
 use crate::proto::tls::{Error, MAX_KEPT, MAX_PLAINTEXT, Output, Session, State};
-use crate::sched::{Charge, MAX_MESSAGE, Memory, Outbox, QueuedSend, Turns, Yielder};
+use crate::sched::{Charge, MAX_MESSAGE, QueuedSend};
 use crate::sys::{Errno, Stream};
 
 /// The most plaintext that is encrypted at a time: one read of a relay.
@@ -23,64 +24,10 @@ const MAX_QUEUED: usize = MAX_MESSAGE - 128;
 /// A read into a smaller buffer goes through the worker's own, because decryption needs space of
 /// its own in front of the bytes.
 const DIRECT_READ: usize = 64 * 1024;
+/// The least that is read at a time.
+const LEAST_READ: usize = 4096;
 /// The worker's own buffer: that space, and the most that a caller with a small buffer reads.
 const SCRATCH: usize = MAX_KEPT + MAX_PLAINTEXT + DIRECT_READ;
-/// Handshakes that a worker has in progress at most.
-const MAX_HANDSHAKES: usize = 1024;
-/// Steps of handshakes that a worker makes before all other ready tasks run. A signature with a
-/// P-256 key and a key exchange take about 0.12 ms.
-const HANDSHAKE_BUDGET: usize = 8;
-
-/// What the TLS streams of one worker share.
-pub struct TlsPool {
-    memory: Rc<Memory>,
-    outbox: Option<Rc<Outbox>>,
-    /// Decides which handshake may go on: its steps are long work.
-    pub handshake_turns: Turns,
-    handshakes: Cell<usize>,
-    /// Records on their way to a socket.
-    wire: RefCell<Output>,
-    /// For reads into small buffers. Empty until it is needed.
-    scratch: RefCell<Vec<u8>>,
-}
-
-impl TlsPool {
-    /// Makes the pool of a worker. Small records go out by its outbox, if it has one.
-    pub fn new(
-        memory: &Rc<Memory>,
-        yielder: &Rc<Yielder>,
-        outbox: Option<&Rc<Outbox>>,
-    ) -> Rc<TlsPool> {
-        Rc::new(TlsPool {
-            memory: Rc::clone(memory),
-            outbox: outbox.map(Rc::clone),
-            handshake_turns: Turns::new(Rc::clone(yielder), HANDSHAKE_BUDGET),
-            handshakes: Cell::new(0),
-            wire: RefCell::new(Output::default()),
-            scratch: RefCell::new(Vec::new()),
-        })
-    }
-
-    /// Permits one more handshake; `None` if too many are in progress.
-    pub fn begin_handshake(self: &Rc<Self>) -> Option<HandshakePermit> {
-        if self.handshakes.get() >= MAX_HANDSHAKES {
-            return None;
-        }
-        self.handshakes.set(self.handshakes.get() + 1);
-        Some(HandshakePermit { pool: Rc::clone(self) })
-    }
-}
-
-/// A handshake in progress. Dropping it makes room for another one.
-pub struct HandshakePermit {
-    pool: Rc<TlsPool>,
-}
-
-impl Drop for HandshakePermit {
-    fn drop(&mut self) {
-        self.pool.handshakes.set(self.pool.handshakes.get() - 1);
-    }
-}
 
 /// What a handshake has agreed on.
 #[derive(Debug)]
@@ -254,7 +201,8 @@ impl TlsStream {
             self.read_socket(inner, buffer)
         } else {
             let mut scratch = self.scratch();
-            let end = headroom + buffer.len().min(DIRECT_READ);
+            // Not less than a segment: a caller that wants one byte must not cost a read for each.
+            let end = headroom + buffer.len().clamp(LEAST_READ, DIRECT_READ);
             let read = self.read_socket(inner, &mut scratch[..end]);
             read.map(|read| {
                 inner.decrypted.extend_from_slice(&scratch[..read]);
@@ -353,17 +301,18 @@ impl TlsStream {
         if records.is_empty() {
             return Ok(());
         }
-        inner.settle()?;
+        let mut result = inner.settle();
         let mut sent = 0;
-        if inner.unsent.is_empty() {
-            sent = match self.socket.send(records) {
-                Ok(sent) => sent,
-                Err(Errno::AGAIN) => 0,
-                Err(errno) => return Err(errno),
-            };
+        if result.is_ok() && inner.unsent.is_empty() {
+            match self.socket.send(records) {
+                Ok(count) => sent = count,
+                Err(Errno::AGAIN) => {}
+                Err(errno) => result = Err(errno),
+            }
         }
+        // After an error, too: the records have their numbers, so that none may be left out.
         inner.unsent.extend_from_slice(&records[sent..]);
-        Ok(())
+        result
     }
 
     /// Sends records that wait until the socket is full. Returns true when none waits.

@@ -257,6 +257,28 @@ fn a_host_that_demands_certificates_is_not_reached_by_another_name() {
 }
 
 #[test]
+fn plain_http_to_a_host_that_demands_certificates_is_redirected_to_https() {
+    let (authority, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let pair = authority.signs(&["closed.test"]);
+    let rule = pair.rule(&["closed.test"], &format!("client_ca = {:?}", clients.file()));
+    let redirect = "route = [{ prefix = \"/\", redirect = { scheme = \"https\" } }, \
+                    { prefix = \"/\", respond = { body = \"page\" } }]";
+    let gate = Ringgate::start(&format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         {rule}\n[[listener.host]]\n{redirect}\n"
+    ));
+    let address = gate.address("web");
+    let mut plain = HttpClient::connect(address);
+    plain.send("GET /a HTTP/1.1\r\nHost: closed.test\r\n\r\n");
+    let response = plain.response();
+    assert_eq!((response.status, response.field("location")), (301, Some("https://closed.test/a")));
+    let shown = Arc::new(tls_settings_with(&authority, VERSIONS[1], &clients.signs(&["a client"])));
+    let mut client = HttpClient::over(TlsClient::connect(address, &shown, "closed.test"));
+    client.send("GET /a HTTP/1.1\r\nHost: closed.test\r\n\r\n");
+    assert_eq!(client.response().body, b"page");
+}
+
+#[test]
 fn what_is_and_what_looks_like_tls_shares_a_port_with_plain_http() {
     if !inside_namespace("tls_rules::what_is_and_what_looks_like_tls_shares_a_port_with_plain_http")
     {

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -451,4 +452,30 @@ fn write_until_stuck(stream: &mut TcpStream, bytes: &[u8]) -> usize {
         taken += written;
     }
     taken
+}
+
+#[test]
+fn an_upstream_that_does_not_take_the_rest_of_a_cut_off_stream_is_given_up() {
+    for driver in ["io_uring", "epoll"] {
+        let authority = Authority::new("authority");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        // What a Unix socket has taken counts as sent only when it is read.
+        let listener = UnixListener::bind(&path).unwrap();
+        let rule = authority.signs(&[NAME]).rule(&[NAME], "cluster = \"mail\"");
+        let config = format!(
+            "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tls\"\n\
+             idle_timeout = \"500ms\"\n{rule}\n[cluster.mail]\nendpoints = [\"unix:{}\"]\n",
+            path.display()
+        );
+        let server = format!("driver = \"{driver}\"");
+        let gate = Setup { config, server, ..Setup::default() }.start();
+        let settings = Arc::new(tls_settings(&authority, VERSIONS[1]));
+        let mut client = TlsClient::connect(gate.address("edge"), &settings, NAME);
+        client.send(b"not read");
+        client.end_without_close_notify();
+        let (_upstream, _) = listener.accept().unwrap();
+        let record = gate.record();
+        assert_eq!((record.end(), record.number("bytes_up")), ("tls_failed", 8), "{driver}");
+    }
 }

@@ -158,6 +158,11 @@ impl<'c> Connection<'c> {
             Ok(0) => return self.gone(End::Client),
             Ok(filled) => filled,
             Err(Errno::AGAIN) => return fired.map_or(Next::Read, |fired| self.end_by(fired)),
+            // The alert of a session that has failed must arrive.
+            Err(_) if self.conn.client.tls().is_some_and(|tls| tls.failure().is_some()) => {
+                self.gone(End::TlsFailed);
+                return Next::Linger;
+            }
             Err(_) => return self.gone(End::ClientReset),
         };
 
@@ -302,13 +307,19 @@ impl<'c> Connection<'c> {
                 return Next::Linger;
             }
         };
-        if self.is_misdirected(&request) {
+        let start = self.begun.take().unwrap_or(now);
+        // A challenge of a certificate authority comes before any route.
+        let context = &self.conn.context;
+        let challenges = context.challenges.borrow();
+        let challenge = challenges.content(request.path);
+        let route = route::find(self.http, &request, self.scheme);
+        if challenge.is_none() && self.is_misdirected(&request, route) {
+            self.begun = Some(start);
             self.reject(MISDIRECTED, Content::for_method(request.method), now, out);
             return Next::Linger;
         }
-        let start = self.begun.take().unwrap_or(now);
-        let route = route::find(self.http, &request, self.scheme);
-        if let Some(route) = route
+        if challenge.is_none()
+            && let Some(route) = route
             && let Action::Tunnel(tunnel) = &route.action
         {
             let pool = &self.conn.context.pool;
@@ -323,9 +334,7 @@ impl<'c> Connection<'c> {
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         };
-        // A challenge of a certificate authority comes before any route.
-        let challenges = self.conn.context.challenges.borrow();
-        let response = match challenges.content(request.path) {
+        let response = match challenge {
             Some(content) => Response::challenge(content),
             None => respond(route, &request, self.scheme),
         };
@@ -340,15 +349,15 @@ impl<'c> Connection<'c> {
     }
 
     /// Returns true if the host of the request demands a client certificate that the connection was
-    /// not asked for.
-    fn is_misdirected(&self, request: &Request<'_>) -> bool {
+    /// not asked for. A redirect from plain HTTP to HTTPS needs none.
+    fn is_misdirected(&self, request: &Request<'_>, route: Option<&Route>) -> bool {
+        if !self.conn.listener.servers.demand_certificates() {
+            return false;
+        }
         let own = self.conn.tls_rule.as_deref();
-        self.conn.listener.servers.demand_certificates()
-            && self
-                .http
-                .tls
-                .as_ref()
-                .is_some_and(|tls| route::is_misdirected(tls, own, request.host))
+        let is_upgrade = own.is_none() && route.is_some_and(Route::leads_to_https);
+        let tls = self.http.tls.as_ref();
+        !is_upgrade && tls.is_some_and(|tls| route::is_misdirected(tls, own, request.host))
     }
 
     fn record(

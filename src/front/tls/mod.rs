@@ -28,42 +28,45 @@ const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
 /// Makes the handshake, which begins with `bytes`. Serves the connection if the rule has a cluster.
 /// Returns true if not: then the connection goes on with the routes of its listener.
-pub(super) async fn serve(
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn serve(
     conn: &mut Accepted,
     watch: &Watch,
     tls: &Tls,
     asked: Asked<'_>,
     end: &Arc<TlsEnd>,
     bytes: Vec<u8>,
-) -> bool {
-    // 1. Make the handshake. Boxed, because the relay lives much longer.
-    let Some(client) = Box::pin(shake_hands(conn, watch, &asked, end, bytes)).await else {
-        return false;
-    };
-    conn.client = Transport::Tls(client);
-    conn.tls_rule = Some(Arc::clone(end));
-    let Some(cluster) = &end.cluster else { return true };
-
-    // 2. Connect.
-    let lease = match Box::pin(conn.connect(cluster)).await {
-        Ok(lease) => lease,
-        Err(failure) => {
-            conn.reset_for(&failure);
-            let outcome = failure.outcome();
-            conn.record(conn.start(), &outcome, |record| asked.describe(record));
+) -> impl Future<Output = bool> {
+    async move {
+        // 1. Make the handshake. Boxed, because the relay lives much longer.
+        let Some(client) = Box::pin(shake_hands(conn, watch, &asked, end, bytes)).await else {
             return false;
-        }
-    };
+        };
+        conn.client = Transport::Tls(client);
+        conn.tls_rule = Some(Arc::clone(end));
+        let Some(cluster) = &end.cluster else { return true };
 
-    // 3. Relay bytes.
-    let pool = &conn.context.pool;
-    let (mut up, mut down) = (Flow::new(pool, Vec::new()), Flow::new(pool, Vec::new()));
-    let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
-    let outcome = relayed(conn, lease, &up, &down, end);
-    conn.record(conn.start(), &outcome, |record| asked.describe(record));
-    drop((outcome, up, down));
-    conn.linger_after_alert(watch).await;
-    false
+        // 2. Connect.
+        let lease = match Box::pin(conn.connect(cluster)).await {
+            Ok(lease) => lease,
+            Err(failure) => {
+                conn.reset_for(&failure);
+                let outcome = failure.outcome();
+                conn.record(conn.start(), &outcome, |record| asked.describe(record));
+                return false;
+            }
+        };
+
+        // 3. Relay bytes.
+        let pool = &conn.context.pool;
+        let (mut up, mut down) = (Flow::new(pool, Vec::new()), Flow::new(pool, Vec::new()));
+        let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
+        let outcome = relayed(conn, lease, &up, &down, end);
+        conn.record(conn.start(), &outcome, |record| asked.describe(record));
+        drop((outcome, up, down));
+        conn.linger_after_alert(watch).await;
+        false
+    }
 }
 
 /// Makes the handshake. `None` if it has failed: then the connection has its record.
@@ -75,17 +78,13 @@ async fn shake_hands(
     bytes: Vec<u8>,
 ) -> Option<Rc<TlsStream>> {
     let pool = &conn.context.tls;
-    let Some(_permit) = pool.begin_handshake() else {
-        conn.client.reset_on_close();
-        refuse(conn, asked, End::Overflow, None);
-        return None;
-    };
     let session = conn.listener.servers.of(end).and_then(|server| server.session().ok());
     let Some(session) = session else {
         refuse(conn, asked, End::TlsFailed, Some("no_certificate"));
         send_unrecognized_name(conn, watch).await;
         return None;
     };
+    let permit = pool.begin_handshake(conn.client.socket());
     let stream = Rc::new(TlsStream::new(conn.client.socket(), session, Vec::new(), pool));
     let Err(failure) = handshake::make(&stream, &bytes, pool, watch).await else {
         stream.note_handshake(conn.start().instant.elapsed());
@@ -94,8 +93,9 @@ async fn shake_hands(
         }
         return Some(stream);
     };
-    drop(bytes);
-    let end = end_of(failure);
+    let end = if permit.is_evicted() { End::Evicted } else { end_of(failure) };
+    // What follows is no handshake.
+    drop((permit, bytes));
     refuse(conn, asked, end, stream.failure().filter(|_| end == End::TlsFailed));
     if end == End::TlsFailed {
         // The alert must arrive, whatever the client goes on sending.
@@ -126,11 +126,11 @@ pub(super) async fn answer_challenge(
     bytes: Vec<u8>,
 ) {
     let pool = &conn.context.tls;
-    let (Some(_permit), Ok(session)) = (pool.begin_handshake(), server.session()) else {
-        return conn.client.reset_on_close();
-    };
+    let Ok(session) = server.session() else { return conn.client.reset_on_close() };
+    let permit = pool.begin_handshake(conn.client.socket());
     let stream = TlsStream::new(conn.client.socket(), session, Vec::new(), pool);
     let result = handshake::make(&stream, &bytes, pool, watch).await;
+    drop(permit);
     let end = result.map_or_else(end_of, |()| End::Done);
     conn.record(conn.start(), &Outcome::new(end), |record| {
         record.protocol = "tls";

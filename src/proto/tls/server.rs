@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use ::aws_lc_rs::digest::{SHA256, digest};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
@@ -38,8 +37,8 @@ pub struct ServerSettings<'a> {
     pub min_version: Version,
     /// The keys of tickets.
     pub ticket_keys: &'a Arc<TicketKeys>,
-    /// Where tickets are accepted: a name of the rule, which no other rule has. The authorities of
-    /// clients belong to the scope without being in the name.
+    /// Where tickets are accepted: a name of the rule, which no other rule has. A server that
+    /// demands certificates of its clients has no tickets.
     pub scope: &'a str,
 }
 
@@ -69,9 +68,15 @@ impl Server {
         // The server keeps no session: the ticket is the whole state. Without early data, because
         // it can be replayed (RFC 8446 section 8).
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Arc::new(Tickets::new(settings.ticket_keys, &scope(settings)));
+        // A resumption does not check the certificate of the client again, and each one brings a
+        // new ticket. So a certificate that has expired would be accepted without end (RFC 8446
+        // section 4.6.1).
+        let has_tickets = settings.client_authorities.is_none();
+        if has_tickets {
+            config.ticketer = Arc::new(Tickets::new(settings.ticket_keys, settings.scope));
+        }
         config.max_early_data_size = 0;
-        config.send_tls13_tickets = TLS13_TICKETS;
+        config.send_tls13_tickets = if has_tickets { TLS13_TICKETS } else { 0 };
         Ok(Server(Arc::new(config)))
     }
 
@@ -98,19 +103,6 @@ impl Server {
     pub fn session(&self) -> Result<Session, Error> {
         Session::server(Arc::clone(&self.0))
     }
-}
-
-/// A ticket holds the result of a client's authentication. So one that was issued without it, or by
-/// other authorities, must not resume a session here.
-fn scope(settings: &ServerSettings<'_>) -> Vec<u8> {
-    let mut scope = settings.scope.as_bytes().to_vec();
-    scope.push(0);
-    if let Some(authorities) = settings.client_authorities {
-        for certificate in authorities.certificates() {
-            scope.extend_from_slice(digest(&SHA256, certificate).as_ref());
-        }
-    }
-    scope
 }
 
 impl Version {

@@ -131,8 +131,8 @@ pub(super) struct Tickets {
 }
 
 impl Tickets {
-    pub(super) fn new(keys: &Arc<TicketKeys>, scope: &[u8]) -> Tickets {
-        Tickets { keys: Arc::clone(keys), scope: scope.to_vec() }
+    pub(super) fn new(keys: &Arc<TicketKeys>, scope: &str) -> Tickets {
+        Tickets { keys: Arc::clone(keys), scope: scope.as_bytes().to_vec() }
     }
 }
 
@@ -191,22 +191,22 @@ mod tests {
 
     #[test]
     fn a_ticket_is_read_with_any_of_the_keys_and_in_its_own_scope_alone() {
-        let ticket = Tickets::new(&keys(&[1]), b"a").encrypt(b"state").unwrap();
-        let reads = |lines: &[u8], scope: &[u8]| Tickets::new(&keys(lines), scope).decrypt(&ticket);
-        assert_eq!(reads(&[1], b"a"), Some(b"state".to_vec()));
-        assert_eq!(reads(&[2, 1], b"a"), Some(b"state".to_vec()));
-        assert_eq!(reads(&[1], b"b"), None);
-        assert_eq!(reads(&[2], b"a"), None);
+        let ticket = Tickets::new(&keys(&[1]), "a").encrypt(b"state").unwrap();
+        let reads = |lines: &[u8], scope: &str| Tickets::new(&keys(lines), scope).decrypt(&ticket);
+        assert_eq!(reads(&[1], "a"), Some(b"state".to_vec()));
+        assert_eq!(reads(&[2, 1], "a"), Some(b"state".to_vec()));
+        assert_eq!(reads(&[1], "b"), None);
+        assert_eq!(reads(&[2], "a"), None);
     }
 
     #[test]
     fn rotation_keeps_the_keys_whose_tickets_are_accepted() {
         let old = TicketKeys::random();
-        let ticket = Tickets::new(&Arc::new(old.clone()), b"a").encrypt(b"state").unwrap();
+        let ticket = Tickets::new(&Arc::new(old.clone()), "a").encrypt(b"state").unwrap();
         let rotated = old.rotated();
         assert_eq!(rotated.0.len(), 2);
         assert_ne!(rotated, old);
-        let reads = Tickets::new(&Arc::new(rotated), b"a").decrypt(&ticket);
+        let reads = Tickets::new(&Arc::new(rotated), "a").decrypt(&ticket);
         assert_eq!(reads, Some(b"state".to_vec()));
         let age = |hours: u64| {
             let made = SystemTime::now() - Duration::from_secs(hours * 3600);
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn a_ticket_expires() {
         let key = Key::new(&[1; KEY], UNIX_EPOCH);
-        let tickets = Tickets::new(&Arc::new(TicketKeys(vec![Arc::clone(&key)])), b"a");
+        let tickets = Tickets::new(&Arc::new(TicketKeys(vec![Arc::clone(&key)])), "a");
         let issued = |ago: u64| {
             let mut sealed = (seconds(SystemTime::now()) - ago).to_be_bytes().to_vec();
             sealed.extend_from_slice(b"state");
@@ -248,7 +248,7 @@ mod tests {
             bit in 0u8..8,
             cut in any::<prop::sample::Index>(),
         ) {
-            let tickets = Tickets::new(&keys(&[1]), b"a");
+            let tickets = Tickets::new(&keys(&[1]), "a");
             let mut ticket = tickets.encrypt(&state).unwrap();
             prop_assert_eq!(tickets.decrypt(&ticket), Some(state));
             prop_assert_eq!(tickets.decrypt(&ticket[..cut.index(ticket.len())]), None);
@@ -259,7 +259,7 @@ mod tests {
 
         #[test]
         fn no_ticket_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            prop_assert_eq!(Tickets::new(&keys(&[1]), b"a").decrypt(&bytes), None);
+            prop_assert_eq!(Tickets::new(&keys(&[1]), "a").decrypt(&bytes), None);
         }
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use super::{Broken, Flow};
 use crate::sys::Errno;
-use crate::timers::Watch;
+use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
 
-/// The time between two looks whether a peer has acknowledged everything.
-const DELIVERY_CHECK: Duration = Duration::from_millis(10);
+/// The time between two looks whether a peer has acknowledged everything. It doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Flow {
     /// If the source is TLS that was cut off, waits until the destination has acknowledged what was
@@ -25,7 +26,11 @@ impl Flow {
     ) -> Result<(), Broken> {
         if result == Err(Broken::From(Errno::CONNABORTED)) {
             // Boxed: few flows end so, but each would have room for this future.
-            Box::pin(self.deliver(to, watch)).await?;
+            match Box::pin(self.deliver(to, watch)).await {
+                // The destination does not take it in time: there is nothing more to wait for.
+                Ok(()) | Err(Broken::Fired(Fired::TimedOut(_))) => {}
+                Err(broken) => return Err(broken),
+            }
         }
         result
     }
@@ -33,8 +38,10 @@ impl Flow {
     async fn deliver(&mut self, to: &Transport, watch: &Watch) -> Result<(), Broken> {
         self.flush(to, watch).await?;
         // No event tells that the last byte is acknowledged.
+        let mut wait = FIRST_PAUSE;
         while to.socket().unacknowledged() > 0 {
-            let mut pause = pin!(monoio::time::sleep(DELIVERY_CHECK));
+            let mut pause = pin!(monoio::time::sleep(wait));
+            wait = (2 * wait).min(LONGEST_PAUSE);
             poll_fn(|cx| match watch.poll_fired(cx.waker()) {
                 Poll::Ready(fired) => Poll::Ready(Err(fired)),
                 Poll::Pending => pause.as_mut().poll(cx).map(Ok),

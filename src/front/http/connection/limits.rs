@@ -48,9 +48,13 @@ impl<'c> Connection<'c> {
         }
     }
 
-    /// Records an incomplete request, if there is one, of a client that is gone.
+    /// Records an incomplete request, if there is one, of a client that is gone. A TLS session that
+    /// has failed is recorded in any case.
     pub(super) fn gone(&mut self, end: End) -> Next<'c> {
-        if let Some(begun) = self.begun.filter(|_| !self.held.is_empty()) {
+        let is_failure = end == End::TlsFailed
+            && self.conn.client.tls().is_some_and(|tls| tls.failure() != Some("truncated"));
+        let begun = self.begun.filter(|_| !self.held.is_empty());
+        if let Some(begun) = begun.or_else(|| is_failure.then(Moment::now)) {
             self.conn.record(begun, &Outcome::new(end), |record| {
                 record.protocol = protocol(Version::Http11);
             });

@@ -58,7 +58,10 @@ impl Connection<'_> {
             return Ok(false);
         }
         while let Some(body) = &mut self.body {
-            match self.conn.client.send(&body.bytes[body.sent..]) {
+            // In pieces: TLS keeps what it has encrypted and the socket does not take.
+            let piece = &body.bytes[body.sent..];
+            let piece = &piece[..piece.len().min(self.conn.client.piece())];
+            match self.conn.client.send(piece) {
                 Ok(sent) => body.sent += sent,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
