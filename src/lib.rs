@@ -9,17 +9,17 @@
 //! ```text
 //! config text ─▶ as typed ─▶ Config ─▶ Layout (shared, immutable) ─▶ per worker: Generation
 //!
-//! accept ─▶ admission ─▶ detect ─▶ sni │ tcp │ http ─▶ Lease ─▶ relay ─▶ Outcome ─▶ record
-//! worker    front                                    cluster           observe    counters
+//! accept ─▶ admission ─▶ detect ─▶ sni, tls │ tcp │ http ─▶ Lease ─▶ relay ─▶ Outcome ─▶ record
+//! worker    front                                         cluster           observe    counters
 //!
-//! control ── Command::{Endpoints, Drain, Stop} ──▶ every worker
+//! control ── Command::{Endpoints, Certificate, TicketKeys, Drain, …} ──▶ every worker
 //! workers ── batches of records (bounded) ──▶ the access log's writer
 //! workers ── endpoints that fail, counted (bounded) ──▶ diagnostics
 //! ```
 //!
 //! An accepted connection holds what it uses: its [`Listener`](front::Listener), then the cluster
 //! and the endpoint that it is connected to. It reads and writes a
-//! [`Transport`](transport::Transport).
+//! [`Transport`](transport::Transport): a socket, or TLS records over one.
 //!
 //! - **L4**: `front::tcp` connects and goes straight to [`relay`].
 //! - **A request**: `front::http` has the connection (bytes, limits, pipelining) apart from the
@@ -32,8 +32,8 @@
 //!
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
-//! `cli → control → worker → front → upstream → {route, relay, cluster} → {config, timers} →
-//! transport → sched → observe → proto → sys → error`
+//! `cli → control → worker → front → upstream → {route, relay, cluster} → handshake → {config,
+//! timers} → transport → sched → observe → proto → sys → error`
 //!
 //! The main names: listener, worker, generation, conn, host, route, cluster, endpoint,
 //! lease, transport, exchange, relay (copy, splice), tunnel, outcome, record. The two sides are
