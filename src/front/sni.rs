@@ -58,8 +58,8 @@ pub(super) fn serve_begun(
 
         // 2. Serve it as the rule says.
         match routed {
-            Routed::PassOn(asked, up, down) => {
-                pass_on(conn, tls, watch, &asked, up, down).await;
+            Routed::PassOn(asked, flows) => {
+                pass_on(conn, tls, watch, &asked, flows).await;
                 false
             }
             Routed::Challenge(server, name, bytes) => {
@@ -80,8 +80,7 @@ fn pass_on(
     tls: &Tls,
     watch: &Watch,
     asked: &Asked<'_>,
-    mut up: Flow,
-    mut down: Flow,
+    mut flows: Box<(Flow, Flow)>,
 ) -> impl Future<Output = ()> {
     async move {
         // 1. Connect. The attempts have their own limits.
@@ -96,13 +95,13 @@ fn pass_on(
         };
 
         // 2. Relay bytes.
-        let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
-        let outcome = relayed(conn, lease, &up, &down, end);
+        let end = conn.relay(watch, &lease, &mut flows.0, &mut flows.1, tls.timeouts).await;
+        let outcome = relayed(conn, lease, &flows.0, &flows.1, end);
         conn.record(conn.start(), &outcome, |record| asked.describe(record));
 
         // 3. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
-        if up.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
-            drop((outcome, up, down));
+        if flows.0.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
+            drop((outcome, flows));
             linger(conn, watch).await;
         }
     }
@@ -140,7 +139,8 @@ impl Asked<'_> {
 /// What a rule does with a connection.
 enum Routed<'c> {
     /// The bytes go to the cluster of the rule, through two flows that begin with what was read.
-    PassOn(Asked<'c>, Flow, Flow),
+    /// Boxed, so that the future of a connection holds them once.
+    PassOn(Asked<'c>, Box<(Flow, Flow)>),
     /// The handshake is a challenge of a certificate authority, and nothing follows it.
     Challenge(Server, String, Vec<u8>),
     /// TLS ends here. The bytes that were read go to the session.
@@ -229,7 +229,7 @@ impl Hello {
         let is_obfs = matches!(rule.action, TlsAction::Obfs { .. });
         let Some((length, obfs)) = obfs.filter(|_| is_obfs) else {
             let (up, down) = (Flow::new(pool, self.bytes), Flow::new(pool, Vec::new()));
-            return Ok(Routed::PassOn(asked, up, down));
+            return Ok(Routed::PassOn(asked, Box::new((up, down))));
         };
         let mut random = [0; 28];
         random_bytes(&mut random);
@@ -239,6 +239,7 @@ impl Hello {
         let mut up = Flow::coded(pool, Stack::new(Decoder::default()));
         up.push(obfs.payload);
         up.receive(&mut self.bytes[length..]);
-        Ok(Routed::PassOn(asked, up, Flow::coded(pool, Stack::new(encoder))))
+        let down = Flow::coded(pool, Stack::new(encoder));
+        Ok(Routed::PassOn(asked, Box::new((up, down))))
     }
 }

@@ -90,6 +90,7 @@ const BEYOND: &[(&str, &str)] = &[
     ("acme_none.toml", REFERENCE),
     ("tls_files.toml", "what is in other files"),
     ("host_nameless_twice.toml", "several tables of one list"),
+    ("route_scheme.toml", ORDER),
     ("route_shadowed.toml", ORDER),
     ("route_tunnel_shadowed.toml", ORDER),
     ("redirect_loop_answered.toml", ORDER),
