@@ -70,6 +70,10 @@ struct Inner {
     charge: Charge,
     /// The last read of the socket has filled its buffer.
     has_filled: bool,
+    /// close_notify was sent, and nothing has come since.
+    is_closing: bool,
+    /// The socket has ended after that.
+    is_ended: bool,
     /// The socket has ended without close_notify.
     is_truncated: bool,
     /// No close_notify is sent when the stream is dropped.
@@ -100,6 +104,8 @@ impl TlsStream {
                 sent: 0,
                 charge,
                 has_filled: false,
+                is_closing: false,
+                is_ended: false,
                 is_truncated: false,
                 is_cut_off: false,
             }),
@@ -212,6 +218,7 @@ impl TlsStream {
         inner.count();
         match (read?, inner.session.state()) {
             (0, State::Failed(_)) => Err(Errno::PROTO),
+            (0, _) if inner.is_ended => Ok(0),
             // A part of a record, or a message that is no data.
             (0, State::Open | State::Handshake) => Err(Errno::AGAIN),
             (read, _) => Ok(read),
@@ -225,6 +232,12 @@ impl TlsStream {
         let size = buffer.len() - start;
         let read = self.socket.recv(&mut buffer[start..])?;
         inner.has_filled = read == size;
+        if read == 0 && inner.is_closing && inner.session.kept() == 0 {
+            // Many peers answer a close_notify by an end of the socket alone. Nothing is cut off.
+            inner.is_ended = true;
+            return Ok(0);
+        }
+        inner.is_closing = false;
         if read == 0 {
             inner.is_truncated = true;
             return Err(Errno::CONNABORTED);
@@ -352,6 +365,7 @@ impl TlsStream {
         let inner = &mut *self.inner.borrow_mut();
         let mut wire = self.wire();
         inner.session.close(&mut wire);
+        inner.is_closing |= !wire.is_empty();
         // An error is found again by the next write, or by the peer.
         let _ = self.transmit(inner, &wire);
         inner.count();

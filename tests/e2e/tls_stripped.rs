@@ -479,3 +479,18 @@ fn an_upstream_that_does_not_take_the_rest_of_a_cut_off_stream_is_given_up() {
         assert_eq!((record.end(), record.number("bytes_up")), ("tls_failed", 8), "{driver}");
     }
 }
+
+#[test]
+fn a_client_may_answer_a_close_notify_by_the_end_of_its_connection() {
+    for way in every_way() {
+        let Relayed { gate, mut client, mut upstream } = way.open();
+        upstream.write_all(b"the answer").unwrap();
+        upstream.shutdown(Shutdown::Write).unwrap();
+        client.expect(b"the answer");
+        client.expect_close_notify();
+        client.end_without_close_notify();
+        expect_end(&mut upstream);
+        let record = gate.record();
+        assert_eq!((record.end(), record.tls().text("error")), ("upstream", ""), "{way:?}");
+    }
+}

@@ -76,7 +76,18 @@ fn read(storage: &Storage) -> Result<Option<Stored>, Failure> {
         Failure::new(format!("cannot read the account in acme.storage: {error}"))
     };
     let Some(text) = storage.account().map_err(|error| fail(&error))? else { return Ok(None) };
-    serde_json::from_slice(&text).map(Some).map_err(|error| fail(&error))
+    match serde_json::from_slice(&text) {
+        Ok(stored) => Ok(Some(stored)),
+        // Renewals go on with a new account: it has the same rights to the names.
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "the file of the ACME account is damaged: it is set aside, and a new account follows"
+            );
+            storage.set_account_aside().map_err(|error| fail(&error))?;
+            Ok(None)
+        }
+    }
 }
 
 fn store(
@@ -89,4 +100,19 @@ fn store(
     storage
         .store_account(&text)
         .map_err(|error| Failure::new(format!("cannot store the account: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_account_is_set_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("acme");
+        let storage = Storage::open(&path, "https://acme.test/directory").unwrap();
+        storage.store_account(b"{\"contacts\": [").unwrap();
+        assert!(read(&storage).unwrap().is_none());
+        assert!(storage.account().unwrap().is_none(), "it is not read again");
+    }
 }
