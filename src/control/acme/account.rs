@@ -82,7 +82,7 @@ fn read(storage: &Storage) -> Result<Option<Stored>, Failure> {
         Err(error) => {
             tracing::warn!(
                 %error,
-                "the file of the ACME account is damaged: it is set aside, and a new account follows"
+                "the file of the ACME account is damaged: it is set aside"
             );
             storage.set_account_aside().map_err(|error| fail(&error))?;
             Ok(None)
