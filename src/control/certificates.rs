@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use crate::config::{self, Config, Protocol, TlsAction};
+use crate::config::{self, Config, TlsAction, TlsRule};
 use crate::error::chain;
 use crate::front::Origin;
 use crate::proto::tls::{Identity, ROTATION, TicketKeys};
@@ -24,13 +24,17 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The time between two warnings about the same certificate.
 const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Follows the files of this configuration until it is dropped. `keys` are the first keys of
-/// tickets.
+/// Follows the files of this configuration until it is dropped. Returns at once if no rule ends
+/// TLS. `keys` are the first keys of tickets.
 pub(super) async fn follow(
     config: Arc<Config>,
     keys: Arc<TicketKeys>,
     workers: Vec<Sender<Command>>,
 ) {
+    let ends_tls = |rule: &TlsRule| matches!(rule.action, TlsAction::End(_));
+    if !config.listeners.iter().flat_map(|listener| listener.tls_rules()).any(ends_tls) {
+        return;
+    }
     let mut pairs = pairs(&config);
     let mut tickets = Tickets::new(&config, keys);
     let mut warned = Instant::now();
@@ -61,12 +65,7 @@ pub(super) async fn follow(
 fn pairs(config: &Config) -> Vec<Pair> {
     let mut pairs = HashMap::new();
     for listener in &config.listeners {
-        let rules = match &listener.protocol {
-            Protocol::Tls(tls) => &tls.rules[..],
-            Protocol::Http(http) => http.tls.as_ref().map_or(&[][..], |tls| &tls.rules),
-            Protocol::Tcp(_) | Protocol::Udp(_) => &[],
-        };
-        for rule in rules {
+        for rule in listener.tls_rules() {
             let TlsAction::End(end) = &rule.action else { continue };
             for files in &end.certificates {
                 let key = (files.certificate.clone(), files.key.clone());

@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_goes_wrong_on_one_connection_ends_the_run() {
-        let error = run(&testing::nobody(), &load(Kind::Echo { size: 1 })).err().unwrap();
+        let error = run(&testing::unused_address(), &load(Kind::Echo { size: 1 })).err().unwrap();
         assert!(error.to_string().contains("before the request was sent"), "{error}");
         // This server answers with other bytes than were sent.
         let error = run(&testing::http("no echo"), &load(Kind::Echo { size: 7 })).err().unwrap();

@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn bulk_without_a_sink_is_an_error_and_ends() {
-        let error = run(&testing::sink(false), &testing::nobody(), &load()).err().unwrap();
+        let error = run(&testing::sink(false), &testing::unused_address(), &load()).err().unwrap();
         assert!(error.to_string().starts_with("bulk: cannot connect"), "{error}");
     }
 }

@@ -1,4 +1,5 @@
-//! Servers for the tests of the loads: the sink, plain or behind TLS, a site, and nobody.
+//! Servers for the tests of the loads: the sink, plain or behind TLS, a site, and an
+//! address without a server.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -157,8 +158,8 @@ fn relay(mut session: ServerConnection, client: TcpStream, server: TcpStream) ->
     Ok(())
 }
 
-/// An address where nobody listens.
-pub(crate) fn nobody() -> Target {
+/// An address without a server: connects are refused.
+pub(crate) fn unused_address() -> Target {
     target(([127, 0, 0, 1], ports::lend().unwrap()).into(), None)
 }
 

@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_program_is_measured_and_its_failure_is_told_with_its_name() {
-        let target = crate::load::testing::nobody();
+        let target = crate::load::testing::unused_address();
         let count = |said: &str| Ok(said.lines().count() as u64);
         let outcome = measure(Path::new("seq"), &["3"], &target, 1, count).unwrap();
         assert_eq!(outcome.units, 3);
