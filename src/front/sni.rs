@@ -8,8 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::accepted::{Accepted, relayed};
 use super::challenges::PROTOCOL;
 use super::linger::linger;
+use crate::cluster::Lease;
 use crate::config::{Protocol, Tls, TlsAction, TlsEnd, TlsRule};
-use crate::observe::access_log::Record;
+use crate::observe::access_log::{self, Record};
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
 use crate::proto::codec::Stack;
@@ -46,75 +47,108 @@ pub(super) fn serve_begun(
     bytes: Vec<u8>,
 ) -> impl Future<Output = bool> {
     async move {
-        // 1. Read the hello. Boxed, because the relay lives much longer.
-        let hello = Box::pin(read_hello(conn, watch, bytes)).await;
-        let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
-            Ok(routed) => routed,
-            Err(refused) => {
-                Box::pin(refuse(conn, watch, refused)).await;
-                return false;
-            }
-        };
-
-        // 2. Serve it as the rule says.
-        match routed {
-            Routed::PassOn(asked, flows) => {
-                pass_on(conn, tls, watch, &asked, flows).await;
-                false
-            }
-            Routed::Challenge(server, name, bytes) => {
-                Box::pin(super::tls::answer_challenge(conn, watch, &server, &name, bytes)).await;
-                false
-            }
-            Routed::End(asked, end, bytes) => {
-                super::tls::serve(conn, watch, tls, asked, end, bytes).await
-            }
-        }
-    }
-}
-
-/// Connects, relays and writes the record.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-fn pass_on(
-    conn: &Accepted,
-    tls: &Tls,
-    watch: &Watch,
-    asked: &Asked<'_>,
-    mut flows: Box<(Flow, Flow)>,
-) -> impl Future<Output = ()> {
-    async move {
-        // 1. Connect. The attempts have their own limits.
-        let Some(cluster) = asked.rule.action.cluster() else { return };
-        let lease = match Box::pin(conn.connect(cluster)).await {
-            Ok(lease) => lease,
-            Err(failure) => {
-                conn.reset_for(&failure);
-                let outcome = failure.outcome();
-                return conn.record(conn.start(), &outcome, |record| asked.describe(record));
-            }
-        };
+        // 1. Do everything that comes before the relay. Boxed, because the relay lives much longer.
+        let Connected { asked, lease, mut flows } =
+            match Box::pin(begin(conn, tls, watch, bytes)).await {
+                Begun::Connected(connected) => connected,
+                Begun::Routes => return true,
+                Begun::Over => return false,
+            };
 
         // 2. Relay bytes.
         let end = conn.relay(watch, &lease, &mut flows.0, &mut flows.1, tls.timeouts).await;
         let outcome = relayed(conn, lease, &flows.0, &flows.1, end);
         conn.record(conn.start(), &outcome, |record| asked.describe(record));
 
-        // 3. After simple-obfs some bytes of the client may be unread. They must not cause a reset.
-        if flows.0.is_coded() && matches!(end, End::Client | End::Upstream | End::BadRequest) {
-            drop((outcome, flows));
-            linger(conn, watch).await;
+        // 3. After simple-obfs some bytes of the client may be unread, and after a failed session
+        // its alert may be on the way. They must not cause a reset, nor be lost by one.
+        let is_coded = flows.0.is_coded();
+        drop((outcome, flows));
+        if is_coded && matches!(end, End::Client | End::Upstream | End::BadRequest) {
+            Box::pin(linger(conn, watch)).await;
+        } else {
+            Box::pin(conn.linger_after_alert(watch)).await;
+        }
+        false
+    }
+}
+
+/// What follows the hello.
+enum Begun<'c> {
+    /// A relay to the cluster of the rule.
+    Connected(Connected<'c>),
+    /// TLS ends here, and the routes of the listener serve what is in it.
+    Routes,
+    /// Nothing.
+    Over,
+}
+
+/// A connection that can be relayed.
+struct Connected<'c> {
+    asked: Asked<'c>,
+    lease: Lease,
+    /// Boxed, so that the future of a connection holds them once.
+    flows: Box<(Flow, Flow)>,
+}
+
+/// Reads the hello, makes the handshake where TLS ends here, and connects where the rule has a
+/// cluster.
+async fn begin<'c>(conn: &mut Accepted, tls: &'c Tls, watch: &Watch, bytes: Vec<u8>) -> Begun<'c> {
+    // 1. Read the hello.
+    let hello = read_hello(conn, watch, bytes).await;
+    let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
+        Ok(routed) => routed,
+        Err(refused) => {
+            refuse(conn, watch, refused).await;
+            return Begun::Over;
+        }
+    };
+
+    // 2. Begin what the rule says.
+    let (asked, flows) = match routed {
+        Routed::PassOn(asked, flows) => (asked, flows),
+        Routed::Challenge(server, name, bytes) => {
+            super::tls::answer_challenge(conn, watch, &server, &name, bytes).await;
+            return Begun::Over;
+        }
+        Routed::End(asked, end, bytes) => {
+            if !super::tls::accept(conn, watch, &asked, end, bytes).await {
+                return Begun::Over;
+            }
+            // From now on the session has it.
+            let asked = Asked { name: None, ..asked };
+            let pool = &conn.context.pool;
+            let flows = || Flow::new(pool, Vec::new());
+            (asked, Box::new((flows(), flows())))
+        }
+    };
+
+    // 3. Connect. The attempts have their own limits.
+    let Some(cluster) = asked.rule.action.cluster() else { return Begun::Routes };
+    match conn.connect(cluster).await {
+        Ok(lease) => Begun::Connected(Connected { asked, lease, flows }),
+        Err(failure) => {
+            conn.reset_for(&failure);
+            let outcome = failure.outcome();
+            conn.record(conn.start(), &outcome, |record| asked.describe(record));
+            Begun::Over
         }
     }
 }
 
 /// Records a connection that has no rule, and ends it.
 async fn refuse(conn: &Accepted, watch: &Watch, refused: Refused) {
-    let has_servers = !conn.listener.servers.is_empty();
+    let is_unrecognized = refused.end == End::NoRoute && !conn.listener.servers.is_empty();
     conn.record(conn.start(), &Outcome::new(refused.end), |record| {
         record.protocol = "tls";
         record.host = refused.name.as_deref();
+        record.tls = is_unrecognized.then(|| access_log::Tls {
+            server_name: refused.name.as_deref(),
+            error: Some("unrecognized_name"),
+            ..access_log::Tls::default()
+        });
     });
-    if refused.end == End::NoRoute && has_servers {
+    if is_unrecognized {
         return super::tls::send_unrecognized_name(conn, watch).await;
     }
     // A reset, because the client must not take a clean end for a response.
@@ -130,7 +164,8 @@ pub(super) struct Asked<'c> {
 impl Asked<'_> {
     pub(super) fn describe<'a>(&'a self, record: &mut Record<'a>) {
         record.protocol = "tls";
-        record.host = self.name.as_deref();
+        let ended = record.tls.as_ref().and_then(|tls| tls.server_name);
+        record.host = self.name.as_deref().or(ended);
         record.route = Some(&self.rule.name);
         record.cluster = self.rule.action.cluster().map(|name| &**name);
     }
@@ -139,7 +174,6 @@ impl Asked<'_> {
 /// What a rule does with a connection.
 enum Routed<'c> {
     /// The bytes go to the cluster of the rule, through two flows that begin with what was read.
-    /// Boxed, so that the future of a connection holds them once.
     PassOn(Asked<'c>, Box<(Flow, Flow)>),
     /// The handshake is a challenge of a certificate authority, and nothing follows it.
     Challenge(Server, String, Vec<u8>),

@@ -13,6 +13,7 @@
 //!
 //! The plain variant does each of these without a system call and without state.
 
+mod backlog;
 mod pool;
 mod tls;
 

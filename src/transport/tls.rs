@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
 
+use super::backlog::Backlog;
 use super::pool::TlsPool;
 use crate::proto::tls::{Error, MAX_KEPT, MAX_PLAINTEXT, Output, Session, State};
 use crate::sched::{Charge, MAX_MESSAGE, QueuedSend};
@@ -57,15 +58,11 @@ pub struct TlsStream {
 struct Inner {
     session: Session,
     /// Plaintext that did not fit the buffer of the caller.
-    decrypted: Vec<u8>,
-    /// Bytes of `decrypted` that were read since.
-    taken: usize,
+    decrypted: Backlog,
     /// Records in the outbox whose result is not known yet. They come before `unsent`.
     queued: Option<QueuedSend>,
     /// Records that did not fit the socket.
-    unsent: Vec<u8>,
-    /// Bytes of `unsent` that were sent since.
-    sent: usize,
+    unsent: Backlog,
     /// Counts both, and what the session keeps.
     charge: Charge,
     /// The last read of the socket has filled its buffer.
@@ -97,11 +94,9 @@ impl TlsStream {
             facts: OnceCell::new(),
             inner: RefCell::new(Inner {
                 session,
-                decrypted: Vec::new(),
-                taken: 0,
+                decrypted: Backlog::default(),
                 queued: None,
-                unsent: first,
-                sent: 0,
+                unsent: Backlog::new(first),
                 charge,
                 has_filled: false,
                 is_closing: false,
@@ -138,12 +133,12 @@ impl TlsStream {
 
     /// Notes what the handshake has agreed on.
     pub fn note_handshake(&self, time: Duration) {
-        let session = &self.inner.borrow().session;
+        let session = &mut self.inner.borrow_mut().session;
         let protocol = session.protocol().map(|name| Box::from(String::from_utf8_lossy(name)));
         let _ = self.facts.set(Box::new(Facts {
             version: session.version().unwrap_or_default(),
             cipher: session.suite().unwrap_or_default(),
-            server_name: session.server_name().map(Box::from),
+            server_name: session.take_server_name(),
             protocol,
             is_resumed: session.is_resumed(),
             time,
@@ -159,7 +154,7 @@ impl TlsStream {
             let end = start + piece.len();
             scratch[start..end].copy_from_slice(piece);
             let read = self.decrypt(inner, &mut scratch[..end], start);
-            inner.decrypted.extend_from_slice(&scratch[..read]);
+            inner.decrypted.push(&scratch[..read]);
         }
         inner.count();
     }
@@ -173,7 +168,7 @@ impl TlsStream {
         let inner = &mut *self.inner.borrow_mut();
         let mut scratch = self.scratch();
         let read = self.read_socket(inner, &mut scratch[..SCRATCH])?;
-        inner.decrypted.extend_from_slice(&scratch[..read]);
+        inner.decrypted.push(&scratch[..read]);
         inner.count();
         Ok(())
     }
@@ -182,7 +177,7 @@ impl TlsStream {
     /// end of the stream, or the failure of the session.
     pub fn has_decrypted(&self) -> bool {
         let inner = self.inner.borrow();
-        inner.taken < inner.decrypted.len()
+        !inner.decrypted.is_empty()
             || matches!(inner.session.state(), State::PeerClosed | State::Failed(_))
     }
 
@@ -211,7 +206,7 @@ impl TlsStream {
             let end = headroom + buffer.len().clamp(LEAST_READ, DIRECT_READ);
             let read = self.read_socket(inner, &mut scratch[..end]);
             read.map(|read| {
-                inner.decrypted.extend_from_slice(&scratch[..read]);
+                inner.decrypted.push(&scratch[..read]);
                 inner.take(buffer)
             })
         };
@@ -324,7 +319,7 @@ impl TlsStream {
             }
         }
         // After an error, too: the records have their numbers, so that none may be left out.
-        inner.unsent.extend_from_slice(&records[sent..]);
+        inner.unsent.push(&records[sent..]);
         result
     }
 
@@ -342,22 +337,19 @@ impl TlsStream {
         if inner.unsent.is_empty() {
             return Ok(true);
         }
-        while inner.sent < inner.unsent.len() {
-            match self.socket.send(&inner.unsent[inner.sent..]) {
-                Ok(sent) => inner.sent += sent,
+        while !inner.unsent.is_empty() {
+            match self.socket.send(inner.unsent.waiting()) {
+                Ok(sent) => inner.unsent.take(sent),
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(errno) => return Err(errno),
             }
         }
-        // A new `Vec`, not `clear`: an idle stream holds no buffer.
-        (inner.unsent, inner.sent) = (Vec::new(), 0);
         inner.count();
         Ok(true)
     }
 
     pub(super) fn unsent(&self) -> usize {
-        let inner = self.inner.borrow();
-        inner.unsent.len() - inner.sent
+        self.inner.borrow().unsent.waiting().len()
     }
 
     /// See [`super::Transport::close_notify`].
@@ -420,25 +412,22 @@ impl Inner {
     /// As [`Stream::send`], but for `AGAIN`. The records wait in this case, too.
     fn settle(&mut self) -> Result<(), Errno> {
         let Some(Err(short)) = self.queued.take().map(QueuedSend::finish) else { return Ok(()) };
-        self.unsent.splice(self.sent..self.sent, short.rest);
+        self.unsent.push_first(short.rest);
         self.count();
         if short.errno == Errno::AGAIN { Ok(()) } else { Err(short.errno) }
     }
 
     /// Moves decrypted bytes to the buffer of a caller.
     fn take(&mut self, buffer: &mut [u8]) -> usize {
-        let waiting = &self.decrypted[self.taken..];
+        let waiting = self.decrypted.waiting();
         let taken = waiting.len().min(buffer.len());
         buffer[..taken].copy_from_slice(&waiting[..taken]);
-        self.taken += taken;
-        if self.taken == self.decrypted.len() {
-            (self.decrypted, self.taken) = (Vec::new(), 0);
-        }
+        self.decrypted.take(taken);
         self.count();
         taken
     }
 
     fn count(&mut self) {
-        self.charge.set(self.decrypted.len() + self.unsent.len() + self.session.kept());
+        self.charge.set(self.decrypted.kept() + self.unsent.kept() + self.session.kept());
     }
 }

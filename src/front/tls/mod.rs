@@ -11,62 +11,33 @@ use std::sync::Arc;
 pub use servers::Origin;
 pub(super) use servers::Servers;
 
-use super::accepted::{Accepted, relayed};
+use super::accepted::Accepted;
 use super::linger::linger;
 use super::sni::Asked;
-use crate::config::{Tls, TlsEnd};
+use crate::config::TlsEnd;
 use crate::handshake::{self, Failure};
 use crate::observe::access_log;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::tls::Server;
-use crate::relay::Flow;
 use crate::timers::Watch;
 use crate::transport::{TlsStream, Transport};
 
 /// A fatal unrecognized_name alert (RFC 6066 section 3), in plaintext: nothing is agreed on yet.
 const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 
-/// Makes the handshake, which begins with `bytes`. Serves the connection if the rule has a cluster.
-/// Returns true if not: then the connection goes on with the routes of its listener.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-pub(super) fn serve(
+/// Makes the handshake, which begins with `bytes`. Returns false if it has failed: then the
+/// connection has its record.
+pub(super) async fn accept(
     conn: &mut Accepted,
     watch: &Watch,
-    tls: &Tls,
-    asked: Asked<'_>,
+    asked: &Asked<'_>,
     end: &Arc<TlsEnd>,
     bytes: Vec<u8>,
-) -> impl Future<Output = bool> {
-    async move {
-        // 1. Make the handshake. Boxed, because the relay lives much longer.
-        let Some(client) = Box::pin(shake_hands(conn, watch, &asked, end, bytes)).await else {
-            return false;
-        };
-        conn.client = Transport::Tls(client);
-        conn.tls_rule = Some(Arc::clone(end));
-        let Some(cluster) = &end.cluster else { return true };
-
-        // 2. Connect.
-        let lease = match Box::pin(conn.connect(cluster)).await {
-            Ok(lease) => lease,
-            Err(failure) => {
-                conn.reset_for(&failure);
-                let outcome = failure.outcome();
-                conn.record(conn.start(), &outcome, |record| asked.describe(record));
-                return false;
-            }
-        };
-
-        // 3. Relay bytes.
-        let pool = &conn.context.pool;
-        let (mut up, mut down) = (Flow::new(pool, Vec::new()), Flow::new(pool, Vec::new()));
-        let end = conn.relay(watch, &lease, &mut up, &mut down, tls.timeouts).await;
-        let outcome = relayed(conn, lease, &up, &down, end);
-        conn.record(conn.start(), &outcome, |record| asked.describe(record));
-        drop((outcome, up, down));
-        conn.linger_after_alert(watch).await;
-        false
-    }
+) -> bool {
+    let Some(client) = shake_hands(conn, watch, asked, end, bytes).await else { return false };
+    conn.client = Transport::Tls(client);
+    conn.tls_rule = Some(Arc::clone(end));
+    true
 }
 
 /// Makes the handshake. `None` if it has failed: then the connection has its record.

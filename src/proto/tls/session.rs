@@ -120,10 +120,10 @@ impl Session {
         self.status.state != State::PeerClosed
     }
 
-    /// The server name that the client has sent. On the server's side it is known when the
+    /// Takes the server name that the client has sent. On the server's side it is known when the
     /// ClientHello is complete.
-    pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
+    pub fn take_server_name(&mut self) -> Option<Box<str>> {
+        self.server_name.take()
     }
 
     /// The protocol that was agreed on (RFC 7301).

@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn a_server_is_verified_by_its_authority_and_its_name() {
     let site = site();
-    let pair = connect(&client(), &server());
+    let mut pair = connect(&client(), &server());
     assert_eq!(pair.states(), (State::Open, State::Open));
-    assert_eq!(pair.server.server_name(), Some(NAME));
+    assert_eq!(pair.server.take_server_name().as_deref(), Some(NAME));
 
     let other = Authority::new().certificates();
     let stranger =
@@ -75,9 +75,12 @@ fn an_ip_address_is_verified_and_not_sent() {
     let server = ServerSettings { identities: &identity, ..server_settings() };
     let server = Server::new(&server).unwrap();
     for name in names {
-        let pair = connect_to(&client(), &server, name);
+        let mut pair = connect_to(&client(), &server, name);
         assert_eq!(pair.states(), (State::Open, State::Open));
-        assert_eq!((pair.client.server_name(), pair.server.server_name()), (None, None));
+        assert_eq!(
+            (pair.client.take_server_name().as_deref(), pair.server.take_server_name().as_deref()),
+            (None, None)
+        );
     }
     let pair = connect_to(&client(), &server, "192.0.2.2");
     assert_eq!(pair.client.state(), State::Failed(Error::CertificateName));

@@ -9,10 +9,10 @@ use super::*;
 #[test]
 fn a_handshake_tells_what_was_agreed_on() {
     for case in CASES {
-        let pair = Pair::open(case, &[]);
+        let mut pair = Pair::open(case, &[]);
         assert_eq!(pair.session.version(), Some(["1.2", "1.3"][case.1]));
         assert!(pair.session.suite().unwrap().starts_with("TLS"));
-        assert_eq!(pair.session.server_name(), Some(NAME));
+        assert_eq!(pair.session.take_server_name().as_deref(), Some(NAME));
         assert_eq!(pair.session.protocol(), Some(&b"http/1.1"[..]));
         assert!(!pair.session.is_resumed());
         assert_eq!(pair.session.kept.capacity(), 0);
@@ -75,7 +75,7 @@ fn a_name_without_a_certificate_is_answered_by_an_alert() {
         let error = pair.shake();
         assert!(matches!(error, Some(rustls::Error::AlertReceived(_))), "{error:?}");
         assert_eq!(pair.session.state(), State::Failed(Error::NoCertificate));
-        assert_eq!(pair.session.server_name(), Some(OTHER));
+        assert_eq!(pair.session.take_server_name().as_deref(), Some(OTHER));
 
         let mut pair = Pair::with(Client, &servers[version], &clients[version], OTHER, &[]);
         assert!(pair.shake().is_some());
