@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::HostName;
 use super::input::{self, Accept, ReadError};
 use crate::proto::tls::{Authorities, Identity, IdentityError, KeysFault, PemFault, TicketKeys};
 
@@ -74,11 +75,18 @@ impl FileFault {
 /// Reads a certificate and its key.
 ///
 /// # Errors
-/// A file cannot be read, holds something else, or the two do not belong together.
-pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFault> {
-    let (chain, key_pem) = (read(certificate), read(key).map_err(FileFault::of_key));
-    let (chain, key_pem) = (chain?, key_pem?);
-    Identity::parse(&chain, &key_pem).map_err(|error| match error {
+/// A file cannot be read, holds something else, or the two do not belong together. There are two
+/// faults if neither file can be read.
+pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, Vec<FileFault>> {
+    match (read(certificate), read(key).map_err(FileFault::of_key)) {
+        (Ok(chain), Ok(key_pem)) => Identity::parse(&chain, &key_pem)
+            .map_err(|error| vec![identity_fault(certificate, key, error)]),
+        (chain, key_pem) => Err(chain.err().into_iter().chain(key_pem.err()).collect()),
+    }
+}
+
+fn identity_fault(certificate: &Path, key: &Path, error: IdentityError) -> FileFault {
+    match error {
         IdentityError::Certificate(fault) => FileFault::pem(certificate, &fault),
         IdentityError::Key(fault) => FileFault::pem(key, &fault).of_key(),
         IdentityError::Mismatch => FileFault::new(
@@ -106,6 +114,29 @@ pub fn read_identity(certificate: &Path, key: &Path) -> Result<Identity, FileFau
             ),
             "the certificate of the key comes first, then the one that issued it, and so on",
         ),
+    }
+}
+
+/// The names that a certificate is not for, as a certificate would have them. Clients that ask for
+/// one of them refuse it.
+pub fn uncovered<'n>(
+    names: impl IntoIterator<Item = &'n HostName>,
+    identity: &Identity,
+) -> impl Iterator<Item = String> {
+    names.into_iter().filter_map(|name| {
+        let (text, is_covered) = match name {
+            HostName::Exact(exact) => {
+                (exact.clone(), identity.covers(exact.trim_matches(['[', ']'])))
+            }
+            HostName::Suffix(suffix) => {
+                let wildcard = format!("*{suffix}");
+                let is_covered = identity.names().contains(&wildcard);
+                (wildcard, is_covered)
+            }
+            // No certificate has such a name; each client sees whether its own is in it.
+            HostName::Prefix(_) => return None,
+        };
+        (!is_covered).then_some(text)
     })
 }
 

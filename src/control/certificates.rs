@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use crate::config::{self, Config, TlsAction, TlsRule};
+use crate::config::{self, Config, HostName, TlsAction, TlsRule};
 use crate::error::chain;
 use crate::front::Origin;
 use crate::proto::tls::{Identity, ROTATION, TicketKeys};
@@ -69,7 +69,8 @@ fn pairs(config: &Config) -> Vec<Pair> {
             let TlsAction::End(end) = &rule.action else { continue };
             for files in &end.certificates {
                 let key = (files.certificate.clone(), files.key.clone());
-                pairs.entry(key).or_insert_with(|| Pair::new(files));
+                let pair = pairs.entry(key).or_insert_with(|| Pair::new(files));
+                pair.names.extend_from_slice(&rule.names);
             }
         }
     }
@@ -103,6 +104,8 @@ fn version(path: &Path) -> Option<Version> {
 struct Pair {
     certificate: PathBuf,
     key: PathBuf,
+    /// The names of the rules that have it.
+    names: Vec<HostName>,
     /// The files that were read last; `None` before the first look.
     versions: Option<[Option<Version>; 2]>,
     identity: Identity,
@@ -113,6 +116,7 @@ impl Pair {
         Pair {
             certificate: files.certificate.clone(),
             key: files.key.clone(),
+            names: Vec::new(),
             versions: None,
             identity: files.identity.clone(),
         }
@@ -130,12 +134,14 @@ impl Pair {
         let identity = match config::read_identity(&self.certificate, &self.key) {
             Ok(identity) if identity == self.identity => return None,
             Ok(identity) => identity,
-            Err(fault) => {
-                tracing::warn!(
-                    error = %chain(&fault),
-                    advice = fault.advice,
-                    "a certificate has changed and cannot be used: the one before stays in use"
-                );
+            Err(faults) => {
+                for fault in faults {
+                    tracing::warn!(
+                        error = %chain(&fault),
+                        advice = fault.advice,
+                        "a certificate has changed and cannot be used: the one before stays in use"
+                    );
+                }
                 return None;
             }
         };
@@ -157,6 +163,13 @@ impl Pair {
                 problem = oddity.what,
                 advice = oddity.advice,
                 "clients refuse this certificate, or will soon"
+            );
+        }
+        for name in config::uncovered(&self.names, &self.identity) {
+            tracing::warn!(
+                certificate = %self.certificate.display(),
+                name,
+                "a certificate is not for a name of its rule: clients that ask for it refuse it"
             );
         }
     }

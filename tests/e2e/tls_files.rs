@@ -42,15 +42,19 @@ impl Place {
         self.authority.signs(&[NAME])
     }
 
-    /// Reads `live/cert.pem` and `live/key.pem` below the directory.
-    fn start(&self, to: SocketAddr, driver: &str) -> Ringgate {
-        let config = format!(
+    /// A rule that reads `live/cert.pem` and `live/key.pem` below the directory.
+    fn config(&self, to: SocketAddr) -> String {
+        format!(
             "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tls\"\n\
              [[listener.tls]]\ncertificate = {:?}\nkey = {:?}\ncluster = \"echo\"\n\
              [cluster.echo]\nendpoints = [\"{to}\"]\n",
             self.path("live/cert.pem"),
             self.path("live/key.pem")
-        );
+        )
+    }
+
+    fn start(&self, to: SocketAddr, driver: &str) -> Ringgate {
+        let config = self.config(to);
         Setup { config, server: format!("driver = \"{driver}\""), ..Setup::default() }.start()
     }
 
@@ -172,6 +176,23 @@ fn files_that_are_gone_leave_what_was_read() {
     assert!(place.serves(&gate, &first));
     place.put("live", &next);
     place.wait_until_it_serves(&gate, &next);
+}
+
+#[test]
+fn a_new_certificate_for_other_names_is_used_with_a_warning() {
+    let (echo, place) = (Echo::start(), Place::new());
+    place.put("live", &place.new_pair());
+    let config = place.config(echo.address()).replacen(
+        "certificate",
+        "names = [\"site.test\"]\ncertificate",
+        1,
+    );
+    let gate = Setup { config, ..Setup::default() }.start();
+    let other = place.authority.signs(&["other.test"]);
+    place.replace("live/key.pem", &other.key);
+    place.replace("live/cert.pem", &other.certificate);
+    let line = gate.line_with("is not for a name of its rule");
+    assert!(line.contains(" WARN ") && line.contains("site.test"), "{line}");
 }
 
 #[test]

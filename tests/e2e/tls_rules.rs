@@ -51,7 +51,7 @@ fn a_name_that_no_rule_has_gets_an_alert_and_no_certificate() {
         let record = gate.records(number + 1).pop().unwrap();
         assert_eq!((record.end(), record.text("protocol")), ("no_route", "tls"));
         let name = if number < 2 { "unknown.test" } else { "" };
-        assert_eq!(record.text("host"), name);
+        assert_eq!((record.text("host"), record.tls().text("error")), (name, "unrecognized_name"));
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::certificates::{
-    FileFault, oddities, read_authorities, read_identity, read_ticket_keys,
+    FileFault, oddities, read_authorities, read_identity, read_ticket_keys, uncovered,
 };
 use super::super::input::ReadError;
 use super::super::keys::{self, ProtocolWord};
@@ -160,9 +160,11 @@ impl Check<'_> {
             (self.base.join(&certificate.value), self.base.join(&key.value));
         let identity = match read_identity(&certificate_path, &key_path) {
             Ok(identity) => identity,
-            Err(fault) => {
-                let at = if fault.is_key { key } else { certificate };
-                self.file_fault(at.span, &at.value, fault);
+            Err(faults) => {
+                for fault in faults {
+                    let at = if fault.is_key { key } else { certificate };
+                    self.file_fault(at.span, &at.value, fault);
+                }
                 return None;
             }
         };
@@ -171,19 +173,7 @@ impl Check<'_> {
             self.report.warning(certificate.span, what, oddity.advice);
         }
         for (name, span) in names {
-            let (text, is_covered) = match name {
-                HostName::Exact(name) => {
-                    (name.clone(), identity.covers(name.trim_matches(['[', ']'])))
-                }
-                HostName::Suffix(suffix) => {
-                    let wildcard = format!("*{suffix}");
-                    let is_covered = identity.names().contains(&wildcard);
-                    (wildcard, is_covered)
-                }
-                // No certificate has such a name; each client sees whether its own is in it.
-                HostName::Prefix(_) => continue,
-            };
-            if !is_covered {
+            for text in uncovered([name], &identity) {
                 let file = quoted(&certificate.value);
                 let what = format!("the certificate {file} is not for {}", quoted(&text));
                 let note = format!("clients refuse it; it is for {}", listed(identity.names()));

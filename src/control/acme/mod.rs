@@ -346,7 +346,7 @@ fn stored(storage: &Storage, names: &Names) -> Result<Option<Identity>, String> 
 /// Reads a certificate with its key, and checks that it is for all names.
 fn parse(pem: &str, names: &Names) -> Result<Identity, String> {
     let identity = Identity::parse(pem.as_bytes(), pem.as_bytes());
-    let identity = identity.map_err(|error| format!("{error:?}"))?;
+    let identity = identity.map_err(|error| error.to_string())?;
     match names.iter().find(|name| !identity.covers(name)) {
         None => Ok(identity),
         Some(name) => Err(format!("it is not for {name}")),

@@ -249,6 +249,22 @@ fn time(timestamp: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(timestamp).unwrap_or_default())
 }
 
+impl fmt::Display for IdentityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IdentityError::Certificate(fault) | IdentityError::Key(fault) => fault.fmt(f),
+            IdentityError::Mismatch => f.write_str("the key does not belong to the certificate"),
+            IdentityError::UnsupportedCertificate => {
+                f.write_str("the certificate has a kind of key that is not supported")
+            }
+            IdentityError::SmallRsa(bits) => write!(f, "the RSA key has only {bits} bits"),
+            IdentityError::Order { position } => {
+                write!(f, "certificate {position} did not issue the one before it")
+            }
+        }
+    }
+}
+
 impl fmt::Display for PemFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
