@@ -2,6 +2,7 @@
 
 mod desk;
 mod directory;
+mod whole;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

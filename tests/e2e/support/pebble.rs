@@ -5,16 +5,17 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use ringgate::proto::tls::Identity;
 use tempfile::TempDir;
 
-use super::{LentPort, Process, free_port, require, wait_bound_udp, wait_listening};
+use super::{LentPort, Process, curl_trusting, free_port, require, wait_bound_udp, wait_listening};
 
 /// Where pebble is, and where it sends what checks names. Outlives pebble itself.
 pub(crate) struct PebblePlace {
     dir: TempDir,
     directory: LentPort,
+    management: LentPort,
     http: LentPort,
     tls: LentPort,
 }
@@ -32,20 +33,22 @@ impl PebblePlace {
         let (root_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
         let mut root = CertificateParams::new([]).unwrap();
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // With the name of the other one, that one would look as if it had signed itself.
+        root.distinguished_name.push(DnType::CommonName, "root of the directory's server");
         let root_certificate = root.self_signed(&root_key).unwrap();
         let own = CertificateParams::new(["localhost".to_owned()]).unwrap();
         let own = own.signed_by(&key, &Issuer::new(root, root_key)).unwrap();
         fs::write(dir.path().join("root.pem"), root_certificate.pem()).unwrap();
         fs::write(dir.path().join("own.pem"), own.pem()).unwrap();
         fs::write(dir.path().join("own.key"), key.serialize_pem()).unwrap();
-        let [directory, http, tls] = [(); 3].map(|()| free_port());
-        PebblePlace { dir, directory, http, tls }
+        let [directory, management, http, tls] = [(); 4].map(|()| free_port());
+        PebblePlace { dir, directory, management, http, tls }
     }
 
     /// Starts pebble, which has forgotten what it knew before. `validity` are the seconds for which
     /// certificates are valid, `rejected` the nonces that it refuses, of 100.
     pub(crate) fn start(&self, validity: u32, rejected: u32) -> Pebble {
-        let (dns, control, management) = (free_port(), free_port(), free_port());
+        let (dns, control) = (free_port(), free_port());
         let mut names = require("pebble-challtestsrv");
         names.args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", ""]);
         // The challenges themselves are answered by the test.
@@ -64,7 +67,7 @@ impl PebblePlace {
                 "externalAccountBindingRequired": false, "certificateValidityPeriod": {validity}
             }}}}"#,
             self.directory.address(),
-            management.address(),
+            self.management.address(),
             file("own.pem"),
             file("own.key"),
             self.http.number(),
@@ -100,6 +103,18 @@ impl PebblePlace {
     /// The certificate that the directory's server is checked with.
     pub(crate) fn authorities(&self) -> PathBuf {
         self.dir.path().join("root.pem")
+    }
+
+    /// Fetches the certificate that a running pebble signs with, as a file. It has another one
+    /// after each start.
+    pub(crate) fn issuer(&self) -> PathBuf {
+        let file = self.dir.path().join("issuer.pem");
+        let management = self.management.address();
+        let url = "https://localhost/roots/0";
+        let output = curl_trusting(management, &self.authorities(), &["-f", url]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        fs::write(&file, output.stdout).unwrap();
+        file
     }
 
     /// Where http-01 challenges are asked for.
