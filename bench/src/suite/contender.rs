@@ -32,7 +32,7 @@ const NGINX_BUFFER: &str = "256k";
 const NGINX_HUGE_BUFFER: &str = "1m";
 
 /// HAProxy's buffer for bulk in TLS; one size for all connections of a process.
-const HAPROXY_BUFFER: &str = "131072";
+const HAPROXY_BUFFER: &str = "262144";
 
 /// Where the programs are.
 pub(super) struct Programs {

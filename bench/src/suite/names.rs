@@ -86,8 +86,12 @@ impl fmt::Display for Workload {
             Workload::TlsRedirects { connections, by } => {
                 format!("TLS 301 keep-alive, {connections}{by}")
             }
-            Workload::WssUp { connections } => format!("wss ended, bulk up, {connections}"),
-            Workload::WssDown { connections } => format!("wss ended, bulk down, {connections}"),
+            Workload::WssUp { connections } => {
+                format!("TLS and WebSocket ended, bulk up, {connections}")
+            }
+            Workload::WssDown { connections } => {
+                format!("TLS and WebSocket ended, bulk down, {connections}")
+            }
             Workload::Datagrams { clients, size, burst: 1 } => {
                 format!("{size} B datagrams, {clients} clients")
             }
