@@ -12,7 +12,7 @@ use crate::proto::websocket::Handshake;
 /// Finds the route for a request that came by `scheme`: of the best matching host, the first route
 /// whose path matches and whose action accepts the request. A route for upgrades accepts only
 /// upgrades. A redirect that names the scheme does not accept requests that it would redirect to
-/// themselves.
+/// themselves; the check of the configuration knows which these are (`check/redirect.rs`).
 ///
 /// Paths are compared as sent. A prefix route that forwards to a cluster does not match a path with
 /// dot segments: a server that resolves them could serve a path outside of the prefix.
@@ -23,17 +23,19 @@ pub fn find<'c>(http: &'c Http, request: &Request<'_>, scheme: Scheme) -> Option
             PathMatch::Exact(path) => request.path == path,
             PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
         };
-        path && accepts(&route.action, request, scheme) && !may_leave(route, request.path)
+        path && accepts(route, request, scheme) && !may_leave(route, request.path)
     })
 }
 
-/// Returns true if an action accepts this kind of request. A tunnel that terminates here accepts
-/// only the handshakes of its clients, so for all other requests its path looks like any other path
-/// of the site.
-fn accepts(action: &Action, request: &Request<'_>, scheme: Scheme) -> bool {
-    let tunnel = match action {
+/// Returns true if the action of a route accepts this kind of request. A tunnel that terminates
+/// here accepts only the handshakes of its clients, so for all other requests its path looks like
+/// any other path of the site.
+fn accepts(route: &Route, request: &Request<'_>, scheme: Scheme) -> bool {
+    let tunnel = match &route.action {
         Action::Tunnel(tunnel) => tunnel,
-        Action::Redirect(redirect) => return !redirect.is_to_itself(request, scheme),
+        Action::Redirect(redirect) => {
+            return !redirect.is_to_itself(&route.path, request, scheme);
+        }
         Action::Respond(_) => return true,
     };
     match (tunnel.kind, request.handshake) {
@@ -55,7 +57,7 @@ impl Redirect {
     /// Returns true if the target of a redirect that names the scheme is the URI of the request
     /// itself, so that the client would come back without end. A redirect without a scheme is one
     /// that its operator wants in any case.
-    fn is_to_itself(&self, request: &Request<'_>, scheme: Scheme) -> bool {
+    fn is_to_itself(&self, matched: &PathMatch, request: &Request<'_>, scheme: Scheme) -> bool {
         let default = if scheme == Scheme::Https { 443 } else { 80 };
         let own_port = request.port.map_or(Some(default), |port| port.parse().ok());
         let port = match (self.port, &self.host) {
@@ -63,10 +65,18 @@ impl Redirect {
             (None, Some(_)) => Some(default),
             (None, None) => own_port,
         };
-        let keeps_path = self.path == PathRewrite::Keep && !self.strip_query;
+        let keeps_path = match (&self.path, matched) {
+            (PathRewrite::Keep, _) => true,
+            (PathRewrite::Path(path), _) => path == request.path,
+            (PathRewrite::Prefix(new), PathMatch::Prefix(old) | PathMatch::Exact(old)) => {
+                new == old
+            }
+        };
+        let keeps_query = !self.strip_query || request.query.is_none();
         let is_own_host =
             self.host.as_ref().is_none_or(|host| host.eq_ignore_ascii_case(request.host));
-        self.scheme == Some(scheme) && keeps_path && port == own_port && is_own_host
+        let keeps_all = keeps_path && keeps_query && port == own_port && is_own_host;
+        self.scheme == Some(scheme) && keeps_all
     }
 }
 
@@ -217,7 +227,10 @@ impl Location<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::{self, Protocol};
     use crate::proto::http::parse_request;
 
     fn host(names: &[HostName]) -> Host {
@@ -347,5 +360,81 @@ mod tests {
         );
         assert!(finds(own("x", Some(8443)), Scheme::Https) && finds(own("x", None), Scheme::Http));
         assert!(finds(redirect(), Scheme::Https), "the operator has named no scheme");
+    }
+
+    /// A redirect and what follows it, on a listener that serves http and https.
+    fn behind(redirect: &str, names: &[&str], next: &str) -> String {
+        let names = if names.is_empty() { String::new() } else { format!("names = {names:?}") };
+        format!(
+            r#"
+            [acme]
+            storage = "/nowhere"
+            terms_agreed = true
+            [[listener]]
+            name = "edge"
+            listen = "127.0.0.1:443"
+            protocol = "http"
+            [[listener.tls]]
+            names = ["a.test"]
+            acme = true
+            [[listener.host]]
+            {names}
+            [[listener.host.route]]
+            prefix = "/"
+            redirect = {{ {redirect} }}
+            {next}
+            "#
+        )
+    }
+
+    /// Whether some request for a host with these names passes over the redirect.
+    fn is_passed_over(redirect: &str, names: &[&str]) -> bool {
+        let file = behind(redirect, names, "");
+        let config = config::parse("test", &file, Path::new("")).expect("valid");
+        let Protocol::Http(http) = &config.listeners[0].protocol else { unreachable!() };
+        let hosts = if names.is_empty() { &["a.test", "b.test"] } else { names };
+        let is_passed = |scheme, target: &str, host: &str, port: &str| {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: {host}{port}\r\n\r\n");
+            find(http, &parse_request(head.as_bytes(), 100).unwrap(), scheme).is_none()
+        };
+        let mut targets = ["/", "/x", "/?q", "/x?q"].into_iter();
+        targets.any(|target| {
+            hosts.iter().any(|host| {
+                ["", ":80", ":443", ":8443"].iter().any(|port| {
+                    is_passed(Scheme::Http, target, host, port)
+                        || is_passed(Scheme::Https, target, host, port)
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn a_route_is_shadowed_when_no_request_passes_over_the_redirect_before_it() {
+        let next = "[[listener.host.route]]\nprefix = \"/\"\nrespond = { body = \"x\" }";
+        let others = [
+            "",
+            ", port = 8443",
+            ", host = \"a.test\"",
+            ", host = \"a.test\", port = 8443",
+            ", path = \"/x\"",
+            ", prefix = \"/x\"",
+            ", prefix = \"/\"",
+            ", strip_query = true",
+        ];
+        let mut shadowed = 0;
+        for (others, names) in
+            others.iter().flat_map(|one| [(one, &[][..]), (one, &["a.test"]), (one, &["b.test"])])
+        {
+            for scheme in ["http", "https"] {
+                let redirect = format!("scheme = \"{scheme}\"{others}");
+                let said = config::parse("test", &behind(&redirect, names, next), Path::new(""));
+                let is_shadowed =
+                    said.is_err_and(|errors| errors.to_string().contains("can never match"));
+                let case = format!("{redirect} for {names:?}");
+                assert_eq!(is_shadowed, !is_passed_over(&redirect, names), "{case}");
+                shadowed += u32::from(is_shadowed);
+            }
+        }
+        assert!(shadowed > 0 && shadowed < 24);
     }
 }

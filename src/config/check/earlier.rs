@@ -20,15 +20,26 @@ pub(super) struct Matcher {
 }
 
 /// The kinds of requests that a route matches, among those for its paths.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) enum Kinds {
     All,
-    /// All but those that came by this scheme: a redirect to it that changes nothing else.
-    AllBut(Scheme),
+    /// All but those that a redirect would redirect to themselves.
+    AllBut(Passed),
     /// Every upgrade.
     Upgrades,
     /// Upgrades with one of these handshakes.
     Handshakes(Handshakes),
+}
+
+/// The requests that a redirect with a scheme passes over: those that have its target already.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Passed {
+    pub(super) scheme: Scheme,
+    /// What else the redirect names.
+    pub(super) host: Option<String>,
+    pub(super) port: Option<u64>,
+    pub(super) path: Option<String>,
+    pub(super) strip_query: bool,
 }
 
 /// The routes so far. Those that can never match are left out.
@@ -106,15 +117,26 @@ fn shared_start<'p>(prefix: &'p str, text: &str) -> &'p str {
 
 impl Kinds {
     /// Returns true when no request is left for `later`.
-    fn covers(self, later: Kinds) -> bool {
+    fn covers(&self, later: &Kinds) -> bool {
         match (self, later) {
             (Kinds::All, _) | (Kinds::Upgrades, Kinds::Upgrades | Kinds::Handshakes(_)) => true,
-            (Kinds::AllBut(first), Kinds::AllBut(later)) => first == later,
+            // The first takes every request by another scheme.
+            (Kinds::AllBut(first), Kinds::AllBut(later)) => {
+                first == later || first.scheme == later.scheme && later.is_whole_scheme()
+            }
             (Kinds::Handshakes(first), Kinds::Handshakes(later)) => {
                 (first.obfs || !later.obfs) && (first.websocket || !later.websocket)
             }
             (Kinds::AllBut(_), _) | (Kinds::Upgrades, _) | (Kinds::Handshakes(_), _) => false,
         }
+    }
+}
+
+impl Passed {
+    /// Returns true when the redirect names the scheme alone, so that it passes over every request
+    /// that came by it.
+    fn is_whole_scheme(&self) -> bool {
+        self.host.is_none() && self.port.is_none() && self.path.is_none() && !self.strip_query
     }
 }
 
@@ -133,7 +155,7 @@ impl Matcher {
         let is_prefix = matches!(self.path, PathMatch::Prefix(_));
         let skips =
             is_prefix && self.kinds == Kinds::Upgrades && has_dot_segment(later.path.text());
-        self.kinds.covers(later.kinds) && !skips
+        self.kinds.covers(&later.kinds) && !skips
     }
 }
 

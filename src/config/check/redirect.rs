@@ -7,9 +7,9 @@
 
 use super::super::report::quoted;
 use super::super::types::At;
-use super::super::{HostName, PathMatch, PathRewrite, Redirect, address, keys};
+use super::super::{HostName, PathMatch, PathRewrite, Redirect, Scheme, address, keys};
 use super::Check;
-use super::earlier::Earlier;
+use super::earlier::{Earlier, Passed};
 use super::route::matches;
 
 const STATUSES: [u64; 5] = [301, 302, 303, 307, 308];
@@ -138,4 +138,42 @@ fn own_loop(
         format!("this redirect leads to {}, which its own route matches again", quoted(target));
     let note = "put a route for the target before this one, or name another host";
     again.then(|| (what, String::from(note)))
+}
+
+/// The requests that a redirect passes over, because it would redirect them to themselves.
+/// [`crate::route::find`] has the same rule. `None` if there are none: the redirect names no
+/// scheme, or no request with its target reaches the route.
+pub(super) fn passed_over(
+    typed: &keys::Redirect,
+    matched: Option<&PathMatch>,
+    hosts: &[HostName],
+    has_https: bool,
+) -> Option<Passed> {
+    let scheme = typed.scheme.as_ref().copied()?;
+    let host = typed.host.as_ref().map(|host| address::exact_host(host).unwrap_or_default());
+    let reaches = |host: &String| hosts.is_empty() || hosts.iter().any(|name| is_for(name, host));
+    let path = typed.path.as_ref().or(typed.prefix.as_ref());
+    let reaches_path = match (matched, &typed.path.value, &typed.prefix.value) {
+        (Some(matched), Some(path), _) => matches(matched, &path.value),
+        (Some(PathMatch::Prefix(old)), None, Some(new)) => *old == new.value,
+        _ => true,
+    };
+    let is_reached =
+        (scheme == Scheme::Http || has_https) && host.as_ref().is_none_or(reaches) && reaches_path;
+    is_reached.then(|| Passed {
+        scheme,
+        host,
+        port: typed.port.as_ref().copied(),
+        path: path.cloned(),
+        strip_query: typed.strip_query.get(),
+    })
+}
+
+/// Returns true when a host with this name serves requests for `host`.
+fn is_for(name: &HostName, host: &str) -> bool {
+    match name {
+        HostName::Exact(exact) => exact == host,
+        HostName::Suffix(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        HostName::Prefix(prefix) => host.len() > prefix.len() && host.starts_with(prefix),
+    }
 }

@@ -7,11 +7,12 @@ use super::super::keys::{self, HandshakeWord, TunnelWord};
 use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
 use super::super::{
-    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Scheme, Tunnel,
-    TunnelKind, address,
+    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, TunnelKind,
+    address,
 };
 use super::Check;
 use super::earlier::{Earlier, Kinds, Matcher};
+use super::redirect::passed_over;
 use super::tls::ends;
 use crate::proto::http::has_dot_segment;
 
@@ -86,7 +87,7 @@ impl Check<'_> {
         let mut routes = Vec::with_capacity(typed.len());
         for route in typed {
             let path = self.path_match(route);
-            let kinds = self.kinds(route, has_https);
+            let kinds = self.kinds(route, path.as_ref(), hosts, has_https);
             let matcher = path.map(|path| Matcher { path, kinds, span: route.place.span });
             let action = self.action(route, matcher.as_ref(), &earlier, hosts, timeouts);
             routes.push(matcher.as_ref().zip(action).map(|(matcher, action)| Route {
@@ -162,7 +163,7 @@ impl Check<'_> {
     ) -> Option<Action> {
         // Every action is checked, so that all errors are reported, even if the route has several.
         let given = self.given_actions(route);
-        let tunnel = self.tunnel(route, matcher.map(|matcher| matcher.kinds), timeouts);
+        let tunnel = self.tunnel(route, matcher.map(|matcher| &matcher.kinds), timeouts);
         let redirect = route.redirect.value.as_ref().and_then(|typed| {
             let matched = matcher.map(|matcher| &matcher.path);
             self.redirect(typed, matched, earlier, hosts)
@@ -202,13 +203,13 @@ impl Check<'_> {
     fn tunnel(
         &self,
         route: &keys::Route,
-        kinds: Option<Kinds>,
+        kinds: Option<&Kinds>,
         timeouts: RelayTimeouts,
     ) -> Option<Tunnel> {
         let cluster = self.cluster_name(&route.cluster);
         let idle = route.idle_timeout.as_ref().map_or(timeouts.idle, |time| time.0);
         let kind = match kinds? {
-            Kinds::Handshakes(handshakes) => TunnelKind::Terminate(handshakes),
+            Kinds::Handshakes(handshakes) => TunnelKind::Terminate(*handshakes),
             Kinds::Upgrades | Kinds::All | Kinds::AllBut(_) => {
                 TunnelKind::Forward { early_data: route.early_data.get() }
             }
@@ -216,15 +217,22 @@ impl Check<'_> {
         Some(Tunnel { cluster: cluster?, kind, timeouts: RelayTimeouts { idle, ..timeouts } })
     }
 
-    /// The kinds of requests that the route matches, apart from their path.
-    fn kinds(&self, route: &keys::Route, has_https: bool) -> Kinds {
+    /// The kinds of requests that the route matches, apart from `path`.
+    fn kinds(
+        &self,
+        route: &keys::Route,
+        path: Option<&PathMatch>,
+        hosts: &[HostName],
+        has_https: bool,
+    ) -> Kinds {
         if route.tunnel.get() == TunnelWord::Terminate {
             Kinds::Handshakes(self.handshakes(&route.accept))
         } else if route.upgrade.is_given() {
             Kinds::Upgrades
         } else {
-            let scheme = route.redirect.as_ref().and_then(|typed| only_scheme(typed));
-            scheme.filter(|_| has_https).map_or(Kinds::All, Kinds::AllBut)
+            let redirect = route.redirect.as_ref();
+            let passed = redirect.and_then(|typed| passed_over(typed, path, hosts, has_https));
+            passed.map_or(Kinds::All, Kinds::AllBut)
         }
     }
 
@@ -243,14 +251,6 @@ impl Check<'_> {
         }
         handshakes
     }
-}
-
-/// The scheme of a redirect that changes nothing else: see [`crate::route::find`].
-fn only_scheme(typed: &keys::Redirect) -> Option<Scheme> {
-    let keys::Redirect { host, port, path, prefix, strip_query, .. } = typed;
-    let others = [host.is_given(), port.is_given(), path.is_given(), prefix.is_given()];
-    let has_others = others.contains(&true) || strip_query.get() || !typed.place.complete;
-    typed.scheme.as_ref().copied().filter(|_| !has_others)
 }
 
 /// Returns true when a route with this matcher matches the path.

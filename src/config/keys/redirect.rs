@@ -19,8 +19,9 @@ use crate::config::types::{Field, Place};
 pub(in crate::config) struct Redirect {
     #[schemars(skip)]
     pub(in crate::config) place: Place,
-    /// The scheme of the target. A redirect that names nothing else matches only requests that came
-    /// by the other scheme, so one set of routes serves both.
+    /// The scheme of the target. A redirect that names the scheme passes over requests that it
+    /// would redirect to themselves: they go on to the next route, so one set of routes serves
+    /// both schemes.
     pub(in crate::config) scheme: Field<Scheme>,
     /// The host of the target, without port.
     #[schemars(regex(pattern = HOST), example = "www.example.com")]
