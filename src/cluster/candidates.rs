@@ -138,7 +138,7 @@ impl<'c> Candidates<'c> {
             self.out.push((self.current, FOR_GOOD));
             return;
         }
-        self.cluster.failures.note(&endpoint.address, reason);
+        endpoint.note_failure(reason);
         let unreachable = reason.is_unreachable();
         endpoint.set_reachable(!unreachable);
         self.unreachable += usize::from(unreachable);

@@ -6,6 +6,8 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::Reason;
+use super::failures::Failures;
 use crate::sys::Address;
 
 /// How long an endpoint is avoided after it was unreachable or refused datagrams. After that each
@@ -24,6 +26,8 @@ pub struct Endpoint {
     unreachable: Cell<Option<Instant>>,
     /// When it last refused datagrams. `None` if never. Connections ignore this.
     refused_datagrams: Cell<Option<Instant>>,
+    /// Those of the cluster.
+    failures: Rc<Failures>,
 }
 
 /// The purpose that an endpoint is needed for.
@@ -60,25 +64,36 @@ pub(super) fn now() -> Instant {
 
 /// Makes the list of endpoints with these addresses. Those that were there before stay the same
 /// objects.
-pub(super) fn replace(before: &[Rc<Endpoint>], addresses: &[Address]) -> Rc<[Rc<Endpoint>]> {
+pub(super) fn replace(
+    before: &[Rc<Endpoint>],
+    addresses: &[Address],
+    failures: &Rc<Failures>,
+) -> Rc<[Rc<Endpoint>]> {
     let known: HashMap<&Address, &Rc<Endpoint>> =
         before.iter().map(|endpoint| (&*endpoint.address, endpoint)).collect();
     let endpoint = |address: &Address| {
-        known
-            .get(address)
-            .map_or_else(|| Rc::new(Endpoint::new(address.clone())), |&one| Rc::clone(one))
+        known.get(address).map_or_else(
+            || Rc::new(Endpoint::new(address.clone(), failures)),
+            |&one| Rc::clone(one),
+        )
     };
     addresses.iter().map(endpoint).collect()
 }
 
 impl Endpoint {
-    fn new(address: Address) -> Endpoint {
+    fn new(address: Address, failures: &Rc<Failures>) -> Endpoint {
         Endpoint {
             address: Rc::new(address),
             in_use: Cell::new(0),
             unreachable: Cell::new(None),
             refused_datagrams: Cell::new(None),
+            failures: Rc::clone(failures),
         }
+    }
+
+    /// Counts a failure for the diagnostics.
+    pub fn note_failure(&self, reason: Reason) {
+        self.failures.note(&self.address, reason);
     }
 
     /// Connections and sessions of this worker that use it at present.

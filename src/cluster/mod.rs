@@ -39,7 +39,7 @@ pub struct Cluster {
     connect_attempts: usize,
     /// `None` for plain connections.
     tls: Option<Tls>,
-    failures: Failures,
+    failures: Rc<Failures>,
 }
 
 impl Cluster {
@@ -59,7 +59,7 @@ impl Cluster {
             connect_timeout: config.connect_timeout,
             connect_attempts: config.connect_attempts,
             tls: config.tls.as_ref().and_then(|tls| Tls::new(tls, system)),
-            failures: Failures::default(),
+            failures: Rc::default(),
         }
     }
 
@@ -72,7 +72,7 @@ impl Cluster {
     /// with their counts and with what earlier attempts have shown.
     pub fn set_endpoints(&self, addresses: &[Address]) {
         let mut endpoints = self.endpoints.borrow_mut();
-        *endpoints = endpoints::replace(&endpoints, addresses);
+        *endpoints = endpoints::replace(&endpoints, addresses, &self.failures);
     }
 
     /// Connections and sessions of this worker to its present endpoints.
@@ -92,7 +92,7 @@ impl Cluster {
 
     /// Counts an endpoint that refused what a session sent. New sessions avoid it for a second.
     pub fn refused_datagrams(&self, endpoint: &Endpoint, reason: Reason) {
-        self.failures.note(&endpoint.address, reason);
+        endpoint.note_failure(reason);
         endpoint.set_refused_datagrams();
         // DNS may have dropped the address and brought it back as another object.
         let endpoints = self.endpoints.borrow();

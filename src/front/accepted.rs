@@ -8,7 +8,7 @@ use super::context::Context;
 use super::generation::Listener;
 use super::linger::linger;
 use super::moment::Moment;
-use crate::cluster::{ConnectFailure, Lease, Tried};
+use crate::cluster::{ConnectFailure, Lease, Reason, Tried};
 use crate::config::{RelayTimeouts, TlsEnd};
 use crate::observe::access_log::{self, Record};
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
@@ -163,7 +163,9 @@ impl Drop for Accepted {
     }
 }
 
-/// The outcome of a relay.
+/// The outcome of a relay. In TLS 1.3 an endpoint checks the certificate of ringgate when ringgate
+/// has finished the handshake (RFC 8446 section 2), so its refusal arrives during the relay. A
+/// session that fails before its first byte counts as a failed handshake.
 pub(super) fn relayed(conn: &Accepted, lease: Lease, up: &Flow, down: &Flow, end: End) -> Outcome {
     let (client, upstream) = (&conn.client, &lease.upstream);
     let is_plain = client.plain().is_some() && upstream.plain().is_some();
@@ -185,5 +187,13 @@ pub(super) fn relayed(conn: &Accepted, lease: Lease, up: &Flow, down: &Flow, end
         ..Outcome::new(end)
     };
     lease.tried.note(&mut outcome);
+    let session = upstream.tls().filter(|_| end == End::UpstreamTlsFailed && down.bytes() == 0);
+    if let Some(State::Failed(error)) = session.map(|tls| tls.state()) {
+        let address = &lease.endpoint.address;
+        lease.endpoint.note_failure(Reason::Tls(error.reason()));
+        if !outcome.failed_endpoints.contains(address) {
+            outcome.failed_endpoints.push(Rc::clone(address));
+        }
+    }
     outcome
 }

@@ -180,7 +180,11 @@ fn a_server_that_demands_a_certificate_gets_it() {
     let mut client = without.connect("l4");
     let _ = client.write_all(b"abc\n");
     expect_reset(&mut client);
-    assert_eq!(without.record().end(), "upstream_tls_failed");
+    let record = without.record();
+    assert_eq!(record.end(), "upstream_tls_failed");
+    assert_eq!(record.list("failed_endpoints"), [&*address]);
+    let line = without.line_with("endpoint failed");
+    assert!(line.contains("TLS handshake failed: alert"), "{line}");
 }
 
 #[test]
