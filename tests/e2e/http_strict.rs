@@ -201,6 +201,7 @@ fn a_record_says_why_a_request_was_refused() {
         ("two_framings", 400, post("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n")),
         ("bare_line_feed", 400, "GET /a HTTP/1.1\n".to_owned()),
         ("not_http", 400, "\x16\x03\x01".to_owned()),
+        ("not_http", 400, "\x16\x03\x01\x02\n\x01".to_owned()),
         ("too_many_fields", 431, get(&"X: y\r\n".repeat(100))),
         ("head_too_large", 431, get(&format!("X: {}\r\n", "y".repeat(17_000)))),
         ("slow_head", 408, "GET /a HTTP/1.1\r\n".to_owned()),

@@ -286,13 +286,11 @@ impl<'c> Connection<'c> {
                 self.scan = HeadScan::default();
                 if end > self.http.max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
             }
+            // A head begins with a method or an empty line. Anything else, such as a TLS hello, is
+            // refused without waiting for more. A hello may well have a line feed.
+            _ if bytes.first().is_some_and(|&byte| !may_begin(byte)) => Err(NOT_HTTP),
             Scan::BareLineFeed => Err(LINE_FEED),
             Scan::Incomplete if bytes.len() >= self.http.max_head => Err(TOO_LARGE),
-            // A head begins with a method or an empty line. Anything else, such as a TLS hello, is
-            // refused without waiting for more.
-            Scan::Incomplete if bytes.first().is_some_and(|&byte| !may_begin(byte)) => {
-                Err(NOT_HTTP)
-            }
             Scan::Incomplete => Ok(None),
         }
     }
@@ -413,7 +411,7 @@ fn may_go_on(request: &Request<'_>) -> bool {
     request.is_persistent && !is_ambiguous && !is_too_long
 }
 
-/// A token character (RFC 9110 section 5.6.2) or the CR of an empty line.
+/// A token character (RFC 9110 section 5.6.2) or a byte of an empty line.
 fn may_begin(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"\r!#$%&'*+-.^_`|~".contains(&byte)
+    byte.is_ascii_alphanumeric() || b"\r\n!#$%&'*+-.^_`|~".contains(&byte)
 }
