@@ -57,7 +57,7 @@ pub(super) fn name_fault(name: &str) -> Option<&'static str> {
     } else if name.contains("://") || name.contains('/') {
         Some("write the name alone, without scheme and path")
     } else if name.contains(':') {
-        Some("write the name without a port: a host matches on every port")
+        Some("write the name without a port: it matches on every port")
     } else if name.contains('*') {
         Some("a `*` replaces whole labels at one end: \"*.example.com\" or \"example.*\"")
     } else if !name.is_ascii() {

@@ -118,7 +118,8 @@ impl Check<'_> {
     }
 }
 
-fn is_ip(name: &str) -> bool {
+/// Returns true for an exact name that is an IP address.
+pub(super) fn is_ip(name: &str) -> bool {
     name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok()
 }
 

@@ -9,6 +9,7 @@ use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
 use super::super::{HostName, RelayTimeouts, Tls, TlsAction, TlsRule, address};
 use super::Check;
+use super::acme::is_ip;
 use super::certificates::RulesOf;
 
 impl Check<'_> {
@@ -32,7 +33,7 @@ impl Check<'_> {
         typed: &keys::TlsRule,
         earlier: &mut EarlierRules,
     ) -> Option<TlsRule> {
-        let names = self.server_names(&typed.names);
+        let names = self.server_names(typed);
         let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.get();
         let ends = ends(typed);
@@ -132,14 +133,24 @@ impl Check<'_> {
         Some(TlsAction::PassOn { cluster, alpn })
     }
 
-    fn server_names(&self, field: &Field<List<String>>) -> Option<Vec<(HostName, Span)>> {
-        let Some(texts) = field.as_ref() else {
-            return (!field.is_given()).then(Vec::new);
+    fn server_names(&self, typed: &keys::TlsRule) -> Option<Vec<(HostName, Span)>> {
+        let Some(texts) = typed.names.as_ref() else {
+            return (!typed.names.is_given()).then(Vec::new);
         };
         let mut names = Vec::with_capacity(texts.len());
         for text in texts.iter() {
             match address::host_name(&text.value) {
-                Ok(name) => names.push((name, text.span)),
+                Ok(name) => {
+                    // RFC 6066 section 3. Rules with `acme` get advice of their own.
+                    let is_ip = matches!(&name, HostName::Exact(exact) if is_ip(exact));
+                    if is_ip && !typed.acme.get() {
+                        let what = format!("{} is an IP address", quoted(&text.value));
+                        let note = "a server name in TLS is never an IP address: leave `names` out \
+                                    in the rule that has the certificate for it";
+                        self.report.error(text.span, what, note);
+                    }
+                    names.push((name, text.span));
+                }
                 Err(fault) => self.report.fault(text.span, fault),
             }
         }

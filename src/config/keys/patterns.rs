@@ -52,6 +52,8 @@ pub(super) const HOST: &str = concat!("^(", labels!(), "|", ipv6!(), ")$");
 /// One of `names`.
 pub(super) const HOST_NAME: &str =
     concat!(r"^((\*\.)?", labels!(), "|", labels!(), r"\.\*|", ipv6!(), ")$");
+/// One of the `names` of a TLS rule. IPv4 addresses cannot be told from names here.
+pub(super) const SERVER_NAME: &str = concat!(r"^((\*\.)?", labels!(), "|", labels!(), r"\.\*)$");
 /// A path of a request: printable ASCII without a query.
 pub(super) const PATH: &str = r#"^/[!"$->@-~]*$"#;
 /// The path of a file for records: it has a slash and does not end with one.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::TlsVersion;
-use super::patterns::HOST_NAME;
+use super::patterns::SERVER_NAME;
 use crate::config::contract::When;
 use crate::config::contract::rules::{has, none_of, some_of};
 use crate::config::types::{Field, List, NAME, OneOrMany, Place};
@@ -56,9 +56,9 @@ pub(in crate::config) struct TlsRule {
     #[schemars(skip)]
     pub(in crate::config) place: Place,
     /// Server names (SNI): a name, `"*.example.com"` for all its subdomains, or `"example.*"`. Left
-    /// out: every other name, and connections without a name.
+    /// out: every other name, and connections without a name, as to an IP address.
     #[schemars(
-        inner(regex(pattern = HOST_NAME)),
+        inner(regex(pattern = SERVER_NAME)),
         example = ["www.example.com", "*.example.org"],
         extend(
             "uniqueItems" = true,
