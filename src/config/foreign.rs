@@ -14,9 +14,8 @@ pub(super) fn protocols() -> BTreeMap<&'static str, &'static str> {
 const PROTOCOLS: &[(&[&str], &str)] = &[
     (
         &["https", "ssl", "tls1.2", "tls1.3", "tls_terminate", "tls-terminate", "wss"],
-        "this version does not terminate TLS: write `tls` to route connections by server name \
-             (SNI) to a server that has the certificate, or add [[listener.tls]] to an \"http\" \
-             listener to serve plain HTTP on the same port",
+        "for a site write protocol = \"http\", and add [[listener.tls]] with `certificate` and \
+             `key`; for other bytes write protocol = \"tls\", whose rules also have `cluster`",
     ),
     (
         &["ws", "websocket", "http_upgrade", "httpupgrade"],

@@ -61,6 +61,9 @@ fn duplicate(report: &Report<'_>, text: &str, span: Span, line: &str) -> (String
     if line.trim_start().starts_with('[') {
         let header = without_comment(line);
         let first = line_of(before, |earlier| without_comment(earlier) == header);
+        if let Some(note) = inner_before(report, before, header).filter(|_| first.is_none()) {
+            return (format!("{header} must come before the tables within it"), note);
+        }
         let mend = "make one table of both; several listeners, hosts, routes and rules are \
                     written as [[name]]";
         let place = first.map(|start| format!("line {} has it, too: ", report.line(start.into())));
@@ -83,6 +86,19 @@ fn duplicate(report: &Report<'_>, text: &str, span: Span, line: &str) -> (String
         None => format!("the key is set above, too: {mend}"),
     };
     (String::from("duplicate key"), note)
+}
+
+/// The note for the header of a list that follows the header of a table within it: `[[listener]]`
+/// behind `[[listener.tls]]`.
+fn inner_before(report: &Report<'_>, before: &str, header: &str) -> Option<String> {
+    let name = header.strip_prefix("[[")?.strip_suffix("]]")?;
+    let is_inner = |line: &str| {
+        let inner = without_comment(line).trim_start_matches('[').strip_prefix(name);
+        inner.is_some_and(|inner| inner.starts_with('.'))
+    };
+    let first = line_of(before, is_inner)?;
+    let (inner, line) = (line_at(before, first.start), report.line(first.into()));
+    Some(format!("line {line} has {}: move it below its {header}", without_comment(inner)))
 }
 
 /// The position of the first line with a property.

@@ -95,6 +95,7 @@ const BEYOND: &[(&str, &str)] = &[
     ("route_tunnel_shadowed.toml", ORDER),
     ("redirect_loop_answered.toml", ORDER),
     ("route_dot_segments.toml", "segments of a path, and what the route does"),
+    ("list_too_late.toml", SYNTAX),
     ("syntax.toml", SYNTAX),
     ("syntax_control.toml", SYNTAX),
     ("syntax_duplicate_key.toml", SYNTAX),

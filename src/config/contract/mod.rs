@@ -20,7 +20,7 @@
 //! | `x-rules` | table | [`rules`] about several keys, for editors and validators |
 //! | `x-planned` | table, word | keys and words of later versions |
 //! | `x-foreign` | word | advice for words of other programs |
-//! | `x-foreign` | table | the keys for what other programs call otherwise |
+//! | `x-foreign` | table | the keys for what other programs call otherwise, or advice |
 //!
 //! Reading, the schema, the reference and the effective configuration all use this one source.
 
@@ -115,7 +115,7 @@ pub(super) struct Table {
     pub(super) keys: Vec<Key>,
     /// Keys that are planned for a later version.
     pub(super) planned: Vec<String>,
-    /// The keys here for what other programs call so.
+    /// The keys here for what other programs call so, or advice, which has spaces.
     pub(super) foreign: BTreeMap<String, String>,
 }
 

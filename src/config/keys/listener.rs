@@ -21,6 +21,19 @@ use crate::sys::{Keepalive, SocketOptions};
     "port": "listen",
     "mode": "protocol",
     "maxconn": "max_connections",
+    "route": "write [[listener.host.route]], below a [[listener.host]]",
+    "location": "write [[listener.host.route]], below a [[listener.host]]",
+    "server_name": "write `names`: in [[listener.host]] for a site, in [[listener.tls]] for TLS",
+    "server_names": "write `names`: in [[listener.host]] for a site, in [[listener.tls]] for TLS",
+    "proxy_pass": "write cluster = \"NAME\", with the address in the `endpoints` of [cluster.NAME]",
+    "ssl": "add [[listener.tls]] with `certificate` and `key`",
+    "ssl_certificate": "write `certificate`, in [[listener.tls]]",
+    "ssl_certificate_key": "write `key`, in [[listener.tls]]",
+    "ssl_client_certificate": "write `client_ca`, in [[listener.tls]]",
+    "ssl_verify_client": "write `client_ca`, in [[listener.tls]]",
+    "ssl_protocols": "write `min_version`, in [tls] or in [[listener.tls]]",
+    "ssl_session_ticket_key": "write `ticket_keys`, in [tls]",
+    "ssl_preread": "write protocol = \"tls\", and add [[listener.tls]] with `cluster`",
 }))]
 #[schemars(extend(
     "x-rules" = rules(),
@@ -177,7 +190,8 @@ pub(in crate::config) struct Listener {
     /// an http listener, connections whose first byte is 0x16 go by these rules; without rules such
     /// bytes are an invalid request.
     #[schemars(extend("x-when" = handshakes([
-        ("tcp", "a tcp listener relays every byte to its cluster and has no server names"),
+        ("tcp", "write protocol = \"tls\", and move `cluster` into the rule: a tcp listener relays \
+                 every byte as it is"),
         ("udp", "a udp listener relays every datagram to its cluster and has no server names"),
     ])))]
     pub(in crate::config) tls: Tables<TlsRule>,

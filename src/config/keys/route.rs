@@ -16,8 +16,8 @@ use crate::config::types::{Field, List, NAME, Place, Time};
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-foreign" = {
     "match": "path",
-    "location": "path",
-    "proxy_pass": "cluster",
+    "location": "write `prefix`, or `path` for `location =`",
+    "proxy_pass": "write cluster = \"NAME\", with the address in the `endpoints` of [cluster.NAME]",
     "return": "redirect",
     "upgrade_configs": "upgrade",
 }))]

@@ -9,6 +9,14 @@ use crate::proto::tls::Version;
 /// What all rules share that end TLS.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-foreign" = {
+    "ssl_protocols": "min_version",
+    "protocols": "min_version",
+    "ssl_session_ticket_key": "ticket_keys",
+    "session_ticket_keys": "ticket_keys",
+    "ssl_certificate": "write `certificate`, in [[listener.tls]]",
+    "ssl_certificate_key": "write `key`, in [[listener.tls]]",
+}))]
 pub(in crate::config) struct Tls {
     /// The oldest version of TLS that is accepted. A rule may have another one.
     #[schemars(extend("default" = "1.2"))]

@@ -124,8 +124,10 @@ impl<'a> Declared<'a> {
         let mut known: Vec<&str> =
             self.declaration.keys.iter().map(|key| key.name.as_str()).collect();
         known.sort_unstable();
-        if let Some(own) = self.declaration.foreign.get(name) {
-            return format!("write `{own}`");
+        match self.declaration.foreign.get(name) {
+            Some(advice) if advice.contains(' ') => return advice.clone(),
+            Some(own) => return format!("write `{own}`"),
+            None => {}
         }
         if let Some(meant) = closest(name, known.iter().copied()) {
             return format!("did you mean `{meant}`?");

@@ -134,9 +134,23 @@ impl<'a> Value<'a> {
             ("a string", _) => format!("write {key} = \"…\", in quotes"),
             (_, Some(advice)) => advice.clone(),
             (words, None) => {
-                let first = words.split('`').nth(1).unwrap_or("…");
-                format!("write {key} = \"{first}\", in quotes")
+                let typed = self.number().unwrap_or_default();
+                if let Some(note) = self.key.foreign_words.get(typed) {
+                    return note.clone();
+                }
+                let mut known = words.split('`').skip(1).step_by(2);
+                let word = known.clone().find(|word| *word == typed).or(known.next());
+                format!("write {key} = \"{}\", in quotes", word.unwrap_or("…"))
             }
+        }
+    }
+
+    /// A number as it is written in the file.
+    fn number(self) -> Option<&'a str> {
+        match self.item.map(Spanned::get_ref)? {
+            DeValue::Integer(number) => Some(number.as_str()),
+            DeValue::Float(number) => Some(number.as_str()),
+            _ => None,
         }
     }
 
