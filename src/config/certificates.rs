@@ -5,6 +5,8 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -58,6 +60,16 @@ impl FileFault {
             PemFault::Empty | PemFault::Malformed => {
                 "it must be a PEM file: lines between -----BEGIN … and -----END …"
             }
+            PemFault::Blank => "look at the program that writes it",
+            PemFault::Request => {
+                "an authority makes a certificate of the request: name that certificate"
+            }
+            PemFault::Binary => {
+                "convert it to PEM: openssl x509 -inform der -in OLD -out NEW, for a key openssl \
+                 pkey, for PKCS #12 openssl pkcs12 -nodes"
+            }
+            PemFault::ByteOrderMark => "save it as UTF-8 without a byte order mark",
+            PemFault::Cut => "the file may be incomplete: copy it again",
             PemFault::HasKeyOnly => "`certificate` and `key` may be swapped",
             PemFault::HasCertificateOnly => "`certificate` and `key` may be swapped",
             PemFault::Encrypted => {
@@ -175,15 +187,32 @@ pub fn read_ticket_keys(path: &Path) -> Result<TicketKeys, FileFault> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, FileFault> {
-    input::read(path, Accept::Files, LARGEST).map_err(|cause| FileFault {
-        cause: Some(cause),
-        ..FileFault::new(
-            path,
-            "cannot be read",
-            "the user that runs ringgate must be allowed to read the file and to enter its \
-             directories",
-        )
+    input::read(path, Accept::Files, LARGEST).map_err(|cause| {
+        let kind = match &cause {
+            ReadError::System(error) => error.kind(),
+            _ => ErrorKind::Other,
+        };
+        let advice = match (&cause, kind) {
+            (_, ErrorKind::NotFound) => "put the file there, or the one that a link leads to",
+            (_, ErrorKind::IsADirectory) => "name a file in this directory",
+            (ReadError::WrongType(_) | ReadError::PipeTimeout, _) => "name a regular file",
+            (ReadError::TooLong(_), _) => "check the name of the file",
+            (ReadError::System(_), _) => {
+                "the user that runs ringgate must be allowed to read the file and to enter its \
+                 directories"
+            }
+        };
+        FileFault { cause: Some(cause), ..FileFault::new(path, "cannot be read", advice) }
     })
+}
+
+/// How to mend a file with a secret that every user can read.
+pub const CLOSE_FILE: &str =
+    "it holds a secret: chmod o-rwx, and let ringgate's user or group read it";
+
+/// Returns true if every user can read the file.
+pub fn is_open(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0)
 }
 
 /// Something about an identity that clients do not accept, now or soon.
@@ -207,12 +236,12 @@ pub fn oddities(identity: &Identity, now: SystemTime) -> Vec<Oddity> {
     };
     let (start, end) = (identity.not_before(), identity.not_after());
     if end < now {
-        add("has expired at", end, "clients refuse it: renew the certificate");
+        add("has expired on", end, "clients refuse it: renew the certificate");
     } else if start > now {
         let advice = "clients refuse it until then: check the clock of this machine";
         add("is not valid before", start, advice);
     } else if end < now + SOON {
-        add("expires at", end, "renew the certificate");
+        add("expires on", end, "renew the certificate");
     }
     found
 }
@@ -242,10 +271,10 @@ mod tests {
         assert_eq!(found(start - second).as_deref(), Some(before));
         assert_eq!(found(start), None);
         assert_eq!(found(end - SOON), None);
-        let soon = Some("expires at Fri, 01 Mar 2030 00:00:00 GMT");
+        let soon = Some("expires on Fri, 01 Mar 2030 00:00:00 GMT");
         assert_eq!(found(end - SOON + second).as_deref(), soon);
         assert_eq!(found(end).as_deref(), soon);
-        let expired = Some("has expired at Fri, 01 Mar 2030 00:00:00 GMT");
+        let expired = Some("has expired on Fri, 01 Mar 2030 00:00:00 GMT");
         assert_eq!(found(end + second).as_deref(), expired);
     }
 }

@@ -31,7 +31,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::certificates::{
-    FileFault, Oddity, oddities, read_authorities, read_identity, read_ticket_keys, uncovered,
+    CLOSE_FILE, FileFault, Oddity, is_open, oddities, read_authorities, read_identity,
+    read_ticket_keys, uncovered,
 };
 pub use self::contract::{Form, man, reference, schema};
 pub use self::keys::{Challenge, DnsFamily, Driver, Scheme};

@@ -130,7 +130,10 @@ impl Pair {
         if self.versions == Some(versions) {
             return None;
         }
-        self.versions = Some(versions);
+        // The start has warned already.
+        if self.versions.replace(versions).is_some() {
+            warn_if_open(&self.key);
+        }
         let identity = match config::read_identity(&self.certificate, &self.key) {
             Ok(identity) if identity == self.identity => return None,
             Ok(identity) => identity,
@@ -175,6 +178,17 @@ impl Pair {
     }
 }
 
+/// Warns of a secret that other users can read.
+fn warn_if_open(path: &Path) {
+    if config::is_open(path) {
+        tracing::warn!(
+            file = %path.display(),
+            advice = config::CLOSE_FILE,
+            "every user of this machine can read this file"
+        );
+    }
+}
+
 /// The keys of tickets.
 struct Tickets {
     keys: Arc<TicketKeys>,
@@ -210,7 +224,9 @@ impl Tickets {
                 if *read == Some(version) {
                     return None;
                 }
-                *read = Some(version);
+                if read.replace(version).is_some() {
+                    warn_if_open(path);
+                }
                 match config::read_ticket_keys(path) {
                     Ok(keys) if keys == *self.keys => return None,
                     Ok(keys) => {

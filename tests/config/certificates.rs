@@ -59,6 +59,9 @@ fn files() -> Vec<File> {
         CertifiedIssuer::self_signed(authority_params, authority).expect("a certificate");
     let leaf = valid(&names, 2020, 2120).signed_by(&ecdsa, &authority).expect("a certificate");
     let pem = |from, to, key| valid(&names, from, to).self_signed(key).expect("it is valid").pem();
+    let mut nameless = valid(&[], 2020, 2120);
+    nameless.distinguished_name.push(DnType::CommonName, "cn.site.test");
+    let nameless = nameless.self_signed(&ecdsa).expect("it is valid").pem();
     let section = |title: &str| format!("-----BEGIN {title}-----\nAAAA\n-----END {title}-----\n");
     let ticket_key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     vec![
@@ -77,6 +80,10 @@ fn files() -> Vec<File> {
         ("clients.pem", authority.pem(), 0o644),
         ("encrypted.key", section("ENCRYPTED PRIVATE KEY"), 0o600),
         ("unsupported.key", section("PRIVATE KEY"), 0o600),
+        ("nameless.pem", nameless, 0o644),
+        ("request.pem", section("CERTIFICATE REQUEST"), 0o644),
+        ("empty.pem", String::new(), 0o644),
+        ("marked.pem", format!("\u{feff}{site}"), 0o644),
         ("neither.pem", String::from("a certificate, perhaps\n"), 0o644),
         ("tickets", format!("# first\n{ticket_key}\n"), 0o600),
         ("tickets_open", ticket_key.to_owned(), 0o644),

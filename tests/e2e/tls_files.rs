@@ -1,9 +1,9 @@
 //! Files of certificates that are replaced while clients connect: the new pair is served within
 //! seconds, a bad one changes nothing, and no handshake fails meanwhile.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,6 +128,24 @@ fn a_pair_behind_symbolic_links_is_followed() {
         fs::remove_dir_all(place.path(&(number - 1).to_string())).unwrap();
         place.wait_until_it_serves(&gate, pair);
     }
+}
+
+#[test]
+fn a_key_that_everyone_can_read_and_a_file_that_is_gone_are_reported() {
+    let (echo, place) = (Echo::start(), Place::new());
+    place.put("live", &place.new_pair());
+    let key = place.path("live/key.pem");
+    fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let gate = place.start(echo.address(), "io_uring");
+    // The files are looked at for the first time before a change can be seen.
+    place.replace("live/cert.pem", &place.new_pair().certificate);
+    gate.line_with("does not belong to the certificate");
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    let line = gate.line_with("every user of this machine can read this file");
+    assert!(line.contains("key.pem") && line.contains("chmod o-rwx"), "{line}");
+    fs::remove_file(place.path("live/cert.pem")).unwrap();
+    let line = gate.line_with("No such file");
+    assert!(line.contains("put the file there"), "{line}");
 }
 
 #[test]

@@ -1,13 +1,13 @@
 //! Checks the files of a rule that ends TLS, and builds the rule.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::certificates::{
-    FileFault, oddities, read_authorities, read_identity, read_ticket_keys, uncovered,
+    CLOSE_FILE, FileFault, is_open, oddities, read_authorities, read_identity, read_ticket_keys,
+    uncovered,
 };
 use super::super::input::ReadError;
 use super::super::keys::{self, ProtocolWord};
@@ -176,8 +176,7 @@ impl Check<'_> {
             for text in uncovered([name], &identity) {
                 let file = quoted(&certificate.value);
                 let what = format!("the certificate {file} is not for {}", quoted(&text));
-                let note = format!("clients refuse it; it is for {}", listed(identity.names()));
-                self.report.warning(*span, what, note);
+                self.report.warning(*span, what, refusal(identity.names()));
             }
         }
         self.is_private(&key_path, key.span);
@@ -205,19 +204,13 @@ impl Check<'_> {
         match fault.cause {
             None => self.report.error(span, what, fault.advice),
             Some(cause) => {
-                let note = match &cause {
-                    ReadError::System(error) => match error.kind() {
-                        ErrorKind::NotFound if typed.starts_with('/') => {
-                            "check the spelling of the path"
-                        }
-                        ErrorKind::NotFound => {
-                            "relative paths start at the directory of this configuration"
-                        }
-                        ErrorKind::IsADirectory => "name a file in this directory",
-                        _ => fault.advice,
-                    },
-                    ReadError::WrongType(_) | ReadError::PipeTimeout => "name a regular file",
-                    ReadError::TooLong(_) => "check the name of the file",
+                let is_missing = matches!(
+                    &cause, ReadError::System(error) if error.kind() == ErrorKind::NotFound
+                );
+                let note = match typed.starts_with('/') {
+                    _ if !is_missing => fault.advice,
+                    true => "check the spelling of the path",
+                    false => "relative paths start at the directory of this configuration",
                 };
                 self.report.unreadable(span, Fault::new(what, note), cause);
             }
@@ -225,20 +218,23 @@ impl Check<'_> {
     }
 
     /// Warns of a secret that other users can read.
-    fn is_private(&self, path: &PathBuf, span: Span) {
-        let is_open = std::fs::metadata(path).is_ok_and(|file| file.mode() & 0o004 != 0);
-        if is_open {
+    fn is_private(&self, path: &Path, span: Span) {
+        if is_open(path) {
             let what = "every user of this machine can read this file";
-            let note = "it holds a secret: chmod o-rwx, and let ringgate's user or group read it";
-            self.report.warning(span, what, note);
+            self.report.warning(span, what, CLOSE_FILE);
         }
     }
 }
 
-fn listed(names: &[String]) -> String {
+/// The note for a certificate that is for these names, and not for another one.
+fn refusal(names: &[String]) -> String {
     if names.is_empty() {
-        String::from("no name")
-    } else {
-        super::first_names(names.iter().map(String::as_str))
+        return String::from(
+            "clients refuse it: it has no subjectAltName, and they do not read the common name \
+             (CN). Make one of X.509 version 3 with it: openssl req -x509 with -addext, or openssl \
+             x509 -req with -extfile",
+        );
     }
+    let listed = super::first_names(names.iter().map(String::as_str));
+    format!("clients refuse it; it is for {listed}")
 }

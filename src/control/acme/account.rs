@@ -81,6 +81,7 @@ fn read(storage: &Storage) -> Result<Option<Stored>, Failure> {
         // Renewals go on with a new account: it has the same rights to the names.
         Err(error) => {
             tracing::warn!(
+                file = %storage.account_file().display(),
                 %error,
                 "the file of the ACME account is damaged: it is set aside"
             );

@@ -109,7 +109,11 @@ impl Acme {
         let now = settings.clock.now();
         let order = |names: &Names| {
             let identity = stored(&storage, names).unwrap_or_else(|error| {
-                tracing::warn!(%names, %error, "a stored certificate cannot be used");
+                let file = storage.certificate_file(names);
+                tracing::warn!(
+                    file = %file.display(), %names, %error,
+                    "a stored certificate cannot be used"
+                );
                 None
             });
             let mut order = Order::new(names, now);

@@ -72,6 +72,16 @@ impl Storage {
         self.read(&names.file_name())
     }
 
+    /// The file of a certificate with its key.
+    pub(super) fn certificate_file(&self, names: &Names) -> PathBuf {
+        self.folder.join(names.file_name())
+    }
+
+    /// The file of the account.
+    pub(super) fn account_file(&self) -> PathBuf {
+        self.folder.join(ACCOUNT)
+    }
+
     /// Stores a certificate with its key.
     ///
     /// # Errors

@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(parse(&two).unwrap().certificates().len(), 2);
         assert_eq!(parse(&one).unwrap(), parse(&one).unwrap());
         assert_ne!(parse(&one).unwrap(), parse(&two).unwrap());
-        assert_eq!(parse("").unwrap_err(), PemFault::Empty);
+        assert_eq!(parse("").unwrap_err(), PemFault::Blank);
         assert_eq!(parse(&key.serialize_pem()).unwrap_err(), PemFault::HasKeyOnly);
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let fault = parse(&format!("{one}{garbage}")).unwrap_err();

@@ -65,6 +65,16 @@ pub enum IdentityError {
 pub enum PemFault {
     /// There is neither a certificate nor a key.
     Empty,
+    /// There is nothing at all.
+    Blank,
+    /// There is the request for a certificate.
+    Request,
+    /// It is binary: DER or PKCS #12.
+    Binary,
+    /// It begins with a byte order mark, which hides the first section.
+    ByteOrderMark,
+    /// The end of a section is missing.
+    Cut,
     /// A certificate file with a key and no certificate.
     HasKeyOnly,
     /// A key file with certificates and no key.
@@ -188,11 +198,12 @@ impl fmt::Debug for Identity {
 pub(super) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemFault> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
-        Err(_) => Err(PemFault::Malformed),
+        Err(_) => Err(form_fault(pem).unwrap_or(PemFault::Malformed)),
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) => {
             let is_key = is_encrypted(pem) || PrivateKeyDer::from_pem_slice(pem).is_ok();
-            Err(if is_key { PemFault::HasKeyOnly } else { PemFault::Empty })
+            let other = if is_key { PemFault::HasKeyOnly } else { PemFault::Empty };
+            Err(form_fault(pem).unwrap_or(other))
         }
     }
 }
@@ -203,9 +214,34 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, PemFault> {
         Err(_) if is_encrypted(pem) => Err(PemFault::Encrypted),
         Err(PemError::NoItemsFound) => {
             let is_certificate = CertificateDer::from_pem_slice(pem).is_ok();
-            Err(if is_certificate { PemFault::HasCertificateOnly } else { PemFault::Empty })
+            let other = if is_certificate { PemFault::HasCertificateOnly } else { PemFault::Empty };
+            Err(form_fault(pem).unwrap_or(other))
         }
-        Err(_) => Err(PemFault::Malformed),
+        Err(_) => Err(form_fault(pem).unwrap_or(PemFault::Malformed)),
+    }
+}
+
+/// What a file is that holds no usable section, if it is something that operators confuse with it.
+fn form_fault(pem: &[u8]) -> Option<PemFault> {
+    let titles = |start: &[u8]| {
+        let lines = pem.split(|byte| *byte == b'\n').filter(|line| line.starts_with(start));
+        lines.map(|line| line[start.len()..].trim_ascii().to_vec()).collect::<Vec<_>>()
+    };
+    let begun = titles(b"-----BEGIN ");
+    let is_request = |title: &Vec<u8>| title.ends_with(b"CERTIFICATE REQUEST-----");
+    if pem.trim_ascii().is_empty() {
+        Some(PemFault::Blank)
+    } else if pem.starts_with(b"\xef\xbb\xbf") {
+        Some(PemFault::ByteOrderMark)
+    } else if pem[0] == 0x30 && pem.get(1).is_some_and(|length| length & 0x80 != 0) {
+        // A SEQUENCE of more than 127 bytes (X.690 section 8.1.3.5).
+        Some(PemFault::Binary)
+    } else if begun.iter().any(is_request) {
+        Some(PemFault::Request)
+    } else if begun.len() > titles(b"-----END ").len() {
+        Some(PemFault::Cut)
+    } else {
+        None
     }
 }
 
@@ -271,6 +307,13 @@ impl fmt::Display for PemFault {
             PemFault::Empty => {
                 f.write_str("it holds neither a certificate nor a private key in the form of PEM")
             }
+            PemFault::Blank => f.write_str("it is empty"),
+            PemFault::Request => {
+                f.write_str("it holds the request for a certificate (CSR), and no certificate")
+            }
+            PemFault::Binary => f.write_str("it is binary (DER or PKCS #12), and not PEM"),
+            PemFault::ByteOrderMark => f.write_str("it begins with a byte order mark"),
+            PemFault::Cut => f.write_str("its last section has no end"),
             PemFault::HasKeyOnly => f.write_str("it holds a private key and no certificate"),
             PemFault::HasCertificateOnly => {
                 f.write_str("it holds a certificate and no private key")

@@ -65,9 +65,10 @@ fn each_fault_is_named() {
         Identity::parse(chain.as_bytes(), key.as_bytes()).expect_err("a fault")
     };
     use IdentityError::{Certificate, Key, Mismatch};
-    assert_eq!(fault("", &key_pem), Certificate(PemFault::Empty));
+    assert_eq!(fault("", &key_pem), Certificate(PemFault::Blank));
     assert_eq!(fault(&key_pem, &key_pem), Certificate(PemFault::HasKeyOnly));
-    assert_eq!(fault(&pem, ""), Key(PemFault::Empty));
+    assert_eq!(fault(&pem, "\n"), Key(PemFault::Blank));
+    assert_eq!(fault(&pem, "a text"), Key(PemFault::Empty));
     assert_eq!(fault(&pem, &pem), Key(PemFault::HasCertificateOnly));
     assert_eq!(fault(&pem, &p256().serialize_pem()), Mismatch);
     let encrypted =
@@ -78,9 +79,16 @@ fn each_fault_is_named() {
                DEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
     assert_eq!(fault(&pem, old), Key(PemFault::Encrypted));
     let request = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n";
-    assert_eq!(fault(request, &key_pem), Certificate(PemFault::Empty));
+    assert_eq!(fault(request, &key_pem), Certificate(PemFault::Request));
     let cut = &pem[..pem.len() / 2];
-    assert_eq!(fault(cut, &key_pem), Certificate(PemFault::Malformed));
+    assert_eq!(fault(cut, &key_pem), Certificate(PemFault::Cut));
+    assert_eq!(fault(&pem, &key_pem[..key_pem.len() / 2]), Key(PemFault::Cut));
+    let wrong = pem.replacen("M", "?", 1);
+    assert_eq!(fault(&wrong, &key_pem), Certificate(PemFault::Malformed));
+    assert_eq!(fault(&format!("\u{feff}{pem}"), &key_pem), Certificate(PemFault::ByteOrderMark));
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let binary = Identity::parse(&der, key_pem.as_bytes()).unwrap_err();
+    assert_eq!(binary, Certificate(PemFault::Binary));
     let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let second = Certificate(PemFault::MalformedCertificate(2));
     assert_eq!(fault(&format!("{pem}{garbage}"), &key_pem), second);
