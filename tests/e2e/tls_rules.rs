@@ -253,7 +253,11 @@ fn a_host_that_demands_certificates_is_not_reached_by_another_name() {
     plain.send("GET / HTTP/1.1\r\nHost: closed.test\r\n\r\n");
     assert_eq!(plain.response().status, 421);
     let records = gate.records_where(3, |record| record.text("reason") == "misdirected");
-    assert!(records.iter().all(|record| record.number("status") == 421), "{records:?}");
+    for record in &records {
+        let said = (record.number("status"), record.text("method"), record.text("path"));
+        assert_eq!(said, (421, "GET", "/"), "{record:?}");
+        assert!(record.text("host").eq_ignore_ascii_case("closed.test"), "{record:?}");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::{Response, protocol};
 use crate::front::tunnel::Upgrade;
+use crate::observe::access_log::Record;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::{Content, Persistence};
 use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
@@ -313,7 +314,8 @@ impl<'c> Connection<'c> {
         let route = route::find(self.http, &request, self.scheme);
         if challenge.is_none() && self.is_misdirected(&request, route) {
             self.begun = Some(start);
-            self.reject(MISDIRECTED, Content::for_method(request.method), now, out);
+            let content = Content::for_method(request.method);
+            self.reject_request(MISDIRECTED, content, Some(&request), now, out);
             return Next::Linger;
         }
         if challenge.is_none()
@@ -340,7 +342,11 @@ impl<'c> Connection<'c> {
         let before = out.len();
         let large = response.write(content, &self.conn.context.date(), persistence, out);
         let length = out.len() - before + large.as_ref().map_or(0, |bytes| bytes.len());
-        self.record(&request, route, &response, start, (head.len(), length));
+        let route_name = match (&challenge, route) {
+            (Some(_), _) => Some("acme"),
+            (None, route) => route.map(|route| &*route.name),
+        };
+        self.record(&request, route_name, &response, start, (head.len(), length));
         self.body = large.map(LargeBody::new);
         (self.skipped, self.skipped_bytes) = (request.body, 0);
         if is_last { Next::Linger } else { Next::Read }
@@ -361,7 +367,7 @@ impl<'c> Connection<'c> {
     fn record(
         &self,
         request: &Request<'_>,
-        route: Option<&Route>,
+        route: Option<&str>,
         response: &Response<'_>,
         start: Moment,
         (bytes_up, bytes_down): (usize, usize),
@@ -374,16 +380,25 @@ impl<'c> Connection<'c> {
             ..Outcome::new(End::Done)
         };
         self.conn.record(start, &outcome, |record| {
-            record.protocol = protocol(request.version);
-            record.method = Some(request.method);
-            record.host = Some(request.host).filter(|host| !host.is_empty());
-            record.path = Some(request.target);
-            record.route = route.map(|route| &*route.name);
+            describe(record, request);
+            record.route = route;
         });
     }
 
     /// Answers a head that is not a valid request.
     fn reject(&mut self, reject: Reject, content: Content, now: Moment, out: &mut Vec<u8>) {
+        self.reject_request(reject, content, None, now, out);
+    }
+
+    /// Refuses a request, if the head is a valid one.
+    fn reject_request(
+        &mut self,
+        reject: Reject,
+        content: Content,
+        request: Option<&Request<'_>>,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) {
         let before = out.len();
         let date = self.conn.context.date();
         Response::reject(reject).write(content, &date, Persistence::Close, out);
@@ -399,8 +414,19 @@ impl<'c> Connection<'c> {
         };
         self.conn.record(self.begun.take().unwrap_or(now), &outcome, |record| {
             record.protocol = protocol(Version::Http11);
+            if let Some(request) = request {
+                describe(record, request);
+            }
         });
     }
+}
+
+/// Sets what the request asks for.
+fn describe<'r>(record: &mut Record<'r>, request: &Request<'r>) {
+    record.protocol = protocol(request.version);
+    record.method = Some(request.method);
+    record.host = Some(request.host).filter(|host| !host.is_empty());
+    record.path = Some(request.target);
 }
 
 /// Returns true if the connection carries another request, as far as this one decides it.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::{
-    Authority, LONG, PebblePlace, Ringgate, Setup, curl_trusting, require, run, wait_for,
+    Authority, LONG, PebblePlace, Record, Ringgate, Setup, curl_trusting, require, run, wait_for,
 };
 
 const NAMES: [&str; 2] = ["live.test", "www.live.test"];
@@ -69,6 +69,8 @@ fn a_site_gets_its_certificate_and_a_restart_serves_it_without_the_authority() {
         gate.line_with("a certificate was issued");
         let issuer = place.issuer();
         wait_for("the certificate", LONG, || serves(&gate, &issuer).then_some(()));
+        let challenged = |record: &Record| record.text("route") == "acme";
+        assert!(!gate.records_where(1, challenged).is_empty(), "{challenge}");
         // What is no challenge goes to its route.
         let other = "http://live.test/.well-known/acme-challenge/other";
         assert_eq!(status(&gate, "web", other), "301");
