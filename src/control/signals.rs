@@ -95,8 +95,8 @@ async fn log_each(mut received: unix::Signal, signal: String) {
     while received.recv().await.is_some() {
         tracing::warn!(
             %signal,
-            "the signal has no effect: SIGTERM drains and stops, SIGUSR1 reopens log files, and a \
-             new configuration needs a restart"
+            "the signal has no effect: SIGTERM drains and stops, SIGUSR1 reopens log files, \
+             certificates are read again by themselves, and a new configuration needs a restart"
         );
     }
 }

@@ -180,7 +180,9 @@ pub(in crate::config) struct Listener {
         ])
     ))]
     pub(in crate::config) host: Tables<Host>,
-    /// How long a complete TLS ClientHello may take, counted from the accept.
+    /// How long the TLS handshake of a client may take, or its ClientHello where TLS is passed on.
+    /// It is counted from the accept; on an http listener from the first byte, which has
+    /// `head_timeout`.
     #[schemars(example = "5s", extend("default" = "5s", "x-when" = [
         When::is("protocol", &["http", "tls"], &NO_REQUESTS),
         When::given("tls", "add [[listener.tls]], or remove it"),
@@ -188,7 +190,8 @@ pub(in crate::config) struct Listener {
     pub(in crate::config) hello_timeout: Field<Time>,
     /// Rules for connections that begin with a TLS handshake. A tls listener needs at least one. On
     /// an http listener, connections whose first byte is 0x16 go by these rules; without rules such
-    /// bytes are an invalid request.
+    /// bytes are an invalid request. Other connections there get the routes without TLS: a first
+    /// route with `redirect = { scheme = "https" }` leads them to TLS.
     #[schemars(extend("x-when" = handshakes([
         ("tcp", "write protocol = \"tls\", and move `cluster` into the rule: a tcp listener relays \
                  every byte as it is"),
