@@ -19,6 +19,23 @@ pub trait Codec {
 
     /// Tells whether more output can follow.
     fn state(&self) -> State;
+
+    /// The number of bytes at the end of the last input that are behind the end of the stream.
+    /// They are not part of the output, and they stay in their place in the buffer.
+    fn unused(&self) -> usize {
+        0
+    }
+
+    /// Returns the bytes that complete the output, because the source has ended. The state is
+    /// `Ended` after that.
+    fn finish(&mut self) -> &'static [u8] {
+        b""
+    }
+
+    /// Returns true when the state is `Broken` because the payload exceeds a limit.
+    fn is_too_long(&self) -> bool {
+        false
+    }
 }
 
 /// The state of a codec. If those of several codecs differ, the greatest one counts.
@@ -80,6 +97,25 @@ impl Codec for Stack {
     fn state(&self) -> State {
         let first = self.first.state();
         self.rest.as_ref().map_or(first, |rest| first.max(rest.state()))
+    }
+
+    fn unused(&self) -> usize {
+        self.first.unused()
+    }
+
+    fn finish(&mut self) -> &'static [u8] {
+        let last = self.first.finish();
+        match &mut self.rest {
+            None => last,
+            Some(rest) => {
+                debug_assert!(last.is_empty(), "the codecs behind it would have to code them");
+                rest.finish()
+            }
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.first.is_too_long() || self.rest.as_ref().is_some_and(|rest| rest.is_too_long())
     }
 }
 

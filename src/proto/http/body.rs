@@ -11,17 +11,26 @@ pub enum Body {
     UntilClose,
 }
 
-/// A position inside a chunked body (RFC 9112 section 7.1).
+/// A position inside a chunked body (RFC 9112 section 7.1). Trailers and extensions are read over:
+/// what they say is dropped, so only their length is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Chunked {
-    /// In the chunk size: its value so far and the number of its digits.
-    Size(u64, u8),
-    /// After the size, in a chunk extension, which is ignored.
-    Extension(u64),
+pub struct Chunked {
+    at: At,
+    /// The digits of the size, the bytes of the extension, or the bytes of all trailers so far.
+    count: u16,
+    /// The size of the chunk, then the number of bytes of its data that are left.
+    size: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// In the chunk size.
+    Size,
+    /// After the size, in a chunk extension.
+    Extension,
     /// After the CR of the size line.
-    SizeEnd(u64),
-    /// In the chunk data: the number of bytes left.
-    Data(u64),
+    SizeLf,
+    Data,
     /// Before the CR that ends the data.
     DataCr,
     /// Before the LF that ends the data.
@@ -34,9 +43,32 @@ pub enum Chunked {
     TrailerLf,
     /// After the CR of the empty line that ends the body.
     EndLf,
-    /// At the end of the body.
     End,
 }
+
+/// A part of a chunked body that has been read by [`Chunked::next`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The bytes end inside of a part other than data.
+    Incomplete,
+    /// The size line of a chunk with this many bytes; never 0.
+    Size(u64),
+    /// Data of a chunk: all of the bytes that were read.
+    Data,
+    /// The line end behind the data of a chunk.
+    DataEnd,
+    /// The last chunk with the trailers and the empty line. The body ends here.
+    End,
+    /// A byte that is not allowed here, or too many bytes.
+    Malformed,
+}
+
+/// 15 digits cannot overflow, and no real chunk is longer.
+const MAX_DIGITS: u16 = 15;
+/// Bytes of the extension of one chunk, with the CR behind it.
+const MAX_EXTENSION: u16 = 4 * 1024;
+/// Bytes of all trailers, with their line ends.
+const MAX_TRAILERS: u16 = 16 * 1024;
 
 /// The result of [`Body::follow`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +86,11 @@ impl Body {
     pub const NONE: Body = Body::Length(0);
 
     /// The start of a chunked body.
-    pub const CHUNKED: Body = Body::Chunked(Chunked::Size(0, 0));
+    pub const CHUNKED: Body = Body::Chunked(Chunked::START);
 
     /// Returns true when the end is reached.
     pub fn is_done(self) -> bool {
-        matches!(self, Body::Length(0) | Body::Chunked(Chunked::End))
+        matches!(self, Body::Length(0) | Body::Chunked(Chunked { at: At::End, .. }))
     }
 
     /// Advances through the next bytes of the connection.
@@ -75,59 +107,106 @@ impl Body {
                 *left = 0;
                 BodyEnd::At(end)
             }
-            Body::Chunked(state) => follow_chunks(state, bytes),
+            Body::Chunked(chunked) => follow_chunks(chunked, bytes),
         }
     }
 }
 
-fn follow_chunks(state: &mut Chunked, bytes: &[u8]) -> BodyEnd {
+fn follow_chunks(chunked: &mut Chunked, bytes: &[u8]) -> BodyEnd {
     let mut position = 0;
-    while *state != Chunked::End {
-        let Some(&byte) = bytes.get(position) else { return BodyEnd::NotYet };
-        if let Chunked::Data(left) = *state {
-            let here = left.min((bytes.len() - position) as u64);
-            position += here as usize;
-            *state = if here == left { Chunked::DataCr } else { Chunked::Data(left - here) };
-            continue;
+    loop {
+        let (read, part) = chunked.next(&bytes[position..]);
+        position += read;
+        match part {
+            Part::Size(_) | Part::Data | Part::DataEnd => {}
+            Part::Incomplete => return BodyEnd::NotYet,
+            Part::End => return BodyEnd::At(position),
+            Part::Malformed => return BodyEnd::Malformed,
         }
-        match state.step(byte) {
-            Some(next) => *state = next,
-            None => return BodyEnd::Malformed,
-        }
-        position += 1;
     }
-    BodyEnd::At(position)
 }
 
 impl Chunked {
-    /// The state after one byte outside of the chunk data. `None` if the byte is not allowed here.
-    fn step(self, byte: u8) -> Option<Chunked> {
-        use Chunked::*;
-        Some(match (self, byte) {
-            // 15 digits cannot overflow, and no real chunk is longer.
-            (Size(size, digits @ 0..15), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
-                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
-                Size(size * 16 + digit, digits + 1)
+    pub(super) const START: Chunked = Chunked { at: At::Size, count: 0, size: 0 };
+
+    /// Advances to the end of the next part, or through all of the bytes. Returns the number of
+    /// bytes that were read and the part that they complete.
+    pub(super) fn next(&mut self, bytes: &[u8]) -> (usize, Part) {
+        match self.at {
+            At::End => return (0, Part::End),
+            At::Data if !bytes.is_empty() => {
+                // The cast is safe: the number is at most the length of the slice.
+                let read = self.size.min(bytes.len() as u64) as usize;
+                self.size -= read as u64;
+                if self.size == 0 {
+                    self.at = At::DataCr;
+                }
+                return (read, Part::Data);
             }
-            (Size(size, 1..), b'\r') => SizeEnd(size),
+            _ => {}
+        }
+        for (index, &byte) in bytes.iter().enumerate() {
+            match self.step(byte) {
+                Part::Incomplete => {}
+                part => return (index + 1, part),
+            }
+        }
+        (bytes.len(), Part::Incomplete)
+    }
+
+    /// Advances by one byte outside of the chunk data.
+    fn step(&mut self, byte: u8) -> Part {
+        use At::*;
+        let max = match self.at {
+            Extension => MAX_EXTENSION,
+            Trailer | TrailerLine | TrailerLf => MAX_TRAILERS,
+            _ => u16::MAX,
+        };
+        if self.count == max {
+            return Part::Malformed;
+        }
+        let has_digits = self.count > 0;
+        self.count += 1;
+        self.at = match (self.at, byte) {
+            (Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if self.count <= MAX_DIGITS => {
+                let digit = (byte as char).to_digit(16).map_or(0, u64::from);
+                self.size = self.size * 16 + digit;
+                Size
+            }
+            (Size, b'\r') if has_digits => SizeLf,
             // The grammar allows white space before the semicolon, but only malicious senders use
             // it, so it is refused.
-            (Size(size, 1..), b';') => Extension(size),
-            (Extension(size), b'\r') => SizeEnd(size),
-            (Extension(_), b'\n') => return None,
-            (Extension(size), _) => Extension(size),
-            (SizeEnd(0), b'\n') => Trailer,
-            (SizeEnd(size), b'\n') => Data(size),
+            (Size, b';') if has_digits => {
+                self.count = 0;
+                Extension
+            }
+            (Extension | Trailer | TrailerLine, b'\n') => return Part::Malformed,
+            (Extension, b'\r') => SizeLf,
+            (Extension, _) => Extension,
+            (SizeLf, b'\n') if self.size == 0 => {
+                self.count = 0;
+                Trailer
+            }
+            (SizeLf, b'\n') => {
+                self.at = Data;
+                return Part::Size(self.size);
+            }
             (DataCr, b'\r') => DataLf,
-            (DataLf, b'\n') => Size(0, 0),
+            (DataLf, b'\n') => {
+                *self = Chunked::START;
+                return Part::DataEnd;
+            }
             (Trailer, b'\r') => EndLf,
-            (Trailer | TrailerLine, b'\n') => return None,
             (TrailerLine, b'\r') => TrailerLf,
             (Trailer | TrailerLine, _) => TrailerLine,
             (TrailerLf, b'\n') => Trailer,
-            (EndLf, b'\n') => End,
-            _ => return None,
-        })
+            (EndLf, b'\n') => {
+                self.at = End;
+                return Part::End;
+            }
+            _ => return Part::Malformed,
+        };
+        Part::Incomplete
     }
 }
 

@@ -3,8 +3,10 @@
 //! If a front end guesses the meaning of a malformed request, the server behind it may guess
 //! differently. Therefore everything ambiguous is refused: see `request`. [`HeadScan`] finds the
 //! end of a head as bytes arrive; the head is parsed once, when it is complete.
+//! Chunked bodies are passed on by the codecs of `chunks`.
 
 mod body;
+mod chunks;
 mod path;
 mod request;
 mod response;
@@ -13,6 +15,7 @@ mod scan;
 mod upgrade;
 
 pub use body::{Body, BodyEnd};
+pub use chunks::{Dechunk, Enchunk, Rechunk};
 pub use path::has_dot_segment;
 pub use request::{Reject, Request, Version, parse_request};
 pub use response::{Response, may_begin_response, parse_response};
