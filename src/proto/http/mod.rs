@@ -7,6 +7,7 @@
 
 mod body;
 mod chunks;
+mod fields;
 mod path;
 mod request;
 mod response;
@@ -16,6 +17,7 @@ mod upgrade;
 
 pub use body::{Body, BodyEnd};
 pub use chunks::{Dechunk, Enchunk, Rechunk};
+pub use fields::{Fields, Hop, write_title_case};
 pub use path::has_dot_segment;
 pub use request::{Reject, Request, Version, parse_request};
 pub use response::{Response, may_begin_response, parse_response};
