@@ -1,7 +1,7 @@
 //! Reads the head of a response while its bytes arrive.
 
 use super::{Connection, Failure, Response};
-use crate::proto::http::{self, HeadScan, Scan, may_begin_response, parse_response};
+use crate::proto::http::{self, HeadScan, RequestKind, Scan, may_begin_response, parse_response};
 use crate::sys::Errno;
 
 /// Bytes that may arrive until the head is complete, interim responses included.
@@ -90,8 +90,9 @@ impl Heads {
                 // byte decides.
                 Scan::Incomplete | Scan::BareLineFeed => return Err(Failure::Malformed),
             };
-            let head = parse_response(&self.bytes[start..end]).ok_or(Failure::Malformed)?;
-            if !matches!(head.status, 100 | 102..=199) {
+            let head = parse_response(&self.bytes[start..end], RequestKind::Upgrade);
+            let head = head.ok_or(Failure::Malformed)?;
+            if !head.is_interim() {
                 self.bytes.drain(..start);
                 return Ok(Some((head, end - start)));
             }

@@ -24,7 +24,7 @@ use crate::sched::Charge;
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
 
-/// A connection to an upstream, with one request. The request is a GET: the
+/// A connection to an upstream, with one request. The request is an upgrade, and so a GET: the
 /// framing of responses to HEAD and CONNECT is another one (RFC 9112 section 6.3).
 pub struct Connection<'c> {
     /// The upstream's side.

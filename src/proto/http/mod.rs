@@ -20,7 +20,7 @@ pub use chunks::{Dechunk, Enchunk, Rechunk};
 pub use fields::{Fields, Hop, write_title_case};
 pub use path::has_dot_segment;
 pub use request::{Reject, Request, Version, parse_request};
-pub use response::{Response, may_begin_response, parse_response};
+pub use response::{RequestKind, Response, may_begin_response, parse_response};
 pub use scan::{HeadScan, Scan};
 pub use upgrade::{UpgradeList, write_websocket_alone};
 

@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use ringgate::proto::http::{HeadScan, Scan, may_begin_response, parse_response};
+use ringgate::proto::http::{
+    Body, HeadScan, RequestKind, Scan, may_begin_response, parse_response,
+};
 
 /// What comes of bytes that arrive in pieces. None: it is refused, at its end or before.
 fn read(bytes: &[u8], piece: usize) -> Option<(usize, usize)> {
@@ -13,8 +15,9 @@ fn read(bytes: &[u8], piece: usize) -> Option<(usize, usize)> {
         match scan.advance(&bytes[..arrived]) {
             Scan::Incomplete if !may_begin_response(&bytes[scan.start()..arrived]) => return None,
             Scan::Incomplete if arrived < bytes.len() => {}
-            Scan::Complete { start, end } if parse_response(&bytes[start..end]).is_some() => {
-                return Some((start, end));
+            Scan::Complete { start, end } => {
+                return parse_response(&bytes[start..end], RequestKind::Upgrade)
+                    .map(|_| (start, end));
             }
             _ => return None,
         }
@@ -26,8 +29,17 @@ fuzz_target!(|data: &[u8]| {
     let found = read(bytes, size.into());
     assert_eq!(found, read(bytes, bytes.len()));
     let Some((start, end)) = found else { return };
-    let response = parse_response(&bytes[start..end]).expect("it was good a moment ago");
+    let parse = |kind| parse_response(&bytes[start..end], kind);
+    let response = parse(RequestKind::Upgrade).expect("it was good a moment ago");
     assert!((100..=999).contains(&response.status));
     // A 101 that is enough for every route is enough for an obfs-server's.
     assert!(!response.switches_to_websocket(false) || response.switches_to_websocket(true));
+    // The request decides about the body and about a 101, and about nothing else.
+    let (plain, head) = (parse(RequestKind::Other), parse(RequestKind::Head));
+    assert!((response.status == 101) == plain.is_none() && plain.is_none() == head.is_none());
+    if let (Some(plain), Some(head)) = (plain, head) {
+        assert_eq!(plain, response);
+        assert_eq!((head.body, head.length), (Body::NONE, plain.length));
+        assert!(plain.body != Body::UntilClose || !plain.is_persistent);
+    }
 });
