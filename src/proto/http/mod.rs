@@ -2,12 +2,13 @@
 //!
 //! If a front end guesses the meaning of a malformed request, the server behind it may guess
 //! differently. Therefore everything ambiguous is refused: see `request`. [`HeadScan`] finds the
-//! end of a head as bytes arrive; the head is parsed once, when it is complete.
-//! Chunked bodies are passed on by the codecs of `chunks`.
+//! end of a head as bytes arrive; the head is parsed once, when it is complete. What is passed on
+//! is written anew: heads by [`forward`], chunked bodies by the codecs of `chunks`.
 
 mod body;
 mod chunks;
 mod fields;
+pub mod forward;
 mod path;
 mod request;
 mod response;
