@@ -104,6 +104,10 @@ impl Codec for Stack {
     }
 
     fn finish(&mut self) -> &'static [u8] {
+        // The output of a stream that is broken must not look complete.
+        if self.state() == State::Broken {
+            return b"";
+        }
         let last = self.first.finish();
         match &mut self.rest {
             None => last,
@@ -122,6 +126,7 @@ impl Codec for Stack {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::http::{Dechunk, Enchunk};
     use crate::proto::{obfs, websocket};
     use proptest::prelude::*;
 
@@ -231,6 +236,20 @@ mod tests {
                 code(&mut decoders(&websocket::ControlFrames::default()), [&bytes[..]]);
             assert_eq!((payload, state), (Vec::new(), expected), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_stack_answers_for_all_of_its_codecs() {
+        let stack = || Stack::new(Dechunk::with_limit(3)).then(Enchunk::default());
+        let mut whole = stack();
+        let (coded, state) = code(&mut whole, [&b"03\r\nabc\r\n0\r\n\r\nGET"[..]]);
+        assert_eq!((&coded[..], state, whole.unused()), (&b"3\r\nabc"[..], State::Ended, 3));
+        assert_eq!((whole.finish(), whole.is_too_long()), (&b"\r\n0\r\n\r\n"[..], false));
+
+        let mut too_long = stack();
+        let (coded, state) = code(&mut too_long, [&b"2\r\nab\r\n2\r\ncd\r\n"[..]]);
+        assert_eq!((&coded[..], state), (&b"2\r\nab"[..], State::Broken));
+        assert_eq!((too_long.finish(), too_long.is_too_long()), (&b""[..], true));
     }
 
     #[test]
