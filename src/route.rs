@@ -36,7 +36,7 @@ fn accepts(route: &Route, request: &Request<'_>, scheme: Scheme) -> bool {
         Action::Redirect(redirect) => {
             return !redirect.is_to_itself(&route.path, request, scheme);
         }
-        Action::Respond(_) => return true,
+        Action::Respond(_) | Action::Proxy(_) | Action::Files(_) => return true,
     };
     match (tunnel.kind, request.handshake) {
         (TunnelKind::Forward { .. }, _) => request.is_upgrade,
@@ -83,10 +83,20 @@ impl Redirect {
 /// Returns true if the route forwards the path to a server that may resolve it to another one. An
 /// exact path is excluded, because the operator wrote it, dots included.
 fn may_leave(route: &Route, path: &str) -> bool {
-    let (PathMatch::Prefix(_), Action::Tunnel(tunnel)) = (&route.path, &route.action) else {
-        return false;
-    };
-    matches!(tunnel.kind, TunnelKind::Forward { .. }) && has_dot_segment(path)
+    let PathMatch::Prefix(prefix) = &route.path else { return false };
+    match &route.action {
+        Action::Tunnel(tunnel) => {
+            matches!(tunnel.kind, TunnelKind::Forward { .. }) && has_dot_segment(path)
+        }
+        // A prefix may end within a segment, and what is behind it is then a dot segment by itself:
+        // if the prefix `/api` is rewritten to `/`, then `/api../x` to `/../x`.
+        Action::Proxy(proxy) => {
+            let is_cut = matches!(proxy.rewrite.path, PathRewrite::Prefix(_));
+            let rest = path.strip_prefix(prefix.as_str()).filter(|_| is_cut).unwrap_or_default();
+            has_dot_segment(path) || has_dot_segment(rest)
+        }
+        Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => false,
+    }
 }
 
 /// Finds the rule for a TLS connection: the one with the best matching name among the rules that
@@ -230,7 +240,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{self, Protocol};
+    use crate::config::{self, ErrorPages, FieldRules, Protocol};
     use crate::proto::http::parse_request;
 
     fn host(names: &[HostName]) -> Host {
@@ -275,7 +285,12 @@ mod tests {
     ) -> String {
         let head = format!("GET {line} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let request = parse_request(head.as_bytes(), 100).unwrap();
-        let route = Route { name: String::new(), path, action: Action::Redirect(redirect) };
+        let route = Route {
+            name: String::new(),
+            path,
+            action: Action::Redirect(redirect),
+            response_fields: FieldRules::default(),
+        };
         let Action::Redirect(redirect) = &route.action else { unreachable!() };
         let mut out = Vec::new();
         Location { redirect, route: &route, request: &request, scheme }.write(&mut out);
@@ -329,8 +344,12 @@ mod tests {
 
     #[test]
     fn a_redirect_to_the_scheme_that_the_request_has_is_passed_over() {
-        let route =
-            |action| Route { name: "/".into(), path: PathMatch::Prefix("/".into()), action };
+        let route = |action| Route {
+            name: "/".into(),
+            path: PathMatch::Prefix("/".into()),
+            action,
+            response_fields: FieldRules::default(),
+        };
         let https = || Redirect { scheme: Some(Scheme::Https), ..redirect() };
         let www =
             Redirect { scheme: Some(Scheme::Https), host: Some("www.x".into()), ..redirect() };
@@ -341,6 +360,10 @@ mod tests {
                 keepalive_timeout: std::time::Duration::ZERO,
                 max_head: 1024,
                 max_headers: 10,
+                server_header: None,
+                error_pages: ErrorPages::default(),
+                trusted_proxies: Vec::new(),
+                response_fields: FieldRules::default(),
                 hosts: vec![Host { names: Vec::new(), routes }],
                 tls: None,
             };

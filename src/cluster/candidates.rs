@@ -232,6 +232,8 @@ mod tests {
                 discovery: Discovery::Static(Vec::new()),
                 connect_timeout: Duration::from_secs(1),
                 connect_attempts,
+                keepalive_connections: 0,
+                keepalive_timeout: Duration::from_secs(1),
                 tls: None,
             },
             0,

@@ -47,8 +47,9 @@ enum Passes {
     Everything,
     /// Connections chosen by a route or a rule, unchanged.
     Chosen,
-    /// The payload of a tunnel that is terminated here.
-    Payload,
+    /// What may match no longer behind the cluster: the payload of a tunnel that is terminated here,
+    /// or requests that are rewritten.
+    Changed,
 }
 
 /// The graph of listeners and clusters.
@@ -234,7 +235,7 @@ impl Ways {
             next.map_or((0, sure), |at| (self.steps[at].choices, self.steps[at].certain && sure));
         for (listener, passes) in users {
             let choices = choices + usize::from(*passes == Passes::Chosen);
-            let certain = certain && *passes != Passes::Payload && choices < 2;
+            let certain = certain && *passes != Passes::Changed && choices < 2;
             // A step that is not certain can only lead to likely ones, so its choices do not
             // matter.
             if self.seen.insert((*listener, if certain { choices } else { 2 }, certain)) {
@@ -340,7 +341,7 @@ fn endpoints(cluster: &Cluster) -> Vec<(usize, Address, bool)> {
 
 /// The clusters that a listener passes connections or payload to.
 fn leads_to(listener: &Listener) -> Vec<(&Arc<str>, Passes)> {
-    let passes = |ends_here| if ends_here { Passes::Payload } else { Passes::Chosen };
+    let passes = |changes| if changes { Passes::Changed } else { Passes::Chosen };
     let (tls, hosts) = match &listener.protocol {
         Protocol::Tcp(tcp) => return vec![(&tcp.cluster, Passes::Everything)],
         Protocol::Udp(udp) => return vec![(&udp.cluster, Passes::Everything)],
@@ -353,14 +354,15 @@ fn leads_to(listener: &Listener) -> Vec<(&Arc<str>, Passes)> {
         Some((rule.action.cluster()?, passes(ends_here)))
     });
     let routes = hosts.iter().flat_map(|host| &host.routes);
-    let tunnels = routes.filter_map(|route| match &route.action {
+    let routes = routes.filter_map(|route| match &route.action {
         Action::Tunnel(tunnel) => {
             let ends_here = matches!(tunnel.kind, TunnelKind::Terminate(_));
             Some((&tunnel.cluster, passes(ends_here)))
         }
-        _ => None,
+        Action::Proxy(proxy) => Some((&proxy.cluster, passes(!proxy.rewrite.is_empty()))),
+        Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => None,
     });
-    rules.chain(tunnels).collect()
+    rules.chain(routes).collect()
 }
 
 #[cfg(test)]

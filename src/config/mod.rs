@@ -11,15 +11,19 @@ mod address;
 mod certificates;
 mod check;
 mod contract;
+mod error_pages;
 mod excerpt;
+mod fields;
 mod foreign;
 mod input;
 mod keys;
 mod load;
 mod loops;
 mod machine;
+mod network;
 mod read;
 mod report;
+mod site;
 mod span;
 mod syntax;
 mod tls;
@@ -35,11 +39,18 @@ pub use self::certificates::{
     read_ticket_keys, uncovered,
 };
 pub use self::contract::{Form, man, reference, schema};
-pub use self::keys::{Challenge, DnsFamily, Driver, Scheme};
+pub use self::error_pages::{ErrorPage, ErrorPages};
+pub use self::fields::{FieldName, FieldRules, FieldValue};
+pub use self::keys::{Challenge, Coding, DnsFamily, Driver, Scheme};
 pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
 pub use self::loops::Back;
 use self::machine::Machine;
+pub use self::network::Network;
 pub use self::report::{Errors, Warning, Warnings, printable};
+pub use self::site::{
+    Action, Files, Handshakes, Host, Http, PathMatch, PathRewrite, Proxy, Redirect, Respond,
+    Rewrite, Route, Tunnel, TunnelKind,
+};
 pub use self::tls::{Acme, CaFile, ClusterTls, TicketFile, TlsShared, Trust};
 use crate::observe::access_log::Format;
 use crate::proto::tls::{Authorities, Identity, Version};
@@ -220,26 +231,6 @@ pub struct Udp {
     pub max_sessions: usize,
 }
 
-/// `protocol = "http"`
-#[derive(Debug, PartialEq, Eq)]
-pub struct Http {
-    /// The time limit for a request head, counted from its first byte. A new connection must send a
-    /// head within this time, too.
-    pub head_timeout: Duration,
-    /// How long a connection may be silent between requests, and how long a client's socket may
-    /// take no part of its responses.
-    pub keepalive_timeout: Duration,
-    /// The maximum size of a request head in bytes, 1 KiB to 64 KiB.
-    pub max_head: usize,
-    /// The maximum number of fields in a request head, 1 to 256.
-    pub max_headers: usize,
-    /// The hosts; never empty.
-    pub hosts: Vec<Host>,
-    /// The rules for connections that begin with a TLS handshake. `None` if such bytes are treated
-    /// as invalid HTTP.
-    pub tls: Option<Tls>,
-}
-
 /// `protocol = "tls"`, or `[[listener.tls]]` of an http listener.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tls {
@@ -325,15 +316,6 @@ pub struct Certificate {
     pub identity: Identity,
 }
 
-/// `[[listener.host]]`
-#[derive(Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Host names in lower case, sorted. An empty list matches every other host.
-    pub names: Vec<HostName>,
-    /// The routes; never empty. The first match wins.
-    pub routes: Vec<Route>,
-}
-
 /// One of `host.names`, in lower case.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum HostName {
@@ -343,112 +325,6 @@ pub enum HostName {
     Suffix(String),
     /// `example.*`, kept as `example.`.
     Prefix(String),
-}
-
-/// `[[listener.host.route]]`
-#[derive(Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The name of the route in records: `/stream` for a path, `/img/*` for a prefix.
-    pub name: String,
-    /// The paths that the route matches.
-    pub path: PathMatch,
-    /// What the route does with matching requests.
-    pub action: Action,
-}
-
-/// `path` or `prefix` of a route, compared with the path as sent, without the query. It starts with
-/// `/`. A prefix of a forwarding tunnel does not match paths with dot segments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// The whole path.
-    Exact(String),
-    /// The start of the path.
-    Prefix(String),
-}
-
-/// What a route does.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action {
-    /// `upgrade = "websocket"` with `cluster`: the route matches only such requests.
-    Tunnel(Tunnel),
-    /// `redirect = { … }`
-    Redirect(Redirect),
-    /// `respond = { … }`
-    Respond(Respond),
-}
-
-/// `upgrade = "websocket"` with `cluster = …`
-#[derive(Debug, PartialEq, Eq)]
-pub struct Tunnel {
-    /// The name of the cluster that the tunnel leads to.
-    pub cluster: Arc<str>,
-    /// Whether the cluster or ringgate answers the handshake.
-    pub kind: TunnelKind,
-    /// Timeouts that apply after the request was sent. `idle_timeout` is the route's, or else the
-    /// listener's; `half_closed_timeout` is the listener's.
-    pub timeouts: RelayTimeouts,
-}
-
-/// `route.tunnel`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TunnelKind {
-    /// `"forward"`: the cluster answers the handshake.
-    Forward {
-        /// Whether bytes after the request head are forwarded before the 101 response.
-        early_data: bool,
-    },
-    /// `"terminate"`: ringgate answers these handshakes and no others. The cluster receives the
-    /// payload.
-    Terminate(Handshakes),
-}
-
-/// `route.accept`; at least one of them is true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handshakes {
-    /// simple-obfs in its http mode.
-    pub obfs: bool,
-    /// RFC 6455.
-    pub websocket: bool,
-}
-
-/// `redirect = { … }`
-#[derive(Debug, PartialEq, Eq)]
-pub struct Redirect {
-    /// 301, 302, 303, 307 or 308.
-    pub status: u16,
-    /// `http` or `https`. `None` keeps the scheme of the request.
-    pub scheme: Option<Scheme>,
-    /// Host without port, in lower case, IPv6 in brackets. `None` keeps the host of the request.
-    pub host: Option<String>,
-    /// Port. `None` keeps the port of the request if neither scheme nor host changes, and means the
-    /// scheme's default otherwise.
-    pub port: Option<u16>,
-    /// How the path is rewritten.
-    pub path: PathRewrite,
-    /// Whether the query is dropped.
-    pub strip_query: bool,
-}
-
-/// `path` or `prefix` of a redirect. Both start with `/` and contain no query.
-#[derive(Debug, PartialEq, Eq)]
-pub enum PathRewrite {
-    /// Neither key: the path stays as sent.
-    Keep,
-    /// `path`: replaces the whole path.
-    Path(String),
-    /// `prefix`: replaces the part that the route's own `prefix` matched.
-    Prefix(String),
-}
-
-/// `respond = { … }`
-#[derive(Debug, PartialEq, Eq)]
-pub struct Respond {
-    /// 200 to 599, except 204, 205 and 304 if there is a body.
-    pub status: u16,
-    /// The value of the Content-Type field.
-    pub content_type: String,
-    /// From `body` or `file`, at most 1 MiB. A file is read when the configuration is read.
-    pub body: Arc<[u8]>,
 }
 
 /// `[cluster.NAME]`
@@ -463,6 +339,11 @@ pub struct Cluster {
     /// The maximum number of endpoints tried for one connection, 1 to 16. Each attempt uses another
     /// endpoint if there is one.
     pub connect_attempts: usize,
+    /// The most idle connections that are kept for further requests, for each worker and endpoint.
+    /// 0 if none is kept.
+    pub keepalive_connections: usize,
+    /// How long a connection may be idle before it is closed.
+    pub keepalive_timeout: Duration,
     /// `None` if connections to the endpoints are plain.
     pub tls: Option<ClusterTls>,
 }

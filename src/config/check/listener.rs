@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::super::keys::{self, ProtocolWord};
 use super::super::report::{Span, quoted};
 use super::super::types::{At, Field, OneOrMany};
-use super::super::{AccessLog, Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
+use super::super::{
+    AccessLog, ErrorPages, FieldRules, Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address,
+};
 use super::Check;
 use crate::sys::Address;
 
@@ -158,6 +160,10 @@ impl Check<'_> {
             keepalive_timeout: typed.keepalive_timeout.get().0,
             max_head: typed.max_head.get().0 as usize,
             max_headers: typed.max_headers.get() as usize,
+            server_header: None,
+            error_pages: ErrorPages::default(),
+            trusted_proxies: Vec::new(),
+            response_fields: FieldRules::default(),
             hosts: hosts?,
             tls,
         })

@@ -7,8 +7,8 @@ use super::super::keys::{self, HandshakeWord, TunnelWord};
 use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
 use super::super::{
-    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, TunnelKind,
-    address,
+    Action, FieldRules, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel,
+    TunnelKind, address,
 };
 use super::Check;
 use super::earlier::{Earlier, Kinds, Matcher};
@@ -94,6 +94,7 @@ impl Check<'_> {
                 name: matcher.name(),
                 path: matcher.path.clone(),
                 action,
+                response_fields: FieldRules::default(),
             }));
             if let Some(matcher) = matcher
                 && let Some(first) = earlier.add(matcher.clone())

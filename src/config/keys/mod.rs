@@ -37,6 +37,7 @@ pub(super) use self::log::{Log, LogFormat};
 pub(super) use self::redirect::Redirect;
 pub use self::redirect::Scheme;
 pub(super) use self::respond::Respond;
+pub use self::route::Coding;
 pub(super) use self::route::{HandshakeWord, Route, TunnelWord};
 pub use self::server::Driver;
 pub(super) use self::server::Server;

@@ -128,6 +128,21 @@ pub(in crate::config) enum HandshakeWord {
     Websocket,
 }
 
+/// A coding of files that stand beside the plain ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[schemars(extend("x-foreign" = { "brotli": "write \"br\"", "gz": "write \"gzip\"" }))]
+pub enum Coding {
+    /// Brotli (RFC 7932), in files that end in `.br`.
+    #[serde(rename = "br")]
+    Brotli,
+    /// Zstandard (RFC 8878), in files that end in `.zst`.
+    #[serde(rename = "zstd")]
+    Zstandard,
+    /// Gzip (RFC 1952), in files that end in `.gz`.
+    #[serde(rename = "gzip")]
+    Gzip,
+}
+
 /// The key is about tunnels.
 fn with_cluster() -> When {
     When::given("cluster", "remove it; a redirect or a response has no tunnel")

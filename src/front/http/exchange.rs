@@ -21,6 +21,10 @@ pub(super) fn respond<'a>(
             self::redirect(redirect, route, request, scheme)
         }
         Some((_, Action::Respond(respond))) => configured(respond),
+        // Not served yet.
+        Some((_, Action::Proxy(_) | Action::Files(_))) => {
+            Response::text(503, "Service Unavailable")
+        }
         None if request.path == "*" => options(),
         Some((_, Action::Tunnel(_))) | None => Response::text(404, "Not Found"),
     }
