@@ -240,7 +240,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{self, ErrorPages, FieldRules, Protocol};
+    use crate::config::{self, ErrorPages, FieldRules, Protocol, Proxy, Rewrite};
     use crate::proto::http::parse_request;
 
     fn host(names: &[HostName]) -> Host {
@@ -459,5 +459,38 @@ mod tests {
             }
         }
         assert!(shadowed > 0 && shadowed < 24);
+    }
+
+    #[test]
+    fn a_prefix_that_is_passed_on_matches_nothing_that_could_leave_it() {
+        let matches = |path: PathMatch, rewrite: PathRewrite, target: &str| {
+            let proxy = Proxy {
+                cluster: "c".into(),
+                rewrite: Rewrite { path: rewrite, host: None },
+                request_fields: FieldRules::default(),
+                response_timeout: std::time::Duration::ZERO,
+                idle_timeout: std::time::Duration::ZERO,
+                max_body: None,
+            };
+            let route = Route {
+                name: String::new(),
+                path,
+                action: Action::Proxy(proxy),
+                response_fields: FieldRules::default(),
+            };
+            !may_leave(&route, target)
+        };
+        let prefix = |text: &str| PathMatch::Prefix(text.into());
+        let to_root = || PathRewrite::Prefix("/".into());
+        assert!(matches(prefix("/api/"), PathRewrite::Keep, "/api/a..b/.c"));
+        assert!(!matches(prefix("/api/"), PathRewrite::Keep, "/api/%2e%2E/x"));
+        assert!(matches(PathMatch::Exact("/a/../b".into()), PathRewrite::Keep, "/a/../b"));
+        assert!(matches(prefix("/api"), PathRewrite::Keep, "/api../x"));
+        assert!(!matches(prefix("/api"), to_root(), "/api../x"));
+        assert!(!matches(prefix("/api"), to_root(), "/api%2e/x"));
+        assert!(
+            matches(prefix("/api"), to_root(), "/api/x")
+                && matches(prefix("/api"), to_root(), "/api")
+        );
     }
 }

@@ -11,7 +11,9 @@ mod certificates;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ringgate::config::{self, Action, Discovery, HostName, Protocol, TunnelKind};
+use ringgate::config::{
+    self, Action, Coding, Discovery, HostName, PathRewrite, Protocol, TunnelKind,
+};
 
 /// The `.toml` files of a directory of the crate, by name.
 fn toml_files(directory: &str) -> Vec<PathBuf> {
@@ -140,7 +142,7 @@ fn an_advised_template_is_a_good_one() {
 }
 
 /// Every table, with the place of more of its lines.
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 18] = [
     "@",
     "[server]\n@",
     "[log]\n@",
@@ -154,6 +156,9 @@ const TABLES: [&str; 15] = [
     "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n@",
     "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n[listener.host.route.redirect]\n@",
     "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n[listener.host.route.respond]\n@",
+    "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\n[listener.host.route.rewrite]\n@",
+    "[[listener]]\n[[listener.host]]\n[[listener.host.route]]\nrequest_fields.@",
+    "[[listener]]\nresponse_fields.@",
     "[cluster.a]\n@",
     "[cluster.a]\n[cluster.a.tls]\n@",
 ];
@@ -352,4 +357,64 @@ fn defaults_and_references_are_filled_in() {
     assert_eq!((&*cluster.name, cluster.connect_attempts), ("shadowsocks", 2));
     let Discovery::Static(endpoints) = &cluster.discovery else { panic!("it is static") };
     assert_eq!(endpoints[0].to_string(), "127.0.0.1:8388");
+}
+
+#[test]
+fn an_example_with_a_backend_and_files_is_read() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/backend.toml");
+    let config = config::load(&path).expect("valid");
+    let Protocol::Http(http) = &config.listeners[0].protocol else { panic!("it is http") };
+    let page = http.error_pages.get(404).expect("the page");
+    assert!(page.body.starts_with(b"<!doctype html>"));
+    assert_eq!(page.content_type, "text/html; charset=utf-8");
+    assert!(http.error_pages.get(502).is_none());
+    let trusted = |address: &str| {
+        let address = address.parse().expect("an address");
+        http.trusted_proxies.iter().any(|network| network.contains(address))
+    };
+    assert!(trusted("10.1.2.3") && trusted("2001:db8::1") && !trusted("192.0.2.1"));
+    let routes = &http.hosts[0].routes;
+
+    let Action::Proxy(proxy) = &routes[0].action else { panic!("it goes to a cluster") };
+    assert_eq!(proxy.rewrite.path, PathRewrite::Prefix(String::from("/")));
+    assert_eq!(proxy.rewrite.host.as_deref(), Some("api.internal"));
+    assert!(proxy.request_fields.drops("Cookie") && proxy.request_fields.drops("x-env"));
+    assert_eq!(proxy.response_timeout.as_secs(), 30);
+    assert_eq!(proxy.idle_timeout.as_secs(), 120);
+    assert_eq!(proxy.max_body, Some(64 << 20));
+    assert!(routes[0].response_fields.drops("X-Powered-By"));
+    let cluster = config.clusters.iter().find(|one| one.name == proxy.cluster).expect("api");
+    assert_eq!((cluster.keepalive_connections, cluster.keepalive_timeout.as_secs()), (16, 20));
+
+    let Action::Files(app) = &routes[1].action else { panic!("it serves files") };
+    assert_eq!(app.root, path.parent().expect("a directory").join("pages"));
+    assert_eq!(
+        (app.fallback.as_deref(), &app.index[..]),
+        (Some("index.html"), &["index.html".into()][..])
+    );
+    let Action::Files(files) = &routes[2].action else { panic!("it serves files") };
+    assert_eq!(files.not_found.as_deref(), Some("404.html"));
+    assert_eq!(files.precompressed, [Coding::Brotli, Coding::Gzip]);
+}
+
+#[test]
+fn requests_to_a_cluster_have_limits_of_their_own() {
+    let text = "[[listener]]\nname = \"a\"\nlisten = \"127.0.0.1:1\"\nprotocol = \"http\"\n\
+                idle_timeout = \"7m\"\n[[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\n\
+                cluster = \"c\"\n[cluster.c]\nendpoints = [\"127.0.0.1:2\"]\n";
+    let config = config::parse("edge.toml", text, Path::new("")).expect("valid");
+    let Protocol::Http(http) = &config.listeners[0].protocol else { panic!("it is http") };
+    let Action::Proxy(proxy) = &http.hosts[0].routes[0].action else { panic!("a cluster") };
+    let limits = (proxy.idle_timeout.as_secs(), proxy.response_timeout.as_secs(), proxy.max_body);
+    assert_eq!(limits, (60, 60, None));
+    assert!(proxy.rewrite.is_empty() && proxy.request_fields.is_empty());
+    let cluster = &config.clusters[0];
+    assert_eq!((cluster.keepalive_connections, cluster.keepalive_timeout.as_secs()), (64, 30));
+    assert!(config.warnings.is_empty(), "{}", config.warnings);
+    let off = config::parse(
+        "edge.toml",
+        &format!("{text}keepalive_connections = \"off\"\n"),
+        Path::new(""),
+    );
+    assert_eq!(off.expect("valid").clusters[0].keepalive_connections, 0);
 }

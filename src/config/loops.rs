@@ -47,8 +47,8 @@ enum Passes {
     Everything,
     /// Connections chosen by a route or a rule, unchanged.
     Chosen,
-    /// What may match no longer behind the cluster: the payload of a tunnel that is terminated here,
-    /// or requests that are rewritten.
+    /// What may match no longer when it comes back: the payload of a tunnel that is terminated
+    /// here, or requests that are rewritten.
     Changed,
 }
 

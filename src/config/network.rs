@@ -41,6 +41,11 @@ impl Network {
         self.first
     }
 
+    /// The number of bits that all addresses share.
+    pub fn length(&self) -> u8 {
+        self.length
+    }
+
     /// Returns true if the address is in the network. An IPv4 address that is written as an IPv6
     /// address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {

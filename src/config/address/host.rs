@@ -38,6 +38,26 @@ pub(in crate::config) fn exact_host(text: &str) -> Result<String, Fault> {
     }
 }
 
+/// Parses a host with or without port into the form of a Host header: lower case, IPv6 addresses in
+/// brackets.
+pub(in crate::config) fn host_and_port(text: &str) -> Result<String, Fault> {
+    // `::1:80` is itself an address.
+    let is_address = text.parse::<Ipv6Addr>().is_ok() || text.ends_with(']');
+    let Some((host, port)) = text.rsplit_once(':').filter(|_| !is_address) else {
+        return exact_host(text);
+    };
+    let digits = Some(port).filter(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    match digits.and_then(|port| port.parse::<u16>().ok()) {
+        Some(number) if number > 0 => Ok(format!("{}:{number}", exact_host(host)?)),
+        // Not a port. What is wrong with it as a host says more.
+        _ if text.contains('/') => exact_host(text),
+        _ => Err(Fault::new(
+            format!("{} is not a host", quoted(text)),
+            "the port after the colon is a number from 1 to 65535",
+        )),
+    }
+}
+
 /// Checks `name`, which is `text` without its star.
 fn plain_name(text: &str, name: &str) -> Result<String, Fault> {
     match name_fault(name) {

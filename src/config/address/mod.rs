@@ -11,9 +11,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use self::host::name_fault;
-pub(super) use self::host::{exact_host, host_name};
-use super::DnsName;
+pub(super) use self::host::{exact_host, host_and_port, host_name};
 use super::report::{Fault, quoted};
+use super::{DnsName, Network};
 use crate::sys::Address;
 
 const LINK_LOCAL: &str =
@@ -166,6 +166,40 @@ pub(super) fn dns_endpoint(text: &str) -> Result<DnsName, Fault> {
     let name = host.strip_suffix('.').unwrap_or(host);
     name_fault(name).map_or(Ok(()), |note| Err(invalid(note)))?;
     Ok(DnsName { host: host.to_ascii_lowercase(), port })
+}
+
+/// Parses an address or a network: `10.0.0.1` or `10.0.0.0/8`.
+pub(super) fn network(text: &str) -> Result<Network, Fault> {
+    let invalid =
+        |note: String| Fault::new(format!("{} is not an address or a network", quoted(text)), note);
+    let (host, length) = match text.split_once('/') {
+        Some((host, length)) => (host, Some(length)),
+        None => (text, None),
+    };
+    let Ok(ip) = host.parse::<IpAddr>() else {
+        let bare = host.trim_matches(['[', ']']);
+        let note = match bare.parse::<IpAddr>() {
+            Ok(ip) => format!("write it without brackets: \"{ip}\""),
+            Err(_) => String::from("write an IP address, or a network such as \"10.0.0.0/8\""),
+        };
+        return Err(invalid(note));
+    };
+    if let IpAddr::V6(mapped) = ip
+        && let Some(ip) = mapped.to_ipv4_mapped()
+    {
+        return Err(invalid(format!("clients by IPv4 have IPv4 addresses here: write \"{ip}\"")));
+    }
+    let Some(digits) = length else { return Ok(Network::only(ip)) };
+    let longest = if ip.is_ipv4() { 32 } else { 128 };
+    let length = digits.parse().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let Some(network) = length.and_then(|length| Network::around(ip, length)) else {
+        return Err(invalid(format!("behind the `/` stands a number from 0 to {longest}")));
+    };
+    if network.first() == ip {
+        return Ok(network);
+    }
+    let note = format!("write \"{network}\", or \"{ip}\" for this address alone");
+    Err(Fault::new(format!("{} has bits behind its prefix", quoted(text)), note))
 }
 
 /// Parses `127.0.0.1` or `[::1]`.

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::keys::{self, DiscoveryWord};
 use super::super::report::{Fault, Span, quoted};
@@ -39,8 +38,8 @@ impl Check<'_> {
             discovery: discovery?,
             connect_timeout: typed.connect_timeout.get().0,
             connect_attempts: typed.connect_attempts.get() as usize,
-            keepalive_connections: 64,
-            keepalive_timeout: Duration::from_secs(30),
+            keepalive_connections: typed.keepalive_connections.get().0.unwrap_or(0) as usize,
+            keepalive_timeout: typed.keepalive_timeout.get().0,
             tls: tls?,
         })
     }

@@ -16,6 +16,9 @@ use crate::proto::http::has_dot_segment;
 pub(super) struct Matcher {
     pub(super) path: PathMatch,
     pub(super) kinds: Kinds,
+    /// Whether requests are forwarded to a cluster. Then a prefix matches no path with dot
+    /// segments.
+    pub(super) forwards: bool,
     pub(super) span: Span,
 }
 
@@ -78,13 +81,15 @@ impl Earlier {
     /// Returns true when a route matches every request for this path that is not an upgrade.
     pub(super) fn matches_path(&self, path: &str) -> bool {
         let exact = self.exact.get(path).into_iter().flatten().copied();
-        self.with_prefix_of(path).chain(exact).any(|at| self.routes[at].kinds == Kinds::All)
+        let mut routes = self.with_prefix_of(path).chain(exact).map(|at| &self.routes[at]);
+        routes.any(|route| route.kinds == Kinds::All && !route.skips(path))
     }
 
     /// Returns true when a route matches all requests with this start of the path that are not
     /// upgrades.
     pub(super) fn matches_prefix(&self, start: &str) -> bool {
-        self.with_prefix_of(start).any(|at| self.routes[at].kinds == Kinds::All)
+        let mut routes = self.with_prefix_of(start).map(|at| &self.routes[at]);
+        routes.any(|route| route.kinds == Kinds::All && !route.skips(start))
     }
 
     /// The routes with a prefix that the text starts with, the longest prefixes first.
@@ -151,11 +156,12 @@ impl Matcher {
 
     /// Returns true when no request is left for `later`, whose path this route matches.
     fn covers(&self, later: &Matcher) -> bool {
-        // A prefix that forwards upgrades does not match paths with dot segments.
-        let is_prefix = matches!(self.path, PathMatch::Prefix(_));
-        let skips =
-            is_prefix && self.kinds == Kinds::Upgrades && has_dot_segment(later.path.text());
-        self.kinds.covers(&later.kinds) && !skips
+        self.kinds.covers(&later.kinds) && !self.skips(later.path.text())
+    }
+
+    /// Returns true if the route does not match a path because of its dot segments.
+    fn skips(&self, path: &str) -> bool {
+        self.forwards && matches!(self.path, PathMatch::Prefix(_)) && has_dot_segment(path)
     }
 }
 

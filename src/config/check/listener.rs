@@ -7,9 +7,7 @@ use std::sync::Arc;
 use super::super::keys::{self, ProtocolWord};
 use super::super::report::{Span, quoted};
 use super::super::types::{At, Field, OneOrMany};
-use super::super::{
-    AccessLog, ErrorPages, FieldRules, Http, Listener, Protocol, RelayTimeouts, Tcp, Tls, address,
-};
+use super::super::{AccessLog, Listener, Protocol, RelayTimeouts, Tcp, Tls, address};
 use super::Check;
 use crate::sys::Address;
 
@@ -150,23 +148,6 @@ impl Check<'_> {
             self.report.error(typed.place.span, what, note);
         }
         self.tls(typed, timeouts)
-    }
-
-    fn http(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Http> {
-        let hosts = self.hosts(typed, timeouts);
-        let tls = if typed.tls.is_empty() { None } else { Some(self.tls(typed, timeouts)?) };
-        Some(Http {
-            head_timeout: typed.head_timeout.get().0,
-            keepalive_timeout: typed.keepalive_timeout.get().0,
-            max_head: typed.max_head.get().0 as usize,
-            max_headers: typed.max_headers.get() as usize,
-            server_header: None,
-            error_pages: ErrorPages::default(),
-            trusted_proxies: Vec::new(),
-            response_fields: FieldRules::default(),
-            hosts: hosts?,
-            tls,
-        })
     }
 }
 

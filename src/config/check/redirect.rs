@@ -6,7 +6,7 @@
 //! loop.
 
 use super::super::report::quoted;
-use super::super::types::At;
+use super::super::types::{At, Field};
 use super::super::{HostName, PathMatch, PathRewrite, Redirect, Scheme, address, keys};
 use super::Check;
 use super::earlier::{Earlier, Passed};
@@ -33,7 +33,7 @@ impl Check<'_> {
             self.report.error(status.span, what, note);
         }
         let host = typed.host.value.as_ref().map(|host| self.redirect_host(host));
-        let path = self.path_rewrite(typed, matched);
+        let path = self.path_rewrite(&typed.path, &typed.prefix, "redirect", matched);
         if let Some((what, note)) = own_loop(typed, &path, matched, earlier, hosts) {
             self.report.error(at.span, what, note);
         }
@@ -66,26 +66,33 @@ impl Check<'_> {
         }
     }
 
-    fn path_rewrite(&self, typed: &keys::Redirect, matched: Option<&PathMatch>) -> PathRewrite {
-        if let (Some(_), Some(prefix)) = (typed.path.key, typed.prefix.key) {
+    /// `path` or `prefix` of a `redirect` or a `rewrite`, which `table` says.
+    pub(super) fn path_rewrite(
+        &self,
+        path: &Field<String>,
+        prefix: &Field<String>,
+        table: &str,
+        matched: Option<&PathMatch>,
+    ) -> PathRewrite {
+        if let (Some(_), Some(prefix)) = (path.key, prefix.key) {
+            let what = format!("a {table} has `path` or `prefix`, not both");
             let note = "remove one of them: `path` replaces the whole path, `prefix` its start";
-            self.report.error(prefix, "a redirect has `path` or `prefix`, not both", note);
+            self.report.error(prefix, what, note);
         }
-        if let Some(path) = &typed.path.value {
+        if let Some(path) = &path.value {
             self.url_path("path", path);
         }
-        if let Some(prefix) = &typed.prefix.value {
+        if let Some(prefix) = &prefix.value {
             self.url_path("prefix", prefix);
         }
-        if matches!(matched, Some(PathMatch::Exact(_))) {
-            let because =
-                "replaces what the route's own `prefix` matched, but the route has `path`";
-            if let Some(span) = typed.prefix.key {
-                let note = "write `path` in the redirect";
-                self.report.error(span, format!("`prefix` {because}"), note);
-            }
+        if matches!(matched, Some(PathMatch::Exact(_)))
+            && let Some(span) = prefix.key
+        {
+            let what = "`prefix` replaces what the route's own `prefix` matched, but the route has \
+                        `path`";
+            self.report.error(span, what, format!("write `path` in the {table}"));
         }
-        match (&typed.path.value, &typed.prefix.value) {
+        match (&path.value, &prefix.value) {
             (Some(path), _) => PathRewrite::Path(path.value.clone()),
             (None, Some(prefix)) => PathRewrite::Prefix(prefix.value.clone()),
             (None, None) => PathRewrite::Keep,

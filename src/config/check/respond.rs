@@ -62,7 +62,15 @@ impl Check<'_> {
             }
             return Some(Arc::from(body.value.as_bytes()));
         }
-        let Some(At { value: path, span }) = &typed.file.value else { return Some(Arc::from([])) };
+        match &typed.file.value {
+            Some(file) => self.page(file),
+            None => Some(Arc::from([])),
+        }
+    }
+
+    /// Reads the file of a page. Returns `None` if an error was reported.
+    pub(super) fn page(&self, file: &At<String>) -> Option<Arc<[u8]>> {
+        let At { value: path, span } = file;
         let full = self.base.join(path);
         match input::read(&full, Accept::Files, LARGEST_BODY) {
             Ok(body) => Some(Arc::from(body)),

@@ -7,11 +7,12 @@ use super::super::keys::{self, HandshakeWord, TunnelWord};
 use super::super::report::{Span, quoted};
 use super::super::types::{Field, List};
 use super::super::{
-    Action, FieldRules, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel,
-    TunnelKind, address,
+    Action, Handshakes, Host, HostName, PathMatch, RelayTimeouts, Route, Tunnel, TunnelKind,
+    address,
 };
 use super::Check;
 use super::earlier::{Earlier, Kinds, Matcher};
+use super::fields::Message;
 use super::redirect::passed_over;
 use super::tls::ends;
 use crate::proto::http::has_dot_segment;
@@ -88,13 +89,15 @@ impl Check<'_> {
         for route in typed {
             let path = self.path_match(route);
             let kinds = self.kinds(route, path.as_ref(), hosts, has_https);
-            let matcher = path.map(|path| Matcher { path, kinds, span: route.place.span });
+            let forwards = forwards(route);
+            let span = route.place.span;
+            let matcher = path.map(|path| Matcher { path, kinds, forwards, span });
             let action = self.action(route, matcher.as_ref(), &earlier, hosts, timeouts);
             routes.push(matcher.as_ref().zip(action).map(|(matcher, action)| Route {
                 name: matcher.name(),
                 path: matcher.path.clone(),
                 action,
-                response_fields: FieldRules::default(),
+                response_fields: self.field_rules(&route.response_fields, Message::Response),
             }));
             if let Some(matcher) = matcher
                 && let Some(first) = earlier.add(matcher.clone())
@@ -125,8 +128,7 @@ impl Check<'_> {
             self.url_path("prefix", prefix);
             // Such a prefix does not match paths with dot segments, so one that has a dot segment
             // itself matches nothing.
-            let forwards = route.cluster.is_given() && route.tunnel.get() == TunnelWord::Forward;
-            if forwards && has_dot_segment(&format!("{}x", prefix.value)) {
+            if forwards(route) && has_dot_segment(&format!("{}x", prefix.value)) {
                 let what = format!("no request can match the prefix {}", quoted(&prefix.value));
                 let note = "a path with the segment `.` or `..` is not forwarded, because the \
                             cluster could resolve it to a path outside of the prefix: remove \
@@ -164,23 +166,30 @@ impl Check<'_> {
     ) -> Option<Action> {
         // Every action is checked, so that all errors are reported, even if the route has several.
         let given = self.given_actions(route);
-        let tunnel = self.tunnel(route, matcher.map(|matcher| &matcher.kinds), timeouts);
+        let to_cluster = if route.upgrade.is_given() {
+            let kinds = matcher.map(|matcher| &matcher.kinds);
+            self.tunnel(route, kinds, timeouts).map(Action::Tunnel)
+        } else {
+            self.proxy(route, matcher.map(|matcher| &matcher.path)).map(Action::Proxy)
+        };
         let redirect = route.redirect.value.as_ref().and_then(|typed| {
             let matched = matcher.map(|matcher| &matcher.path);
             self.redirect(typed, matched, earlier, hosts)
         });
         let respond = route.respond.as_ref().and_then(|typed| self.respond(typed));
+        let files = self.files(route);
         if given != 1 {
             return None;
         }
-        let tunnel = tunnel.map(Action::Tunnel);
-        tunnel.or(redirect.map(Action::Redirect)).or(respond.map(Action::Respond))
+        let to_cluster = to_cluster.or(files.map(Action::Files));
+        to_cluster.or(redirect.map(Action::Redirect)).or(respond.map(Action::Respond))
     }
 
     /// The number of actions that the route names. Any number but one is reported.
     fn given_actions(&self, route: &keys::Route) -> usize {
         let mut given: Vec<(Span, &str)> = [
             (route.cluster.key, "cluster"),
+            (route.root.key, "root"),
             (route.redirect.key, "redirect"),
             (route.respond.key, "respond"),
         ]
@@ -189,8 +198,8 @@ impl Check<'_> {
         .collect();
         given.sort_unstable();
         if given.is_empty() && route.place.complete {
-            let note = "add one of redirect = { … }, respond = { … }, or upgrade = \"websocket\" \
-                        with cluster";
+            let note = "add one of cluster = \"NAME\", root = \"/var/www/…\", redirect = { … } or \
+                        respond = { … }";
             self.report.error(route.place.span, "a route needs an action", note);
         }
         for (span, key) in given.iter().skip(1) {
@@ -252,6 +261,11 @@ impl Check<'_> {
         }
         handshakes
     }
+}
+
+/// Returns true if the route forwards requests to a cluster as they are.
+fn forwards(route: &keys::Route) -> bool {
+    route.cluster.is_given() && route.tunnel.get() == TunnelWord::Forward
 }
 
 /// Returns true when a route with this matcher matches the path.

@@ -156,6 +156,15 @@ pub(super) fn in_toml(value: &Value) -> String {
         Value::Array(items) => {
             format!("[{}]", items.iter().map(in_toml).collect::<Vec<_>>().join(", "))
         }
+        Value::Object(entries) => {
+            let entry = |(name, value): (&String, &Value)| {
+                let is_bare = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+                let name =
+                    if is_bare { name.clone() } else { Value::from(name.as_str()).to_string() };
+                format!("{name} = {}", in_toml(value))
+            };
+            format!("{{ {} }}", entries.iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
         other => other.to_string(),
     }
 }

@@ -10,7 +10,7 @@
 //! | `x-required` | key | the key must be given; the note if it is not |
 //! | `x-when` | key | [`When`] the key applies; it is refused otherwise |
 //! | `x-defaults` | key | other defaults, each with the [`When`] that it applies |
-//! | `x-inherits` | key | the default is what the nearest table around this one has |
+//! | `x-inherits` | key | with no other default it is what the nearest table around this one has |
 //! | `x-min`, `x-max` | key | the range of a size or duration |
 //! | `x-step` | key | a duration is a multiple of this one |
 //! | `x-unit` | key | what a number counts |
@@ -61,7 +61,8 @@ pub(super) struct Key {
     pub(super) default: Option<Literal>,
     /// Defaults that apply under a condition; the first that applies comes before `default`.
     pub(super) defaults: Vec<(When, Literal)>,
-    /// Whether the default is the value of the same key in a table around this one.
+    /// Whether the default is the value of the same key in a table around this one, where there is
+    /// no other.
     pub(super) inherits: bool,
     /// The range of a number, of a size in bytes, or of a duration in milliseconds.
     pub(super) range: RangeInclusive<u64>,

@@ -74,12 +74,10 @@ impl Scope<'_> {
     /// The default of a key that was left out, if the key applies and has one.
     fn default(self, key: &'static Key) -> Option<Value> {
         if !self.applies(key) {
-            None
-        } else if key.inherits {
-            self.inherited(key)
-        } else {
-            self.default_in_file(key).map(plain_value)
+            return None;
         }
+        let own = self.default_in_file(key).map(plain_value);
+        own.or_else(|| if key.inherits { self.inherited(key) } else { None })
     }
 
     fn default_in_file(self, key: &'static Key) -> Option<&'static DeValue<'static>> {

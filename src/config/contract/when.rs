@@ -6,8 +6,8 @@ use toml::de::DeValue;
 
 use super::{Key, Table};
 
-/// The condition that another key of the same table has one of several words, has none of them, or
-/// is given.
+/// The condition that another key of the same table has one of several words, has none of them, is
+/// given, or is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::config) struct When {
     /// The other key.
@@ -23,6 +23,7 @@ enum Test {
     Is(Vec<String>),
     IsNot(Vec<String>),
     Given,
+    Absent,
 }
 
 impl When {
@@ -39,6 +40,11 @@ impl When {
     /// The other key is given.
     pub(in crate::config) fn given(key: &str, note: &str) -> When {
         When::new(key, Test::Given, &[("", note)])
+    }
+
+    /// The other key is left out.
+    pub(in crate::config) fn absent(key: &str, note: &str) -> When {
+        When::new(key, Test::Absent, &[("", note)])
     }
 
     fn new(key: &str, test: Test, notes: &[(&str, &str)]) -> When {
@@ -66,16 +72,23 @@ impl When {
         let value = value_of(&self.key);
         match &self.test {
             Test::Given => Some(value.is_some()),
+            Test::Absent => Some(value.is_none()),
             Test::Is(words) => Some(words.contains(&self.word(table, value)?)),
+            // A number is none of the words.
+            Test::IsNot(_) if value.or(self.default(table))?.is_integer() => Some(true),
             Test::IsNot(words) => Some(!words.contains(&self.word(table, value)?)),
         }
+    }
+
+    /// The default of the other key.
+    fn default(&self, table: &'static Table) -> Option<&'static DeValue<'static>> {
+        table.key(&self.key)?.default.as_ref().map(toml::Spanned::get_ref)
     }
 
     /// The word that the other key has, or its default.
     fn word(&self, table: &'static Table, value: Option<&DeValue<'_>>) -> Option<String> {
         let other = table.key(&self.key)?;
-        let default = other.default.as_ref().map(toml::Spanned::get_ref);
-        let word = value.or(default)?.as_str()?;
+        let word = value.or(self.default(table))?.as_str()?;
         (other.words.is_empty() || other.words.iter().any(|known| known.word == word))
             .then(|| word.to_owned())
     }
@@ -87,6 +100,10 @@ impl When {
             Test::Given => {
                 let other = table.key(&self.key).map(Key::title);
                 format!("{title} needs {}", other.unwrap_or_default())
+            }
+            Test::Absent => {
+                let other = table.key(&self.key).map(Key::title);
+                format!("{title} cannot be combined with {}", other.unwrap_or_default())
             }
             Test::Is(_) => format!("{title} belongs to {}", one_of(&self.key, self.words())),
             Test::IsNot(_) => {
@@ -110,6 +127,7 @@ impl When {
     pub(super) fn condition_in_code(&self) -> String {
         match &self.test {
             Test::Given => format!("`{}`", self.key),
+            Test::Absent => format!("no `{}`", self.key),
             Test::Is(words) => format!("`{}`", one_of(&self.key, words)),
             Test::IsNot(words) => format!("another value than `{}`", one_of(&self.key, words)),
         }
@@ -119,6 +137,7 @@ impl When {
     pub(super) fn sentence(&self) -> String {
         match &self.test {
             Test::Given => format!("Only with `{}`.", self.key),
+            Test::Absent => format!("Not with `{}`.", self.key),
             Test::Is(words) => format!("Only with `{}`.", one_of(&self.key, words)),
             Test::IsNot(words) => format!("Not with `{}`.", one_of(&self.key, words)),
         }
@@ -128,16 +147,18 @@ impl When {
     pub(super) fn holds_schema(&self, table: &Table) -> Value {
         match &self.test {
             Test::Given => json!({ "required": [self.key] }),
+            Test::Absent => json!({ "not": { "required": [self.key] } }),
             Test::Is(words) => self.has_one_of(words, table),
             Test::IsNot(words) => json!({ "not": self.has_one_of(words, table) }),
         }
     }
 
     /// A JSON Schema of the tables in which the other key has a valid word that the condition does
-    /// not accept. `None` for a condition that is not about words.
+    /// not accept, or is given if it must not be. `None` if the other key must be given.
     pub(super) fn fails_schema(&self, table: &Table) -> Option<Value> {
         match &self.test {
             Test::Given => None,
+            Test::Absent => Some(json!({ "required": [self.key] })),
             Test::IsNot(words) => Some(self.has_one_of(words, table)),
             Test::Is(words) => {
                 let all = table.key(&self.key).map_or(&[][..], |other| &other.words);
@@ -163,7 +184,7 @@ impl When {
     fn words(&self) -> &[String] {
         match &self.test {
             Test::Is(words) | Test::IsNot(words) => words,
-            Test::Given => &[],
+            Test::Given | Test::Absent => &[],
         }
     }
 }

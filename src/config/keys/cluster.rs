@@ -8,7 +8,7 @@ use super::ClusterTls;
 use super::patterns::{DNS_ENDPOINT, ENDPOINT};
 use crate::config::contract::When;
 use crate::config::contract::rules::has;
-use crate::config::types::{Field, List, Time};
+use crate::config::types::{CountOrOff, Field, List, Time};
 
 /// Servers that connections go to. Listeners, routes and rules refer to the name. It consists of 1
 /// to 64 letters, digits, `-`, `_` and dots.
@@ -23,6 +23,7 @@ use crate::config::types::{Field, List, Time};
     "dns_refresh_rate": "dns_refresh",
     "dns_lookup_family": "dns_family",
     "retries": "connect_attempts",
+    "keepalive": "keepalive_connections",
 }))]
 #[schemars(extend(
     "x-rules" = [json!({
@@ -31,8 +32,7 @@ use crate::config::types::{Field, List, Time};
         "else": endpoints(ENDPOINT),
     })],
     "x-planned" = [
-        "max_connections", "send_proxy_protocol", "keepalive_connections", "keepalive_timeout",
-        "source", "health_check", "outlier",
+        "max_connections", "send_proxy_protocol", "source", "health_check", "outlier",
     ],
 ))]
 pub(in crate::config) struct Cluster {
@@ -68,6 +68,21 @@ pub(in crate::config) struct Cluster {
         "x-advice" = "with 1 no second endpoint is tried"
     ))]
     pub(in crate::config) connect_attempts: Field<u64>,
+    /// How many idle connections are kept for the next requests, for each worker and endpoint.
+    /// `"off"` closes each connection behind its response. It matters for requests alone: raw bytes
+    /// and tunnels have a connection each.
+    #[schemars(example = 16, example = &"off", extend(
+        "minimum" = 1, "maximum" = 10_000, "default" = 64, "x-unit" = "connections",
+        "x-type" = "number of connections from 1 to 10000, or \"off\"",
+        "x-advice" = "write a number of connections from 1 to 10000, or \"off\""
+    ))]
+    pub(in crate::config) keepalive_connections: Field<CountOrOff>,
+    /// How long such a connection may be idle before it is closed. It should be less than what the
+    /// endpoints allow, so that they do not close one that is about to be used.
+    #[schemars(example = "30s", extend("default" = "30s", "x-when" = [When::is_not(
+        "keepalive_connections", &["off"], "remove it; no connection is kept"
+    )]))]
+    pub(in crate::config) keepalive_timeout: Field<Time>,
     /// Connections to the endpoints use TLS.
     pub(in crate::config) tls: Field<Box<ClusterTls>>,
 }

@@ -4,12 +4,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::patterns::{HEAD_SIZE, KEEPALIVE, LISTEN, LISTEN_UDP};
-use super::{AccessLog, Host, TlsRule};
+use super::patterns::{
+    ERROR_STATUS, HEAD_SIZE, KEEPALIVE, LISTEN, LISTEN_UDP, NETWORK, SOME_FIELD_VALUE,
+};
+use super::{AccessLog, FieldRules, Host, TlsRule};
 use crate::config::contract::When;
 use crate::config::contract::rules::has;
 use crate::config::foreign;
-use crate::config::types::{Field, NAME, Off, OneOrMany, Place, Size, Tables, Time};
+use crate::config::types::{Entries, Field, List, NAME, Off, OneOrMany, Place, Size, Tables, Time};
 use crate::sys::{Keepalive, SocketOptions};
 
 /// What ringgate listens on, and what it does with the bytes.
@@ -34,13 +36,16 @@ use crate::sys::{Keepalive, SocketOptions};
     "ssl_protocols": "write `min_version`, in [tls] or in [[listener.tls]]",
     "ssl_session_ticket_key": "write `ticket_keys`, in [tls]",
     "ssl_preread": "write protocol = \"tls\", and add [[listener.tls]] with `cluster`",
+    "server_tokens": "server_header",
+    "error_page": "error_pages",
+    "set_real_ip_from": "trusted_proxies",
+    "add_header": "response_fields",
 }))]
 #[schemars(extend(
     "x-rules" = rules(),
     "x-planned" = [
         "proxy_protocol", "proxy_protocol_from", "allow", "deny", "max_connections_per_ip",
         "max_rate", "max_rate_per_connection", "quota", "congestion", "mark", "fallback",
-        "server_header", "error_pages", "trusted_proxies",
     ],
 ))]
 pub(in crate::config) struct Listener {
@@ -169,6 +174,39 @@ pub(in crate::config) struct Listener {
         "x-when" = http(NO_REQUESTS)
     ))]
     pub(in crate::config) max_headers: Field<u64>,
+    /// The Server field of every response. Left out: responses that are made here have none, and
+    /// those of a cluster keep theirs.
+    #[schemars(
+        regex(pattern = SOME_FIELD_VALUE), example = &"nginx",
+        extend("x-when" = http(NO_REQUESTS))
+    )]
+    pub(in crate::config) server_header: Field<String>,
+    /// Files with the bodies of responses that ringgate itself makes, by status, 400 to 599. The
+    /// extension of a file says its type: `.html`, `.txt`, `.json`, `.xml` or `.svg`. They are read
+    /// once, together with the configuration, and have at most 1 MiB each. A relative path starts
+    /// at the directory of the configuration.
+    #[schemars(example = json!({ "404": "pages/404.html", "502": "pages/50x.html" }), extend(
+        "propertyNames" = json!({ "pattern": ERROR_STATUS }),
+        "x-when" = http(NO_REQUESTS),
+        "x-empty" = "leave `error_pages` out to have a line of text each",
+        "x-advice" = "write error_pages = { 404 = \"404.html\" }: files by status"
+    ))]
+    pub(in crate::config) error_pages: Field<Entries<String>>,
+    /// The addresses of proxies in front of this listener, and networks of them: `IP` or
+    /// `IP/prefix`. Only what they say in X-Forwarded-For, -Proto and -Host is believed and passed
+    /// on to clusters; from everyone else these fields are replaced.
+    #[schemars(
+        inner(regex(pattern = NETWORK)),
+        example = ["10.0.0.0/8", "2001:db8::1"],
+        extend(
+            "uniqueItems" = true, "x-when" = http(NO_REQUESTS),
+            "x-empty" = "leave `trusted_proxies` out to trust none"
+        )
+    )]
+    pub(in crate::config) trusted_proxies: Field<List<String>>,
+    /// Header fields that are changed in every response of the listener.
+    #[schemars(extend("x-when" = http(NO_REQUESTS)))]
+    pub(in crate::config) response_fields: Field<Box<FieldRules>>,
     /// The hosts of an http listener. Without a host that has no names, other hosts get a 404.
     #[schemars(extend(
         "x-required" = "add one with a [[listener.host.route]]; without `names` it matches every \

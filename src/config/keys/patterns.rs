@@ -39,6 +39,20 @@ macro_rules! unix {
     };
 }
 
+/// At least one character, without control characters and without spaces around it.
+macro_rules! field_value {
+    () => {
+        r"[^\x00-\x20\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]*[^\x00-\x20\x7f-\x9f])?"
+    };
+}
+
+/// A segment of a path that is no dot segment.
+macro_rules! file_name {
+    () => {
+        r"([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+)"
+    };
+}
+
 /// An element of `listen`.
 pub(super) const LISTEN: &str = concat!("^(", ip!(), "[0-9]+(-[0-9]+)?|", unix!(), ")$");
 /// An element of `listen` of a udp listener.
@@ -49,6 +63,9 @@ pub(super) const ENDPOINT: &str = concat!("^(", ip!(), port!(), "|", unix!(), ")
 pub(super) const DNS_ENDPOINT: &str = concat!("^(", labels!(), r"\.?:|", ip!(), ")", port!(), "$");
 /// A host without port.
 pub(super) const HOST: &str = concat!("^(", labels!(), "|", ipv6!(), ")$");
+/// A host with or without port.
+pub(super) const HOST_AND_PORT: &str =
+    concat!("^(", labels!(), "(:", port!(), ")?|", ipv6!(), "(:", port!(), ")?)$");
 /// One of `names`.
 pub(super) const HOST_NAME: &str =
     concat!(r"^((\*\.)?", labels!(), "|", labels!(), r"\.\*|", ipv6!(), ")$");
@@ -66,6 +83,20 @@ pub(super) const HTTPS: &str = r#"^https://[!"$-~]+$"#;
 pub(super) const CONTACT: &str = "^mailto:[!-+.->@-~-]+@[!-+.->@-~-]+$";
 /// A media type, such as `text/html; charset=utf-8`.
 pub(super) const CONTENT_TYPE: &str = "^([!-~][ -~]*)?/([ -~]*[!-~])?$";
+/// The name of a header field: a token.
+pub(super) const FIELD_NAME: &str = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$";
+/// The value of a header field: no control characters, and no spaces around it.
+pub(super) const FIELD_VALUE: &str = concat!("^(", field_value!(), ")?$");
+/// The value of a header field that is not empty.
+pub(super) const SOME_FIELD_VALUE: &str = concat!("^", field_value!(), "$");
+/// The name of a file.
+pub(super) const FILE_NAME: &str = concat!("^", file_name!(), "$");
+/// A path of a file below a directory, with a slash at its start.
+pub(super) const FILE_PATH: &str = concat!("^(/", file_name!(), ")+$");
+/// An IP address, or a network such as `10.0.0.0/8`.
+pub(super) const NETWORK: &str = r"^[0-9A-Fa-f:.]+(/[0-9]+)?$";
+/// An error status.
+pub(super) const ERROR_STATUS: &str = "^[45][0-9]{2}$";
 /// Whole seconds or `off`.
 pub(super) const KEEPALIVE: &str = "^(off|0*[1-9][0-9]*(000ms|s|m|h))$";
 /// A size from 1 KiB to 64 KiB.

@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeValue};
 
 use super::mistake::Mistake;
-use super::parts::{Elements, FieldParts, Pair, Reported};
+use super::parts::{Elements, Entries, FieldParts, Pair, Reported};
 use super::scalars;
 use super::table::{NamedEntries, TableEntries};
 use super::value::{A_LIST, A_STRING_OR_LIST, Value, unexpected};
@@ -19,11 +19,15 @@ impl<'a> Value<'a> {
     /// The elements of a list, which is not empty.
     fn list<V: Visitor<'a>>(self, items: &'a DeArray<'a>, visitor: V) -> Result<V::Value, Mistake> {
         if items.is_empty() {
-            let note = self.key.empty.clone().or(self.key.advice.clone()).unwrap_or_default();
-            let what = format!("`{}` is an empty list", self.key.name);
-            return Err(Mistake::Other { what, note });
+            return Err(self.empty("list"));
         }
         visitor.visit_seq(Elements::of(self, items))
+    }
+
+    /// The mistake that a list or table is empty.
+    fn empty(self, kind: &str) -> Mistake {
+        let note = self.key.empty.clone().or(self.key.advice.clone()).unwrap_or_default();
+        Mistake::Other { what: format!("`{}` is an empty {kind}", self.key.name), note }
     }
 
     /// The tables of `[[key]]`; none if the key was left out.
@@ -70,7 +74,16 @@ impl<'a> Deserializer<'a> for Value<'a> {
                 Some(time_ms) => visitor.visit_u64(time_ms),
                 None => visitor.visit_unit(),
             },
-            types::SIZE => visitor.visit_u64(scalars::size(self)?),
+            types::SIZE => visitor.visit_u64(scalars::size(self, false)?.unwrap_or(0)),
+            types::SIZE_OR_OFF => match scalars::size(self, true)? {
+                Some(bytes) => visitor.visit_u64(bytes),
+                None => visitor.visit_unit(),
+            },
+            types::ENTRIES => match self.content()? {
+                DeValue::Table(entries) if entries.is_empty() => Err(self.empty("table")),
+                DeValue::Table(entries) => visitor.visit_map(Entries::of(self, entries)),
+                _ => Err(self.wrong_type("a table of strings")),
+            },
             _ => visitor.visit_newtype_struct(self),
         }
     }

@@ -1,10 +1,10 @@
 //! The parts of the types in `types`, and the elements of lists.
 
 use serde::de::value::{SeqAccessDeserializer, SeqDeserializer};
-use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use toml::Spanned;
-use toml::de::{DeArray, DeValue};
+use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::mistake::Mistake;
 use super::value::Value;
@@ -89,6 +89,38 @@ impl<'a> SeqAccess<'a> for Elements<'a> {
         seed: S,
     ) -> Result<Option<S::Value>, Mistake> {
         self.left.next().map(|item| seed.deserialize(self.list.with_element(item))).transpose()
+    }
+}
+
+/// The names and values of a table whose names are not declared.
+pub(super) struct Entries<'a> {
+    table: Value<'a>,
+    left: Vec<(&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)>,
+    next: Option<Value<'a>>,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn of(table: Value<'a>, entries: &'a DeTable<'a>) -> Self {
+        let mut left: Vec<_> = entries.iter().collect();
+        left.reverse();
+        Entries { table, left, next: None }
+    }
+}
+
+impl<'a> MapAccess<'a> for Entries<'a> {
+    type Error = Mistake;
+
+    fn next_key_seed<S: DeserializeSeed<'a>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, Mistake> {
+        let Some((name, value)) = self.left.pop() else { return Ok(None) };
+        self.next = Some(self.table.with_element(value));
+        seed.deserialize(Pair(name.span().into(), name.get_ref().as_ref())).map(Some)
+    }
+
+    fn next_value_seed<S: DeserializeSeed<'a>>(&mut self, seed: S) -> Result<S::Value, Mistake> {
+        seed.deserialize(self.next.take().unwrap_or(self.table))
     }
 }
 

@@ -85,25 +85,30 @@ fn longest(value: Value<'_>) -> String {
     advice.unwrap_or("the longest duration is \"365d\"").to_owned()
 }
 
-/// Reads a size in bytes, in the range of the key.
-pub(super) fn size(value: Value<'_>) -> Result<u64, Mistake> {
+/// Reads a size in bytes, in the range of the key. `None` is `"off"`.
+pub(super) fn size(value: Value<'_>, may_be_off: bool) -> Result<Option<u64>, Mistake> {
     let (key, range) = (&value.key.name, &value.key.range);
+    let off = if may_be_off { ", or \"off\"" } else { "" };
     let Some(text) = with_unit(value.content()?) else {
-        let note = format!("write {key} = \"16KiB\"; the units are B, KiB, MiB and GiB");
+        let note = format!("write {key} = \"16KiB\"{off}; the units are B, KiB, MiB and GiB");
         return Err(typed(value, "a size", note));
     };
     let bounds = || {
+        if may_be_off {
+            return String::from("write a size of at least \"1B\", or \"off\"");
+        }
         let (low, high) = (units::in_bytes(*range.start()), units::in_bytes(*range.end()));
         format!("write a size from \"{low}\" to \"{high}\"")
     };
     let (what, note) = match units::size(&text) {
-        Ok(size) if range.contains(&size) => return Ok(size),
+        Ok(size) if range.contains(&size) => return Ok(Some(size)),
         Ok(_) | Err(UnitError::TooLarge) => {
             (format!("`{key}` is out of range: {}", quoted(&text)), bounds())
         }
+        Err(UnitError::Malformed) if text == "off" && may_be_off => return Ok(None),
         Err(UnitError::Malformed) => (
             format!("`{key}` is not a size: {}", quoted(&text)),
-            String::from("write a whole number and a unit (B, KiB, MiB or GiB), such as \"16KiB\""),
+            format!("write a whole number and a unit (B, KiB, MiB or GiB), such as \"16KiB\"{off}"),
         ),
         Err(UnitError::MissingUnit) => (
             format!("`{key}` has no unit"),

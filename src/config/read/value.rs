@@ -82,7 +82,10 @@ impl<'a> Value<'a> {
             Mistake::Type { .. } if self.element && self.key.table().is_none() => {
                 let what = format!("`{key}` must contain strings only");
                 let note = match self.item.map(Spanned::get_ref) {
-                    Some(DeValue::Table(_)) => "a later version brings tables in this list",
+                    Some(DeValue::Table(_)) if self.key.schema.get("items").is_some() => {
+                        "a later version brings tables in this list"
+                    }
+                    Some(DeValue::Table(_)) => "a name with a dot needs quotes, as its value does",
                     _ => "write the value in quotes",
                 };
                 (what, note.to_owned())

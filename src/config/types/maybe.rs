@@ -57,7 +57,7 @@ where
     if valid.is_empty() { Err(D::Error::custom("")) } else { Ok(valid) }
 }
 
-/// An element of a list; `None` if it was reported.
+/// An element of a list, or the value of an entry; `None` if it was reported.
 #[derive(Deserialize)]
 #[serde(transparent, bound = "T: Deserialize<'de>")]
-struct Element<T>(#[serde(deserialize_with = "maybe")] Option<T>);
+pub(super) struct Element<T>(#[serde(deserialize_with = "maybe")] pub(super) Option<T>);

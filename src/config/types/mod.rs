@@ -24,14 +24,18 @@ macro_rules! has_schema {
     };
 }
 
+mod entries;
 mod field;
 mod lists;
 mod maybe;
 mod scalars;
 mod workers;
 
+pub(super) use self::entries::{ENTRIES, Entries};
 pub(super) use self::field::{AT, At, FIELD, Field, Place};
 pub(super) use self::lists::{List, NAME, NAMED, Named, OneOrMany, Tables};
 pub(super) use self::maybe::MAYBE;
-pub(super) use self::scalars::{DURATION, DURATION_OR_OFF, Off, SIZE, Size, Time};
+pub(super) use self::scalars::{
+    CountOrOff, DURATION, DURATION_OR_OFF, Off, SIZE, SIZE_OR_OFF, Size, SizeOrOff, Time,
+};
 pub(super) use self::workers::Workers;
