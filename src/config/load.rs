@@ -28,7 +28,7 @@ fn is_stdin(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Reads and checks a file, or standard input if the path is `-`. Relative paths of `respond.file`
+/// Reads and checks a file, or standard input if the path is `-`. Relative paths
 /// start at the directory of the file; for standard input they start at the working directory.
 /// Errors depend on the file only; warnings also depend on this machine.
 ///
@@ -68,7 +68,7 @@ fn read_text(path: &Path) -> Result<String, Errors> {
 }
 
 /// Like [`load`], for a text and independent of the machine. `name` is shown as the file name.
-/// Relative paths of `respond.file` start at `base`.
+/// Relative paths start at `base`.
 ///
 /// # Errors
 /// Returns all errors of the configuration, rendered.

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use super::super::loops::{Loop, Loops};
 use super::super::report::{Report, Span, quoted};
 use super::super::types::At;
-use super::super::{Config, Machine, keys};
+use super::super::{Action, Config, Machine, Protocol, keys};
 use super::acme;
 
 /// Descriptors of one connection to a cluster: the client's and the upstream's. A request that is
@@ -17,10 +17,29 @@ const DESCRIPTORS: u64 = 2;
 pub(super) struct Positions {
     /// For each listener, the positions of `listen` and `max_connections`.
     listeners: Vec<(Span, Option<Span>)>,
-    /// For each cluster, the position of its name and its endpoints.
-    clusters: Vec<(Span, Vec<At<String>>)>,
+    clusters: Vec<OfCluster>,
     /// The positions of `[acme]` and of its `challenge`.
     acme: Option<(Span, Span)>,
+}
+
+/// The positions of one cluster.
+struct OfCluster {
+    name: Span,
+    endpoints: Vec<At<String>>,
+    /// `"h2"` among the protocols that are offered to the endpoints.
+    h2: Option<Span>,
+}
+
+impl OfCluster {
+    fn new(name: &At<String>, cluster: &keys::Cluster) -> Self {
+        let offered = cluster.tls.as_ref().and_then(|tls| tls.alpn.as_ref());
+        let h2 = offered.and_then(|names| names.iter().find(|name| name.value == "h2"));
+        OfCluster {
+            name: name.span,
+            endpoints: cluster.endpoints.as_ref().map_or_else(Vec::new, |list| list.to_vec()),
+            h2: h2.map(|name| name.span),
+        }
+    }
 }
 
 impl Positions {
@@ -34,13 +53,13 @@ impl Positions {
             let listen = listener.listen.value.as_ref().map_or(listener.place.span, |at| at.span);
             (listen, listener.max_connections.value.as_ref().map(|at| at.span))
         };
-        let of_cluster = |(name, cluster): (&At<String>, &keys::Cluster)| {
-            let endpoints = cluster.endpoints.as_ref().map_or_else(Vec::new, |list| list.to_vec());
-            (name.span, endpoints)
-        };
         Positions {
             listeners: listeners.iter().map(of_listener).collect(),
-            clusters: names.iter().zip(clusters).map(of_cluster).collect(),
+            clusters: names
+                .iter()
+                .zip(clusters)
+                .map(|(name, one)| OfCluster::new(name, one))
+                .collect(),
             acme,
         }
     }
@@ -54,7 +73,7 @@ pub(super) fn whole(
     machine: &Machine,
 ) {
     for (cluster, position, found) in Loops::new(config, machine.is_local).all() {
-        a_loop(report, config, positions, &positions.clusters[cluster].1[position], &found);
+        a_loop(report, config, positions, &positions.clusters[cluster].endpoints[position], &found);
     }
     let used: HashSet<&str> =
         config.listeners.iter().flat_map(|one| one.clusters()).map(|name| &**name).collect();
@@ -62,9 +81,10 @@ pub(super) fn whole(
         if !used.contains(&*cluster.name) {
             let what = format!("nothing uses the cluster {}", quoted(&cluster.name));
             let note = "name it in a listener, a route or a [[listener.tls]], or remove it";
-            report.warning(positions.clusters[index].0, what, note);
+            report.warning(positions.clusters[index].name, what, note);
         }
     }
+    of_requests(report, config, positions);
     acme::unintended(report, config, positions.acme);
     for (listener, (_, place)) in config.listeners.iter().zip(&positions.listeners) {
         if let (Some(most), Some(place)) = (listener.max_connections, place)
@@ -80,6 +100,29 @@ pub(super) fn whole(
                 (limit / DESCRIPTORS).max(1)
             );
             report.warning(*place, what, note);
+        }
+    }
+}
+
+/// Warns of clusters that get requests and may choose HTTP/2.
+fn of_requests(report: &Report<'_>, config: &Config, positions: &Positions) {
+    let routes = config.listeners.iter().flat_map(|listener| match &listener.protocol {
+        Protocol::Http(http) => &http.hosts[..],
+        _ => &[],
+    });
+    let routes = routes.flat_map(|host| &host.routes);
+    let proxied: HashSet<&str> = routes
+        .filter_map(|route| match &route.action {
+            Action::Proxy(proxy) => Some(&*proxy.cluster),
+            _ => None,
+        })
+        .collect();
+    for (cluster, places) in config.clusters.iter().zip(&positions.clusters) {
+        if let Some(span) = places.h2.filter(|_| proxied.contains(&*cluster.name)) {
+            let what = "requests are passed on by HTTP/1.1, not by HTTP/2";
+            let note = "an endpoint that chooses \"h2\" does not understand them: write \
+                        alpn = [\"http/1.1\"], or leave it out";
+            report.warning(span, what, note);
         }
     }
 }
