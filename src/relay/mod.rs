@@ -26,7 +26,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 pub use flow::{Broken, Flow};
-pub use pool::{BUFFER_SIZE, Pool};
+pub use pool::{BUFFER_SIZE, PipeLease, Pool};
 pub use sender::Sender;
 
 use crate::observe::outcome::End;

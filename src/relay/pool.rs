@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::rc::Rc;
 
 use crate::sched::{BULK_BUDGET, Charge, Memory, Outbox, SMALL, Turns, Yielder};
-use crate::sys::{Errno, Pipe, Stream};
+use crate::sys::{Errno, File, Pipe, Stream};
 
 /// Bytes of the worker's buffer, which is also the most that one read of a copy takes.
 pub const BUFFER_SIZE: usize = 256 * 1024;
@@ -91,8 +91,13 @@ impl Pool {
         &self.yielder
     }
 
+    /// Decides which task may move bulk.
+    pub fn bulk(&self) -> &Turns {
+        &self.bulk
+    }
+
     /// An empty pipe. `None` if `max_open` pipes exist or the kernel grants none of a useful size.
-    pub(super) fn pipe(self: &Rc<Self>) -> Option<PipeLease> {
+    pub fn pipe(self: &Rc<Self>) -> Option<PipeLease> {
         let spare = self.spare.borrow_mut().pop();
         let pipe = match spare {
             Some(pipe) => pipe,
@@ -108,14 +113,15 @@ impl Pool {
 }
 
 /// A borrowed pipe. Dropping it returns an empty pipe to the pool and closes one with bytes inside.
-pub(super) struct PipeLease {
+pub struct PipeLease {
     /// `None` only during drop.
     pipe: Option<Pipe>,
     pool: Rc<Pool>,
 }
 
 impl PipeLease {
-    pub(super) fn is_empty(&self) -> bool {
+    /// Returns true if no bytes are inside.
+    pub fn is_empty(&self) -> bool {
         self.pipe.as_ref().is_none_or(Pipe::is_empty)
     }
 
@@ -123,7 +129,18 @@ impl PipeLease {
         self.get().fill(from, max)
     }
 
-    pub(super) fn drain(&mut self, to: &Stream) -> Result<usize, Errno> {
+    /// As [`Pipe::fill_from_file`].
+    pub fn fill_from_file(
+        &mut self,
+        from: &File,
+        position: &mut u64,
+        max: usize,
+    ) -> Result<usize, Errno> {
+        self.get().fill_from_file(from, position, max)
+    }
+
+    /// As [`Pipe::drain`].
+    pub fn drain(&mut self, to: &Stream) -> Result<usize, Errno> {
         self.get().drain(to)
     }
 

@@ -1,5 +1,5 @@
-//! A pipe that moves bytes from one stream to another by splice(2): pages are moved, nothing is
-//! copied.
+//! A pipe that moves bytes from one stream to another, or from a file to a stream, by splice(2):
+//! pages are moved, nothing is copied.
 //!
 //! SPLICE_F_NONBLOCK covers the pipe only, so both sockets must have O_NONBLOCK set. One call moves
 //! at most as many pages as the pipe has free slots. SPLICE_F_MORE is never set, because it would
@@ -13,7 +13,7 @@ use rustix::pipe::{
     PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
 };
 
-use super::{Errno, Stream};
+use super::{Errno, File, Stream};
 
 /// The smallest useful size: a smaller pipe moves less per call than a copy does. The kernel gives
 /// pipes of 8 KiB to a user who is over the soft limit (pipe(7), pipe-user-pages-soft).
@@ -66,6 +66,26 @@ impl Pipe {
     pub fn fill(&mut self, from: &Stream, max: usize) -> Result<usize, Errno> {
         let moved =
             retry_on_intr(|| splice(from, None, &self.writer, None, max, SpliceFlags::NONBLOCK))?;
+        self.len += moved;
+        Ok(moved)
+    }
+
+    /// Moves up to `max` bytes of the page cache into the pipe, and advances the position; 0 is the
+    /// end of the file. Bytes that are not in the cache are waited for: call [`File::cached`]
+    /// first.
+    ///
+    /// # Errors
+    /// `AGAIN` if the pipe is full; otherwise as splice(2).
+    pub fn fill_from_file(
+        &mut self,
+        from: &File,
+        position: &mut u64,
+        max: usize,
+    ) -> Result<usize, Errno> {
+        let moved = retry_on_intr(|| {
+            let position = Some(&mut *position);
+            splice(from, position, &self.writer, None, max, SpliceFlags::NONBLOCK)
+        })?;
         self.len += moved;
         Ok(moved)
     }
