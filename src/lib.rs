@@ -32,8 +32,8 @@
 //!
 //! Imports point downward only (`tests/tidy.rs` checks it):
 //!
-//! `cli → control → worker → front → upstream → {route, relay, cluster} → handshake → {config,
-//! timers} → transport → sched → observe → proto → sys → error`
+//! `cli → control → worker → front → upstream → files → {route, relay, cluster} → handshake →
+//! {config, timers} → transport → sched → observe → proto → sys → error`
 //!
 //! The main names: listener, worker, generation, conn, host, route, cluster, endpoint,
 //! lease, transport, exchange, relay (copy, splice), tunnel, outcome, record. The two sides are
@@ -44,6 +44,7 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod error;
+pub mod files;
 pub mod front;
 pub mod handshake;
 pub mod observe;

@@ -16,6 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["worker"],
     &["front"],
     &["upstream"],
+    &["files"],
     &["route", "relay", "cluster"],
     &["handshake"],
     &["config", "timers"],
@@ -32,6 +33,7 @@ const DATA_PLANE: &[&str] = &[
     "worker",
     "front",
     "upstream",
+    "files",
     "route",
     "relay",
     "cluster",
@@ -122,11 +124,12 @@ fn unsafe_code_lives_in_sys_alone() {
 /// connections go through `timers::Watch`. UDP sessions have a table in place of a watch.
 #[test]
 fn waits_for_connections_have_a_limit() {
-    let directories = ["src/front", "src/upstream", "src/relay", "src/cluster"];
+    let directories = ["src/front", "src/upstream", "src/files", "src/relay", "src/cluster"];
     check(&sources(&directories), |source, _, line| {
         let waits = line.contains(".readable().await") || line.contains(".writable().await");
-        let excepted =
-            source.path.starts_with("src/front/udp") || source.path.ends_with("tests.rs");
+        let excepted = source.path.starts_with("src/front/udp")
+            || source.path == Path::new("src/files/threads.rs")
+            || source.path.ends_with("tests.rs");
         (waits && !excepted).then(|| "a wait without a limit".to_owned())
     });
 }
