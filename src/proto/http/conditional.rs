@@ -77,6 +77,20 @@ pub struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
+    /// The fields of a head that [`super::parse_request`] has accepted.
+    pub fn of_head(head: &'a [u8]) -> Conditions<'a> {
+        let mut conditions = Conditions::default();
+        // The head has no bare line feed and no folded line.
+        for line in head.split(|&byte| byte == b'\n').skip(1) {
+            let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+            // A name is a token, which is ASCII.
+            if let Ok(name) = std::str::from_utf8(&line[..colon]) {
+                conditions.add(name, line[colon + 1..].trim_ascii());
+            }
+        }
+        conditions
+    }
+
     /// Adds a field of the request. Does nothing if it is none of these.
     pub fn add(&mut self, name: &str, value: &'a [u8]) {
         match name.len() {

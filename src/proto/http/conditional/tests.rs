@@ -129,6 +129,20 @@ fn a_range_is_sent_if_if_range_allows_it() {
 }
 
 #[test]
+fn the_fields_of_a_head_are_found_in_any_case_and_spacing() {
+    let own = tag();
+    let head = format!(
+        "GET /range: HTTP/1.1\r\nHost: x\r\nrange:bytes=0-9\r\nIF-RANGE: \t {own} \r\n\
+         Accept-Encoding: br\r\naccept-encoding: gzip\r\nX-Range: bytes=5-6\r\n\r\n"
+    );
+    let conditions = Conditions::of_head(head.as_bytes());
+    assert_eq!(conditions.evaluate(&validators(), 100, true), part(0, 10));
+    let encodings: Vec<_> = conditions.accept_encoding.iter().collect();
+    assert_eq!(encodings, [b"br", &b"gzip"[..]]);
+    assert!(Conditions::of_head(b"GET / HTTP/1.1\r\n\r\n").accept_encoding.is_empty());
+}
+
+#[test]
 fn head_knows_no_ranges() {
     let mut conditions = Conditions::default();
     conditions.add("range", b"bytes=0-9");
