@@ -15,7 +15,7 @@ use crate::proto::http::{ByteRange, Coding, Conditions, Etag, Validators, Verdic
 pub struct Request<'a> {
     /// The method.
     pub method: &'a str,
-    /// The path without the query, as sent, and below the root: what a route strips is stripped.
+    /// The path without the query, as sent. All of it is looked up below the root.
     pub path: &'a str,
     /// The fields about conditions, ranges and codings.
     pub conditions: &'a Conditions<'a>,

@@ -11,9 +11,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::files::Threads;
 use crate::observe::outcome::End;
+use crate::proto::tls::{
+    Client, ClientSettings, Identity, Server, ServerSettings, State, TicketKeys, Version,
+};
 use crate::sched::{BUDGET, Yielder};
 use crate::sys::{Directory, Lookup, Opened};
 use crate::timers::{Limit, Timers};
+use crate::transport::{TlsPool, TlsStream};
 
 const LONG: Duration = Duration::from_secs(3600);
 const SIZE: usize = 5 * 1024 * 1024 + 123;
@@ -228,6 +232,82 @@ fn a_client_that_is_gone_ends_the_body() {
         let _ = client.shutdown(std::net::Shutdown::Both);
         let result = body.send(to, pool, disk, watch).await;
         assert!(matches!(result, Err(Broken::Client(_))), "{result:?}");
+    });
+}
+
+/// Makes a TLS session over loopback: the server's end and the client's end.
+fn over_tls(file: &Tested) -> (Transport, Transport) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["site.example.test".to_owned()];
+    let pem = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap().pem();
+    let identity = Identity::parse(pem.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+    let settings = ServerSettings {
+        identities: &[identity],
+        protocols: &[],
+        client_authorities: None,
+        min_version: Version::Tls13,
+        ticket_keys: &Arc::new(TicketKeys::random()),
+        scope: "",
+    };
+    let server = Server::new(&settings).unwrap().session().unwrap();
+    let settings = ClientSettings {
+        authorities: None,
+        identity: None,
+        protocols: &[],
+        min_version: Version::Tls13,
+    };
+    let mut hello = Vec::new();
+    let client = Client::new(&settings).unwrap().session("site.example.test", &mut hello).unwrap();
+    let pool = TlsPool::new(file.pool.memory(), file.pool.yielder(), None);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let ours = listener.accept().unwrap().0;
+    let stream = |socket: TcpStream| {
+        socket.set_nonblocking(true).unwrap();
+        Rc::new(Stream::from_fd(socket.into()).unwrap())
+    };
+    let ours = Rc::new(TlsStream::new(&stream(ours), server, Vec::new(), &pool));
+    let theirs = Rc::new(TlsStream::new(&stream(theirs), client, hello, &pool));
+    while ours.state() != State::Open || theirs.state() != State::Open {
+        for stream in [&theirs, &ours] {
+            stream.flush().unwrap();
+            assert!(matches!(stream.advance(), Ok(()) | Err(Errno::AGAIN)));
+        }
+    }
+    (Transport::Tls(ours), Transport::Tls(theirs))
+}
+
+#[test]
+fn all_bytes_arrive_over_tls_from_the_page_cache_and_from_the_disk() {
+    with_file(async |file| {
+        for is_cold in [false, true] {
+            if is_cold && !file.make_cold() {
+                return;
+            }
+            let (to, client) = over_tls(&file);
+            let mut body = file.body(5, SIZE);
+            let mut read = Vec::new();
+            let mut buffer = vec![0; 300_000];
+            let mut take = |read: &mut Vec<u8>| match client.recv(&mut buffer) {
+                Ok(more) => read.extend_from_slice(&buffer[..more]),
+                Err(errno) => assert_eq!(errno, Errno::AGAIN),
+            };
+            {
+                let mut sending = pin!(body.send(&to, &file.pool, &file.disk, &file.watch));
+                loop {
+                    let polled = poll_fn(|cx| Poll::Ready(sending.as_mut().poll(cx))).await;
+                    take(&mut read);
+                    match polled {
+                        Poll::Ready(result) => break assert_eq!(result, Ok(())),
+                        Poll::Pending => file.pool.yielder().yield_now().await,
+                    }
+                }
+            }
+            while read.len() < SIZE - 5 {
+                take(&mut read);
+            }
+            assert!(read == file.content[5..] && to.unsent() == 0 && !body.spliced());
+        }
     });
 }
 
