@@ -6,6 +6,9 @@
 //! | in the page cache | TLS, or plain without a pipe | read into the worker's buffer, and sent |
 //! | not there | any | read by a thread that may wait, and sent |
 //!
+//! overlayfs, which container images are on, and network file systems cannot say what is in the
+//! page cache. A thread reads all of their bytes.
+//!
 //! A body moves its bytes in turns with other bulk. It keeps its position in itself, so that
 //! dropping a running [`Body::send`] loses nothing: it awaits readiness and results only.
 //!

@@ -1,4 +1,4 @@
-//! Small files in memory: those that were asked for again and again since the last look.
+//! Small files in memory, so that a request for one of them takes no system call.
 //!
 //! An entry is valid for [`FRESH`]. After that the file is looked up again, and if it has not
 //! changed the entry goes on. The number of entries and their bytes are bounded. When there is no

@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
 
-/// In all spellings that servers have fallen for.
+/// In the spellings that servers have accepted by mistake.
 const WAYS_OUT: &[&str] = &[
     "../secret",
     "..%2fsecret",

@@ -187,6 +187,9 @@ fn bytes_that_left_the_page_cache_are_not_waited_for() {
         panic!("a regular file")
     };
     let mut buffer = vec![0; SIZE];
+    if file.cached(0, 1) == 0 {
+        return eprintln!("not tested: the file system cannot read without waiting");
+    }
     assert_eq!(file.cached(0, SIZE as u64), SIZE as u64, "it was just written");
     assert_eq!(file.read_cached(&mut buffer, 0), Ok(SIZE));
     assert_eq!(file.read_cached(&mut buffer, SIZE as u64), Ok(0), "the end");
