@@ -13,7 +13,8 @@ use crate::transport::{TlsPool, Transport};
 /// double up to one tick, so that a thousand waiting connections cost 20,000 calls a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// An upstream connection and its endpoint. It is used once and closed with its client.
+/// An upstream connection and its endpoint. A relay uses it once, and it is closed with its client.
+/// After a request it may be kept for the next one: see [`Cluster::keep`].
 pub struct Lease {
     /// The connection.
     pub upstream: Transport,
@@ -23,6 +24,8 @@ pub struct Lease {
     pub connect: Duration,
     /// The attempts it took.
     pub tried: Tried,
+    /// Whether it had a request before.
+    pub is_reused: bool,
 }
 
 /// Why there is no connection. With several attempts it is why the last one failed.
@@ -79,7 +82,8 @@ impl ConnectFailure {
 
 impl Cluster {
     /// Connects to the next endpoint of the round robin, and to further ones if that fails.
-    /// `options` are those of the listener.
+    /// `options` are those of the listener. With `may_reuse` an idle connection to an endpoint takes
+    /// the place of a new one.
     ///
     /// # Errors
     /// All attempts failed.
@@ -88,11 +92,17 @@ impl Cluster {
         timers: &Rc<Timers>,
         options: &SocketOptions,
         tls_pool: &Rc<TlsPool>,
+        may_reuse: bool,
     ) -> Result<Lease, ConnectFailure> {
         let began = Instant::now();
         let (mut candidates, mut last) = (self.candidates(), None);
         // The loop is bounded: each pass uses up an attempt, or one of the unreachable endpoints.
         while let Some(endpoint) = candidates.next() {
+            if may_reuse && let Some(upstream) = endpoint.idle.take(options, timers.now()) {
+                let tried = candidates.connected();
+                let (endpoint, connect) = (InUse::new(endpoint), Duration::ZERO);
+                return Ok(Lease { upstream, endpoint, connect, tried, is_reused: true });
+            }
             match self.attempt(&endpoint.address, timers, tls_pool).await {
                 Ok(upstream) => {
                     // A Unix socket has none of these options (unix(7)).
@@ -101,7 +111,8 @@ impl Cluster {
                     }
                     let tried = candidates.connected();
                     let endpoint = InUse::new(endpoint);
-                    return Ok(Lease { upstream, endpoint, connect: began.elapsed(), tried });
+                    let connect = began.elapsed();
+                    return Ok(Lease { upstream, endpoint, connect, tried, is_reused: false });
                 }
                 Err(Attempt::Drained) => {
                     return Err(ConnectFailure::Drained(candidates.cut_off()));

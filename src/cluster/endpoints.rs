@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::Reason;
 use super::failures::Failures;
+use super::idle::IdleConnections;
 use crate::sys::Address;
 
 /// How long an endpoint is avoided after it was unreachable or refused datagrams. After that each
@@ -28,6 +29,8 @@ pub struct Endpoint {
     refused_datagrams: Cell<Option<Instant>>,
     /// Those of the cluster.
     failures: Rc<Failures>,
+    /// Connections to it that wait for a request.
+    pub(super) idle: IdleConnections,
 }
 
 /// The purpose that an endpoint is needed for.
@@ -88,6 +91,7 @@ impl Endpoint {
             unreachable: Cell::new(None),
             refused_datagrams: Cell::new(None),
             failures: Rc::clone(failures),
+            idle: IdleConnections::default(),
         }
     }
 

@@ -6,6 +6,7 @@ mod candidates;
 mod connect;
 mod endpoints;
 mod failures;
+mod idle;
 mod tls;
 
 use std::cell::{Cell, RefCell};
@@ -21,7 +22,8 @@ pub use failures::{Reason, Report};
 
 use crate::config;
 use crate::proto::tls::Authorities;
-use crate::sys::Address;
+use crate::sys::{Address, SocketOptions};
+use crate::timers::{Timers, ticks};
 use connect::Attempt;
 use endpoints::Use;
 use failures::Failures;
@@ -37,10 +39,17 @@ pub struct Cluster {
     retry_turn: Cell<usize>,
     connect_timeout: Duration,
     connect_attempts: usize,
+    /// How many idle connections are kept to an endpoint, and for how many ticks.
+    keepalive: (usize, u32),
     /// `None` for plain connections.
     tls: Option<Tls>,
     failures: Rc<Failures>,
+    /// The tick of the last look at idle connections.
+    swept: Cell<u32>,
 }
+
+/// The time between two looks at idle connections.
+const SWEEP: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Makes a cluster without endpoints. `first_turn` differs from worker to worker, so that the
@@ -58,8 +67,10 @@ impl Cluster {
             retry_turn: Cell::new(first_turn),
             connect_timeout: config.connect_timeout,
             connect_attempts: config.connect_attempts,
+            keepalive: (config.keepalive_connections, ticks(config.keepalive_timeout)),
             tls: config.tls.as_ref().and_then(|tls| Tls::new(tls, system)),
             failures: Rc::default(),
+            swept: Cell::new(0),
         }
     }
 
@@ -98,6 +109,25 @@ impl Cluster {
         let endpoints = self.endpoints.borrow();
         if let Some(listed) = endpoints.iter().find(|one| one.address == endpoint.address) {
             listed.set_refused_datagrams();
+        }
+    }
+
+    /// Keeps a connection for the next request. The last one on it must be over, with nothing unread.
+    pub fn keep(&self, lease: Lease, options: &SocketOptions, timers: &Timers) {
+        let Lease { upstream, endpoint, .. } = lease;
+        endpoint.idle.keep(upstream, options, timers.now(), self.keepalive.0);
+    }
+
+    /// Closes idle connections that are too old, or that their endpoint has closed. Called once a
+    /// tick; it looks at them once a second.
+    pub fn sweep(&self, timers: &Timers) {
+        let due = self.swept.get().wrapping_add(ticks(SWEEP));
+        if timers.now().wrapping_sub(due) > u32::MAX / 2 {
+            return;
+        }
+        self.swept.set(timers.now());
+        for endpoint in self.endpoints.borrow().iter() {
+            endpoint.idle.sweep(timers.now(), self.keepalive.1);
         }
     }
 

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::{
-    Action, Cluster, Config, Discovery, Listener, Protocol, TlsAction, TlsRule, TunnelKind,
+    Action, Cluster, Config, Discovery, Files, Listener, Protocol, TlsAction, TlsRule, TunnelKind,
 };
 use crate::sys::Address;
 
@@ -291,6 +291,18 @@ impl Config {
 }
 
 impl Listener {
+    /// The sites of files of its routes.
+    pub fn files(&self) -> impl Iterator<Item = &Files> {
+        let hosts = match &self.protocol {
+            Protocol::Http(http) => &http.hosts[..],
+            Protocol::Tcp(_) | Protocol::Tls(_) | Protocol::Udp(_) => &[],
+        };
+        hosts.iter().flat_map(|host| &host.routes).filter_map(|route| match &route.action {
+            Action::Files(files) => Some(files),
+            _ => None,
+        })
+    }
+
     /// The rules for connections that begin with a TLS handshake.
     pub fn tls_rules(&self) -> &[TlsRule] {
         match &self.protocol {

@@ -95,10 +95,22 @@ impl Config {
         tls.any(|tls| tls.trust == Trust::System)
     }
 
+    /// The sites of files, of all routes.
+    pub fn files(&self) -> impl Iterator<Item = &Files> {
+        self.listeners.iter().flat_map(|listener| listener.files())
+    }
+
     /// The objects that need descriptors when this many workers run.
     pub fn needs(&self, workers: usize) -> Needs {
-        let mut needs =
-            Needs { workers, stream_sockets: 0, udp_sockets: 0, max_sessions: 0, names: 0 };
+        let mut needs = Needs {
+            workers,
+            stream_sockets: 0,
+            udp_sockets: 0,
+            max_sessions: 0,
+            names: 0,
+            roots: 0,
+        };
+        needs.roots = self.files().count();
         for listener in &self.listeners {
             if let Protocol::Udp(udp) = &listener.protocol {
                 needs.udp_sockets += listener.addresses.len();

@@ -26,6 +26,7 @@ pub use paint::for_stderr;
 
 use crate::config::{AccessLog, Config, LogPath};
 use crate::error::Error;
+use crate::files::{self, Threads};
 use crate::front::{self, Layout, Report, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::proto::tls::Authorities;
@@ -60,6 +61,17 @@ pub fn run(config: Config) -> Result<(), Error> {
     result
 }
 
+/// Starts the threads that read files, if a route serves some, and makes sure that their
+/// directories can be opened. Blocks for as long as that takes.
+fn threads_for_files(config: &Config) -> Result<Option<Threads>, Error> {
+    for files in config.files() {
+        files::probe(&files.root)?;
+    }
+    let start =
+        || Threads::start().map_err(|error| Error::start("cannot start a thread", error, ""));
+    config.files().next().map(|_| start()).transpose()
+}
+
 async fn live(
     config: Arc<Config>,
     cpus: Vec<Option<CoreId>>,
@@ -78,8 +90,9 @@ async fn live(
         let advice = "install them (package ca-certificates), or name a file by `ca`";
         Error::start("cannot check the certificates of clusters with TLS", error, advice)
     })?;
+    let files = threads_for_files(&config)?;
     let open = |log: &AccessLog| writer.open(&target(&log.path));
-    let layout = Arc::new(Layout::new(&config, system, open)?);
+    let layout = Arc::new(Layout::new(&config, system, files, open)?);
     let failures = Failures::start()?;
 
     let acme = orders::open(&config)?;

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::cache::{MAX_CONTENT, Role};
+use crate::config;
 use crate::proto::http::{Coding, Codings, FilePath, media_type};
 use crate::sys::{Directory, Errno, File, Lookup, Metadata, Opened};
 
@@ -27,6 +28,25 @@ pub struct Rules {
     pub dot_files: bool,
     /// Whether symbolic links are followed that stay below the root.
     pub symlinks: bool,
+}
+
+impl From<&config::Files> for Rules {
+    fn from(files: &config::Files) -> Rules {
+        let coding = |coding: &config::Coding| match coding {
+            config::Coding::Brotli => Coding::Br,
+            config::Coding::Zstandard => Coding::Zstd,
+            config::Coding::Gzip => Coding::Gzip,
+        };
+        Rules {
+            root: files.root.clone(),
+            index: files.index.clone(),
+            not_found: files.not_found.clone(),
+            fallback: files.fallback.clone(),
+            precompressed: files.precompressed.iter().map(coding).collect(),
+            dot_files: files.dot_files,
+            symlinks: files.symlinks,
+        }
+    }
 }
 
 /// The rules as lookups need them.

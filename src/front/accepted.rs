@@ -8,7 +8,7 @@ use super::context::Context;
 use super::generation::Listener;
 use super::linger::linger;
 use super::moment::Moment;
-use crate::cluster::{ConnectFailure, Lease, Reason, Tried};
+use crate::cluster::{Cluster, ConnectFailure, Lease, Reason, Tried};
 use crate::config::{RelayTimeouts, TlsEnd};
 use crate::observe::access_log::{self, Record};
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
@@ -76,9 +76,23 @@ impl Accepted {
     /// # Errors
     /// As [`Cluster::connect`](crate::cluster::Cluster::connect).
     pub async fn connect(&self, cluster: &str) -> Result<Lease, ConnectFailure> {
-        let options = &self.listener.config.socket;
         let cluster = self.listener.cluster(cluster);
-        let connected = cluster.connect(&self.context.timers, options, &self.context.tls).await;
+        self.connect_to(cluster, false).await
+    }
+
+    /// The same for a request, which may go over a connection that had a request before, if
+    /// `may_reuse` is true.
+    ///
+    /// # Errors
+    /// As [`Cluster::connect`](crate::cluster::Cluster::connect).
+    pub(super) async fn connect_to(
+        &self,
+        cluster: &Cluster,
+        may_reuse: bool,
+    ) -> Result<Lease, ConnectFailure> {
+        let options = &self.listener.config.socket;
+        let (timers, tls) = (&self.context.timers, &self.context.tls);
+        let connected = cluster.connect(timers, options, tls, may_reuse).await;
         if let Err(ConnectFailure::Local(Tried { shortage: Some(errno), .. })) = &connected {
             self.context.shortage.no_socket(*errno);
         }

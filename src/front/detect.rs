@@ -3,12 +3,13 @@
 use std::rc::Rc;
 
 use super::accepted::Accepted;
-use super::{http, sni};
+use super::{http, http2, sni};
 use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
 use crate::proto::client_hello::HANDSHAKE;
 use crate::sys::Errno;
 use crate::timers::{Fired, Limit, OnDrain, Watch};
+use crate::transport::TlsStream;
 
 /// The most bytes that are read before it is known what they are.
 const READ: usize = 16 * 1024;
@@ -33,6 +34,11 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
             if !Box::pin(sni::serve_begun(&mut conn, tls, &watch, first)).await {
                 return;
             }
+            if conn.client.tls().is_some_and(|tls| speaks_http2(tls)) {
+                // A connection of HTTP/2 has a watch of its own.
+                drop(watch);
+                return Box::pin(http2::serve(conn)).await;
+            }
             // The first head has its own limit, as on a new connection.
             fired = None;
             watch.renew(limit);
@@ -40,6 +46,11 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
         }
         http::run(&mut http::Connection::new(&conn, site, &watch, first), fired).await;
     }
+}
+
+/// Returns true if the handshake has agreed on HTTP/2.
+fn speaks_http2(tls: &TlsStream) -> bool {
+    tls.facts().is_some_and(|facts| facts.protocol.as_deref() == Some(http2::ALPN))
 }
 
 /// Waits for the first bytes. Returns them, and why the watch has ended the wait if they arrived at

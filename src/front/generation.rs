@@ -13,14 +13,17 @@ use std::sync::mpsc::SyncSender;
 
 use super::admission::Admission;
 use super::moment::Moment;
+use super::sites::Sites;
 use super::tls::{Origin, Servers};
 use crate::cluster::{Cluster, Report};
 use crate::config::{self, AccessLog, Config};
+use crate::files::{Store, Threads};
 use crate::observe::access_log::{Lane, Record, Recorder, Sink};
 use crate::observe::counters::Counters;
 use crate::observe::outcome::Outcome;
 use crate::proto::tls::{Authorities, Identity, TicketKeys};
 use crate::sys::{Address, Keepalive};
+use crate::timers::Timers;
 
 /// One configuration, and what its listeners share over all workers.
 pub struct Layout {
@@ -30,6 +33,8 @@ pub struct Layout {
     pub listeners: Vec<Shared>,
     /// The keys of session tickets at the start.
     pub ticket_keys: Arc<TicketKeys>,
+    /// The threads that read files. `None` if no route serves files.
+    pub files: Option<Threads>,
     /// The authorities of this machine. `None` if no cluster needs them.
     pub system: Option<Authorities>,
 }
@@ -46,13 +51,15 @@ pub struct Shared {
 
 impl Layout {
     /// Makes the layout of a configuration. `system` are the authorities of this machine, if
-    /// [`Config::needs_system_authorities`]. `open` opens an access log.
+    /// [`Config::needs_system_authorities`], and `files` the threads for [`Config::files`]. `open`
+    /// opens an access log.
     ///
     /// # Errors
     /// The first error of `open`.
     pub fn new<E>(
         config: &Config,
         system: Option<Authorities>,
+        files: Option<Threads>,
         mut open: impl FnMut(&AccessLog) -> Result<Arc<Sink>, E>,
     ) -> Result<Layout, E> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
@@ -67,7 +74,7 @@ impl Layout {
             Some(file) => Arc::clone(&file.keys),
             None => Arc::new(TicketKeys::random()),
         };
-        Ok(Layout { clusters: config.clusters.clone(), listeners, ticket_keys, system })
+        Ok(Layout { clusters: config.clusters.clone(), listeners, ticket_keys, files, system })
     }
 }
 
@@ -80,13 +87,19 @@ pub struct Generation {
 
 impl Generation {
     /// Builds a layout on the worker with this index. Its clusters have no endpoints yet.
-    pub fn new(layout: &Layout, index: usize, recorder: &Recorder) -> Generation {
+    /// `store` is what sites of files share.
+    pub fn new(
+        layout: &Layout,
+        index: usize,
+        recorder: &Recorder,
+        store: Option<&Rc<Store>>,
+    ) -> Generation {
         let cluster = |config: &Arc<config::Cluster>| {
             (Arc::clone(&config.name), Rc::new(Cluster::new(config, index, layout.system.as_ref())))
         };
         let clusters: HashMap<_, _> = layout.clusters.iter().map(cluster).collect();
         let listener = |shared: &Shared| {
-            let listener = Listener::new(shared, &clusters, recorder, &layout.ticket_keys);
+            let listener = Listener::new(shared, &clusters, recorder, &layout.ticket_keys, store);
             (Arc::clone(&shared.config.name), Rc::new(listener))
         };
         let listeners = layout.listeners.iter().map(listener).collect();
@@ -123,6 +136,11 @@ impl Generation {
     pub fn report_failures(&self, reports: &SyncSender<Report>) {
         self.clusters.values().for_each(|cluster| cluster.report_failures(reports));
     }
+
+    /// Closes idle connections to endpoints that are too old or dead.
+    pub fn sweep(&self, timers: &Timers) {
+        self.clusters.values().for_each(|cluster| cluster.sweep(timers));
+    }
 }
 
 /// One listener of one worker. Its connections share it.
@@ -136,6 +154,8 @@ pub struct Listener {
     lane: Option<Rc<Lane>>,
     /// The rules that end TLS.
     pub(super) servers: Servers,
+    /// The sites of routes that serve files.
+    pub(super) sites: Sites,
     /// What this worker counts.
     pub counters: Counters,
 }
@@ -146,6 +166,7 @@ impl Listener {
         clusters: &HashMap<Arc<str>, Rc<Cluster>>,
         recorder: &Recorder,
         ticket_keys: &Arc<TicketKeys>,
+        store: Option<&Rc<Store>>,
     ) -> Listener {
         let used = shared.config.clusters();
         let cluster = |name| clusters.get_key_value::<Arc<str>>(name);
@@ -158,6 +179,7 @@ impl Listener {
                 .collect(),
             lane: shared.sink.as_ref().map(|sink| recorder.lane(sink)),
             servers: Servers::new(&shared.config.protocol, ticket_keys),
+            sites: Sites::new(&shared.config, store),
             counters: Counters::default(),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::files;
 use crate::observe::outcome::End;
 use crate::proto::http::response_head::{self, Content, Persistence};
 use crate::proto::http::{Reject, Version};
@@ -27,6 +28,15 @@ pub(super) struct Fields<'a> {
     pub(super) content_type: Option<&'a str>,
     pub(super) location: Option<Location<'a>>,
     pub(super) allow: Option<Allow>,
+    pub(super) file: Option<FileFields<'a>>,
+}
+
+/// The fields of a response with a file.
+pub(super) struct FileFields<'a> {
+    pub(super) found: &'a files::Response,
+    pub(super) cache_control: Option<&'a str>,
+    /// The path of a directory without the slash at its end, and the query behind it.
+    pub(super) moved: Option<(&'a str, Option<&'a str>)>,
 }
 
 /// The value of `Allow`.
@@ -48,6 +58,10 @@ pub(super) enum Body<'a> {
     Line(&'static str),
     /// Bytes of the configuration.
     Bytes(&'a Arc<[u8]>),
+    /// Bytes of a small file.
+    Part(&'a [u8]),
+    /// This many bytes, which the caller sends, or which are only announced.
+    Length(u64),
 }
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -95,12 +109,16 @@ impl<'a> Response<'a> {
             out.extend_from_slice(content_type.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
+        if let Some(file) = &self.fields.file {
+            file.write(out);
+        }
         response_head::finish(out, self.body.length(), connection);
         if content == Content::Announced {
             return None;
         }
         match self.body {
-            Body::None | Body::Empty => {}
+            Body::None | Body::Empty | Body::Length(_) => {}
+            Body::Part(bytes) => out.extend_from_slice(bytes),
             Body::Line(line) => {
                 out.extend_from_slice(line.as_bytes());
                 out.push(b'\n');
@@ -112,6 +130,35 @@ impl<'a> Response<'a> {
     }
 }
 
+impl FileFields<'_> {
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut field = |name: &str, value: &[u8]| {
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        };
+        self.found.for_each_field(&mut field);
+        if let Some(value) = self.cache_control {
+            field("Cache-Control", value.as_bytes());
+        }
+        // A browser must not guess another type from the bytes.
+        if matches!(self.found.status, 200 | 206 | 304) {
+            field("X-Content-Type-Options", b"nosniff");
+        }
+        if let Some((path, query)) = self.moved {
+            out.extend_from_slice(b"Location: ");
+            out.extend_from_slice(path.as_bytes());
+            out.push(b'/');
+            if let Some(query) = query {
+                out.push(b'?');
+                out.extend_from_slice(query.as_bytes());
+            }
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
 impl Body<'_> {
     /// The length for `Content-Length`; `None` if there is no such field.
     fn length(&self) -> Option<usize> {
@@ -120,6 +167,8 @@ impl Body<'_> {
             Body::Empty => Some(0),
             Body::Line(line) => Some(line.len() + 1),
             Body::Bytes(bytes) => Some(bytes.len()),
+            Body::Part(bytes) => Some(bytes.len()),
+            Body::Length(length) => usize::try_from(*length).ok(),
         }
     }
 }

@@ -46,8 +46,8 @@ fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
     builder.enable_timer().build().unwrap().block_on(async {
         let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
-        let layout = Layout::new(&config, None, |_| Err("the log is off")).unwrap();
-        let context = Context::new(&layout, 0, pool, load, shortage);
+        let layout = Layout::new(&config, None, None, |_| Err("the log is off")).unwrap();
+        let context = Context::new(&layout, 0, pool, load, shortage).unwrap();
         context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
         test(Bench { context: Rc::new(context), upstream }).await;
     });
@@ -322,8 +322,8 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
             "{HEAD}protocol = \"tcp\"\ncluster = \"d\"\n[cluster.d]\nendpoints = [\"{endpoint}\"]"
         );
         let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
-        let layout = Layout::new(&config, None, |_| Err("the log is off")).unwrap();
-        context.generation.replace(Generation::new(&layout, 0, &context.recorder));
+        let layout = Layout::new(&config, None, None, |_| Err("the log is off")).unwrap();
+        context.generation.replace(Generation::new(&layout, 0, &context.recorder, None));
         context.generation.borrow().set_endpoints("c", &[]);
         context.generation.borrow().set_endpoints("d", &[Address::Ip(endpoint)]);
 

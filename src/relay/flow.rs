@@ -33,6 +33,9 @@ const BULK_READ: usize = 32 * 1024;
 /// After this many such reads in a row, or one that fills the buffer, the flow is spliced. From the
 /// first such read on, the flow waits for the bulk turn each time.
 const BULK_STREAK: u8 = 4;
+/// A flow that is limited to at least this many bytes, and so is going to have them, is spliced from
+/// the start.
+const LONG_BODY: u64 = 256 * 1024;
 /// A spliced turn of fewer bytes counts towards being copied again.
 const THIN_TURN: usize = 16 * 1024;
 /// After this many such turns in a row the flow is copied again.
@@ -83,6 +86,8 @@ pub struct Flow {
     ended: bool,
     /// The source has probably sent something already: the first read does not wait.
     expects: bool,
+    /// The destination gets more after this flow, so its end is not announced.
+    is_part: bool,
 }
 
 impl Flow {
@@ -97,7 +102,32 @@ impl Flow {
             spliced: false,
             ended: false,
             expects: false,
+            is_part: false,
         }
+    }
+
+    /// Makes the flow a part of what the destination gets: the end of the source is not announced
+    /// to it.
+    pub fn keep_open(&mut self) {
+        self.is_part = true;
+    }
+
+    /// Queues bytes in the worker's outbox, as the first that the flow writes. Returns false, with
+    /// nothing queued, if they do not suit it: see [`Sender::queue`]. `waker` is called if they
+    /// cannot be sent.
+    pub fn queue(&mut self, to: &Transport, bytes: &[u8], waker: &Waker) -> bool {
+        self.sender.queue(to, bytes, waker)
+    }
+
+    /// Waits until it is known that the queued bytes could not be sent whole. Waits for ever if
+    /// they were. Returns at once if none are queued.
+    pub async fn queue_failed(&self, to: &Transport) {
+        poll_fn(|_| match self.sender.is_queued(to) && !self.sender.has_failed(to) {
+            // The outbox has the waker of this task.
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Tries the first read without waiting. Most clients have sent something by the time their
@@ -139,14 +169,31 @@ impl Flow {
         !self.sender.is_empty() || in_pipe || to.unsent() > 0
     }
 
+    /// The same, but for what is queued in the outbox and not known to have failed.
+    pub fn has_waiting(&self, to: &Transport) -> bool {
+        if self.sender.is_queued(to) {
+            return self.sender.has_failed(to);
+        }
+        self.has_unsent(to)
+    }
+
     /// Returns true when the source has input and the flow is free to read it.
     pub fn is_behind(&self, from: &Transport, to: &Transport) -> bool {
         !self.ended && !self.has_unsent(to) && from.has_input()
     }
 
-    /// Limits the flow to this many more bytes; [`Flow::run`] returns when they are written.
+    /// Limits the flow to this many more bytes; [`Flow::run`] returns when they are written. If they
+    /// are many, the flow is spliced from the start.
     pub fn allow(&mut self, bytes: u64) {
         self.allowed = bytes;
+        if (LONG_BODY..u64::MAX).contains(&bytes) && !self.is_coded() {
+            self.mode = Mode::Splice { thin: 0 };
+        }
+    }
+
+    /// Bytes that the flow may still read.
+    pub fn allowed(&self) -> u64 {
+        self.allowed
     }
 
     /// Appends bytes that are to be written unchanged.
@@ -204,7 +251,7 @@ impl Flow {
                 // take long.
                 Box::pin(self.send_close_frame(to, watch)).await?;
             }
-            if self.ended {
+            if self.ended && !self.is_part {
                 to.close_notify();
                 self.flush(to, watch).await?;
             }
@@ -381,8 +428,13 @@ impl Flow {
         let mut moved = 0;
         while turn.left() > 0 {
             // Take as much as there is, up to the pipe's size. A smaller limit would leave a small
-            // fragment, which costs on every later hop, too.
-            match pipe.fill(from_socket, BULK_BUDGET) {
+            // fragment, which costs on every later hop, too. What follows the allowed bytes is not
+            // of this flow.
+            let most = usize::try_from(self.allowed).unwrap_or(usize::MAX).min(BULK_BUDGET);
+            if most == 0 {
+                break;
+            }
+            match pipe.fill(from_socket, most) {
                 // 0 is the end, or a mark of urgent data (tcp(7)) with the end behind it. A recv
                 // goes past the mark, a splice does not: the next turn copies and finds out.
                 Ok(0) => {
@@ -391,6 +443,7 @@ impl Flow {
                 }
                 Ok(read) => {
                     moved += read;
+                    self.allowed -= read as u64;
                     turn.spend(read);
                 }
                 // The pipe is empty here, so EAGAIN means that the source is dry.
@@ -444,10 +497,8 @@ impl Flow {
                 }
             }
             Mode::Copy { streak } if read >= BULK_READ => {
-                // A flow with a limit must not read past it, so it stays copied.
-                let bounded = self.allowed < u64::MAX / 2;
                 let bulk = streak + 1 >= BULK_STREAK || read == BUFFER_SIZE;
-                if bulk && !bounded {
+                if bulk {
                     Mode::Splice { thin: 0 }
                 } else {
                     Mode::Copy { streak: (streak + 1).min(BULK_STREAK) }

@@ -44,6 +44,8 @@ pub struct Needs {
     pub max_sessions: usize,
     /// Number of names that are looked up.
     pub names: usize,
+    /// Number of directories whose files are served.
+    pub roots: usize,
 }
 
 impl Needs {
@@ -62,7 +64,10 @@ impl Needs {
     fn fixed(&self) -> u64 {
         // The runtime has a second descriptor for each socket that it accepts from.
         let sockets = 2 * self.stream_sockets as u64 + self.udp_sockets as u64;
-        CONTROL_DESCRIPTORS + self.workers.max(1) as u64 * (WORKER_DESCRIPTORS + sockets)
+        // A directory is opened anew before the one before it is closed, and two sockets wake the
+        // tasks that wait for a disk.
+        let files = if self.roots > 0 { 2 * self.roots as u64 + 2 } else { 0 };
+        CONTROL_DESCRIPTORS + self.workers.max(1) as u64 * (WORKER_DESCRIPTORS + sockets + files)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Connection, Failure, Response};
 use crate::proto::http::{self, HeadScan, RequestKind, Scan, may_begin_response, parse_response};
+use crate::sched::Charge;
 use crate::sys::Errno;
 
 /// Bytes that may arrive until the head is complete, interim responses included.
@@ -10,28 +11,45 @@ pub(super) const MAX_HEAD: usize = 64 * 1024;
 pub(super) const MAX_INTERIM: usize = 16;
 
 impl Connection<'_> {
-    /// Reads the final response and drops the interim ones before it. A 101 is final: what follows
+    /// Reads the final response to an upgrade and drops the interim ones before it. A 101 is final: what follows
     /// it is not HTTP. Whether the upstream may switch protocols is for the caller to check.
     ///
     /// # Errors
     /// No complete head has arrived, or it cannot be accepted.
     pub async fn read_response(&self) -> Result<Response, Failure> {
-        let mut heads = Heads::default();
-        let mut charge = self.pool.charge();
+        let mut heads = Heads::new(self.pool.charge(), RequestKind::Upgrade);
+        loop {
+            let (head, length) = self.read_head(&mut heads).await?;
+            if !head.is_interim() {
+                return Ok(heads.into_response(head, length));
+            }
+            heads.drop_head(length);
+        }
+    }
+
+    /// Reads the next head, which may be an interim one, and returns it with its length. `heads`
+    /// then begins with its bytes.
+    ///
+    /// # Errors
+    /// No complete head has arrived, or it cannot be accepted.
+    pub async fn read_head(&self, heads: &mut Heads) -> Result<(http::Response, usize), Failure> {
+        // What was read with the head before it may have the whole next one.
+        if let Some(found) = heads.next()? {
+            return Ok(found);
+        }
         loop {
             // The limit may fire before the task can read what has arrived. So the bytes are read
             // in any case: a response that they complete is in time.
             let fired = self.watch.readable(self.transport).await.err();
-            self.receive(&mut heads)?;
-            if let Some((head, head_length)) = heads.take_final()? {
-                let bytes = heads.bytes;
-                charge.set(bytes.len());
-                return Ok(Response { head, bytes, head_length, _charge: charge });
+            self.receive(heads)?;
+            if let Some(found) = heads.next()? {
+                heads.charge.set(heads.bytes.len());
+                return Ok(found);
             }
             if let Some(fired) = fired {
                 return Err(Failure::Fired(fired));
             }
-            if !charge.try_set(heads.bytes.len()) {
+            if !heads.charge.try_set(heads.bytes.len()) {
                 return Err(Failure::BudgetSpent);
             }
         }
@@ -56,20 +74,39 @@ impl Connection<'_> {
     }
 }
 
-/// The bytes of the head that is being received. Complete interim responses are dropped from them.
-#[derive(Default)]
-pub(super) struct Heads {
+/// The bytes of the head that is being received, and of what was read after it.
+pub struct Heads {
+    kind: RequestKind,
     /// Empty lines, the head, and what was read after it.
     pub(super) bytes: Vec<u8>,
+    /// Counts `bytes`.
+    charge: Charge,
     /// The search for the end of the head in `bytes`.
     scan: HeadScan,
     /// All bytes received, those of dropped responses included. At most [`MAX_HEAD`].
     received: usize,
-    /// The number of dropped responses.
+    /// The number of interim responses that were dropped.
     interim: usize,
 }
 
 impl Heads {
+    /// Makes the bytes of a connection from which nothing was read since its request of this kind.
+    pub fn new(charge: Charge, kind: RequestKind) -> Heads {
+        Heads {
+            kind,
+            bytes: Vec::new(),
+            charge,
+            scan: HeadScan::default(),
+            received: 0,
+            interim: 0,
+        }
+    }
+
+    /// The bytes from the head on that was found last.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.received += bytes.len();
         // `reserve_exact`, because the capacity must be what is counted.
@@ -77,31 +114,40 @@ impl Heads {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Drops complete interim responses. Returns the head of the final response and the head's
-    /// length when it is complete; `bytes` then begins with that head.
-    pub(super) fn take_final(&mut self) -> Result<Option<(http::Response, usize)>, Failure> {
-        loop {
-            let (start, end) = match self.scan.advance(&self.bytes) {
-                Scan::Complete { start, end } => (start, end),
-                Scan::Incomplete if may_begin_response(&self.bytes[self.scan.start()..]) => {
-                    return Ok(None);
-                }
-                // An upstream that speaks another protocol may never end a line, so the first wrong
-                // byte decides.
-                Scan::Incomplete | Scan::BareLineFeed => return Err(Failure::Malformed),
-            };
-            let head = parse_response(&self.bytes[start..end], RequestKind::Upgrade);
-            let head = head.ok_or(Failure::Malformed)?;
-            if !head.is_interim() {
-                self.bytes.drain(..start);
-                return Ok(Some((head, end - start)));
+    /// Returns the next head and its length when it is complete; `bytes` then begins with it.
+    pub(super) fn next(&mut self) -> Result<Option<(http::Response, usize)>, Failure> {
+        let (start, end) = match self.scan.advance(&self.bytes) {
+            Scan::Complete { start, end } => (start, end),
+            Scan::Incomplete if may_begin_response(&self.bytes[self.scan.start()..]) => {
+                return Ok(None);
             }
-            self.interim += 1;
-            if self.interim > MAX_INTERIM {
-                return Err(Failure::Malformed);
-            }
-            self.bytes.drain(..end);
-            self.scan = HeadScan::default();
+            // An upstream that speaks another protocol may never end a line, so the first wrong
+            // byte decides.
+            Scan::Incomplete | Scan::BareLineFeed => return Err(Failure::Malformed),
+        };
+        let head = parse_response(&self.bytes[start..end], self.kind).ok_or(Failure::Malformed)?;
+        if head.is_interim() && self.interim == MAX_INTERIM {
+            return Err(Failure::Malformed);
         }
+        self.bytes.drain(..start);
+        Ok(Some((head, end - start)))
+    }
+
+    /// Drops the bytes, of which no more are needed.
+    pub fn clear(&mut self) {
+        self.bytes = Vec::new();
+        self.charge.set(0);
+    }
+
+    /// Drops the interim response that was found last, so that the next one can be found.
+    pub fn drop_head(&mut self, length: usize) {
+        self.interim += 1;
+        self.bytes.drain(..length);
+        self.scan = HeadScan::default();
+    }
+
+    /// The final response, of which this head was found.
+    pub fn into_response(self, head: http::Response, head_length: usize) -> Response {
+        Response { head, bytes: self.bytes, head_length, _charge: self.charge }
     }
 }

@@ -14,6 +14,8 @@ mod head;
 #[cfg(test)]
 mod tests;
 
+pub use head::Heads;
+
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -24,8 +26,7 @@ use crate::sched::Charge;
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
 
-/// A connection to an upstream, with one request. The request is an upgrade, and so a GET: the
-/// framing of responses to HEAD and CONNECT is another one (RFC 9112 section 6.3).
+/// A connection to an upstream, with one request.
 pub struct Connection<'c> {
     /// The upstream's side.
     pub transport: &'c Transport,

@@ -16,7 +16,7 @@ use super::*;
 use crate::observe::outcome::End;
 use crate::proto::http::Body;
 use crate::relay::Flow;
-use crate::sched::{BUDGET, Yielder};
+use crate::sched::{BUDGET, Memory, Yielder};
 use crate::sys::Stream;
 use crate::timers::{Limit, TICK, Timers, ticks};
 
@@ -364,11 +364,15 @@ fn what_arrives_of_a_body_as_the_limit_fires_is_passed_on() {
 
 /// Reads heads that arrive in these pieces.
 fn heads(pieces: &[&[u8]]) -> Result<Option<(http::Response, Vec<u8>)>, Failure> {
-    let mut heads = Heads::default();
+    let charge = Charge::new(&Memory::new(BUDGET));
+    let mut heads = Heads::new(charge, http::RequestKind::Upgrade);
     for piece in pieces {
         heads.push(piece);
-        if let Some((head, length)) = heads.take_final()? {
-            return Ok(Some((head, heads.bytes[..length].to_owned())));
+        while let Some((head, length)) = heads.next()? {
+            if !head.is_interim() {
+                return Ok(Some((head, heads.bytes[..length].to_owned())));
+            }
+            heads.drop_head(length);
         }
     }
     Ok(None)

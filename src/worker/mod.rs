@@ -199,7 +199,9 @@ impl Worker {
             .map_err(|error| Error::start("cannot make a pair of sockets", error, ""))?;
         let pool = Pool::new(shares.pipes, BUDGET, outbox, yielder);
         let load = Arc::clone(balance.load());
-        let context = Rc::new(Context::new(&layout, index, pool, load, setup.shortage));
+        let context = Context::new(&layout, index, pool, load, setup.shortage)
+            .map_err(|error| Error::start("cannot make a pair of sockets", error, ""))?;
+        let context = Rc::new(context);
         // The writer of the access log ends when the last reference to its sinks is dropped.
         drop(layout);
         let mut worker = Worker {
@@ -231,7 +233,9 @@ impl Worker {
         self.udp.iter().for_each(|udp| udp.tick());
         self.context.update_date();
         self.context.recorder.flush();
-        self.context.generation.borrow().report_failures(&self.failures);
+        let generation = self.context.generation.borrow();
+        generation.report_failures(&self.failures);
+        generation.sweep(&self.context.timers);
     }
 
     fn is_drained(&self) -> bool {

@@ -65,7 +65,7 @@ impl Worker {
             format!("[server]\ndriver = \"{driver}\"\n[access_log]\npath = \"off\"\n{listeners}");
         let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
         let mut writer = Writer::start().unwrap();
-        let layout = Layout::new(&config, None, |log| match &log.path {
+        let layout = Layout::new(&config, None, None, |log| match &log.path {
             LogPath::File(path) => writer.open(&Target::File(path.clone())),
             other => panic!("tests log to files, not to {other:?}"),
         });

@@ -19,7 +19,7 @@ use crate::proto::tls::{Authorities, KeyKind, Version};
 
 /// The protocols by which routes are served, the preferred one first: what a rule offers that names
 /// none, and whether it may name HTTP/2. The text of `alpn` in `keys` has the list, too.
-const SERVED: [&str; 1] = ["http/1.1"];
+const SERVED: [&str; 2] = ["h2", "http/1.1"];
 
 /// What the rules of one listener have in common.
 #[derive(Clone, Copy)]

@@ -10,15 +10,20 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 
 use super::exchange::respond;
+use super::files::{self, Query, Wanted};
+use super::proxy::{Proxied, Source};
 use crate::config::{Action, Http, Route, Scheme};
+use crate::files::Content;
 use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::{Response, protocol};
 use crate::front::tunnel::Upgrade;
 use crate::observe::access_log::Record;
 use crate::observe::outcome::{End, Outcome};
-use crate::proto::http::response_head::{Content, Persistence};
-use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, Request, Scan, Version, parse_request};
+use crate::proto::http::response_head::{self, Persistence};
+use crate::proto::http::{
+    Body, BodyEnd, HeadScan, Reject, Request, RequestKind, Scan, Version, parse_request,
+};
 use crate::relay::Sender;
 use crate::route;
 use crate::sched::{Charge, SMALL};
@@ -54,6 +59,10 @@ pub(super) enum Next<'c> {
     Drop,
     /// Serve an upgrade.
     Tunnel(Box<Upgrade<'c>>),
+    /// Pass a request on, and then read more.
+    Proxy(Box<Proxied<'c>>),
+    /// Wait for a file, and then read more.
+    File(Box<Wanted<'c>>),
 }
 
 /// One connection between two turns.
@@ -178,7 +187,7 @@ impl<'c> Connection<'c> {
         if !self.charge.try_set(rest.len()) {
             // After the head of a large body, which is sent later, no other response can follow.
             if self.body.is_none() {
-                self.reject(OVERFLOW, Content::for_rejected(rest), now, &mut out);
+                self.reject(OVERFLOW, response_head::Content::for_rejected(rest), now, &mut out);
             }
             self.send(&out);
             return Next::Linger;
@@ -227,8 +236,48 @@ impl<'c> Connection<'c> {
         Ok(if read == 0 { 0 } else { held + read })
     }
 
+    /// The configuration of the listener.
+    pub(super) fn http(&self) -> &'c Http {
+        self.http
+    }
+
+    /// Goes on after an exchange that has waited. `unread` is what is left of the body of its
+    /// request, and `behind` was read after that body.
+    pub(super) fn resume(&mut self, unread: Body, behind: Vec<u8>) {
+        (self.skipped, self.skipped_bytes) = (unread, 0);
+        self.charge.set(behind.len());
+        let has_backlog = !behind.is_empty();
+        self.held = behind;
+        // Any other state, so that the limit starts again.
+        self.state = State::Sending;
+        self.watch.renew(self.between_requests());
+        self.enter(has_backlog, Moment::now());
+    }
+
+    /// Sends a response with an error. Returns its length.
+    pub(super) fn answer_error(
+        &mut self,
+        status: u16,
+        line: &'static str,
+        kind: RequestKind,
+        persistence: Persistence,
+    ) -> u64 {
+        let is_head = kind == RequestKind::Head;
+        let content =
+            if is_head { response_head::Content::Announced } else { response_head::Content::Sent };
+        let mut out = self.scratch();
+        Response::text(status, line).write(
+            content,
+            &self.conn.context.date(),
+            persistence,
+            &mut out,
+        );
+        self.send(&out);
+        out.len() as u64
+    }
+
     /// The worker's scratch buffer for responses, emptied.
-    fn scratch(&self) -> RefMut<'c, Vec<u8>> {
+    pub(super) fn scratch(&self) -> RefMut<'c, Vec<u8>> {
         let mut out = self.conn.context.responses.borrow_mut();
         out.clear();
         out
@@ -266,7 +315,12 @@ impl<'c> Connection<'c> {
                 Ok(Some(head)) => head,
                 Ok(None) => return Used::up_to(used, Next::Read),
                 Err(reject) => {
-                    self.reject(reject, Content::for_rejected(&bytes[used..]), now, out);
+                    self.reject(
+                        reject,
+                        response_head::Content::for_rejected(&bytes[used..]),
+                        now,
+                        out,
+                    );
                     return Used::up_to(bytes.len(), Next::Linger);
                 }
             };
@@ -302,7 +356,7 @@ impl<'c> Connection<'c> {
         let request = match parse_request(head, self.http.max_headers) {
             Ok(request) => request,
             Err(reject) => {
-                self.reject(reject, Content::for_rejected(head), now, out);
+                self.reject(reject, response_head::Content::for_rejected(head), now, out);
                 return Next::Linger;
             }
         };
@@ -312,10 +366,12 @@ impl<'c> Connection<'c> {
         let challenges = context.challenges.borrow();
         let challenge = challenges.content(request.path);
         let route = route::find(self.http, &request, self.scheme);
-        if challenge.is_none() && self.is_misdirected(&request, route) {
+        if challenge.is_none()
+            && let Some(reject) = misdirected(self.conn, self.http, &request, route)
+        {
             self.begun = Some(start);
-            let content = Content::for_method(request.method);
-            self.reject_request(MISDIRECTED, content, Some(&request), now, out);
+            let content = response_head::Content::for_method(request.method);
+            self.reject_request(reject, content, Some(&request), now, out);
             return Next::Linger;
         }
         if challenge.is_none()
@@ -327,6 +383,30 @@ impl<'c> Connection<'c> {
             return Next::Tunnel(Box::new(upgrade));
         }
 
+        if challenge.is_none()
+            && let Some(route) = route
+            && let Action::Proxy(proxy) = &route.action
+        {
+            let (conn, http, scheme) = (self.conn, self.http, self.scheme);
+            let (request, rest) = (&request, &rest[head.len()..]);
+            let protocol = protocol(request.version);
+            let source =
+                Source { conn, http, route, proxy, request, scheme, head, rest, start, protocol };
+            return match Proxied::new(&source) {
+                Ok(proxied) => Next::Proxy(Box::new(proxied)),
+                Err(reject) => {
+                    self.begun = Some(start);
+                    self.reject(
+                        reject,
+                        response_head::Content::for_method(request.method),
+                        now,
+                        out,
+                    );
+                    Next::Linger
+                }
+            };
+        }
+
         // The exchange, and what it means for the connection.
         let is_last = !may_go_on(&request) || self.conn.context.draining.get();
         let persistence = match request.version {
@@ -334,11 +414,32 @@ impl<'c> Connection<'c> {
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         };
-        let response = match challenge {
-            Some(content) => Response::challenge(content),
-            None => respond(route, &request, self.scheme),
+        let mut found = None;
+        if challenge.is_none()
+            && let Some(route) = route
+            && let Action::Files(files) = &route.action
+            && let Some(site) = self.conn.listener.sites.of(files)
+        {
+            let (request, rest) = (&request, &rest[head.len()..]);
+            let query = Query { site, files, route, request, head, rest, persistence, start };
+            match query.lookup() {
+                Some(response) if !matches!(response.content, Content::File(_)) => {
+                    found = Some((response, files));
+                }
+                response => {
+                    let charge = self.conn.context.pool.charge();
+                    return Next::File(Box::new(query.wait(response, charge)));
+                }
+            }
+        }
+        let response = match (challenge, &found) {
+            (Some(content), _) => Response::challenge(content),
+            (None, Some((found, files))) => {
+                files::respond(found, files, request.path, request.query)
+            }
+            (None, None) => respond(route, &request, self.scheme),
         };
-        let content = Content::for_method(request.method);
+        let content = response_head::Content::for_method(request.method);
         let before = out.len();
         let large = response.write(content, &self.conn.context.date(), persistence, out);
         let length = out.len() - before + large.as_ref().map_or(0, |bytes| bytes.len());
@@ -350,18 +451,6 @@ impl<'c> Connection<'c> {
         self.body = large.map(LargeBody::new);
         (self.skipped, self.skipped_bytes) = (request.body, 0);
         if is_last { Next::Linger } else { Next::Read }
-    }
-
-    /// Returns true if the host of the request demands a client certificate that the connection was
-    /// not asked for. A redirect from plain HTTP to HTTPS needs none.
-    fn is_misdirected(&self, request: &Request<'_>, route: Option<&Route>) -> bool {
-        if !self.conn.listener.servers.demand_certificates() {
-            return false;
-        }
-        let own = self.conn.tls_rule.as_deref();
-        let is_upgrade = own.is_none() && route.is_some_and(Route::leads_to_https);
-        let tls = self.http.tls.as_ref();
-        !is_upgrade && tls.is_some_and(|tls| route::is_misdirected(tls, own, request.host))
     }
 
     fn record(
@@ -386,7 +475,13 @@ impl<'c> Connection<'c> {
     }
 
     /// Answers a head that is not a valid request.
-    fn reject(&mut self, reject: Reject, content: Content, now: Moment, out: &mut Vec<u8>) {
+    fn reject(
+        &mut self,
+        reject: Reject,
+        content: response_head::Content,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) {
         self.reject_request(reject, content, None, now, out);
     }
 
@@ -394,7 +489,7 @@ impl<'c> Connection<'c> {
     fn reject_request(
         &mut self,
         reject: Reject,
-        content: Content,
+        content: response_head::Content,
         request: Option<&Request<'_>>,
         now: Moment,
         out: &mut Vec<u8>,
@@ -427,6 +522,25 @@ fn describe<'r>(record: &mut Record<'r>, request: &Request<'r>) {
     record.method = Some(request.method);
     record.host = Some(request.host).filter(|host| !host.is_empty());
     record.path = Some(request.target);
+}
+
+/// Returns the refusal of a request whose host demands a client certificate that the connection was
+/// not asked for. A redirect from plain HTTP to HTTPS needs none.
+pub(in crate::front) fn misdirected(
+    conn: &Accepted,
+    http: &Http,
+    request: &Request<'_>,
+    route: Option<&Route>,
+) -> Option<Reject> {
+    if !conn.listener.servers.demand_certificates() {
+        return None;
+    }
+    let own = conn.tls_rule.as_deref();
+    let is_upgrade = own.is_none() && route.is_some_and(Route::leads_to_https);
+    let tls = http.tls.as_ref();
+    let is_misdirected =
+        !is_upgrade && tls.is_some_and(|tls| route::is_misdirected(tls, own, request.host));
+    is_misdirected.then_some(MISDIRECTED)
 }
 
 /// Returns true if the connection carries another request, as far as this one decides it.

@@ -11,7 +11,7 @@ const NO_HOST: Reject = Reject { status: 400, reason: "no_host", text: "a redire
 
 /// Returns the response to a request with this route, which came by `scheme`. A tunnel is not an
 /// exchange: its connection does not carry further requests.
-pub(super) fn respond<'a>(
+pub(in crate::front) fn respond<'a>(
     route: Option<&'a Route>,
     request: &'a Request<'a>,
     scheme: Scheme,

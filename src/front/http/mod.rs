@@ -10,8 +10,11 @@
 //! rest (half a head, a response that does not fit the socket) is copied to the connection, so that
 //! a connection that waits between two requests holds no buffer.
 
+mod asked;
 mod connection;
 mod exchange;
+mod files;
+mod proxy;
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -22,8 +25,14 @@ use super::tunnel;
 use crate::config::Protocol;
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain};
-pub(super) use connection::Connection;
+pub(super) use asked::Asked;
 use connection::Next;
+pub(super) use connection::{Connection, misdirected};
+pub(super) use exchange::respond;
+pub(super) use files::{Query, respond as file_response};
+pub(super) use proxy::{
+    Missing, Passed, Proxied, Sent, Source, beside, outcome_of, response_fields,
+};
 
 /// Serves a connection until it ends or becomes a tunnel.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
@@ -64,6 +73,25 @@ pub(super) fn run(
             }
             match poll_fn(|cx| Poll::Ready(connection.turn(fired, cx.waker()))).await {
                 Next::Read => {}
+                Next::Proxy(request) => {
+                    // Earlier responses go first. Boxed: few connections wait here at a time.
+                    if !connection.flush().await {
+                        return;
+                    }
+                    match Box::pin(connection.proxy(&request)).await {
+                        Next::Read => {}
+                        next => break next,
+                    }
+                }
+                Next::File(mut wanted) => {
+                    if !connection.flush().await {
+                        return;
+                    }
+                    match Box::pin(connection.file(&mut wanted)).await {
+                        Next::Read => {}
+                        next => break next,
+                    }
+                }
                 next => break next,
             }
             if !connection.is_queued() && !connection.flush().await {
@@ -79,7 +107,7 @@ pub(super) fn run(
         match next {
             Next::Tunnel(upgrade) => Box::pin(tunnel::serve(conn, watch, *upgrade)).await,
             Next::Linger => linger(conn, watch).await,
-            Next::Read | Next::Drop => {}
+            Next::Read | Next::Proxy(_) | Next::File(_) | Next::Drop => {}
         }
     }
 }

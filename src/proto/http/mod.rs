@@ -7,10 +7,10 @@
 
 mod body;
 mod chunks;
-mod fields;
-pub mod forward;
 mod coding;
 mod conditional;
+mod fields;
+pub mod forward;
 mod media_type;
 mod path;
 mod percent;
@@ -23,9 +23,9 @@ mod upgrade;
 
 pub use body::{Body, BodyEnd};
 pub use chunks::{Dechunk, Enchunk, Rechunk};
-pub use fields::{Fields, Hop, write_title_case};
 pub use coding::{Coding, Codings};
 pub use conditional::{Conditions, Etag, Lines, Validators, Verdict};
+pub use fields::{Fields, Hop, write_title_case};
 pub use media_type::{UNKNOWN as UNKNOWN_MEDIA_TYPE, media_type};
 pub use path::has_dot_segment;
 pub use percent::{FilePath, MAX_FILE_PATH};

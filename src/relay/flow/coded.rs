@@ -16,6 +16,8 @@ pub(super) struct Coded {
     pub(super) codecs: Stack,
     /// `None` if the protocol has no control frames.
     pub(super) control: Option<Control>,
+    /// Bytes of the source that are behind the end of what was decoded.
+    behind: Vec<u8>,
 }
 
 impl Flow {
@@ -26,7 +28,7 @@ impl Flow {
 
     pub(super) fn with_control(pool: &Rc<Pool>, codecs: Stack, control: Option<Control>) -> Flow {
         let mut flow = Flow::new(pool, Vec::new());
-        flow.coded = Some(Box::new(Coded { codecs, control }));
+        flow.coded = Some(Box::new(Coded { codecs, control, behind: Vec::new() }));
         flow
     }
 
@@ -49,6 +51,40 @@ impl Flow {
         self.push(&bytes[range]);
     }
 
+    /// The same for bytes that must stay as they are, and codecs that may need headroom.
+    pub fn begin_with(&mut self, bytes: &[u8]) {
+        let Some(coded) = &self.coded else { return self.push(bytes) };
+        let headroom = coded.codecs.headroom(bytes.len());
+        let mut buffer = vec![0; headroom + bytes.len()];
+        buffer[headroom..].copy_from_slice(bytes);
+        let range = self.code(&mut buffer, headroom..headroom + bytes.len());
+        self.push(&buffer[range]);
+    }
+
+    /// Returns true when what the flow decodes has ended by its own rules, before or with the
+    /// source.
+    pub fn is_complete(&self) -> bool {
+        self.coded.as_ref().is_some_and(|coded| coded.codecs.state() == State::Ended)
+    }
+
+    /// Returns true when the payload exceeds the limit of a codec. It is then a protocol error, too.
+    pub fn is_too_long(&self) -> bool {
+        self.coded.as_ref().is_some_and(|coded| coded.codecs.is_too_long())
+    }
+
+    /// Takes the bytes of the source that are behind the end of what was decoded.
+    pub fn take_behind(&mut self) -> Vec<u8> {
+        self.coded.as_mut().map(|coded| std::mem::take(&mut coded.behind)).unwrap_or_default()
+    }
+
+    /// Appends the bytes that complete the output when the source has ended.
+    pub(super) fn push_last_bytes(&mut self) {
+        if let Some(coded) = &mut self.coded {
+            let last = coded.codecs.finish();
+            self.push(last);
+        }
+    }
+
     /// Bytes to leave free in the worker's buffer before those that are read.
     pub(super) fn headroom(&self) -> usize {
         self.coded.as_ref().map_or(0, |coded| coded.codecs.headroom(BUFFER_SIZE))
@@ -58,8 +94,12 @@ impl Flow {
     /// written.
     pub(super) fn code(&mut self, buffer: &mut [u8], input: Range<usize>) -> Range<usize> {
         let Some(coded) = &mut self.coded else { return input };
+        let end = input.end;
         let output = coded.codecs.code(buffer, input);
-        self.ended |= coded.codecs.state() != State::Open;
+        if coded.codecs.state() != State::Open {
+            self.ended = true;
+            coded.behind.extend_from_slice(&buffer[end - coded.codecs.unused()..end]);
+        }
         output
     }
 }

@@ -50,7 +50,7 @@ impl Flow {
             }
             // No pong will come.
             Some(Control::FromClient(frames)) => frames.mark_client_ended(),
-            None => {}
+            None => self.push_last_bytes(),
         }
         self.ended = true;
     }

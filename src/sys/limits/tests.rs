@@ -3,8 +3,14 @@
 use super::*;
 use proptest::prelude::*;
 
-const BOTH: Needs =
-    Needs { workers: 2, stream_sockets: 1, udp_sockets: 1, max_sessions: 65_536, names: 1 };
+const BOTH: Needs = Needs {
+    workers: 2,
+    stream_sockets: 1,
+    udp_sockets: 1,
+    max_sessions: 65_536,
+    names: 1,
+    roots: 0,
+};
 
 /// The most descriptors that can be open with these shares.
 fn most(needs: &Needs, shares: &Shares) -> u64 {
@@ -50,7 +56,8 @@ proptest! {
         max_sessions in 1usize..100_000,
         names in 0usize..100,
     ) {
-        let needs = Needs { workers, stream_sockets, udp_sockets, max_sessions, names };
+        let needs =
+            Needs { workers, stream_sockets, udp_sockets, max_sessions, names, roots: 0 };
         let shares = Shares::of(limit, &needs);
         prop_assert!(stream_sockets == 0 || shares.connections > 0 && shares.accepts > 0);
         prop_assert!(udp_sockets == 0 || shares.sessions > 0);

@@ -1,6 +1,7 @@
 //! The responses of a connection on their way to the client.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::{Connection, State};
 use crate::front::moment::Moment;
@@ -21,9 +22,30 @@ impl LargeBody {
 
 impl Connection<'_> {
     /// Sends responses and keeps what does not fit. An error is found again by the next flush.
-    pub(super) fn send(&mut self, out: &[u8]) {
+    pub(in crate::front::http) fn send(&mut self, out: &[u8]) {
         if !out.is_empty() && self.sender.send(&self.conn.client, out).is_err() {
             self.sender.push(out);
+        }
+    }
+
+    /// Queues a response in the worker's outbox, or sends it. Nothing else may wait.
+    pub(in crate::front::http) fn queue(&mut self, out: &[u8], waker: &Waker) {
+        if !self.sender.queue(&self.conn.client, out, waker) {
+            self.send(out);
+        }
+    }
+
+    /// Sends an interim response. Returns false when the client is gone or too slow.
+    pub(in crate::front::http) async fn flush_interim(&mut self) -> bool {
+        loop {
+            match self.send_more() {
+                Ok(true) => return true,
+                Ok(false) if self.watch.writable(self.conn.client.socket()).await.is_err() => {
+                    return false;
+                }
+                Ok(false) => {}
+                Err(_) => return false,
+            }
         }
     }
 

@@ -1,0 +1,153 @@
+//! HTTP/2 towards clients (RFC 9113), over TLS whose handshake has agreed on it.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `io` | gives the transport to the `h2` crate |
+//! | `head` | a head of HTTP/2 becomes one of HTTP/1.1, and a response the other way |
+//! | `stream` | one request and its response: what can be answered at once is |
+//! | `proxy` | a request that goes on to a cluster |
+//! | `send` | bodies on their way to the client, as fast as it takes them |
+//!
+//! A head becomes one of HTTP/1.1 in bytes and is then parsed, checked and routed like any other: a
+//! request means the same in both versions. Each stream that has to wait is a task of its own. It has
+//! its own limits; those of the connection run while it has no stream.
+
+mod head;
+mod io;
+mod proxy;
+mod send;
+mod stream;
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection};
+
+use super::accepted::Accepted;
+use super::linger::linger;
+use crate::config::{Http, Protocol};
+use crate::observe::outcome::End;
+use crate::timers::{Fired, Limit, OnDrain, Watch};
+use io::Io;
+
+/// The name of the protocol in TLS (RFC 9113 section 3.2).
+pub(super) const ALPN: &str = "h2";
+/// Streams that a client may have open at once.
+const MAX_STREAMS: u32 = 100;
+/// Bytes that a client may send on a stream before a task has taken them.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for all of its streams together. A client cannot make a worker keep more.
+const CONNECTION_WINDOW: u32 = 512 * 1024;
+/// Bytes of a stream that wait for the client.
+const SEND_BUFFER: usize = 64 * 1024;
+/// Streams that the client has reset and that no task has accepted yet. Beyond it the connection
+/// ends: the requests of a rapid reset cost the client nothing (CVE-2023-44487).
+const MAX_RESET: usize = 20;
+
+/// What the streams of a connection share.
+struct Shared {
+    conn: Rc<Accepted>,
+    /// Streams whose tasks run.
+    open: Cell<usize>,
+    /// When the last stream began or ended.
+    active: Cell<Instant>,
+}
+
+/// Serves a connection whose TLS handshake has agreed on HTTP/2.
+pub(super) async fn serve(conn: Accepted) {
+    let conn = Rc::new(conn);
+    let Protocol::Http(http) = &conn.listener.config.protocol else { return };
+    let limit = Limit::new(http.head_timeout, End::HeadTimeout);
+    let watch = conn.context.timers.watch(conn.client.socket(), limit);
+    watch.on_drain(OnDrain::Grace);
+    let mut builder = Builder::new();
+    builder
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(http.max_head as u32)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(MAX_RESET);
+    let io = Io::new(conn.client.clone());
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
+    let begun = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
+        Poll::Ready(_) => Poll::Ready(None),
+        Poll::Pending => handshake.as_mut().poll(cx).map(Result::ok),
+    });
+    // A client that does not begin with the preface has asked for nothing.
+    let Some(mut connection) = begun.await else { return conn.client.reset_on_close() };
+    let shared = Rc::new(Shared {
+        conn: Rc::clone(&conn),
+        open: Cell::new(0),
+        active: Cell::new(Instant::now()),
+    });
+    watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+    watch.on_drain(OnDrain::Now);
+    if run(&mut connection, &shared, http, &watch).await {
+        // The last frames must arrive, whatever the client goes on sending.
+        linger(&conn, &watch).await;
+    } else {
+        conn.client.reset_on_close();
+    }
+}
+
+/// Accepts streams until the connection ends. Returns false if it was cut off.
+async fn run(
+    connection: &mut Connection<Io, Bytes>,
+    shared: &Rc<Shared>,
+    http: &Http,
+    watch: &Watch,
+) -> bool {
+    let mut is_ending = false;
+    loop {
+        let event = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
+            Poll::Ready(fired) => Poll::Ready(Err(fired)),
+            Poll::Pending => connection.poll_accept(cx).map(Ok),
+        });
+        match event.await {
+            Ok(Some(Ok((request, respond)))) => stream::begin(shared, request, respond),
+            // The crate has told the client why.
+            Ok(Some(Err(error))) => return !error.is_io(),
+            Ok(None) => return true,
+            Err(Fired::TimedOut(_)) if shared.is_active(http) => watch.again(),
+            // The client hears that no new stream is accepted, and may end those that are open (RFC
+            // 9113 section 6.8).
+            Err(Fired::TimedOut(_) | Fired::Drained) if !is_ending => {
+                is_ending = true;
+                connection.graceful_shutdown();
+                watch.on_drain(OnDrain::Wait);
+                watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+impl Shared {
+    /// Returns true if a stream is open, or has ended within the limit of the connection.
+    fn is_active(&self, http: &Http) -> bool {
+        self.open.get() > 0 || self.active.get().elapsed() < http.keepalive_timeout
+    }
+}
+
+/// A stream that is counted.
+struct Open(Rc<Shared>);
+
+impl Open {
+    fn new(shared: &Rc<Shared>) -> Open {
+        shared.open.set(shared.open.get() + 1);
+        Open(Rc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+        self.0.active.set(Instant::now());
+    }
+}

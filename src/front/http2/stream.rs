@@ -1,0 +1,340 @@
+//! One stream: a request and its response. What can be answered at once is answered in the turn of
+//! the connection; everything else is a task of its own.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+
+use super::head::{Collected, write_request};
+use super::send::{Broken, cut_off, finish, send_all};
+use super::{Open, Shared, proxy};
+use crate::config::{Action, Files, Http, Protocol, Route, Scheme};
+use crate::files::{self, Content};
+use crate::front::accepted::Accepted;
+use crate::front::http::{Asked, Proxied, Query, Source, file_response, misdirected, respond};
+use crate::front::moment::Moment;
+use crate::front::response::Response;
+use crate::observe::outcome::{Copied, End, Outcome, Relay};
+use crate::proto::http::response_head::{Content as Sent, Persistence};
+use crate::proto::http::{Conditions, Reject, Request, parse_request};
+use crate::route;
+use crate::timers::{Limit, Watch};
+
+/// How records name the version.
+pub(super) const PROTOCOL: &str = "HTTP/2";
+/// Bodies up to this size are given to the crate at once, whatever the client takes.
+const AT_ONCE: usize = 16 * 1024;
+/// Bytes of a file that are read at a time.
+const PIECE: usize = 64 * 1024;
+
+/// A request that has no response yet.
+pub(super) struct Stream {
+    pub(super) shared: Rc<Shared>,
+    /// Its head in HTTP/1.1.
+    pub(super) head: Vec<u8>,
+    pub(super) body: RecvStream,
+    pub(super) respond: SendResponse<Bytes>,
+    pub(super) start: Moment,
+}
+
+/// Serves a request of a client.
+pub(super) fn begin(
+    shared: &Rc<Shared>,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let start = Moment::now();
+    shared.active.set(start.instant);
+    let (parts, body) = request.into_parts();
+    let mut head = Vec::with_capacity(512);
+    write_request(&parts, !body.is_end_stream(), &mut head);
+    let stream = Stream { shared: Rc::clone(shared), head, body, respond, start };
+    if let Some(stream) = stream.answer_at_once() {
+        let open = Open::new(shared);
+        monoio::spawn(async move {
+            stream.serve().await;
+            drop(open);
+        });
+    }
+}
+
+impl Stream {
+    /// Answers the request, unless it has to wait: then it comes back.
+    fn answer_at_once(mut self) -> Option<Stream> {
+        let conn = Rc::clone(&self.shared.conn);
+        let Protocol::Http(http) = &conn.listener.config.protocol else { return None };
+        let head = std::mem::take(&mut self.head);
+        let request = match parse_request(&head, http.max_headers) {
+            Ok(request) => request,
+            Err(reject) => {
+                self.reject(&conn, http, None, reject);
+                return None;
+            }
+        };
+        let challenges = conn.context.challenges.borrow();
+        if let Some(content) = challenges.content(request.path) {
+            self.send(&conn, http, &request, None, &Response::challenge(content));
+            return None;
+        }
+        let route = route::find(http, &request, Scheme::Https);
+        if let Some(reject) = misdirected(&conn, http, &request, route) {
+            self.reject(&conn, http, Some(&request), reject);
+            return None;
+        }
+        match route.map(|route| (route, &route.action)) {
+            Some((_, Action::Proxy(_))) => {}
+            Some((route, Action::Files(files))) => {
+                let found = query(&conn, &request, route, files, &head, self.start)?.lookup();
+                match found {
+                    Some(found) if !matches!(found.content, Content::File(_)) => {
+                        let response = file_response(&found, files, request.path, request.query);
+                        self.send(&conn, http, &request, Some(route), &response);
+                        return None;
+                    }
+                    _ => {}
+                }
+            }
+            _ => {
+                let response = respond(route, &request, Scheme::Https);
+                self.send(&conn, http, &request, route, &response);
+                return None;
+            }
+        }
+        drop(challenges);
+        self.head = head;
+        Some(self)
+    }
+
+    /// Serves a request that has to wait.
+    async fn serve(mut self) {
+        let conn = Rc::clone(&self.shared.conn);
+        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
+        let head = std::mem::take(&mut self.head);
+        // It was valid a moment ago.
+        let Ok(request) = parse_request(&head, http.max_headers) else { return };
+        let Some(route) = route::find(http, &request, Scheme::Https) else { return };
+        match &route.action {
+            Action::Proxy(proxy) => {
+                let (conn, scheme, start) = (&*conn, Scheme::Https, self.start);
+                let (request, head, rest) = (&request, &head[..], &b""[..]);
+                let protocol = PROTOCOL;
+                let source = Source {
+                    conn,
+                    http,
+                    route,
+                    proxy,
+                    request,
+                    scheme,
+                    head,
+                    rest,
+                    start,
+                    protocol,
+                };
+                match Proxied::new(&source) {
+                    Ok(proxied) => proxy::serve(self, conn, http, &proxied).await,
+                    Err(reject) => self.reject(conn, http, Some(request), reject),
+                }
+            }
+            Action::Files(files) => self.file(&conn, http, &request, route, files, &head).await,
+            Action::Tunnel(_) | Action::Redirect(_) | Action::Respond(_) => {}
+        }
+    }
+
+    /// Refuses a request. `request` is its head, if that is valid.
+    pub(super) fn reject(
+        &mut self,
+        conn: &Accepted,
+        http: &Http,
+        request: Option<&Request<'_>>,
+        reject: Reject,
+    ) {
+        let response = Response::reject(reject);
+        let method = request.map_or("GET", |request| request.method);
+        let mut outcome = Outcome::new(End::BadRequest);
+        (outcome.status, outcome.reason) = (Some(reject.status), Some(reject.reason));
+        outcome.bytes_down = self.send_response(conn, http, method, &response);
+        let asked = request.map(|request| Asked::of(request, PROTOCOL));
+        conn.record(self.start, &outcome, |record| match &asked {
+            Some(asked) => asked.describe(None, record),
+            None => record.protocol = PROTOCOL,
+        });
+    }
+
+    /// Sends a response that is made here, and writes its record.
+    fn send(
+        &mut self,
+        conn: &Accepted,
+        http: &Http,
+        request: &Request<'_>,
+        route: Option<&Route>,
+        response: &Response<'_>,
+    ) {
+        let outcome = Outcome {
+            status: Some(response.status),
+            reason: response.reason,
+            bytes_down: self.send_response(conn, http, request.method, response),
+            ..Outcome::new(End::Done)
+        };
+        conn.record(self.start, &outcome, |record| {
+            record.protocol = PROTOCOL;
+            record.method = Some(request.method);
+            record.host = Some(request.host).filter(|host| !host.is_empty());
+            record.path = Some(request.target);
+            record.route = route.map(|route| &*route.name);
+        });
+    }
+
+    /// Sends a response that is made here. Returns its length in HTTP/1.1.
+    pub(super) fn send_response(
+        &mut self,
+        conn: &Accepted,
+        http: &Http,
+        method: &str,
+        response: &Response<'_>,
+    ) -> u64 {
+        let date = conn.context.date();
+        let mut out = conn.context.responses.borrow_mut();
+        out.clear();
+        let large =
+            response.write(Sent::for_method(method), &date, Persistence::Persistent, &mut out);
+        let end = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
+        let length = out.len() + large.as_ref().map_or(0, |bytes| bytes.len());
+        let body = match large {
+            Some(bytes) => Bytes::from_owner(bytes),
+            None => Bytes::copy_from_slice(&out[end..]),
+        };
+        let head = Collected::of_own(&out[..end]).into_response();
+        // An error means that the client does not want the response any more.
+        let Ok(mut stream) = self.respond.send_response(head, body.is_empty()) else {
+            return length as u64;
+        };
+        if body.len() > AT_ONCE {
+            let limit = Limit::new(http.keepalive_timeout, End::Idle);
+            let watch = conn.context.timers.watch(conn.client.socket(), limit);
+            let open = Open::new(&self.shared);
+            monoio::spawn(async move {
+                if send_all(&mut stream, body, true, &watch).await.is_err() {
+                    cut_off(&mut stream);
+                }
+                drop((watch, open));
+            });
+        } else if !body.is_empty() {
+            let _ = stream.send_data(body, true);
+        }
+        length as u64
+    }
+
+    /// Answers a request for a file that has to wait.
+    async fn file(
+        &mut self,
+        conn: &Accepted,
+        http: &Http,
+        request: &Request<'_>,
+        route: &Route,
+        files: &Files,
+        head: &[u8],
+    ) {
+        // 1. Find the file.
+        let Some(site) = conn.listener.sites.of(files) else { return };
+        let limit = Limit::new(http.keepalive_timeout, End::Idle);
+        let watch = conn.context.timers.watch(conn.client.socket(), limit);
+        let conditions = Conditions::of_head(head);
+        let wanted =
+            files::Request { method: request.method, path: request.path, conditions: &conditions };
+        let now = self.start.instant;
+        let found = match site.lookup_now(&wanted, now) {
+            Some(found) => found,
+            None => match site.find(&wanted, now, &watch).await {
+                Ok(found) => found,
+                Err(fired) => {
+                    self.respond.send_reset(h2::Reason::CANCEL);
+                    let outcome = Outcome::new(fired.end());
+                    let asked = Asked::of(request, PROTOCOL);
+                    return conn.record(self.start, &outcome, |record| {
+                        asked.describe(Some(route), record);
+                    });
+                }
+            },
+        };
+
+        // 2. Send the head, and the bytes if there are few.
+        let response = file_response(&found, files, request.path, request.query);
+        if !matches!(found.content, Content::File(_)) {
+            return self.send(conn, http, request, Some(route), &response);
+        }
+        let mut out = Vec::with_capacity(512);
+        let content = Sent::for_method(request.method);
+        response.write(content, &conn.context.date(), Persistence::Persistent, &mut out);
+        let mut outcome = Outcome {
+            status: Some(found.status),
+            bytes_down: out.len() as u64,
+            relay: Relay::Copy,
+            copied: Some(Copied::Tls),
+            ..Outcome::new(End::Done)
+        };
+        let head = Collected::of_own(&out).into_response();
+
+        // 3. Send the bytes of a large file.
+        outcome.end = match (self.respond.send_response(head, false), found.content) {
+            (Ok(mut stream), Content::File(mut body)) => {
+                let end = send_file(&mut stream, &mut body, conn, &watch).await;
+                outcome.bytes_down += body.sent();
+                end
+            }
+            _ => End::Client,
+        };
+        let asked = Asked::of(request, PROTOCOL);
+        conn.record(self.start, &outcome, |record| asked.describe(Some(route), record));
+    }
+}
+
+async fn send_file(
+    stream: &mut SendStream<Bytes>,
+    body: &mut files::Body,
+    conn: &Accepted,
+    watch: &Watch,
+) -> End {
+    let Some(store) = &conn.context.store else { return End::Local };
+    loop {
+        let piece = match body.read(PIECE, store.disk(), watch).await {
+            Ok(piece) => piece,
+            Err(broken) => {
+                cut_off(stream);
+                return match broken {
+                    files::Broken::Client(_) => End::ClientReset,
+                    files::Broken::File(_) => End::Local,
+                    files::Broken::Fired(fired) => fired.end(),
+                };
+            }
+        };
+        let is_last = piece.is_empty();
+        let result = match is_last {
+            true => finish(stream),
+            false => send_all(stream, Bytes::from(piece), false, watch).await,
+        };
+        match result {
+            Ok(()) if is_last => return End::Done,
+            Ok(()) => {}
+            Err(Broken::Client) => return End::ClientReset,
+            Err(Broken::Fired(fired)) => {
+                cut_off(stream);
+                return fired.end();
+            }
+        }
+    }
+}
+
+fn query<'a, 'c>(
+    conn: &'a Accepted,
+    request: &'a Request<'a>,
+    route: &'c Route,
+    files: &'c Files,
+    head: &'a [u8],
+    start: Moment,
+) -> Option<Query<'a, 'c>> {
+    let site = conn.listener.sites.of(files)?;
+    let (rest, persistence) = (&b""[..], Persistence::Persistent);
+    Some(Query { site, files, route, request, head, rest, persistence, start })
+}
