@@ -68,10 +68,21 @@ impl<'a> Fields<'a> {
             22 if name.eq_ignore_ascii_case("sec-websocket-protocol") => {
                 self.websocket.protocol.add(value);
             }
-            6 if name.eq_ignore_ascii_case("expect") => {
-                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
-            }
+            6 if name.eq_ignore_ascii_case("expect") => self.add_expectations(value)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// Adds a list of expectations (RFC 9110 section 10.1.1). There is no other than 100-continue.
+    fn add_expectations(&mut self, value: &[u8]) -> Result<(), Reject> {
+        let words = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        for word in words.filter(|word| !word.is_empty()) {
+            if !word.eq_ignore_ascii_case(b"100-continue") {
+                let text = "no expectation but 100-continue can be met";
+                return Err(Reject { status: 417, reason: "bad_expectation", text });
+            }
+            self.expects_continue = true;
         }
         Ok(())
     }

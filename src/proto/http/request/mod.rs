@@ -59,7 +59,7 @@ pub enum Version {
 /// next request is unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reject {
-    /// 400, 405, 408, 431, 503 or 505.
+    /// 400, 405, 408, 413, 417, 421, 431, 503 or 505.
     pub status: u16,
     /// One word, for access-log records.
     pub reason: &'static str,
@@ -87,8 +87,10 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         return Err(BAD_REQUEST_LINE);
     };
     let version = if parsed.version == Some(1) { Version::Http11 } else { Version::Http10 };
-    if method == "CONNECT" {
-        return Err(Reject { status: 405, reason: "connect", text: "CONNECT is not offered" });
+    match method {
+        "CONNECT" => return Err(NO_CONNECT),
+        "TRACE" => return Err(NO_TRACE),
+        _ => {}
     }
 
     // 2. The target and the fields.
@@ -132,6 +134,10 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
     })
 }
 
+const NO_CONNECT: Reject =
+    Reject { status: 405, reason: "connect", text: "CONNECT is not offered" };
+/// A TRACE shows a client what proxies in front of this one have added, so no route gets it.
+const NO_TRACE: Reject = Reject { status: 405, reason: "trace", text: "TRACE is not offered" };
 const BAD_REQUEST_LINE: Reject = bad_request("bad_request_line", "malformed request line");
 
 /// Turns the result of the parser into the reason for a refusal.

@@ -76,6 +76,9 @@ fn request_lines_are_judged() {
         ("GET /\x7f HTTP/1.1", 400),
         ("GET /\u{e9} HTTP/1.1", 400),
         ("CONNECT a:443 HTTP/1.1", 405),
+        ("TRACE / HTTP/1.1", 405),
+        ("TRACE / HTTP/1.0", 405),
+        ("trace / HTTP/1.1", 0),
         ("PRI * HTTP/2.0", 505),
         ("GET / HTTP/1.2", 505),
         ("OPTIONS * HTTP/1.1", 0),
@@ -90,6 +93,23 @@ fn request_lines_are_judged() {
     ] {
         assert_eq!(status(&format!("{line}\r\nHost: a\r\n\r\n")), expected, "{line}");
     }
+}
+
+#[test]
+fn expectations_are_met_or_refused() {
+    let expect = |value: &str| {
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\n{value}\r\n");
+        parse(&head).map(|request| request.expects_continue).map_err(|reject| reject.status)
+    };
+    assert_eq!(expect(""), Ok(false));
+    assert_eq!(expect("Expect:\r\n"), Ok(false));
+    assert_eq!(expect("Expect: 100-Continue\r\n"), Ok(true));
+    assert_eq!(expect("Expect: 100-continue, 100-continue,\r\n"), Ok(true));
+    for other in ["200-ok", "100-continue; q=1", "100-continue, 200-ok", "100", "\"100-continue\""]
+    {
+        assert_eq!(expect(&format!("Expect: {other}\r\n")), Err(417), "{other}");
+    }
+    assert_eq!(expect("Expect: 100-continue\r\nExpect: 200-ok\r\n"), Err(417));
 }
 
 #[test]
