@@ -130,7 +130,7 @@ fn a_page_of_more_than_a_mebibyte_is_refused() {
 #[test]
 fn an_advised_template_is_a_good_one() {
     let log = |format: &str| errors(&format!("[access_log]\nformat = \"{format}\"\n")).concat();
-    let advice = log("combined");
+    let advice = log("common");
     let (_, advised) = advice.split_once("names fields: \"").expect("it advises a template");
     let advised = advised.split('"').next().expect("it is in quotes");
     assert!(advised.starts_with("%{client}"), "{advised}");

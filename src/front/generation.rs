@@ -152,6 +152,8 @@ pub struct Listener {
     /// The clusters that it leads to, by their names.
     clusters: HashMap<Arc<str>, Rc<Cluster>>,
     lane: Option<Rc<Lane>>,
+    /// Whether records say what requests tell about their clients.
+    pub(super) names_visitors: bool,
     /// The rules that end TLS.
     pub(super) servers: Servers,
     /// The sites of routes that serve files.
@@ -178,6 +180,8 @@ impl Listener {
                 .map(|(name, cluster)| (Arc::clone(name), Rc::clone(cluster)))
                 .collect(),
             lane: shared.sink.as_ref().map(|sink| recorder.lane(sink)),
+            names_visitors: shared.sink.is_some()
+                && shared.config.access_log.as_ref().is_some_and(|log| log.format.names_visitors()),
             servers: Servers::new(&shared.config.protocol, ticket_keys),
             sites: Sites::new(&shared.config, store),
             counters: Counters::default(),
@@ -230,6 +234,14 @@ impl Listener {
             bytes_down: outcome.bytes_down,
             relay: outcome.relay,
             end: outcome.end,
+            upstream_status: outcome.upstream_status,
+            first_byte: outcome.first_byte,
+            is_reused: outcome.is_reused,
+            retries: outcome.retries,
+            copied: outcome.copied,
+            body_bytes: outcome.bytes_down.saturating_sub(outcome.head_down),
+            referer: None,
+            user_agent: None,
             tls: None,
         };
         describe(&mut record);

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub end: End,
     /// The status of the response that the client received.
     pub status: Option<u16>,
+    /// The status of the upstream's response.
+    pub upstream_status: Option<u16>,
     /// Why a request was refused, in one word.
     pub reason: Option<&'static str>,
     /// The endpoint that was chosen, whether or not it could be reached.
@@ -23,10 +25,21 @@ pub struct Outcome {
     pub failed_endpoints: Vec<Rc<Address>>,
     /// The time spent on connecting, all attempts together. `None` if nothing was connected.
     pub connect: Option<Duration>,
+    /// The time from the end of the request to the first byte of the upstream's response, 0 if that
+    /// came first. `None` without a response to a request that was passed on.
+    pub first_byte: Option<Duration>,
+    /// Whether the connection to the upstream had a request before. `None` unless a request was
+    /// passed on.
+    pub is_reused: Option<bool>,
+    /// How often the request was sent again over another connection. `None` unless a request was
+    /// passed on.
+    pub retries: Option<u32>,
     /// Bytes from client to upstream, or of the head of a request that ringgate answered itself.
     pub bytes_up: u64,
     /// Bytes from upstream to client, or bytes of ringgate's own response.
     pub bytes_down: u64,
+    /// Those of `bytes_down` that are the head of a response.
+    pub head_down: u64,
     /// How bytes were relayed.
     pub relay: Relay,
     /// Why the direction with more bytes was copied; `None` if it was spliced or had no bytes.
@@ -39,13 +52,18 @@ impl Outcome {
         Outcome {
             end,
             status: None,
+            upstream_status: None,
             reason: None,
             endpoint: None,
             attempts: None,
             failed_endpoints: Vec::new(),
             connect: None,
+            first_byte: None,
+            is_reused: None,
+            retries: None,
             bytes_up: 0,
             bytes_down: 0,
+            head_down: 0,
             relay: Relay::None,
             copied: None,
         }
@@ -65,6 +83,18 @@ pub enum Copied {
     Tls,
 }
 
+impl Copied {
+    /// The word in the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Copied::FewBytes => "few_bytes",
+            Copied::Codec => "codec",
+            Copied::NoPipe => "no_pipe",
+            Copied::Tls => "tls",
+        }
+    }
+}
+
 /// How bytes were relayed between client and upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Relay {
@@ -75,6 +105,8 @@ pub enum Relay {
     Copy,
     /// Through a pipe in the kernel.
     Splice,
+    /// From a file: there was no upstream.
+    File,
 }
 
 impl Relay {
@@ -84,6 +116,7 @@ impl Relay {
             Relay::None => "none",
             Relay::Copy => "copy",
             Relay::Splice => "splice",
+            Relay::File => "file",
         }
     }
 }

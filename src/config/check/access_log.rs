@@ -68,9 +68,10 @@ impl Check<'_> {
         match format.as_str() {
             "text" => Format::text(),
             "json" => Format::json(),
+            "combined" => Format::combined(),
             template if template.contains("%{") => self.template(template, span),
             word => {
-                let advice = advice(word, &["text", "json"]);
+                let advice = advice(word, &["text", "json", "combined"]);
                 let note = if advice.starts_with("did") {
                     advice
                 } else {

@@ -21,11 +21,11 @@ pub(in crate::config) struct AccessLog {
         extend("default" = "stdout")
     )]
     pub(in crate::config) path: Field<String>,
-    /// `"text"` (the default order of Envoy), `"json"`, or a template that names fields as
-    /// `%{field}`. The fields are listed in the guide for operations.
+    /// `"text"` (the default order of Envoy), `"json"`, `"combined"` (that of nginx), or a template
+    /// that names fields as `%{field}`. The fields are listed in the guide for operations.
     #[schemars(
         regex(pattern = RECORD_FORMAT),
-        example = &"json", example = "%{client} %{path} %{status}",
+        example = &"json", example = &"combined", example = "%{client} %{path} %{status}",
         extend(
             "default" = "text",
             "x-when" = [When::is_not("path", &["off"], "remove one of them")]

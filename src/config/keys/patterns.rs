@@ -75,8 +75,9 @@ pub(super) const SERVER_NAME: &str = concat!(r"^((\*\.)?", labels!(), "|", label
 pub(super) const PATH: &str = r#"^/[!"$->@-~]*$"#;
 /// The path of a file for records: it has a slash and does not end with one.
 pub(super) const RECORDS: &str = "^(stdout|stderr|off)$|/[^/]+$";
-/// `text`, `json` or a template.
-pub(super) const RECORD_FORMAT: &str = r"^(text|json|(([^%]|%%)*%\{[a-z_]+\})+([^%]|%%)*)$";
+/// `text`, `json`, `combined` or a template.
+pub(super) const RECORD_FORMAT: &str =
+    r"^(text|json|combined|(([^%]|%%)*%\{[a-z_]+\})+([^%]|%%)*)$";
 /// An https URL.
 pub(super) const HTTPS: &str = r#"^https://[!"$-~]+$"#;
 /// A mailto URL with one address.

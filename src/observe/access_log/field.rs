@@ -37,10 +37,18 @@ pub(super) enum Field {
     TlsResumed,
     HandshakeMs,
     TlsError,
+    UpstreamStatus,
+    FirstByteMs,
+    Reused,
+    Retries,
+    RelayReason,
+    BodyBytes,
+    Referer,
+    UserAgent,
 }
 
 /// Every field with its name, in the order of the documentation.
-const FIELDS: [(&str, Field); 27] = [
+const FIELDS: [(&str, Field); 35] = [
     ("start", Field::Start),
     ("listener", Field::Listener),
     ("protocol", Field::Protocol),
@@ -68,6 +76,14 @@ const FIELDS: [(&str, Field); 27] = [
     ("tls_resumed", Field::TlsResumed),
     ("handshake_ms", Field::HandshakeMs),
     ("tls_error", Field::TlsError),
+    ("upstream_status", Field::UpstreamStatus),
+    ("first_byte_ms", Field::FirstByteMs),
+    ("reused", Field::Reused),
+    ("retries", Field::Retries),
+    ("relay_reason", Field::RelayReason),
+    ("body_bytes", Field::BodyBytes),
+    ("referer", Field::Referer),
+    ("user_agent", Field::UserAgent),
 ];
 
 /// The names of all fields.
@@ -114,8 +130,24 @@ impl Field {
             },
             Field::FailedEndpoints => Value::Addresses(record.failed_endpoints),
             Field::Reason => record.reason.map_or(Value::Missing, Value::Word),
+            Field::UpstreamStatus => number(record.upstream_status),
+            Field::FirstByteMs => number(record.first_byte.map(millis)),
+            Field::Reused => record.is_reused.map_or(Value::Missing, Value::Bool),
+            Field::Retries => number(record.retries),
+            Field::RelayReason => match record.copied {
+                Some(why) => Value::Word(why.as_str()),
+                None => Value::Missing,
+            },
+            Field::BodyBytes => Value::Number(record.body_bytes),
+            Field::Referer => record.referer.map_or(Value::Missing, Value::Bytes),
+            Field::UserAgent => record.user_agent.map_or(Value::Missing, Value::Bytes),
             _ => self.value_of_tls(record),
         }
+    }
+
+    /// Returns true for what requests tell about their clients.
+    pub(super) fn is_of_visitor(self) -> bool {
+        matches!(self, Field::Referer | Field::UserAgent)
     }
 
     #[inline(always)]
@@ -135,6 +167,12 @@ impl Field {
             _ => Value::Missing,
         }
     }
+}
+
+/// A number that may be missing.
+#[inline(always)]
+fn number<'a>(value: Option<impl Into<u64>>) -> Value<'a> {
+    value.map_or(Value::Missing, |value| Value::Number(value.into()))
 }
 
 /// Whole milliseconds, without the 128-bit division of `as_millis`.

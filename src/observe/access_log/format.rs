@@ -7,6 +7,7 @@
 use std::fmt;
 use std::mem;
 
+use super::combined;
 use super::field::{Field, names};
 use super::record::Record;
 use super::value::Clock;
@@ -20,6 +21,7 @@ pub struct Format(Layout);
 enum Layout {
     Text,
     Json,
+    Combined,
     Template(Vec<Piece>),
 }
 
@@ -39,6 +41,23 @@ impl Format {
     /// are an object in it.
     pub fn json() -> Format {
         Format(Layout::Json)
+    }
+
+    /// The format that nginx calls `combined`.
+    pub fn combined() -> Format {
+        Format(Layout::Combined)
+    }
+
+    /// Returns true if a record says what a request tells about its client: `referer` and
+    /// `user_agent`. Otherwise these need not be set.
+    pub fn names_visitors(&self) -> bool {
+        let is_named =
+            |piece: &Piece| matches!(piece, Piece::Field(field) if field.is_of_visitor());
+        match &self.0 {
+            Layout::Text => false,
+            Layout::Json | Layout::Combined => true,
+            Layout::Template(pieces) => pieces.iter().any(is_named),
+        }
     }
 
     /// A custom line: `%{field}` stands for a value, `%%` for a percent sign. Values are written as
@@ -102,6 +121,7 @@ impl Format {
         match &self.0 {
             Layout::Text => write_text(record, clock, out),
             Layout::Json => write_json(record, clock, out),
+            Layout::Combined => combined::write(record, clock, out),
             Layout::Template(pieces) => {
                 for piece in pieces {
                     match piece {
@@ -127,7 +147,8 @@ macro_rules! write_line {
     }};
 }
 
-/// Envoy's default order, then the fields that Envoy does not have. New fields must be appended,
+/// Envoy's default order, then the fields that Envoy does not have. What requests tell about their
+/// clients is not among them. New fields must be appended,
 /// because scripts count positions.
 fn write_text(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
     write_line!(write_text(record, clock, out):
@@ -137,11 +158,15 @@ fn write_text(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b"\" " Listener b" " Route b" " Cluster b" " Relay
         b" " Attempts b" " FailedEndpoints b" " Reason; b" ");
     if record.tls.is_none() {
-        return out.extend_from_slice(b"- - - - - - -\n");
+        out.extend_from_slice(b"- - - - - - -");
+    } else {
+        write_line!(write_text(record, clock, out):
+            b"" TlsVersion b" " TlsCipher b" " Sni b" " Alpn
+            b" " TlsResumed b" " HandshakeMs b" " TlsError; b"");
     }
     write_line!(write_text(record, clock, out):
-        b"" TlsVersion b" " TlsCipher b" " Sni b" " Alpn
-        b" " TlsResumed b" " HandshakeMs b" " TlsError; b"\n");
+        b" " UpstreamStatus b" " FirstByteMs b" " Reused b" " Retries
+        b" " RelayReason b" " BodyBytes; b"\n");
 }
 
 fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
@@ -165,7 +190,15 @@ fn write_json(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         b",\"end\":" End
         b",\"attempts\":" Attempts
         b",\"failed_endpoints\":" FailedEndpoints
-        b",\"reason\":" Reason; b",\"tls\":");
+        b",\"reason\":" Reason
+        b",\"upstream_status\":" UpstreamStatus
+        b",\"first_byte_ms\":" FirstByteMs
+        b",\"reused\":" Reused
+        b",\"retries\":" Retries
+        b",\"relay_reason\":" RelayReason
+        b",\"body_bytes\":" BodyBytes
+        b",\"referer\":" Referer
+        b",\"user_agent\":" UserAgent; b",\"tls\":");
     if record.tls.is_none() {
         return out.extend_from_slice(b"null}\n");
     }
@@ -235,7 +268,7 @@ impl TemplateError {
 
     fn no_field() -> TemplateError {
         let why = "no %{field} in it, so every line would be the same; \
-            the built-in formats are \"text\" and \"json\"";
+            the built-in formats are \"text\", \"json\" and \"combined\"";
         TemplateError::new(0, why)
     }
 }

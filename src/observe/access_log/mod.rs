@@ -7,6 +7,7 @@
 //! pipe stops neither the workers nor the other files. Records that cannot be written in time are
 //! dropped and counted.
 
+mod combined;
 mod field;
 mod format;
 mod record;

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use crate::observe::outcome::{End, Relay};
+use crate::observe::outcome::{Copied, End, Relay};
 use crate::sys::Address;
 
 /// One finished connection, request or tunnel.
@@ -53,6 +53,22 @@ pub struct Record<'a> {
     pub relay: Relay,
     /// Which side ended it, or what failed.
     pub end: End,
+    /// The status of the upstream's response.
+    pub upstream_status: Option<u16>,
+    /// The time from the end of the request to the first byte of the upstream's response.
+    pub first_byte: Option<Duration>,
+    /// Whether the connection to the upstream had a request before.
+    pub is_reused: Option<bool>,
+    /// How often the request was sent again over another connection.
+    pub retries: Option<u32>,
+    /// Why the direction with more bytes was copied.
+    pub copied: Option<Copied>,
+    /// Bytes to the client without the heads of responses.
+    pub body_bytes: u64,
+    /// The request's `Referer`. `None` also if the format does not ask for it.
+    pub referer: Option<&'a [u8]>,
+    /// The request's `User-Agent`. `None` also if the format does not ask for it.
+    pub user_agent: Option<&'a [u8]>,
     /// The client's TLS session, if it has one that ends here.
     pub tls: Option<Tls<'a>>,
 }

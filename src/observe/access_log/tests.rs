@@ -53,6 +53,14 @@ fn note(lane: &Lane, listener: &str, number: u64) {
         bytes_down: 0,
         relay: Relay::Copy,
         end: End::Client,
+        upstream_status: None,
+        first_byte: None,
+        is_reused: None,
+        retries: None,
+        copied: None,
+        body_bytes: 0,
+        referer: None,
+        user_agent: None,
         tls: None,
     };
     // A little more than 128 bytes, so that a thousand records fill several batches.

@@ -22,6 +22,8 @@ pub(super) enum Value<'a> {
     Word(&'static str),
     /// Any other text, which may be hostile.
     Text(&'a str),
+    /// Any other bytes, which are mostly text.
+    Bytes(&'a [u8]),
     /// An address, whose path may be hostile, too.
     Address(&'a Address),
     /// A list of addresses.
@@ -42,6 +44,7 @@ impl Value<'_> {
             Value::Time(time) => clock.write(*time, out),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
             Value::Text(text) => escape_text(text.as_bytes(), out),
+            Value::Bytes(bytes) => escape_text(bytes, out),
             Value::Address(address) => address_as_text(address, out),
             Value::Addresses([]) => out.push(b'-'),
             Value::Addresses(addresses) => addresses_as_text(addresses, out),
@@ -71,6 +74,8 @@ impl Value<'_> {
             Value::Time(time) => clock.write(*time, out),
             Value::Word(word) => out.extend_from_slice(word.as_bytes()),
             Value::Text(text) => escape_json(text, out),
+            // Allocates only where the bytes are not UTF-8, which is rare.
+            Value::Bytes(bytes) => escape_json(&String::from_utf8_lossy(bytes), out),
             Value::Address(address) => address_as_json(address, out),
         }
         out.push(b'"');
@@ -168,6 +173,22 @@ impl Clock {
         out.extend_from_slice(&self.text);
     }
 
+    /// Appends `time` as nginx's `$time_local` has it, in UTC: `02/Jan/2026:03:04:05 +0000`.
+    pub(super) fn write_common(&mut self, time: SystemTime, out: &mut Vec<u8>) {
+        const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let second = since.as_secs().min(Self::LAST);
+        if second != self.second {
+            self.set(second);
+        }
+        let text = &self.text;
+        let month = usize::from(10 * (text[5] & 15) + (text[6] & 15)) - 1;
+        let month = &MONTHS[3 * month..3 * month + 3];
+        for part in [&text[8..10], b"/", month, b"/", &text[..4], b":", &text[11..19], b" +0000"] {
+            out.extend_from_slice(part);
+        }
+    }
+
     #[cold]
     fn set(&mut self, second: u64) {
         self.second = second;
@@ -217,7 +238,7 @@ fn digits(field: &mut [u8], mut value: u64) {
 }
 
 #[inline(never)]
-fn write_number(number: u64, out: &mut Vec<u8>) {
+pub(super) fn write_number(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
@@ -261,7 +282,7 @@ fn all(value: &[u8], plain: impl Fn(u8) -> bool) -> bool {
     value.iter().fold(true, |all, &byte| all & plain(byte))
 }
 
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
+pub(super) const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// Writes bytes that are not plain as `\xNN`. An empty value becomes `-`; a value `-` is escaped so
 /// that it differs from an empty one.
@@ -385,6 +406,25 @@ mod tests {
         out.clear();
         clock.write(UNIX_EPOCH + Duration::from_secs(Clock::LAST + 5), &mut out);
         assert_eq!(out, b"9999-12-31T23:59:59.000Z");
+    }
+
+    #[test]
+    fn common_times_share_the_second_of_the_others() {
+        let mut clock = Clock::default();
+        for (second, expected) in [
+            (0, "01/Jan/1970:00:00:00 +0000"),
+            (1_767_323_045, "02/Jan/2026:03:04:05 +0000"),
+            (1_767_139_199, "30/Dec/2025:23:59:59 +0000"),
+            (1_709_164_800, "29/Feb/2024:00:00:00 +0000"),
+        ] {
+            let time = UNIX_EPOCH + Duration::from_secs(second);
+            let (mut out, mut other) = (Vec::new(), Vec::new());
+            clock.write_common(time, &mut out);
+            clock.write(time, &mut other);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            let other = String::from_utf8(other).unwrap();
+            assert_eq!(other, humantime::format_rfc3339_millis(time).to_string());
+        }
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::record::Tls;
 use super::*;
-use crate::observe::outcome::{End, Relay};
+use crate::observe::outcome::{Copied, End, Relay};
 use crate::sys::Address;
 
 fn line(format: &Format, record: &Record) -> String {
@@ -44,6 +44,14 @@ fn request<'a>(client: &'a Address, endpoint: &'a Address) -> Record<'a> {
         bytes_down: 1_048_576,
         relay: Relay::Splice,
         end: End::Client,
+        upstream_status: Some(101),
+        first_byte: Some(Duration::from_micros(2100)),
+        is_reused: Some(false),
+        retries: Some(0),
+        copied: Some(Copied::FewBytes),
+        body_bytes: 1_048_000,
+        referer: Some(b"https://www.example.com/?a=b"),
+        user_agent: Some(b"curl/8.0 (\"x\")"),
         tls: None,
     }
 }
@@ -63,6 +71,14 @@ fn connection(client: &Address) -> Record<'_> {
         connect: None,
         relay: Relay::None,
         end: End::NoEndpoint,
+        upstream_status: None,
+        first_byte: None,
+        is_reused: None,
+        retries: None,
+        copied: None,
+        body_bytes: 0,
+        referer: None,
+        user_agent: None,
         ..request(client, client)
     }
 }
@@ -74,12 +90,13 @@ fn text_has_every_field_in_the_documented_order() {
         line(&Format::text(), &request(&client, &endpoint)),
         "[2026-01-02T03:04:05.678Z] \"GET /stream?id=1 HTTP/1.1\" 101 client \
          1024 1048576 61234 0 \"192.0.2.7:51000\" \"live.example.com\" \
-         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 - - - - - - - - -\n"
+         \"[2001:db8::1]:8388\" web /stream shadowsocks splice 1 \
+         - - - - - - - - - 101 2 false 0 few_bytes 1048000\n"
     );
     assert_eq!(
         line(&Format::text(), &connection(&client)),
         "[2026-01-02T03:04:05.678Z] \"- - tcp\" - no_endpoint 1024 1048576 61234 - \
-         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - - bad_host - - - - - - -\n"
+         \"192.0.2.7:51000\" \"-\" \"-\" web - - none - - bad_host - - - - - - - - - - - - 0\n"
     );
 }
 
@@ -94,7 +111,10 @@ fn json_has_every_field_by_its_documented_name_and_order() {
             r#""path":"/stream?id=1","status":101,"route":"/stream","cluster":"shadowsocks","#,
             r#""endpoint":"[2001:db8::1]:8388","duration_ms":61234,"connect_ms":0,"#,
             r#""bytes_up":1024,"bytes_down":1048576,"relay":"splice","end":"client","#,
-            r#""attempts":1,"failed_endpoints":[],"reason":null,"tls":null}"#,
+            r#""attempts":1,"failed_endpoints":[],"reason":null,"upstream_status":101,"#,
+            r#""first_byte_ms":2,"reused":false,"retries":0,"relay_reason":"few_bytes","#,
+            r#""body_bytes":1048000,"referer":"https://www.example.com/?a=b","#,
+            r#""user_agent":"curl/8.0 (\"x\")","tls":null}"#,
             "\n"
         )
     );
@@ -106,7 +126,8 @@ fn json_has_every_field_by_its_documented_name_and_order() {
             r#""status":null,"route":null,"cluster":null,"endpoint":null,"duration_ms":61234,"#,
             r#""connect_ms":null,"bytes_up":1024,"bytes_down":1048576,"relay":"none","#,
             r#""end":"no_endpoint","attempts":null,"failed_endpoints":[],"reason":"bad_host","#,
-            r#""tls":null}"#,
+            r#""upstream_status":null,"first_byte_ms":null,"reused":null,"retries":null,"#,
+            r#""relay_reason":null,"body_bytes":0,"referer":null,"user_agent":null,"tls":null}"#,
             "\n"
         )
     );
@@ -127,24 +148,63 @@ fn over_tls<'a>(client: &'a Address) -> Record<'a> {
 }
 
 #[test]
-fn the_fields_of_tls_come_last() {
+fn the_fields_of_tls_are_together() {
     let client = address("192.0.2.7:51000");
     let text = line(&Format::text(), &over_tls(&client));
-    let expected =
-        " - - 1.3 TLS13_AES_128_GCM_SHA256 live.example.com http/1.1 false 2 truncated\n";
+    let expected = " - - 1.3 TLS13_AES_128_GCM_SHA256 live.example.com http/1.1 false 2 truncated \
+         101 2 false 0 few_bytes 1048000\n";
     assert!(text.ends_with(expected), "{text}");
     let json = line(&Format::json(), &over_tls(&client));
     let expected = concat!(
-        r#","reason":null,"tls":{"version":"1.3","cipher":"TLS13_AES_128_GCM_SHA256","#,
+        r#","tls":{"version":"1.3","cipher":"TLS13_AES_128_GCM_SHA256","#,
         r#""sni":"live.example.com","alpn":"http/1.1","resumed":false,"handshake_ms":2,"#,
         r#""error":"truncated"}}"#,
         "\n"
     );
     assert!(json.ends_with(expected), "{json}");
     let nothing = Record { tls: Some(Tls::default()), ..request(&client, &client) };
-    assert!(line(&Format::text(), &nothing).ends_with(" - - - - - - - - -\n"));
+    assert!(line(&Format::text(), &nothing).contains(" - - - - - - - - - 101 "));
     let json: serde_json::Value = serde_json::from_str(&line(&Format::json(), &nothing)).unwrap();
     assert_eq!(json["tls"]["resumed"], json!(null));
+}
+
+#[test]
+fn combined_is_what_nginx_writes() {
+    let (client, endpoint) = (address("[2001:db8::7]:51000"), address("192.0.2.1:80"));
+    let combined = Format::combined();
+    let record = request(&client, &endpoint);
+    assert_eq!(
+        line(&combined, &record),
+        "2001:db8::7 - - [02/Jan/2026:03:05:06 +0000] \"GET /stream?id=1 HTTP/1.1\" 101 1048000 \
+         \"https://www.example.com/?a=b\" \"curl/8.0 (\\x22x\\x22)\"\n"
+    );
+    // As nginx has it: spaces stay, an empty value differs from none, no status is 000.
+    let odd = Record {
+        protocol: "HTTP/2",
+        path: Some("/\\é\"\x7f "),
+        status: None,
+        referer: Some(b""),
+        user_agent: Some(b"\xff \t-"),
+        ..request(&client, &endpoint)
+    };
+    let end = "\"GET /\\x5C\\xC3\\xA9\\x22\\x7F  HTTP/2.0\" 000 1048000 \"\" \"\\xFF \\x09-\"\n";
+    let odd = line(&combined, &odd);
+    assert!(odd.ends_with(end), "{odd}");
+    let unix = Address::Unix("/run/x".into());
+    let nothing = line(&combined, &connection(&unix));
+    let expected = "unix: - - [02/Jan/2026:03:05:06 +0000] \"-\" 000 0 \"-\" \"-\"\n";
+    assert_eq!(nothing, expected);
+}
+
+#[test]
+fn formats_say_whether_they_name_visitors() {
+    let template = |text| Format::template(text).unwrap();
+    for format in [Format::json(), Format::combined(), template("%{path} %{user_agent}")] {
+        assert!(format.names_visitors(), "{format:?}");
+    }
+    for format in [Format::text(), template("%{path} %{host} referer")] {
+        assert!(!format.names_visitors(), "{format:?}");
+    }
 }
 
 #[test]
@@ -179,7 +239,8 @@ fn a_template_writes_what_it_says() {
 #[test]
 fn every_field_can_stand_in_a_template() {
     let client = address("192.0.2.7:51000");
-    let record = Record { reason: Some("bad_host"), ..over_tls(&client) };
+    let user_agent = Some(&b"curl"[..]);
+    let record = Record { reason: Some("bad_host"), user_agent, ..over_tls(&client) };
     let parsed: serde_json::Value = serde_json::from_str(&line(&Format::json(), &record)).unwrap();
     for name in names() {
         let template = Format::template(&format!("%{{{name}}}")).unwrap();
@@ -213,8 +274,8 @@ fn a_bad_template_is_refused_with_its_place_and_advice() {
     check("%{end} 5%", 8, "write %% for a percent sign");
     check("%{end}\n", 6, "a record is one line");
     check("%{end}\u{1b}", 6, "control characters");
-    check("josn", 0, "\"text\" and \"json\"");
-    check("", 0, "\"text\" and \"json\"");
+    check("josn", 0, "\"text\", \"json\" and \"combined\"");
+    check("", 0, "\"text\", \"json\" and \"combined\"");
 }
 
 #[test]
@@ -230,7 +291,8 @@ fn a_template_can_say_what_text_says() {
         %{bytes_down} %{duration_ms} %{connect_ms} \"%{client}\" \"%{host}\" \"%{endpoint}\" \
         %{listener} %{route} %{cluster} %{relay} %{attempts} %{failed_endpoints} \
         %{reason} %{tls_version} %{tls_cipher} %{sni} %{alpn} %{tls_resumed} %{handshake_ms} \
-        %{tls_error}";
+        %{tls_error} %{upstream_status} %{first_byte_ms} %{reused} %{retries} %{relay_reason} \
+        %{body_bytes}";
     let template = Format::template(template).unwrap();
     let client = address("192.0.2.7:51000");
     for record in [request(&client, &client), connection(&client), over_tls(&client)] {
@@ -270,6 +332,7 @@ proptest! {
     #[test]
     fn peers_cannot_split_or_forge_a_line(
         words in proptest::array::uniform7(proptest::option::of(hostile())),
+        visitor in proptest::option::of(hostile()),
         listener in hostile(),
         unix in proptest::option::of("[^\0]{0,20}"),
         status in proptest::option::of(any::<u16>()),
@@ -287,7 +350,10 @@ proptest! {
             listener: &listener, method, host, path, route, cluster, status,
             endpoint: endpoint.as_ref(), failed_endpoints: &failed,
             duration: times.0, connect: times.1,
-            bytes_up: bytes.0, bytes_down: bytes.1, tls: Some(tls), ..connection(&client)
+            bytes_up: bytes.0, bytes_down: bytes.1, tls: Some(tls),
+            referer: visitor.as_deref().map(str::as_bytes),
+            user_agent: visitor.as_deref().map(str::as_bytes),
+            ..connection(&client)
         };
         let endpoint = endpoint.as_ref().map(Address::to_string);
         let millis =
@@ -295,7 +361,8 @@ proptest! {
 
         let json = line(&Format::json(), &record);
         let text = line(&Format::text(), &record);
-        for line in [&json, &text] {
+        let combined = line(&Format::combined(), &record);
+        for line in [&json, &text, &combined] {
             prop_assert!(line.bytes().rev().skip(1).all(|byte| (b' '..=b'~').contains(&byte)));
             prop_assert!(line.ends_with('\n'));
         }
@@ -308,6 +375,8 @@ proptest! {
             "duration_ms": millis(times.0), "connect_ms": times.1.map(millis),
             "bytes_up": bytes.0, "bytes_down": bytes.1, "relay": "none", "end": "no_endpoint",
             "attempts": null, "failed_endpoints": failed_texts, "reason": "bad_host",
+            "upstream_status": null, "first_byte_ms": null, "reused": null, "retries": null,
+            "relay_reason": null, "body_bytes": 0, "referer": visitor, "user_agent": visitor,
             "tls": {
                 "version": null, "cipher": null, "sni": server_name, "alpn": protocol,
                 "resumed": null, "handshake_ms": null, "error": null,
@@ -318,7 +387,8 @@ proptest! {
         prop_assert_eq!(text.matches('"').count(), 8);
         let bare = text.trim_end().replace('"', "");
         let words: Vec<Option<String>> = bare.split(' ').map(unescape).collect();
-        prop_assert_eq!(words.len(), 27);
+        prop_assert_eq!(words.len(), 33);
+        prop_assert_eq!(combined.matches('"').count(), 6);
         let sent = [(1, method), (2, path), (11, host), (13, Some(&*listener)), (14, route),
             (15, cluster), (12, endpoint.as_deref()), (18, endpoint.as_deref()),
             (22, server_name), (23, protocol)];
