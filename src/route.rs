@@ -360,7 +360,6 @@ mod tests {
                 keepalive_timeout: std::time::Duration::ZERO,
                 max_head: 1024,
                 max_headers: 10,
-                server_header: None,
                 error_pages: ErrorPages::default(),
                 trusted_proxies: Vec::new(),
                 response_fields: FieldRules::default(),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::proto::http::write_title_case;
+
 /// The name of a field, in lower case: a token (RFC 9110 section 5.1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FieldName(Box<str>);
@@ -18,6 +20,8 @@ pub struct FieldRules {
     pub set: Vec<(FieldName, FieldValue)>,
     /// The names of fields that the head loses, sorted.
     pub remove: Vec<FieldName>,
+    /// The lines of `set` in HTTP/1.1, made once.
+    lines: Box<[u8]>,
 }
 
 impl FieldName {
@@ -67,6 +71,34 @@ impl fmt::Display for FieldName {
 }
 
 impl FieldRules {
+    /// Makes rules. A name must not be in both lists.
+    pub fn new(mut set: Vec<(FieldName, FieldValue)>, mut remove: Vec<FieldName>) -> FieldRules {
+        set.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        remove.sort_unstable();
+        let mut lines = Vec::new();
+        for (name, value) in &set {
+            write_title_case(name.as_ref(), &mut lines);
+            for bytes in [b": ", value.as_ref(), b"\r\n"] {
+                lines.extend_from_slice(bytes);
+            }
+        }
+        FieldRules { set, remove, lines: lines.into() }
+    }
+
+    /// Returns these rules followed by others. What these are about, the others do not change.
+    pub fn followed_by(&self, others: &FieldRules) -> FieldRules {
+        let (mut set, mut remove) = (self.set.clone(), self.remove.clone());
+        let is_new = |name: &FieldName| !self.drops(name.as_str());
+        set.extend(others.set.iter().filter(|(name, _)| is_new(name)).cloned());
+        remove.extend(others.remove.iter().filter(|name| is_new(name)).cloned());
+        FieldRules::new(set, remove)
+    }
+
+    /// The fields that are set as lines of HTTP/1.1: names in Title-Case, each line with its end.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+
     /// Returns true if nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.remove.is_empty()
@@ -107,8 +139,31 @@ mod tests {
     fn what_is_set_or_removed_is_dropped_in_any_case() {
         let name = |text| FieldName::new(text).expect("a token");
         let value = FieldValue::new("1").expect("a value");
-        let rules = FieldRules { set: vec![(name("X-Set"), value)], remove: vec![name("cookie")] };
+        let rules = FieldRules::new(vec![(name("X-Set"), value)], vec![name("cookie")]);
         assert!(rules.drops("x-SET") && rules.drops("Cookie") && !rules.drops("x-other"));
         assert!(!rules.is_empty() && FieldRules::default().is_empty());
+    }
+
+    #[test]
+    fn the_first_rule_about_a_name_counts() {
+        let rules = |set: &[(&str, &str)], remove: &[&str]| {
+            let name = |text: &&str| FieldName::new(text).expect("a token");
+            let value = |text| FieldValue::new(text).expect("a value");
+            let set = set.iter().map(|(one, text)| (name(one), value(text))).collect();
+            FieldRules::new(set, remove.iter().map(name).collect())
+        };
+        let route = rules(&[("x-b", "route"), ("etag", "e")], &["x-gone", "server"]);
+        let listener = rules(
+            &[("server", "s"), ("x-b", "listener"), ("x-gone", "no"), ("x-a", "a")],
+            &["etag", "via"],
+        );
+        let both = route.followed_by(&listener);
+        assert_eq!(both.lines(), b"ETag: e\r\nX-A: a\r\nX-B: route\r\n");
+        assert_eq!(
+            both,
+            rules(&[("x-a", "a"), ("x-b", "route"), ("etag", "e")], &["server", "via", "x-gone"])
+        );
+        assert_eq!(FieldRules::default().followed_by(&listener), listener);
+        assert_eq!(listener.followed_by(&FieldRules::default()), listener);
     }
 }

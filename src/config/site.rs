@@ -19,14 +19,12 @@ pub struct Http {
     pub max_head: usize,
     /// The maximum number of fields in a request head, 1 to 256.
     pub max_headers: usize,
-    /// The value of the Server field of every response. `None` if responses that are made here have
-    /// no such field, and those of a cluster keep theirs.
-    pub server_header: Option<String>,
     /// The bodies of responses with an error status that are made here.
     pub error_pages: ErrorPages,
     /// The peers whose X-Forwarded fields are believed.
     pub trusted_proxies: Vec<Network>,
-    /// Fields that are changed in every response, after those of the route.
+    /// Fields that are changed in responses without a route: `response_fields`, and Server from
+    /// `server_header`.
     pub response_fields: FieldRules,
     /// The hosts; never empty.
     pub hosts: Vec<Host>,
@@ -53,7 +51,8 @@ pub struct Route {
     pub path: PathMatch,
     /// What the route does with matching requests.
     pub action: Action,
-    /// Fields that are changed in the responses. Empty for a tunnel.
+    /// Fields that are changed in the responses: those of the route, then those of the listener. Of
+    /// a tunnel only those of the listener, and not in its 101.
     pub response_fields: FieldRules,
 }
 

@@ -32,6 +32,7 @@ mod tcp;
 mod tls;
 mod tunnel;
 mod udp;
+mod visitor;
 
 pub use accepted::Accepted;
 pub use admission::{Admission, Load, Permit, Report, Shortage};

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use crate::config::{ErrorPages, FieldRules};
 use crate::files;
 use crate::observe::outcome::End;
 use crate::proto::http::response_head::{self, Content, Persistence};
@@ -87,30 +88,64 @@ impl<'a> Response<'a> {
         Response { reason: Some(reject.reason), ..Response::text(reject.status, reject.text) }
     }
 
-    /// Appends the response. Returns a large body, which is to be sent after `out`.
+    /// Replaces a body that says no more than the status by the page of that status, if there is
+    /// one. A configured body stays.
+    pub(super) fn with_page(mut self, pages: &'a ErrorPages) -> Response<'a> {
+        let is_plain = match self.body {
+            Body::Line(_) | Body::Empty => true,
+            Body::Bytes(bytes) => bytes.is_empty(),
+            Body::None | Body::Part(_) | Body::Length(_) => false,
+        };
+        if self.status >= 400
+            && is_plain
+            && let Some(page) = pages.get(self.status)
+        {
+            self.fields.content_type = Some(&page.content_type);
+            self.body = Body::Bytes(&page.body);
+        }
+        self
+    }
+
+    /// The number of bytes of the body that are sent.
+    pub(super) fn content_length(&self, content: Content) -> usize {
+        let length = self.body.length().unwrap_or(0);
+        if content == Content::Sent { length } else { 0 }
+    }
+
+    /// Appends the response. The fields that `rules` are about replace those of the response.
+    /// Returns a large body, which is to be sent after `out`.
     pub(super) fn write(
         &self,
+        rules: &FieldRules,
         content: Content,
         date: &[u8],
         connection: Persistence,
         out: &mut Vec<u8>,
     ) -> Option<Arc<[u8]>> {
-        response_head::begin(out, self.status, date);
-        if let Some(allow) = self.fields.allow {
+        let is_kept = |name| !rules.drops(name);
+        response_head::begin(out, self.status, is_kept("date").then_some(date));
+        out.extend_from_slice(rules.lines());
+        if let Some(allow) = self.fields.allow
+            && is_kept("allow")
+        {
             response_head::append_allow(out, matches!(allow, Allow::Site));
         }
-        if let Some(location) = &self.fields.location {
-            out.extend_from_slice(b"location: ");
+        if let Some(location) = &self.fields.location
+            && is_kept("location")
+        {
+            out.extend_from_slice(b"Location: ");
             location.write(out);
             out.extend_from_slice(b"\r\n");
         }
-        if let Some(content_type) = self.fields.content_type {
-            out.extend_from_slice(b"content-type: ");
+        if let Some(content_type) = self.fields.content_type
+            && is_kept("content-type")
+        {
+            out.extend_from_slice(b"Content-Type: ");
             out.extend_from_slice(content_type.as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         if let Some(file) = &self.fields.file {
-            file.write(out);
+            file.write(rules, out);
         }
         response_head::finish(out, self.body.length(), connection);
         if content == Content::Announced {
@@ -131,8 +166,11 @@ impl<'a> Response<'a> {
 }
 
 impl FileFields<'_> {
-    fn write(&self, out: &mut Vec<u8>) {
+    fn write(&self, rules: &FieldRules, out: &mut Vec<u8>) {
         let mut field = |name: &str, value: &[u8]| {
+            if rules.drops(name) {
+                return;
+            }
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b": ");
             out.extend_from_slice(value);

@@ -282,7 +282,7 @@ fn a_request_behind_the_last_answer_of_a_drain_is_not_answered() {
         bench.context.draining.set(true);
         client.write_all(GET.repeat(2).as_bytes()).unwrap();
         let response = bench.read_until(&mut client, "page").await;
-        assert!(response.contains("connection: close"), "{response}");
+        assert!(response.contains("Connection: close"), "{response}");
         assert_eq!(bench.read_to_end(&mut client).await, b"");
     });
 }

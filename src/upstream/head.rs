@@ -1,5 +1,7 @@
 //! Reads the head of a response while its bytes arrive.
 
+use std::time::Instant;
+
 use super::{Connection, Failure, Response};
 use crate::proto::http::{self, HeadScan, RequestKind, Scan, may_begin_response, parse_response};
 use crate::sched::Charge;
@@ -87,6 +89,8 @@ pub struct Heads {
     received: usize,
     /// The number of interim responses that were dropped.
     interim: usize,
+    /// When the first byte has arrived.
+    begun: Option<Instant>,
 }
 
 impl Heads {
@@ -99,7 +103,13 @@ impl Heads {
             scan: HeadScan::default(),
             received: 0,
             interim: 0,
+            begun: None,
         }
+    }
+
+    /// When the first byte has arrived.
+    pub fn begun(&self) -> Option<Instant> {
+        self.begun
     }
 
     /// The bytes from the head on that was found last.
@@ -108,6 +118,7 @@ impl Heads {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.begun.get_or_insert_with(Instant::now);
         self.received += bytes.len();
         // `reserve_exact`, because the capacity must be what is counted.
         self.bytes.reserve_exact(bytes.len());

@@ -91,6 +91,7 @@ const BEYOND: &[(&str, &str)] = &[
     ("acme_none.toml", REFERENCE),
     ("route_root.toml", "what is in other files"),
     ("fields_twice.toml", "names that mean the same"),
+    ("server_header.toml", "names that mean the same"),
     ("tls_files.toml", "what is in other files"),
     ("host_nameless_twice.toml", "several tables of one list"),
     ("route_scheme.toml", ORDER),

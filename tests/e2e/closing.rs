@@ -169,7 +169,7 @@ fn a_page_is_not_lost_to_requests_that_meet_the_drain() {
         client.expect_bytes(&[b'x'; MIB / 2 - 1]);
         // The first of them may have arrived before the connection was ended.
         let rest = String::from_utf8(client.rest()).unwrap();
-        let is_last = || rest.contains("\r\nconnection: close\r\n") && rest.ends_with("xxx");
+        let is_last = || rest.contains("\r\nConnection: close\r\n") && rest.ends_with("xxx");
         assert!(rest.is_empty() || is_last(), "{driver}: {} bytes", rest.len());
         assert!(rest.matches("HTTP/1.1 200").count() <= 1, "{driver}");
         drop(client);

@@ -44,7 +44,7 @@ fn everything(gate: &Ringgate, requests: impl AsRef<[u8]>) -> String {
 /// The answer without its date, which may be another second.
 fn without_date(answer: &str) -> String {
     let lines = answer.split_inclusive("\r\n");
-    lines.filter(|line| !line.starts_with("date: ")).collect()
+    lines.filter(|line| !line.starts_with("Date: ")).collect()
 }
 
 /// Its head alone, with the empty line.

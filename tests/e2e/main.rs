@@ -32,6 +32,7 @@ mod life;
 mod limits;
 mod listeners;
 mod loops;
+mod manners;
 mod names;
 mod ports;
 mod readme;

@@ -400,7 +400,7 @@ fn a_prober_cannot_tell_the_path_from_any_other() {
         client.shutdown(std::net::Shutdown::Write).unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
-        let lines = answer.lines().filter(|line| !line.starts_with("date: "));
+        let lines = answer.lines().filter(|line| !line.starts_with("Date: "));
         lines.map(|line| format!("{}\n", line.replace(path, "PATH"))).collect::<String>()
     };
     for (name, request) in probes() {

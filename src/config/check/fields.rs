@@ -32,18 +32,16 @@ impl Check<'_> {
             self.report.error(at.span, format!("`{key}` changes no field"), note);
         }
         let mut names = HashMap::new();
-        let mut rules = FieldRules::default();
+        let (mut set, mut remove) = (Vec::new(), Vec::new());
         for (name, value) in typed.set.as_ref().into_iter().flat_map(|entries| entries.iter()) {
             let name = self.new_field(name, of, &mut names);
             let value = self.field_value(value);
-            rules.set.extend(name.zip(value));
+            set.extend(name.zip(value));
         }
         for name in typed.remove.as_ref().into_iter().flat_map(|names| names.iter()) {
-            rules.remove.extend(self.new_field(name, of, &mut names));
+            remove.extend(self.new_field(name, of, &mut names));
         }
-        rules.set.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        rules.remove.sort_unstable();
-        rules
+        FieldRules::new(set, remove)
     }
 
     /// The name of a field that is not among `names` yet. Returns `None` if an error was reported.

@@ -6,30 +6,49 @@ use std::collections::BTreeMap;
 use super::super::keys;
 use super::super::report::quoted;
 use super::super::types::{At, Entries, Field, List};
-use super::super::{ErrorPage, ErrorPages, Http, Network, RelayTimeouts, address};
+use super::super::{
+    ErrorPage, ErrorPages, FieldName, FieldRules, FieldValue, Http, Network, RelayTimeouts, address,
+};
 use super::Check;
 use super::fields::Message;
 
 impl Check<'_> {
     pub(super) fn http(&self, typed: &keys::Listener, timeouts: RelayTimeouts) -> Option<Http> {
-        let hosts = self.hosts(typed, timeouts);
-        let server_header = self.some_field_value("server_header", &typed.server_header);
+        let mut hosts = self.hosts(typed, timeouts);
         let error_pages = self.error_pages(&typed.error_pages);
         let trusted_proxies = self.networks(&typed.trusted_proxies);
-        let response_fields = self.field_rules(&typed.response_fields, Message::Response);
+        let response_fields = self.fields_of_responses(typed);
+        for route in hosts.iter_mut().flatten().flat_map(|host| &mut host.routes) {
+            route.response_fields = route.response_fields.followed_by(&response_fields);
+        }
         let tls = if typed.tls.is_empty() { None } else { Some(self.tls(typed, timeouts)?) };
         Some(Http {
             head_timeout: typed.head_timeout.get().0,
             keepalive_timeout: typed.keepalive_timeout.get().0,
             max_head: typed.max_head.get().0 as usize,
             max_headers: typed.max_headers.get() as usize,
-            server_header,
             error_pages,
             trusted_proxies,
             response_fields,
             hosts: hosts?,
             tls,
         })
+    }
+
+    /// The rules for all responses: `response_fields`, and Server from `server_header`.
+    fn fields_of_responses(&self, typed: &keys::Listener) -> FieldRules {
+        const SERVER: &str = "server";
+        let rules = self.field_rules(&typed.response_fields, Message::Response);
+        let value = self.some_field_value("server_header", &typed.server_header);
+        let value = value.as_deref().and_then(FieldValue::new);
+        let (Some(name), Some(value)) = (FieldName::new(SERVER), value) else { return rules };
+        if rules.drops(SERVER)
+            && let Some(key) = typed.server_header.key
+        {
+            let what = "`server_header` and `response_fields` are both about the field Server";
+            self.report.error(key, what, "remove one of them");
+        }
+        rules.followed_by(&FieldRules::new(vec![(name, value)], Vec::new()))
     }
 
     /// Reads the pages. Those that are reported are left out.

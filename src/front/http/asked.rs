@@ -1,6 +1,8 @@
 //! What a request asked for, kept for its record while the exchange waits.
 
 use crate::config::Route;
+use crate::front::accepted::Accepted;
+use crate::front::visitor::Kept;
 use crate::observe::access_log::Record;
 use crate::proto::http::{Request, Version};
 
@@ -12,12 +14,20 @@ pub(in crate::front) struct Asked {
     version: Version,
     /// The version as records name it.
     protocol: &'static str,
+    /// If records name it.
+    visitor: Option<Box<Kept>>,
 }
 
 impl Asked {
-    /// Copies what a request asks for.
-    pub(in crate::front) fn of(request: &Request<'_>, protocol: &'static str) -> Asked {
+    /// Copies what a request asks for, and who asks, from its head.
+    pub(in crate::front) fn of(
+        request: &Request<'_>,
+        head: &[u8],
+        protocol: &'static str,
+        conn: &Accepted,
+    ) -> Asked {
         Asked {
+            visitor: Kept::of(head, conn.listener.names_visitors),
             text: [request.method, request.host, request.target].concat(),
             method: request.method.len(),
             host: request.host.len(),
@@ -28,7 +38,7 @@ impl Asked {
 
     /// Bytes of memory.
     pub(super) fn kept(&self) -> usize {
-        self.text.len()
+        self.text.len() + self.visitor.as_ref().map_or(0, |visitor| visitor.length())
     }
 
     /// The version of HTTP/1 in which the request was parsed.
@@ -53,5 +63,8 @@ impl Asked {
         record.host = Some(host).filter(|host| !host.is_empty());
         record.path = Some(target);
         record.route = route.map(|route| &*route.name);
+        if let Some(visitor) = &self.visitor {
+            visitor.visitor().describe(record);
+        }
     }
 }

@@ -18,9 +18,10 @@ use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::{Response, protocol};
 use crate::front::tunnel::Upgrade;
+use crate::front::visitor::Visitor;
 use crate::observe::access_log::Record;
 use crate::observe::outcome::{End, Outcome};
-use crate::proto::http::response_head::{self, Persistence};
+use crate::proto::http::response_head::{Content as Sent, Persistence};
 use crate::proto::http::{
     Body, BodyEnd, HeadScan, Reject, Request, RequestKind, Scan, Version, parse_request,
 };
@@ -30,7 +31,7 @@ use crate::sched::{Charge, SMALL};
 use crate::sys::Errno;
 use crate::timers::{Fired, Watch};
 use limits::State;
-use output::LargeBody;
+use output::{LargeBody, Written};
 
 /// Bytes of pipelined requests that are read in addition to the largest head.
 const READ_AHEAD: usize = 16 * 1024;
@@ -187,7 +188,7 @@ impl<'c> Connection<'c> {
         if !self.charge.try_set(rest.len()) {
             // After the head of a large body, which is sent later, no other response can follow.
             if self.body.is_none() {
-                self.reject(OVERFLOW, response_head::Content::for_rejected(rest), now, &mut out);
+                self.reject(OVERFLOW, Sent::for_rejected(rest), now, &mut out);
             }
             self.send(&out);
             return Next::Linger;
@@ -254,26 +255,22 @@ impl<'c> Connection<'c> {
         self.enter(has_backlog, Moment::now());
     }
 
-    /// Sends a response with an error. Returns its length.
+    /// Sends a response with an error to a request with this route.
     pub(super) fn answer_error(
         &mut self,
+        route: &Route,
         status: u16,
         line: &'static str,
         kind: RequestKind,
         persistence: Persistence,
-    ) -> u64 {
+    ) -> Written {
         let is_head = kind == RequestKind::Head;
-        let content =
-            if is_head { response_head::Content::Announced } else { response_head::Content::Sent };
+        let content = if is_head { Sent::Announced } else { Sent::Sent };
         let mut out = self.scratch();
-        Response::text(status, line).write(
-            content,
-            &self.conn.context.date(),
-            persistence,
-            &mut out,
-        );
+        let response = Response::text(status, line);
+        let written = self.append(response, &route.response_fields, content, persistence, &mut out);
         self.send(&out);
-        out.len() as u64
+        written
     }
 
     /// The worker's scratch buffer for responses, emptied.
@@ -315,12 +312,7 @@ impl<'c> Connection<'c> {
                 Ok(Some(head)) => head,
                 Ok(None) => return Used::up_to(used, Next::Read),
                 Err(reject) => {
-                    self.reject(
-                        reject,
-                        response_head::Content::for_rejected(&bytes[used..]),
-                        now,
-                        out,
-                    );
+                    self.reject(reject, Sent::for_rejected(&bytes[used..]), now, out);
                     return Used::up_to(bytes.len(), Next::Linger);
                 }
             };
@@ -356,7 +348,7 @@ impl<'c> Connection<'c> {
         let request = match parse_request(head, self.http.max_headers) {
             Ok(request) => request,
             Err(reject) => {
-                self.reject(reject, response_head::Content::for_rejected(head), now, out);
+                self.reject(reject, Sent::for_rejected(head), now, out);
                 return Next::Linger;
             }
         };
@@ -370,16 +362,16 @@ impl<'c> Connection<'c> {
             && let Some(reject) = misdirected(self.conn, self.http, &request, route)
         {
             self.begun = Some(start);
-            let content = response_head::Content::for_method(request.method);
-            self.reject_request(reject, content, Some(&request), now, out);
+            let content = Sent::for_method(request.method);
+            self.reject_request(reject, content, Some((&request, head)), now, out);
             return Next::Linger;
         }
         if challenge.is_none()
             && let Some(route) = route
             && let Action::Tunnel(tunnel) = &route.action
         {
-            let pool = &self.conn.context.pool;
-            let upgrade = Upgrade::new(route, tunnel, &request, head, rest, start, pool);
+            let conn = self.conn;
+            let upgrade = Upgrade::new(conn, route, tunnel, &request, head, rest, start);
             return Next::Tunnel(Box::new(upgrade));
         }
 
@@ -396,12 +388,7 @@ impl<'c> Connection<'c> {
                 Ok(proxied) => Next::Proxy(Box::new(proxied)),
                 Err(reject) => {
                     self.begun = Some(start);
-                    self.reject(
-                        reject,
-                        response_head::Content::for_method(request.method),
-                        now,
-                        out,
-                    );
+                    self.reject(reject, Sent::for_method(request.method), now, out);
                     Next::Linger
                 }
             };
@@ -421,7 +408,8 @@ impl<'c> Connection<'c> {
             && let Some(site) = self.conn.listener.sites.of(files)
         {
             let (request, rest) = (&request, &rest[head.len()..]);
-            let query = Query { site, files, route, request, head, rest, persistence, start };
+            let conn = self.conn;
+            let query = Query { conn, site, files, route, request, head, rest, persistence, start };
             match query.lookup() {
                 Some(response) if !matches!(response.content, Content::File(_)) => {
                     found = Some((response, files));
@@ -439,89 +427,65 @@ impl<'c> Connection<'c> {
             }
             (None, None) => respond(route, &request, self.scheme),
         };
-        let content = response_head::Content::for_method(request.method);
-        let before = out.len();
-        let large = response.write(content, &self.conn.context.date(), persistence, out);
-        let length = out.len() - before + large.as_ref().map_or(0, |bytes| bytes.len());
         let route_name = match (&challenge, route) {
             (Some(_), _) => Some("acme"),
             (None, route) => route.map(|route| &*route.name),
         };
-        self.record(&request, route_name, &response, start, (head.len(), length));
-        self.body = large.map(LargeBody::new);
+        let (status, reason) = (response.status, response.reason);
+        let content = Sent::for_method(request.method);
+        let rules = route.map_or(&self.http.response_fields, |route| &route.response_fields);
+        let written = self.append(response, rules, content, persistence, out);
+        let outcome =
+            Outcome { reason, bytes_up: head.len() as u64, ..written.outcome(status, End::Done) };
+        self.conn.record(start, &outcome, |record| {
+            self.describe(record, &request, head);
+            record.route = route_name;
+        });
         (self.skipped, self.skipped_bytes) = (request.body, 0);
         if is_last { Next::Linger } else { Next::Read }
     }
 
-    fn record(
-        &self,
-        request: &Request<'_>,
-        route: Option<&str>,
-        response: &Response<'_>,
-        start: Moment,
-        (bytes_up, bytes_down): (usize, usize),
-    ) {
-        let outcome = Outcome {
-            status: Some(response.status),
-            reason: response.reason,
-            bytes_up: bytes_up as u64,
-            bytes_down: bytes_down as u64,
-            ..Outcome::new(End::Done)
-        };
-        self.conn.record(start, &outcome, |record| {
-            describe(record, request);
-            record.route = route;
-        });
+    /// Sets what a request asks for, and who asks.
+    fn describe<'r>(&self, record: &mut Record<'r>, request: &Request<'r>, head: &'r [u8]) {
+        record.protocol = protocol(request.version);
+        record.method = Some(request.method);
+        record.host = Some(request.host).filter(|host| !host.is_empty());
+        record.path = Some(request.target);
+        if self.conn.listener.names_visitors {
+            Visitor::of(head).describe(record);
+        }
     }
 
     /// Answers a head that is not a valid request.
-    fn reject(
-        &mut self,
-        reject: Reject,
-        content: response_head::Content,
-        now: Moment,
-        out: &mut Vec<u8>,
-    ) {
+    fn reject(&mut self, reject: Reject, content: Sent, now: Moment, out: &mut Vec<u8>) {
         self.reject_request(reject, content, None, now, out);
     }
 
-    /// Refuses a request, if the head is a valid one.
+    /// Refuses a request. `request` has its head, if that is a valid one.
     fn reject_request(
         &mut self,
         reject: Reject,
-        content: response_head::Content,
-        request: Option<&Request<'_>>,
+        content: Sent,
+        request: Option<(&Request<'_>, &[u8])>,
         now: Moment,
         out: &mut Vec<u8>,
     ) {
-        let before = out.len();
-        let date = self.conn.context.date();
-        Response::reject(reject).write(content, &date, Persistence::Close, out);
-        let outcome = Outcome {
-            status: Some(reject.status),
-            reason: Some(reject.reason),
-            bytes_down: (out.len() - before) as u64,
-            ..Outcome::new(match reject.status {
-                408 => End::HeadTimeout,
-                503 => End::Overflow,
-                _ => End::BadRequest,
-            })
+        let (response, rules) = (Response::reject(reject), &self.http.response_fields);
+        let written = self.append(response, rules, content, Persistence::Close, out);
+        let end = match reject.status {
+            408 => End::HeadTimeout,
+            503 => End::Overflow,
+            _ => End::BadRequest,
         };
+        let outcome =
+            Outcome { reason: Some(reject.reason), ..written.outcome(reject.status, end) };
         self.conn.record(self.begun.take().unwrap_or(now), &outcome, |record| {
             record.protocol = protocol(Version::Http11);
-            if let Some(request) = request {
-                describe(record, request);
+            if let Some((request, head)) = request {
+                self.describe(record, request, head);
             }
         });
     }
-}
-
-/// Sets what the request asks for.
-fn describe<'r>(record: &mut Record<'r>, request: &Request<'r>) {
-    record.protocol = protocol(request.version);
-    record.method = Some(request.method);
-    record.host = Some(request.host).filter(|host| !host.is_empty());
-    record.path = Some(request.target);
 }
 
 /// Returns the refusal of a request whose host demands a client certificate that the connection was

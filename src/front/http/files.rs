@@ -7,6 +7,7 @@ use super::asked::Asked;
 use super::connection::{Connection, Next};
 use crate::config::{Files, Route};
 use crate::files::{self, Broken, Content, Site};
+use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::{Body as OwnBody, Fields, FileFields, Response, protocol};
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
@@ -40,6 +41,7 @@ pub(super) struct Wanted<'c> {
 
 /// A request for a file, in the turn in which its head was parsed.
 pub(in crate::front) struct Query<'a, 'c> {
+    pub(in crate::front) conn: &'a Accepted,
     pub(in crate::front) site: &'a Rc<Site>,
     pub(in crate::front) files: &'c Files,
     pub(in crate::front) route: &'c Route,
@@ -63,8 +65,8 @@ impl<'c> Query<'_, 'c> {
 
     /// Makes a request that can wait. `found` is a response whose bytes have to wait.
     pub(super) fn wait(&self, found: Option<files::Response>, mut charge: Charge) -> Wanted<'c> {
-        let &Query { site, files, route, request, head, rest, persistence, start } = self;
-        let asked = Asked::of(request, protocol(request.version));
+        let &Query { site, files, route, request, head, rest, persistence, start, .. } = self;
+        let asked = Asked::of(request, head, protocol(request.version), self.conn);
         charge.set(asked.kept() + head.len() + rest.len() + request.target.len());
         Wanted {
             site: Rc::clone(site),
@@ -136,20 +138,23 @@ impl<'c> Connection<'c> {
         };
 
         // 2. Send the head, with the bytes of a small file.
-        let head = {
+        let written = {
             let response = respond(&found, wanted.files, &wanted.path, wanted.query.as_deref());
+            let rules = &wanted.route.response_fields;
             let mut out = self.scratch();
-            let date = conn.context.date();
-            response.write(wanted.content, &date, wanted.persistence, &mut out);
+            let written =
+                self.append(response, rules, wanted.content, wanted.persistence, &mut out);
             self.send(&out);
-            out.len() as u64
+            written
         };
         let mut outcome = Outcome {
-            status: Some(found.status),
             bytes_up: wanted.head.len() as u64,
-            bytes_down: head,
-            ..Outcome::new(End::Done)
+            ..written.outcome(found.status, End::Done)
         };
+        if matches!(found.content, Content::File(_)) {
+            // The rest is counted as it is sent.
+            outcome.bytes_down = outcome.head_down;
+        }
 
         // 3. Send the bytes of a large one.
         if let Content::File(mut body) = found.content {

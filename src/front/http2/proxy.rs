@@ -43,7 +43,10 @@ pub(super) async fn serve(mut stream: Stream, conn: &Accepted, http: &Http, requ
         };
         match exchange(&mut stream, conn, http, request, lease, &cluster).await {
             true => return,
-            false => may_reuse = false,
+            false => {
+                may_reuse = false;
+                request.retries.set(request.retries.get() + 1);
+            }
         }
     }
 }
@@ -70,7 +73,7 @@ async fn exchange(
     let result = {
         let Stream { body, respond, .. } = stream;
         let sending = pin!(upload.run(request, body, &upstream));
-        let passing = Pass { conn, http, request, upstream: &upstream, respond };
+        let passing = Pass { conn, request, upstream: &upstream, respond };
         passing.run(&mut heads, sending, &mut sent).await
     };
     let is_sent = request.is_bodyless() || sent == Some(Sent::Whole);
@@ -90,7 +93,9 @@ async fn exchange(
         }
     };
     (outcome.end, outcome.status) = (passed.end, Some(passed.status));
-    (outcome.bytes_down, outcome.relay) = (passed.bytes, Relay::Copy);
+    (outcome.bytes_down, outcome.head_down) = (passed.bytes, passed.head);
+    (outcome.upstream_status, outcome.retries) = (outcome.status, Some(request.retries.get()));
+    outcome.relay = Relay::Copy;
     outcome.copied = passed.relay.err();
     conn.record(request.start, &outcome, |record| request.describe(record));
     if passed.end != End::Done {
@@ -117,8 +122,8 @@ fn fail(
             let line = reject.map_or_else(|| reason_phrase(status), |reject| reject.text);
             let response = OwnResponse::text(status, line);
             let method = request.asked.method();
-            outcome.bytes_down = stream.send_response(conn, http, method, &response);
             (outcome.status, outcome.reason) = (Some(status), reject.map(|reject| reject.reason));
+            stream.send_response(conn, http, Some(request.route), method, response, &mut outcome);
         }
     }
     conn.record(request.start, &outcome, |record| request.describe(record));
@@ -224,7 +229,6 @@ impl Upload {
 /// The response on its way to the client.
 struct Pass<'a, 'c> {
     conn: &'a Accepted,
-    http: &'a Http,
     request: &'a Proxied<'c>,
     upstream: &'a Upstream<'a>,
     respond: &'a mut SendResponse<Bytes>,
@@ -244,13 +248,14 @@ impl Pass<'_, '_> {
         let mut collected = Collected::default();
         let date = self.conn.context.date();
         let bytes = heads.bytes();
-        response_fields(&bytes[..length], &head, self.request, self.http, &date, &mut collected)
+        response_fields(&bytes[..length], &head, self.request, &date, &mut collected)
             .ok_or(Missing::Upstream(Failure::Malformed))?;
         let mut passed = Passed {
             status: head.status,
             end: End::Done,
             persistence: Persistence::Persistent,
             bytes: length as u64,
+            head: length as u64,
             relay: Err(Copied::Tls),
             is_reusable: head.is_persistent,
         };

@@ -16,6 +16,7 @@ use crate::front::accepted::Accepted;
 use crate::front::http::{Asked, Proxied, Query, Source, file_response, misdirected, respond};
 use crate::front::moment::Moment;
 use crate::front::response::Response;
+use crate::front::visitor::Visitor;
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::http::response_head::{Content as Sent, Persistence};
 use crate::proto::http::{Conditions, Reject, Request, parse_request};
@@ -75,7 +76,7 @@ impl Stream {
         };
         let challenges = conn.context.challenges.borrow();
         if let Some(content) = challenges.content(request.path) {
-            self.send(&conn, http, &request, None, &Response::challenge(content));
+            self.send(&conn, http, &request, &head, None, Response::challenge(content));
             return None;
         }
         let route = route::find(http, &request, Scheme::Https);
@@ -90,7 +91,7 @@ impl Stream {
                 match found {
                     Some(found) if !matches!(found.content, Content::File(_)) => {
                         let response = file_response(&found, files, request.path, request.query);
-                        self.send(&conn, http, &request, Some(route), &response);
+                        self.send(&conn, http, &request, &head, Some(route), response);
                         return None;
                     }
                     _ => {}
@@ -98,7 +99,7 @@ impl Stream {
             }
             _ => {
                 let response = respond(route, &request, Scheme::Https);
-                self.send(&conn, http, &request, route, &response);
+                self.send(&conn, http, &request, &head, route, response);
                 return None;
             }
         }
@@ -150,15 +151,18 @@ impl Stream {
         request: Option<&Request<'_>>,
         reject: Reject,
     ) {
-        let response = Response::reject(reject);
         let method = request.map_or("GET", |request| request.method);
         let mut outcome = Outcome::new(End::BadRequest);
         (outcome.status, outcome.reason) = (Some(reject.status), Some(reject.reason));
-        outcome.bytes_down = self.send_response(conn, http, method, &response);
-        let asked = request.map(|request| Asked::of(request, PROTOCOL));
-        conn.record(self.start, &outcome, |record| match &asked {
-            Some(asked) => asked.describe(None, record),
-            None => record.protocol = PROTOCOL,
+        let response = Response::reject(reject);
+        self.send_response(conn, http, None, method, response, &mut outcome);
+        conn.record(self.start, &outcome, |record| {
+            record.protocol = PROTOCOL;
+            if let Some(request) = request {
+                record.method = Some(request.method);
+                record.host = Some(request.host).filter(|host| !host.is_empty());
+                record.path = Some(request.target);
+            }
         });
     }
 
@@ -168,48 +172,52 @@ impl Stream {
         conn: &Accepted,
         http: &Http,
         request: &Request<'_>,
+        head: &[u8],
         route: Option<&Route>,
-        response: &Response<'_>,
+        response: Response<'_>,
     ) {
-        let outcome = Outcome {
-            status: Some(response.status),
-            reason: response.reason,
-            bytes_down: self.send_response(conn, http, request.method, response),
-            ..Outcome::new(End::Done)
-        };
+        let mut outcome = Outcome::new(End::Done);
+        (outcome.status, outcome.reason) = (Some(response.status), response.reason);
+        self.send_response(conn, http, route, request.method, response, &mut outcome);
         conn.record(self.start, &outcome, |record| {
             record.protocol = PROTOCOL;
             record.method = Some(request.method);
             record.host = Some(request.host).filter(|host| !host.is_empty());
             record.path = Some(request.target);
             record.route = route.map(|route| &*route.name);
+            if conn.listener.names_visitors {
+                Visitor::of(head).describe(record);
+            }
         });
     }
 
-    /// Sends a response that is made here. Returns its length in HTTP/1.1.
+    /// Sends a response that is made here, and notes its length in HTTP/1.1.
     pub(super) fn send_response(
         &mut self,
         conn: &Accepted,
         http: &Http,
+        route: Option<&Route>,
         method: &str,
-        response: &Response<'_>,
-    ) -> u64 {
+        response: Response<'_>,
+        outcome: &mut Outcome,
+    ) {
+        let response = response.with_page(&http.error_pages);
+        let rules = route.map_or(&http.response_fields, |route| &route.response_fields);
         let date = conn.context.date();
         let mut out = conn.context.responses.borrow_mut();
         out.clear();
-        let large =
-            response.write(Sent::for_method(method), &date, Persistence::Persistent, &mut out);
+        let content = Sent::for_method(method);
+        let large = response.write(rules, content, &date, Persistence::Persistent, &mut out);
         let end = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
         let length = out.len() + large.as_ref().map_or(0, |bytes| bytes.len());
+        (outcome.bytes_down, outcome.head_down) = (length as u64, end as u64);
         let body = match large {
             Some(bytes) => Bytes::from_owner(bytes),
             None => Bytes::copy_from_slice(&out[end..]),
         };
         let head = Collected::of_own(&out[..end]).into_response();
         // An error means that the client does not want the response any more.
-        let Ok(mut stream) = self.respond.send_response(head, body.is_empty()) else {
-            return length as u64;
-        };
+        let Ok(mut stream) = self.respond.send_response(head, body.is_empty()) else { return };
         if body.len() > AT_ONCE {
             let limit = Limit::new(http.keepalive_timeout, End::Idle);
             let watch = conn.context.timers.watch(conn.client.socket(), limit);
@@ -223,7 +231,6 @@ impl Stream {
         } else if !body.is_empty() {
             let _ = stream.send_data(body, true);
         }
-        length as u64
     }
 
     /// Answers a request for a file that has to wait.
@@ -251,7 +258,7 @@ impl Stream {
                 Err(fired) => {
                     self.respond.send_reset(h2::Reason::CANCEL);
                     let outcome = Outcome::new(fired.end());
-                    let asked = Asked::of(request, PROTOCOL);
+                    let asked = Asked::of(request, head, PROTOCOL, conn);
                     return conn.record(self.start, &outcome, |record| {
                         asked.describe(Some(route), record);
                     });
@@ -262,22 +269,24 @@ impl Stream {
         // 2. Send the head, and the bytes if there are few.
         let response = file_response(&found, files, request.path, request.query);
         if !matches!(found.content, Content::File(_)) {
-            return self.send(conn, http, request, Some(route), &response);
+            return self.send(conn, http, request, head, Some(route), response);
         }
         let mut out = Vec::with_capacity(512);
         let content = Sent::for_method(request.method);
-        response.write(content, &conn.context.date(), Persistence::Persistent, &mut out);
+        let (rules, date) = (&route.response_fields, conn.context.date());
+        response.write(rules, content, &date, Persistence::Persistent, &mut out);
         let mut outcome = Outcome {
             status: Some(found.status),
             bytes_down: out.len() as u64,
+            head_down: out.len() as u64,
             relay: Relay::Copy,
             copied: Some(Copied::Tls),
             ..Outcome::new(End::Done)
         };
-        let head = Collected::of_own(&out).into_response();
+        let own = Collected::of_own(&out).into_response();
 
         // 3. Send the bytes of a large file.
-        outcome.end = match (self.respond.send_response(head, false), found.content) {
+        outcome.end = match (self.respond.send_response(own, false), found.content) {
             (Ok(mut stream), Content::File(mut body)) => {
                 let end = send_file(&mut stream, &mut body, conn, &watch).await;
                 outcome.bytes_down += body.sent();
@@ -285,7 +294,7 @@ impl Stream {
             }
             _ => End::Client,
         };
-        let asked = Asked::of(request, PROTOCOL);
+        let asked = Asked::of(request, head, PROTOCOL, conn);
         conn.record(self.start, &outcome, |record| asked.describe(Some(route), record));
     }
 }
@@ -336,5 +345,5 @@ fn query<'a, 'c>(
 ) -> Option<Query<'a, 'c>> {
     let site = conn.listener.sites.of(files)?;
     let (rest, persistence) = (&b""[..], Persistence::Persistent);
-    Some(Query { site, files, route, request, head, rest, persistence, start })
+    Some(Query { conn, site, files, route, request, head, rest, persistence, start })
 }

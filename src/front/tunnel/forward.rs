@@ -11,13 +11,14 @@ use std::rc::Rc;
 use super::Upgrade;
 use super::hold::{ClientLeft, send_then_hold, unless_client_leaves};
 use crate::cluster::ConnectFailure;
+use crate::config::{FieldRules, Protocol};
 use crate::front::accepted::{Accepted, relayed};
 use crate::front::linger::linger;
 use crate::front::response::{Response as OwnResponse, status_for};
 use crate::observe::outcome::{End, Outcome};
-use crate::proto::http::response_head::{
-    Content, Persistence, reason_phrase, with_connection_close,
-};
+use crate::proto::http::forward::{self, Framing, Rules, write_response};
+use crate::proto::http::response_head::{Content, Persistence, reason_phrase};
+use crate::proto::http::{Body, Hop};
 use crate::relay::{self, Flow, Pool};
 use crate::timers::{Limit, OnDrain, Watch};
 use crate::upstream::{Connection, Failure, Response};
@@ -66,23 +67,31 @@ pub(super) async fn serve(
         up.allow(u64::MAX);
         up.push(&held);
         down.push(response.bytes());
+        let head_down = response.head_bytes().len() as u64;
         // The flows have their own copies. An idle tunnel must hold no buffer.
         drop((held, response));
         let (upstream, half_closed) = (&lease.upstream, timeouts.half_closed);
         let end = relay::run(client, upstream, &mut up, &mut down, watch, half_closed).await;
         watch.set_upstream(None);
         let outcome = relayed(conn, lease, &up, &down, end);
-        return upgrade.record(conn, Outcome { status: Some(status), ..outcome });
+        let (status, upstream_status) = (Some(status), Some(status));
+        return upgrade.record(conn, Outcome { status, upstream_status, head_down, ..outcome });
     }
 
     // 4. Pass any other response on as plain HTTP. The bytes that were held are not sent: the
     // upstream would take them for a second request.
     drop(held);
-    down.push(&with_connection_close(response.head_bytes()));
+    let Some(head) = upgrade.closing_head(conn, &response) else {
+        let outcome = relayed(conn, lease, &up, &down, End::BadResponse);
+        return upgrade.fail(conn, watch, outcome).await;
+    };
+    down.push(&head);
     let end = upstream.pass_body(response, client, &mut down).await;
     watch.set_upstream(None);
     let outcome = relayed(conn, lease, &up, &down, end);
-    upgrade.record(conn, Outcome { status: Some(status), ..outcome });
+    let (status, upstream_status) = (Some(status), Some(status));
+    let head_down = head.len() as u64;
+    upgrade.record(conn, Outcome { status, upstream_status, head_down, ..outcome });
     if end == End::Done {
         linger(conn, watch).await;
     } else {
@@ -132,6 +141,31 @@ impl Upgrade<'_> {
         (up, held)
     }
 
+    /// The head of a response that is not a 101, as the client gets it. `None` if it names too many
+    /// fields in `Connection`.
+    fn closing_head(&self, conn: &Accepted, response: &Response) -> Option<Vec<u8>> {
+        let (head, parsed) = (response.head_bytes(), &response.head);
+        let framing = match parsed.body {
+            Body::Length(0) if parsed.status == 304 => {
+                parsed.length.map_or(Framing::None, Framing::Length)
+            }
+            Body::Length(0) if parsed.status == 204 => Framing::None,
+            Body::Length(length) => Framing::Length(length),
+            Body::Chunked(_) => Framing::Chunked,
+            Body::UntilClose => Framing::None,
+        };
+        let FieldRules { set, remove, .. } = &self.route.response_fields;
+        let passed = forward::Response {
+            hop: &Hop::of(head)?,
+            rules: &[Rules { set, remove }],
+            framing,
+            date: Some(&conn.context.date()),
+        };
+        let mut out = Vec::with_capacity(head.len() + 128);
+        write_response(head, &passed, Persistence::Close, false, &mut out);
+        Some(out)
+    }
+
     /// Writes the record and sends an error, because the cluster cannot be reached.
     async fn refuse(&self, conn: &Accepted, watch: &Watch, failure: ConnectFailure) {
         if let ConnectFailure::Local(_) = failure {
@@ -142,23 +176,45 @@ impl Upgrade<'_> {
 
     /// Writes the record and sends an error in place of a response, unless the client has left.
     async fn fail(&self, conn: &Accepted, watch: &Watch, outcome: Outcome) {
-        let status = status_for(outcome.end);
-        self.record(conn, Outcome { status, ..outcome });
-        if let Some(status) = status {
-            send_error(conn, watch, status).await;
+        let Some(status) = status_for(outcome.end) else { return self.record(conn, outcome) };
+        let (bytes, head) = self.error(conn, status);
+        let outcome = Outcome {
+            status: Some(status),
+            bytes_down: outcome.bytes_down + bytes.len() as u64,
+            head_down: head as u64,
+            ..outcome
+        };
+        self.record(conn, outcome);
+        Box::pin(send_error(conn, watch, bytes)).await;
+    }
+
+    /// Makes an error response in place of the upstream's. Returns it with the length of its head.
+    /// An upgrade is a GET, so the response has content.
+    fn error(&self, conn: &Accepted, status: u16) -> (Vec<u8>, usize) {
+        let mut response = OwnResponse::text(status, reason_phrase(status));
+        if let Protocol::Http(http) = &conn.listener.config.protocol {
+            response = response.with_page(&http.error_pages);
         }
+        let (rules, date, mut out) = (&self.route.response_fields, conn.context.date(), Vec::new());
+        if let Some(page) =
+            response.write(rules, Content::Sent, &date, Persistence::Close, &mut out)
+        {
+            out.extend_from_slice(&page);
+        }
+        let head = out.len() - response.content_length(Content::Sent);
+        (out, head)
     }
 }
 
-/// Sends an error response in place of the upstream, and closes: bytes after an upgrade are not a
-/// request. An upgrade is a GET, so the response has content.
-async fn send_error(conn: &Accepted, watch: &Watch, status: u16) {
-    let mut out = Vec::new();
-    let response = OwnResponse::text(status, reason_phrase(status));
-    response.write(Content::Sent, &conn.context.date(), Persistence::Close, &mut out);
-    // The response fits an empty send buffer. If unread responses fill the buffer, this one is
-    // dropped.
-    let _ = conn.client.send(&out);
+/// Sends an error response, and closes: bytes after an upgrade are not a request.
+async fn send_error(conn: &Accepted, watch: &Watch, response: Vec<u8>) {
     watch.set_upstream(None);
-    linger(conn, watch).await;
+    if let Protocol::Http(http) = &conn.listener.config.protocol {
+        watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+    }
+    let mut down = Flow::new(&conn.context.pool, response);
+    match down.flush(&conn.client, watch).await {
+        Ok(()) => linger(conn, watch).await,
+        Err(_) => conn.client.reset_on_close(),
+    }
 }

@@ -10,16 +10,14 @@ mod forward;
 mod hold;
 mod terminate;
 
-use std::rc::Rc;
-
 use super::accepted::Accepted;
 use super::moment::Moment;
 use super::response::protocol;
+use super::visitor::Kept;
 use crate::config::{Route, Tunnel, TunnelKind};
 use crate::observe::access_log::Record;
 use crate::observe::outcome::Outcome;
 use crate::proto::http::{Body, Request, Version, write_websocket_alone};
-use crate::relay::Pool;
 use crate::sched::Charge;
 use crate::timers::Watch;
 use terminate::HandshakeResponse;
@@ -38,7 +36,9 @@ pub(super) struct Upgrade<'c> {
     response: Option<HandshakeResponse>,
     host: String,
     target: String,
-    /// Counts `bytes`, `host` and `target`.
+    /// For the record, if it names this.
+    visitor: Option<Box<Kept>>,
+    /// Counts `bytes` and the strings.
     charge: Charge,
     start: Moment,
 }
@@ -47,13 +47,13 @@ impl<'c> Upgrade<'c> {
     /// Makes an upgrade of a request. `rest` begins with `head` and contains everything read after
     /// it.
     pub(super) fn new(
+        conn: &Accepted,
         route: &'c Route,
         tunnel: &'c Tunnel,
         request: &Request<'_>,
         head: &[u8],
         rest: &[u8],
         start: Moment,
-        pool: &Rc<Pool>,
     ) -> Self {
         let body = if let Body::Length(length) = request.body { length } else { 0 };
         let terminates = matches!(tunnel.kind, TunnelKind::Terminate(_));
@@ -67,10 +67,10 @@ impl<'c> Upgrade<'c> {
             head_length = bytes.len();
             bytes.extend_from_slice(&rest[head.len()..]);
         }
-        let mut charge = pool.charge();
-        charge.set(bytes.len() + request.host.len() + request.target.len());
-        Upgrade {
-            charge,
+        let visitor = Kept::of(head, conn.listener.names_visitors);
+        let mut upgrade = Upgrade {
+            charge: conn.context.pool.charge(),
+            visitor,
             route,
             tunnel,
             bytes,
@@ -80,13 +80,21 @@ impl<'c> Upgrade<'c> {
             host: request.host.to_owned(),
             target: request.target.to_owned(),
             start,
-        }
+        };
+        upgrade.charge.set(upgrade.bytes.len() + upgrade.strings());
+        upgrade
     }
 
-    /// Takes the bytes out. The host and the target stay counted as long as the tunnel lasts.
+    /// Takes the bytes out. The strings stay counted as long as the tunnel lasts.
     fn take_bytes(&mut self) -> Vec<u8> {
-        self.charge.set(self.host.len() + self.target.len());
+        self.charge.set(self.strings());
         std::mem::take(&mut self.bytes)
+    }
+
+    /// The bytes that are kept for the record.
+    fn strings(&self) -> usize {
+        let visitor = self.visitor.as_ref().map_or(0, |visitor| visitor.length());
+        self.host.len() + self.target.len() + visitor
     }
 
     /// Counts the outcome and writes the record.
@@ -101,6 +109,9 @@ impl<'c> Upgrade<'c> {
         record.path = Some(&self.target);
         record.route = Some(&self.route.name);
         record.cluster = Some(&self.tunnel.cluster);
+        if let Some(visitor) = &self.visitor {
+            visitor.visitor().describe(record);
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use super::Upgrade;
 use crate::front::accepted::{Accepted, relayed};
 use crate::front::linger::linger;
 use crate::observe::outcome::{End, Outcome};
-use crate::proto::http::response_head;
 use crate::proto::websocket::{Handshake, accept_value, early_data};
 use crate::relay::Flow;
 use crate::sys::Errno;
@@ -45,8 +44,10 @@ impl HandshakeResponse {
     /// Returns the head of the 101.
     fn head(&self, date: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
-        response_head::begin(&mut out, 101, date);
-        out.extend_from_slice(b"upgrade: websocket\r\nconnection: Upgrade\r\n");
+        // The names stay in lower case: only clients of tunnels see this head.
+        out.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\ndate: ");
+        out.extend_from_slice(date);
+        out.extend_from_slice(b"\r\nupgrade: websocket\r\nconnection: Upgrade\r\n");
         out.extend_from_slice(b"sec-websocket-accept: ");
         out.extend_from_slice(self.accept.as_bytes());
         if let Some(early_data) = &self.early_data {

@@ -21,15 +21,21 @@ pub fn reason_phrase(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
+        406 => "Not Acceptable",
         408 => "Request Timeout",
         410 => "Gone",
+        411 => "Length Required",
         412 => "Precondition Failed",
         413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
         416 => "Range Not Satisfiable",
         417 => "Expectation Failed",
         418 => "I'm a teapot",
-        429 => "Too Many Requests",
         421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         451 => "Unavailable For Legal Reasons",
         500 => "Internal Server Error",
@@ -94,59 +100,39 @@ const ALLOWED: &[u8] = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// the request. If it is false, the target accepts no method, which is an empty list (section
 /// 10.2.1).
 pub fn append_allow(out: &mut Vec<u8>, has_methods: bool) {
-    out.extend_from_slice(b"allow: ");
+    out.extend_from_slice(b"Allow: ");
     if has_methods {
         out.extend_from_slice(ALLOWED);
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the status line and `Date`. The caller appends its own fields, then calls [`finish`].
-/// `date` is an IMF-fixdate.
-pub fn begin(out: &mut Vec<u8>, status: u16, date: &[u8]) {
+/// Appends the status line and `Date`, an IMF-fixdate, unless it is `None`. The caller appends its
+/// own fields, then calls [`finish`].
+pub fn begin(out: &mut Vec<u8>, status: u16, date: Option<&[u8]>) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     out.push(b' ');
     out.extend_from_slice(reason_phrase(status).as_bytes());
-    out.extend_from_slice(b"\r\ndate: ");
-    out.extend_from_slice(date);
+    if let Some(date) = date {
+        out.extend_from_slice(b"\r\nDate: ");
+        out.extend_from_slice(date);
+    }
     out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the framing fields and the empty line. The body, if there is one, follows.
 pub fn finish(out: &mut Vec<u8>, length: Option<usize>, connection: Persistence) {
     if let Some(length) = length {
-        out.extend_from_slice(b"content-length: ");
+        out.extend_from_slice(b"Content-Length: ");
         out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(match connection {
         Persistence::Persistent => b"\r\n",
-        Persistence::KeepAlive => b"connection: keep-alive\r\n\r\n",
-        Persistence::Close => b"connection: close\r\n\r\n",
+        Persistence::KeepAlive => b"Connection: keep-alive\r\n\r\n",
+        Persistence::Close => b"Connection: close\r\n\r\n",
     });
-}
-
-/// Returns a copy of an upstream's head with `connection: close` in place of its fields about the
-/// connection.
-/// The head must have been parsed: folded lines are not handled.
-pub fn with_connection_close(head: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(head.len() + 24);
-    let about_connection = |line: &[u8]| {
-        [&b"connection:"[..], b"keep-alive:", b"proxy-connection:"].iter().any(|name| {
-            line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
-        })
-    };
-    for line in head.split_inclusive(|&byte| byte == b'\n') {
-        if line == b"\r\n" {
-            break;
-        }
-        if !about_connection(line) {
-            out.extend_from_slice(line);
-        }
-    }
-    out.extend_from_slice(b"connection: close\r\n\r\n");
-    out
 }
 
 #[cfg(test)]

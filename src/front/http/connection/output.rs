@@ -4,7 +4,11 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::{Connection, State};
+use crate::config::FieldRules;
 use crate::front::moment::Moment;
+use crate::front::response::Response;
+use crate::observe::outcome::{End, Outcome};
+use crate::proto::http::response_head::{Content, Persistence};
 use crate::sys::Errno;
 use crate::timers::OnDrain;
 
@@ -20,7 +24,48 @@ impl LargeBody {
     }
 }
 
+/// The lengths of a response that was made here.
+#[derive(Clone, Copy)]
+pub(in crate::front::http) struct Written {
+    /// The whole response.
+    pub(in crate::front::http) bytes: u64,
+    /// Its head.
+    pub(in crate::front::http) head: u64,
+}
+
+impl Written {
+    /// The outcome of a request that gets this response.
+    pub(in crate::front::http) fn outcome(self, status: u16, end: End) -> Outcome {
+        Outcome {
+            status: Some(status),
+            bytes_down: self.bytes,
+            head_down: self.head,
+            ..Outcome::new(end)
+        }
+    }
+}
+
 impl Connection<'_> {
+    /// Appends a response, with the page of its status, to `out`. A large body is kept: it follows
+    /// `out`, so that no other response can be appended before it is sent.
+    pub(in crate::front::http) fn append(
+        &mut self,
+        response: Response<'_>,
+        rules: &FieldRules,
+        content: Content,
+        persistence: Persistence,
+        out: &mut Vec<u8>,
+    ) -> Written {
+        debug_assert!(self.body.is_none(), "a large body is the last of the responses");
+        let response = response.with_page(&self.http.error_pages);
+        let (before, date) = (out.len(), self.conn.context.date());
+        let large = response.write(rules, content, &date, persistence, out);
+        let bytes = out.len() - before + large.as_ref().map_or(0, |bytes| bytes.len());
+        self.body = large.map(LargeBody::new);
+        let head = bytes - response.content_length(content);
+        Written { bytes: bytes as u64, head: head as u64 }
+    }
+
     /// Sends responses and keeps what does not fit. An error is found again by the next flush.
     pub(in crate::front::http) fn send(&mut self, out: &[u8]) {
         if !out.is_empty() && self.sender.send(&self.conn.client, out).is_err() {

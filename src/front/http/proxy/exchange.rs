@@ -1,9 +1,11 @@
 //! One exchange with a cluster: the request goes out, the response comes back.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Instant;
 
 use super::request::Proxied;
 use super::response::{Form, Transfer, write_head, write_interim};
@@ -30,8 +32,9 @@ pub(in crate::front) struct Passed {
     pub(in crate::front) status: u16,
     pub(in crate::front) end: End,
     pub(in crate::front) persistence: Persistence,
-    /// Bytes that the client got.
+    /// Bytes that the client got, and those of its head.
     pub(in crate::front) bytes: u64,
+    pub(in crate::front) head: u64,
     /// Whether the body was spliced, or why it was not.
     pub(in crate::front) relay: Result<(), Copied>,
     /// Whether the upstream's connection can have another request.
@@ -66,7 +69,10 @@ impl<'c> Connection<'c> {
             // Only a connection that was idle can be lost, so there is a second attempt at most.
             match self.exchange(request, lease, &cluster).await {
                 Some(next) => return next,
-                None => may_reuse = false,
+                None => {
+                    may_reuse = false;
+                    request.retries.set(request.retries.get() + 1);
+                }
             }
         }
     }
@@ -94,14 +100,19 @@ impl<'c> Connection<'c> {
         .await;
 
         // 1. Send the request, and pass the response on.
-        let mut sent = None;
+        let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
         let result = {
-            let sending = pin!(send(&mut up, &conn.client, &upstream));
+            let sending = pin!(async {
+                let sent = send(&mut up, &conn.client, &upstream).await;
+                sent_at.set(Instant::now());
+                sent
+            });
             self.pass(request, &upstream, &mut heads, sending, &mut sent).await
         };
         watch.set_upstream(None);
         let is_sent = is_whole(&up, &transport);
         let mut outcome = outcome_of(&mut lease, up.bytes());
+        outcome.first_byte = heads.begun().map(|at| at.saturating_duration_since(sent_at.get()));
 
         // 2. End the exchange.
         let passed = match result {
@@ -118,11 +129,13 @@ impl<'c> Connection<'c> {
             }
         };
         (outcome.end, outcome.status) = (passed.end, Some(passed.status));
-        outcome.bytes_down = passed.bytes;
-        (outcome.relay, outcome.copied) = match passed.relay {
-            Ok(()) => (Relay::Splice, None),
-            Err(why) => (Relay::Copy, Some(why)),
-        };
+        (outcome.upstream_status, outcome.retries) = (outcome.status, Some(request.retries.get()));
+        (outcome.bytes_down, outcome.head_down) = (passed.bytes, passed.head);
+        let is_plain = conn.client.plain().is_some() && transport.plain().is_some();
+        let copied = if up.bytes() > passed.bytes { up.why_copied() } else { passed.relay.err() };
+        outcome.copied = copied.map(|why| if is_plain { why } else { Copied::Tls });
+        let is_spliced = passed.relay.is_ok() || up.spliced();
+        outcome.relay = if is_spliced { Relay::Splice } else { Relay::Copy };
         conn.record(request.start, &outcome, |record| request.describe(record));
         if passed.end != End::Done {
             relay::cut_off(&conn.client, &transport);
@@ -158,6 +171,7 @@ impl<'c> Connection<'c> {
             end: End::Done,
             persistence: form.persistence,
             bytes: 0,
+            head: 0,
             relay: Err(Copied::FewBytes),
             is_reusable: head.is_persistent,
         };
@@ -178,15 +192,16 @@ impl<'c> Connection<'c> {
             let mut respond = respond;
             let written = poll_fn(|cx| Poll::Ready(respond(cx.waker()))).await;
             passed.bytes = written.ok_or(Missing::Upstream(Failure::Malformed))?;
+            passed.head = passed.bytes - body;
             return Ok(passed);
         }
 
         // 3. If not, send what is here, and the rest of the body as it comes.
         let mut down = form.flow(&conn.context.pool);
         let mut out = Vec::with_capacity(length + 128);
-        let http = self.http();
-        write_head(&bytes[..length], form, request, http, &conn.context.date(), &mut out)
+        write_head(&bytes[..length], form, request, &conn.context.date(), &mut out)
             .ok_or(Missing::Upstream(Failure::Malformed))?;
+        passed.head = out.len() as u64;
         down.push(&out);
         down.begin_with(&bytes[length..]);
         if let Transfer::Length(body) = form.transfer {
@@ -240,9 +255,9 @@ impl<'c> Connection<'c> {
         head: usize,
         waker: &Waker,
     ) -> Option<u64> {
-        let (http, date) = (self.http(), self.conn.context.date());
+        let date = self.conn.context.date();
         let mut out = self.scratch();
-        write_head(&response[..head], form, request, http, &date, &mut out)?;
+        write_head(&response[..head], form, request, &date, &mut out)?;
         out.extend_from_slice(&response[head..]);
         self.queue(&out, waker);
         Some(out.len() as u64)
@@ -276,6 +291,7 @@ impl<'c> Connection<'c> {
         is_sent: bool,
     ) -> Next<'c> {
         let conn = self.conn;
+        outcome.retries = Some(request.retries.get());
         let status = reject.map(|reject| reject.status).or_else(|| status_for(outcome.end));
         let Some(status) = status else {
             conn.record(request.start, &outcome, |record| request.describe(record));
@@ -289,7 +305,8 @@ impl<'c> Connection<'c> {
             Version::Http10 => Persistence::KeepAlive,
         };
         let line = reject.map_or_else(|| reason_phrase(status), |reject| reject.text);
-        outcome.bytes_down = self.answer_error(status, line, request.kind, persistence);
+        let written = self.answer_error(request.route, status, line, request.kind, persistence);
+        (outcome.bytes_down, outcome.head_down) = (written.bytes, written.head);
         (outcome.status, outcome.reason) = (Some(status), reject.map(|reject| reject.reason));
         conn.record(request.start, &outcome, |record| request.describe(record));
         if persistence == Persistence::Close {
@@ -347,6 +364,7 @@ pub(in crate::front) fn outcome_of(lease: &mut Lease, bytes_up: u64) -> Outcome 
     let mut outcome = Outcome {
         endpoint: Some(Rc::clone(&lease.endpoint.address)),
         connect: Some(lease.connect),
+        is_reused: Some(lease.is_reused),
         bytes_up,
         ..Outcome::new(End::Done)
     };

@@ -1,6 +1,7 @@
 //! The request that a cluster gets. It is made in the turn in which the client's head was parsed, so
 //! that only this copy of it lives longer.
 
+use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
 
@@ -28,6 +29,8 @@ pub(in crate::front) struct Proxied<'c> {
     pub(in crate::front) route: &'c Route,
     pub(in crate::front) proxy: &'c Proxy,
     pub(in crate::front) asked: Asked,
+    /// How often the request was sent again.
+    pub(in crate::front) retries: Cell<u32>,
     pub(in crate::front) kind: RequestKind,
     /// The head for the cluster.
     pub(in crate::front) head: Vec<u8>,
@@ -84,13 +87,14 @@ impl<'c> Proxied<'c> {
             }
             Body::Chunked(_) | Body::UntilClose => (rest, &b""[..], request.body),
         };
-        let asked = Asked::of(request, source.protocol);
+        let asked = Asked::of(request, source.head, source.protocol, conn);
         let mut charge = conn.context.pool.charge();
         charge.set(asked.kept() + head.len() + early.len() + behind.len());
         Ok(Proxied {
             route: source.route,
             proxy,
             asked,
+            retries: Cell::new(0),
             kind: if request.method == "HEAD" { RequestKind::Head } else { RequestKind::Other },
             head,
             early: early.to_vec(),
@@ -186,7 +190,7 @@ fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, Reject> {
         is_trusted = http.trusted_proxies.iter().any(|network| network.contains(ip));
     }
     let id = conn.context.request_id();
-    let FieldRules { set, remove } = &proxy.request_fields;
+    let FieldRules { set, remove, .. } = &proxy.request_fields;
     let mut out = Vec::with_capacity(head.len() + 256);
     let framing = match request.body {
         Body::Length(0) if !has_body_by_method(request.method) => Framing::None,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::request::{Proxied, rules};
-use crate::config::{FieldRules, Http};
+use crate::config::FieldRules;
 use crate::proto::codec::Stack;
 use crate::proto::http::forward::{self, Framing, Sink, pass_fields, write_response};
 use crate::proto::http::response_head::Persistence;
@@ -99,15 +99,15 @@ pub(super) fn write_head(
     head: &[u8],
     form: Form,
     request: &Proxied<'_>,
-    http: &Http,
     date: &[u8],
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let hop = Hop::of(head)?;
-    let (route, listener) = (&request.route.response_fields, &http.response_fields);
+    // They contain those of the listener.
+    let fields = &request.route.response_fields;
     let response = forward::Response {
         hop: &hop,
-        rules: &[rules(&route.set, &route.remove), rules(&listener.set, &listener.remove)],
+        rules: &[rules(&fields.set, &fields.remove)],
         framing: form.framing,
         date: Some(date),
     };
@@ -121,7 +121,6 @@ pub(in crate::front) fn response_fields(
     head: &[u8],
     response: &Response,
     request: &Proxied<'_>,
-    http: &Http,
     date: &[u8],
     sink: &mut impl Sink,
 ) -> Option<()> {
@@ -131,10 +130,10 @@ pub(in crate::front) fn response_fields(
         Body::Length(length) => Framing::Length(length),
         Body::Chunked(_) | Body::UntilClose => Framing::None,
     };
-    let (route, listener) = (&request.route.response_fields, &http.response_fields);
+    let fields = &request.route.response_fields;
     let response = forward::Response {
         hop: &hop,
-        rules: &[rules(&route.set, &route.remove), rules(&listener.set, &listener.remove)],
+        rules: &[rules(&fields.set, &fields.remove)],
         framing,
         date: Some(date),
     };
