@@ -16,6 +16,14 @@ pub struct ErrorPage {
 }
 
 impl ErrorPages {
+    /// Makes pages of statuses, content types and bodies.
+    pub fn new(pages: impl IntoIterator<Item = (u16, String, Arc<[u8]>)>) -> ErrorPages {
+        let page = |(status, content_type, body)| (status, ErrorPage { content_type, body });
+        let mut pages: Vec<_> = pages.into_iter().map(page).collect();
+        pages.sort_unstable_by_key(|(status, _)| *status);
+        ErrorPages(pages)
+    }
+
     /// The page of a status.
     pub fn get(&self, status: u16) -> Option<&ErrorPage> {
         let at = self.0.binary_search_by_key(&status, |(status, _)| *status).ok()?;

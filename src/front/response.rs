@@ -228,3 +228,66 @@ pub(super) fn status_for(end: End) -> Option<u16> {
         _ => Some(502),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{FieldName, FieldValue};
+
+    const DATE: &[u8] = b"Thu, 01 Jan 1970 00:00:00 GMT";
+
+    fn rules(set: &[(&str, &str)], remove: &[&str]) -> FieldRules {
+        let name = |text: &&str| FieldName::new(text).unwrap();
+        let set = set.iter().map(|(one, value)| (name(one), FieldValue::new(value).unwrap()));
+        FieldRules::new(set.collect(), remove.iter().map(name).collect())
+    }
+
+    fn written(response: &Response<'_>, rules: &FieldRules, content: Content) -> String {
+        let mut out = Vec::new();
+        let large = response.write(rules, content, DATE, Persistence::Close, &mut out);
+        out.extend_from_slice(&large.unwrap_or_default());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_response_without_rules_has_its_own_fields() {
+        let expected = "HTTP/1.1 405 Method Not Allowed\r\n\
+            Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+            Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n\
+            Content-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\
+            Connection: close\r\n\r\n";
+        let response = Response::text(405, "no");
+        let none = FieldRules::default();
+        assert_eq!(written(&response, &none, Content::Sent), format!("{expected}no\n"));
+        assert_eq!(written(&response, &none, Content::Announced), expected);
+        assert_eq!(response.content_length(Content::Sent), 3);
+        assert_eq!(response.content_length(Content::Announced), 0);
+    }
+
+    #[test]
+    fn rules_replace_and_remove_its_own_fields() {
+        let rules = rules(&[("allow", "GET"), ("server", "s"), ("content-type", "a/b")], &["date"]);
+        let expected = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET\r\nContent-Type: a/b\r\n\
+            Server: s\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno\n";
+        assert_eq!(written(&Response::text(405, "no"), &rules, Content::Sent), expected);
+    }
+
+    #[test]
+    fn bodies_without_a_status_of_an_error_have_no_page() {
+        let page: Arc<[u8]> = Arc::from(&b"page"[..]);
+        let own: Arc<[u8]> = Arc::from(&b"own"[..]);
+        let none: Arc<[u8]> = Arc::from(&b""[..]);
+        let pages = ErrorPages::new([404, 399].map(|status| (status, "a/b".into(), page.clone())));
+        let body = |status, body| {
+            let response = Response { body, ..Response::text(status, "line") };
+            let text = written(&response.with_page(&pages), &FieldRules::default(), Content::Sent);
+            text.split_once("\r\n\r\n").unwrap().1.to_owned()
+        };
+        assert_eq!(body(404, Body::Line("line")), "page");
+        assert_eq!(body(404, Body::Empty), "page");
+        assert_eq!(body(404, Body::Bytes(&none)), "page");
+        assert_eq!(body(404, Body::Bytes(&own)), "own");
+        assert_eq!(body(399, Body::Line("line")), "line\n");
+        assert_eq!(body(503, Body::Line("line")), "line\n");
+    }
+}
