@@ -8,6 +8,7 @@
 
 mod acme;
 mod balance;
+mod beside_nginx;
 mod bulk;
 mod chains;
 mod closing;

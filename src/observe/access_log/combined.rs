@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Tools that read the logs of nginx and Apache read this one, too. As in nginx the time is that of
-//! the record and not of the request. Two values differ from nginx: the time is in UTC, and there
-//! are no users.
+//! the record and not of the request. Three values differ from nginx: the time is in UTC, there are
+//! no users, and a head that is refused is `-`, because it is not kept.
 
 use std::io::Write;
 
