@@ -34,7 +34,7 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
             if !Box::pin(sni::serve_begun(&mut conn, tls, &watch, first)).await {
                 return;
             }
-            if conn.client.tls().is_some_and(|tls| speaks_http2(tls)) {
+            if conn.client.tls().is_some_and(speaks_http2) {
                 // A connection of HTTP/2 has a watch of its own.
                 drop(watch);
                 return Box::pin(http2::serve(conn)).await;

@@ -106,10 +106,13 @@ impl<'a> Response<'a> {
         self
     }
 
-    /// The number of bytes of the body that are sent.
+    /// The number of bytes of the body that are sent, apart from those that the caller sends.
     pub(super) fn content_length(&self, content: Content) -> usize {
-        let length = self.body.length().unwrap_or(0);
-        if content == Content::Sent { length } else { 0 }
+        match self.body {
+            _ if content == Content::Announced => 0,
+            Body::Length(_) => 0,
+            _ => self.body.length().unwrap_or(0),
+        }
     }
 
     /// Appends the response. The fields that `rules` are about replace those of the response.
@@ -184,7 +187,9 @@ impl FileFields<'_> {
         if matches!(self.found.status, 200 | 206 | 304) {
             field("X-Content-Type-Options", b"nosniff");
         }
-        if let Some((path, query)) = self.moved {
+        if let Some((path, query)) = self.moved
+            && !rules.drops("location")
+        {
             out.extend_from_slice(b"Location: ");
             out.extend_from_slice(path.as_bytes());
             out.push(b'/');
@@ -262,6 +267,8 @@ mod tests {
         assert_eq!(written(&response, &none, Content::Announced), expected);
         assert_eq!(response.content_length(Content::Sent), 3);
         assert_eq!(response.content_length(Content::Announced), 0);
+        let by_caller = Response { body: Body::Length(9), ..Response::text(200, "") };
+        assert_eq!(by_caller.content_length(Content::Sent), 0);
     }
 
     #[test]

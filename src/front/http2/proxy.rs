@@ -1,9 +1,11 @@
 //! A request of a stream that goes on to a cluster. The cluster gets HTTP/1.1.
 
+use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -69,15 +71,20 @@ async fn exchange(
     let upstream = Upstream::new(&transport, pool, &watch);
     let mut heads = Heads::new(pool.charge(), request.kind);
     let mut upload = Upload::new(request, Sender::new(pool, Vec::new()));
-    let mut sent = None;
+    let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
     let result = {
         let Stream { body, respond, .. } = stream;
-        let sending = pin!(upload.run(request, body, &upstream));
+        let sending = pin!(async {
+            let sent = upload.run(request, body, &upstream).await;
+            sent_at.set(Instant::now());
+            sent
+        });
         let passing = Pass { conn, request, upstream: &upstream, respond };
         passing.run(&mut heads, sending, &mut sent).await
     };
     let is_sent = request.is_bodyless() || sent == Some(Sent::Whole);
     let mut outcome = outcome_of(&mut lease, upload.sender.bytes());
+    outcome.first_byte = heads.begun().map(|at| at.saturating_duration_since(sent_at.get()));
     let passed = match result {
         Ok(passed) => passed,
         Err(missing) => {
@@ -115,6 +122,7 @@ fn fail(
     mut outcome: Outcome,
     reject: Option<crate::proto::http::Reject>,
 ) {
+    outcome.retries = Some(request.retries.get());
     let status = reject.map(|reject| reject.status).or_else(|| status_for(outcome.end));
     match status {
         None => stream.respond.send_reset(h2::Reason::CANCEL),
