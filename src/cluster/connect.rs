@@ -82,8 +82,8 @@ impl ConnectFailure {
 
 impl Cluster {
     /// Connects to the next endpoint of the round robin, and to further ones if that fails.
-    /// `options` are those of the listener. With `may_reuse` an idle connection to an endpoint takes
-    /// the place of a new one.
+    /// `options` are those of the listener. With `may_reuse` an idle connection to an endpoint
+    /// takes the place of a new one.
     ///
     /// # Errors
     /// All attempts failed.

@@ -112,7 +112,8 @@ impl Cluster {
         }
     }
 
-    /// Keeps a connection for the next request. The last one on it must be over, with nothing unread.
+    /// Keeps a connection for the next request. The last one on it must be over, with nothing
+    /// unread.
     pub fn keep(&self, lease: Lease, options: &SocketOptions, timers: &Timers) {
         let Lease { upstream, endpoint, .. } = lease;
         endpoint.idle.keep(upstream, options, timers.now(), self.keepalive.0);

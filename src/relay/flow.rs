@@ -25,6 +25,7 @@ use crate::transport::Transport;
 mod coded;
 mod control;
 mod delivery;
+mod part;
 #[cfg(test)]
 mod tests;
 
@@ -33,9 +34,6 @@ const BULK_READ: usize = 32 * 1024;
 /// After this many such reads in a row, or one that fills the buffer, the flow is spliced. From the
 /// first such read on, the flow waits for the bulk turn each time.
 const BULK_STREAK: u8 = 4;
-/// A flow that is limited to at least this many bytes, and so is going to have them, is spliced from
-/// the start.
-const LONG_BODY: u64 = 256 * 1024;
 /// A spliced turn of fewer bytes counts towards being copied again.
 const THIN_TURN: usize = 16 * 1024;
 /// After this many such turns in a row the flow is copied again.
@@ -106,30 +104,6 @@ impl Flow {
         }
     }
 
-    /// Makes the flow a part of what the destination gets: the end of the source is not announced
-    /// to it.
-    pub fn keep_open(&mut self) {
-        self.is_part = true;
-    }
-
-    /// Queues bytes in the worker's outbox, as the first that the flow writes. Returns false, with
-    /// nothing queued, if they do not suit it: see [`Sender::queue`]. `waker` is called if they
-    /// cannot be sent.
-    pub fn queue(&mut self, to: &Transport, bytes: &[u8], waker: &Waker) -> bool {
-        self.sender.queue(to, bytes, waker)
-    }
-
-    /// Waits until it is known that the queued bytes could not be sent whole. Waits for ever if
-    /// they were. Returns at once if none are queued.
-    pub async fn queue_failed(&self, to: &Transport) {
-        poll_fn(|_| match self.sender.is_queued(to) && !self.sender.has_failed(to) {
-            // The outbox has the waker of this task.
-            true => Poll::Pending,
-            false => Poll::Ready(()),
-        })
-        .await;
-    }
-
     /// Tries the first read without waiting. Most clients have sent something by the time their
     /// upstream is connected. A read that finds nothing costs less than a poll for bytes that are
     /// there.
@@ -169,31 +143,9 @@ impl Flow {
         !self.sender.is_empty() || in_pipe || to.unsent() > 0
     }
 
-    /// The same, but for what is queued in the outbox and not known to have failed.
-    pub fn has_waiting(&self, to: &Transport) -> bool {
-        if self.sender.is_queued(to) {
-            return self.sender.has_failed(to);
-        }
-        self.has_unsent(to)
-    }
-
     /// Returns true when the source has input and the flow is free to read it.
     pub fn is_behind(&self, from: &Transport, to: &Transport) -> bool {
         !self.ended && !self.has_unsent(to) && from.has_input()
-    }
-
-    /// Limits the flow to this many more bytes; [`Flow::run`] returns when they are written. If they
-    /// are many, the flow is spliced from the start.
-    pub fn allow(&mut self, bytes: u64) {
-        self.allowed = bytes;
-        if (LONG_BODY..u64::MAX).contains(&bytes) && !self.is_coded() {
-            self.mode = Mode::Splice { thin: 0 };
-        }
-    }
-
-    /// Bytes that the flow may still read.
-    pub fn allowed(&self) -> u64 {
-        self.allowed
     }
 
     /// Appends bytes that are to be written unchanged.

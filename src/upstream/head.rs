@@ -13,8 +13,9 @@ pub(super) const MAX_HEAD: usize = 64 * 1024;
 pub(super) const MAX_INTERIM: usize = 16;
 
 impl Connection<'_> {
-    /// Reads the final response to an upgrade and drops the interim ones before it. A 101 is final: what follows
-    /// it is not HTTP. Whether the upstream may switch protocols is for the caller to check.
+    /// Reads the final response to an upgrade and drops the interim ones before it. A 101 is final:
+    /// what follows it is not HTTP. Whether the upstream may switch protocols is for the caller to
+    /// check.
     ///
     /// # Errors
     /// No complete head has arrived, or it cannot be accepted.

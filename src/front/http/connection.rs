@@ -1,8 +1,11 @@
 //! One HTTP/1.1 connection: what was read and not used yet, its time limits, and the responses that
 //! wait to be sent.
 
+mod answer;
 mod limits;
 mod output;
+
+pub(in crate::front) use answer::misdirected;
 
 use std::cell::RefMut;
 use std::future::poll_fn;
@@ -45,8 +48,6 @@ const OVERFLOW: Reject =
 const TOO_LARGE: Reject =
     Reject { status: 431, reason: "head_too_large", text: "the request head is too large" };
 const NOT_HTTP: Reject = Reject { status: 400, reason: "not_http", text: "this is not HTTP" };
-const MISDIRECTED: Reject =
-    Reject { status: 421, reason: "misdirected", text: "ask for this host on another connection" };
 const LINE_FEED: Reject =
     Reject { status: 400, reason: "bare_line_feed", text: "a line ends without CR" };
 
@@ -341,178 +342,6 @@ impl<'c> Connection<'c> {
             Scan::Incomplete => Ok(None),
         }
     }
-
-    /// Answers one request. `rest` begins with its head and contains everything that was read after
-    /// it.
-    fn answer(&mut self, head: &[u8], rest: &[u8], now: Moment, out: &mut Vec<u8>) -> Next<'c> {
-        let request = match parse_request(head, self.http.max_headers) {
-            Ok(request) => request,
-            Err(reject) => {
-                self.reject(reject, Sent::for_rejected(head), now, out);
-                return Next::Linger;
-            }
-        };
-        let start = self.begun.take().unwrap_or(now);
-        // A challenge of a certificate authority comes before any route.
-        let context = &self.conn.context;
-        let challenges = context.challenges.borrow();
-        let challenge = challenges.content(request.path);
-        let route = route::find(self.http, &request, self.scheme);
-        if challenge.is_none()
-            && let Some(reject) = misdirected(self.conn, self.http, &request, route)
-        {
-            self.begun = Some(start);
-            let content = Sent::for_method(request.method);
-            self.reject_request(reject, content, Some((&request, head)), now, out);
-            return Next::Linger;
-        }
-        if challenge.is_none()
-            && let Some(route) = route
-            && let Action::Tunnel(tunnel) = &route.action
-        {
-            let conn = self.conn;
-            let upgrade = Upgrade::new(conn, route, tunnel, &request, head, rest, start);
-            return Next::Tunnel(Box::new(upgrade));
-        }
-
-        if challenge.is_none()
-            && let Some(route) = route
-            && let Action::Proxy(proxy) = &route.action
-        {
-            let (conn, http, scheme) = (self.conn, self.http, self.scheme);
-            let (request, rest) = (&request, &rest[head.len()..]);
-            let protocol = protocol(request.version);
-            let source =
-                Source { conn, http, route, proxy, request, scheme, head, rest, start, protocol };
-            return match Proxied::new(&source) {
-                Ok(proxied) => Next::Proxy(Box::new(proxied)),
-                Err(reject) => {
-                    self.begun = Some(start);
-                    self.reject(reject, Sent::for_method(request.method), now, out);
-                    Next::Linger
-                }
-            };
-        }
-
-        // The exchange, and what it means for the connection.
-        let is_last = !may_go_on(&request) || self.conn.context.draining.get();
-        let persistence = match request.version {
-            _ if is_last => Persistence::Close,
-            Version::Http11 => Persistence::Persistent,
-            Version::Http10 => Persistence::KeepAlive,
-        };
-        let mut found = None;
-        if challenge.is_none()
-            && let Some(route) = route
-            && let Action::Files(files) = &route.action
-            && let Some(site) = self.conn.listener.sites.of(files)
-        {
-            let (request, rest) = (&request, &rest[head.len()..]);
-            let conn = self.conn;
-            let query = Query { conn, site, files, route, request, head, rest, persistence, start };
-            match query.lookup() {
-                Some(response) if !matches!(response.content, Content::File(_)) => {
-                    found = Some((response, files));
-                }
-                response => {
-                    let charge = self.conn.context.pool.charge();
-                    return Next::File(Box::new(query.wait(response, charge)));
-                }
-            }
-        }
-        let response = match (challenge, &found) {
-            (Some(content), _) => Response::challenge(content),
-            (None, Some((found, files))) => {
-                files::respond(found, files, request.path, request.query)
-            }
-            (None, None) => respond(route, &request, self.scheme),
-        };
-        let route_name = match (&challenge, route) {
-            (Some(_), _) => Some("acme"),
-            (None, route) => route.map(|route| &*route.name),
-        };
-        let (status, reason) = (response.status, response.reason);
-        let content = Sent::for_method(request.method);
-        let rules = route.map_or(&self.http.response_fields, |route| &route.response_fields);
-        let written = self.append(response, rules, content, persistence, out);
-        let outcome =
-            Outcome { reason, bytes_up: head.len() as u64, ..written.outcome(status, End::Done) };
-        self.conn.record(start, &outcome, |record| {
-            self.describe(record, &request, head);
-            record.route = route_name;
-        });
-        (self.skipped, self.skipped_bytes) = (request.body, 0);
-        if is_last { Next::Linger } else { Next::Read }
-    }
-
-    /// Sets what a request asks for, and who asks.
-    fn describe<'r>(&self, record: &mut Record<'r>, request: &Request<'r>, head: &'r [u8]) {
-        record.protocol = protocol(request.version);
-        record.method = Some(request.method);
-        record.host = Some(request.host).filter(|host| !host.is_empty());
-        record.path = Some(request.target);
-        if self.conn.listener.names_visitors {
-            Visitor::of(head).describe(record);
-        }
-    }
-
-    /// Answers a head that is not a valid request.
-    fn reject(&mut self, reject: Reject, content: Sent, now: Moment, out: &mut Vec<u8>) {
-        self.reject_request(reject, content, None, now, out);
-    }
-
-    /// Refuses a request. `request` has its head, if that is a valid one.
-    fn reject_request(
-        &mut self,
-        reject: Reject,
-        content: Sent,
-        request: Option<(&Request<'_>, &[u8])>,
-        now: Moment,
-        out: &mut Vec<u8>,
-    ) {
-        let (response, rules) = (Response::reject(reject), &self.http.response_fields);
-        let written = self.append(response, rules, content, Persistence::Close, out);
-        let end = match reject.status {
-            408 => End::HeadTimeout,
-            503 => End::Overflow,
-            _ => End::BadRequest,
-        };
-        let outcome =
-            Outcome { reason: Some(reject.reason), ..written.outcome(reject.status, end) };
-        self.conn.record(self.begun.take().unwrap_or(now), &outcome, |record| {
-            record.protocol = protocol(Version::Http11);
-            if let Some((request, head)) = request {
-                self.describe(record, request, head);
-            }
-        });
-    }
-}
-
-/// Returns the refusal of a request whose host demands a client certificate that the connection was
-/// not asked for. A redirect from plain HTTP to HTTPS needs none.
-pub(in crate::front) fn misdirected(
-    conn: &Accepted,
-    http: &Http,
-    request: &Request<'_>,
-    route: Option<&Route>,
-) -> Option<Reject> {
-    if !conn.listener.servers.demand_certificates() {
-        return None;
-    }
-    let own = conn.tls_rule.as_deref();
-    let is_upgrade = own.is_none() && route.is_some_and(Route::leads_to_https);
-    let tls = http.tls.as_ref();
-    let is_misdirected =
-        !is_upgrade && tls.is_some_and(|tls| route::is_misdirected(tls, own, request.host));
-    is_misdirected.then_some(MISDIRECTED)
-}
-
-/// Returns true if the connection carries another request, as far as this one decides it.
-fn may_go_on(request: &Request<'_>) -> bool {
-    // A client that waits for a 100 may or may not send its body, so the next bytes are ambiguous.
-    let is_ambiguous = request.expects_continue && !request.body.is_done();
-    let is_too_long = matches!(request.body, Body::Length(length) if length > MAX_SKIPPED);
-    request.is_persistent && !is_ambiguous && !is_too_long
 }
 
 /// A token character (RFC 9110 section 5.6.2) or a byte of an empty line.

@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use crate::proto::http::Fields;
 use crate::proto::http::forward::Sink;
 
-/// Writes the head that a client of HTTP/1.1 would have sent. Its checks are left to the parser. The
-/// names of fields have been checked by the crate: those about the connection are errors (RFC 9113
-/// section 8.2.2).
+/// Writes the head that a client of HTTP/1.1 would have sent. Its checks are left to the parser.
+/// The names of fields have been checked by the crate: those about the connection are errors (RFC
+/// 9113 section 8.2.2).
 pub(super) fn write_request(parts: &Parts, has_body: bool, out: &mut Vec<u8>) {
     let uri = &parts.uri;
     let target = uri.path_and_query().map_or("/", |target| target.as_str());

@@ -9,8 +9,8 @@
 //! | `send` | bodies on their way to the client, as fast as it takes them |
 //!
 //! A head becomes one of HTTP/1.1 in bytes and is then parsed, checked and routed like any other: a
-//! request means the same in both versions. Each stream that has to wait is a task of its own. It has
-//! its own limits; those of the connection run while it has no stream.
+//! request means the same in both versions. Each stream that has to wait is a task of its own. It
+//! has its own limits; those of the connection run while it has no stream.
 
 mod head;
 mod io;

@@ -67,7 +67,8 @@ impl Flow {
         self.coded.as_ref().is_some_and(|coded| coded.codecs.state() == State::Ended)
     }
 
-    /// Returns true when the payload exceeds the limit of a codec. It is then a protocol error, too.
+    /// Returns true when the payload exceeds the limit of a codec. It is then a protocol error,
+    /// too.
     pub fn is_too_long(&self) -> bool {
         self.coded.as_ref().is_some_and(|coded| coded.codecs.is_too_long())
     }

@@ -218,9 +218,9 @@ impl<'c> Connection<'c> {
         Ok(passed)
     }
 
-    /// Reads the head of the final response. Passes interim responses on, those apart that the client
-    /// cannot understand: HTTP/1.0 has none (RFC 9110 section 15.2), and a 100 is for clients that
-    /// wait for it.
+    /// Reads the head of the final response. Passes interim responses on, those apart that the
+    /// client cannot understand: HTTP/1.0 has none (RFC 9110 section 15.2), and a 100 is for
+    /// clients that wait for it.
     async fn read_final(
         &mut self,
         request: &Proxied<'c>,

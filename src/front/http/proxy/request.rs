@@ -1,5 +1,5 @@
-//! The request that a cluster gets. It is made in the turn in which the client's head was parsed, so
-//! that only this copy of it lives longer.
+//! The request that a cluster gets. It is made in the turn in which the client's head was parsed,
+//! so that only this copy of it lives longer.
 
 use std::cell::Cell;
 use std::io::Write;

@@ -1,0 +1,229 @@
+//! What each request leads to: a response at once, or an exchange that waits.
+
+use super::{Connection, MAX_SKIPPED, Next};
+use crate::config::{Action, Files, Http, Route};
+use crate::files::Content;
+use crate::front::accepted::Accepted;
+use crate::front::http::exchange::respond;
+use crate::front::http::files::{self, Query};
+use crate::front::http::proxy::{Proxied, Source};
+use crate::front::moment::Moment;
+use crate::front::response::{Response, protocol};
+use crate::front::tunnel::Upgrade;
+use crate::front::visitor::Visitor;
+use crate::observe::access_log::Record;
+use crate::observe::outcome::{End, Outcome};
+use crate::proto::http::response_head::{Content as Sent, Persistence};
+use crate::proto::http::{Body, Reject, Request, Version, parse_request};
+use crate::route;
+
+const MISDIRECTED: Reject =
+    Reject { status: 421, reason: "misdirected", text: "ask for this host on another connection" };
+
+/// One request in the bytes that were read.
+struct One<'a> {
+    request: &'a Request<'a>,
+    head: &'a [u8],
+    /// The head, and everything that was read after it.
+    rest: &'a [u8],
+    start: Moment,
+}
+
+impl<'c> Connection<'c> {
+    /// Answers one request. `rest` begins with its head and contains everything that was read after
+    /// it.
+    pub(super) fn answer(
+        &mut self,
+        head: &[u8],
+        rest: &[u8],
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Next<'c> {
+        let request = match parse_request(head, self.http.max_headers) {
+            Ok(request) => request,
+            Err(reject) => {
+                self.reject(reject, Sent::for_rejected(head), now, out);
+                return Next::Linger;
+            }
+        };
+        let start = self.begun.take().unwrap_or(now);
+        let one = One { request: &request, head, rest, start };
+        // A challenge of a certificate authority comes before any route.
+        let challenges = self.conn.context.challenges.borrow();
+        if let Some(content) = challenges.content(request.path) {
+            return self.respond(&one, Some("acme"), None, Response::challenge(content), out);
+        }
+        let route = route::find(self.http, &request, self.scheme);
+        if let Some(reject) = misdirected(self.conn, self.http, &request, route) {
+            return self.refuse(&one, reject, now, out);
+        }
+        match route.map(|route| (route, &route.action)) {
+            Some((route, Action::Tunnel(tunnel))) => {
+                let upgrade = Upgrade::new(self.conn, route, tunnel, &request, head, rest, start);
+                Next::Tunnel(Box::new(upgrade))
+            }
+            Some((route, Action::Proxy(proxy))) => {
+                let source = Source {
+                    conn: self.conn,
+                    http: self.http,
+                    route,
+                    proxy,
+                    request: &request,
+                    scheme: self.scheme,
+                    head,
+                    rest: &rest[head.len()..],
+                    start,
+                    protocol: protocol(request.version),
+                };
+                match Proxied::new(&source) {
+                    Ok(proxied) => Next::Proxy(Box::new(proxied)),
+                    Err(reject) => self.refuse(&one, reject, now, out),
+                }
+            }
+            Some((route, Action::Files(files))) => self.find_file(&one, route, files, out),
+            _ => {
+                let name = route.map(|route| &*route.name);
+                self.respond(&one, name, route, respond(route, &request, self.scheme), out)
+            }
+        }
+    }
+
+    /// Answers a request for a file, at once or after a wait.
+    fn find_file(
+        &mut self,
+        one: &One<'_>,
+        route: &'c Route,
+        files: &'c Files,
+        out: &mut Vec<u8>,
+    ) -> Next<'c> {
+        let &One { request, head, start, .. } = one;
+        let conn = self.conn;
+        let Some(site) = conn.listener.sites.of(files) else { return Next::Drop };
+        let (persistence, rest) = (self.persistence(request), &one.rest[head.len()..]);
+        let query = Query { conn, site, files, route, request, head, rest, persistence, start };
+        match query.lookup() {
+            Some(found) if !matches!(found.content, Content::File(_)) => {
+                let response = files::respond(&found, files, request.path, request.query);
+                self.respond(one, Some(&route.name), Some(route), response, out)
+            }
+            found => Next::File(Box::new(query.wait(found, conn.context.pool.charge()))),
+        }
+    }
+
+    /// What a response says of the connection, which goes on unless the request or a drain ends it.
+    fn persistence(&self, request: &Request<'_>) -> Persistence {
+        match request.version {
+            _ if !may_go_on(request) || self.conn.context.draining.get() => Persistence::Close,
+            Version::Http11 => Persistence::Persistent,
+            Version::Http10 => Persistence::KeepAlive,
+        }
+    }
+
+    /// Appends the response to a request and writes the record, which names the route `name`.
+    fn respond(
+        &mut self,
+        one: &One<'_>,
+        name: Option<&str>,
+        route: Option<&Route>,
+        response: Response<'_>,
+        out: &mut Vec<u8>,
+    ) -> Next<'c> {
+        let &One { request, head, start, .. } = one;
+        let persistence = self.persistence(request);
+        let (status, reason) = (response.status, response.reason);
+        let content = Sent::for_method(request.method);
+        let rules = route.map_or(&self.http.response_fields, |route| &route.response_fields);
+        let written = self.append(response, rules, content, persistence, out);
+        let outcome =
+            Outcome { reason, bytes_up: head.len() as u64, ..written.outcome(status, End::Done) };
+        self.conn.record(start, &outcome, |record| {
+            self.describe(record, request, head);
+            record.route = name;
+        });
+        (self.skipped, self.skipped_bytes) = (request.body, 0);
+        if persistence == Persistence::Close { Next::Linger } else { Next::Read }
+    }
+
+    /// Refuses a valid request. The connection ends after it.
+    fn refuse(
+        &mut self,
+        one: &One<'_>,
+        reject: Reject,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Next<'c> {
+        self.begun = Some(one.start);
+        let content = Sent::for_method(one.request.method);
+        self.reject_request(reject, content, Some((one.request, one.head)), now, out);
+        Next::Linger
+    }
+
+    /// Sets what a request asks for, and who asks.
+    fn describe<'r>(&self, record: &mut Record<'r>, request: &Request<'r>, head: &'r [u8]) {
+        record.protocol = protocol(request.version);
+        record.method = Some(request.method);
+        record.host = Some(request.host).filter(|host| !host.is_empty());
+        record.path = Some(request.target);
+        if self.conn.listener.names_visitors {
+            Visitor::of(head).describe(record);
+        }
+    }
+
+    /// Answers a head that is not a valid request.
+    pub(super) fn reject(&mut self, reject: Reject, content: Sent, now: Moment, out: &mut Vec<u8>) {
+        self.reject_request(reject, content, None, now, out);
+    }
+
+    /// Refuses a request. `request` has its head, if that is a valid one.
+    fn reject_request(
+        &mut self,
+        reject: Reject,
+        content: Sent,
+        request: Option<(&Request<'_>, &[u8])>,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) {
+        let (response, rules) = (Response::reject(reject), &self.http.response_fields);
+        let written = self.append(response, rules, content, Persistence::Close, out);
+        let end = match reject.status {
+            408 => End::HeadTimeout,
+            503 => End::Overflow,
+            _ => End::BadRequest,
+        };
+        let outcome =
+            Outcome { reason: Some(reject.reason), ..written.outcome(reject.status, end) };
+        self.conn.record(self.begun.take().unwrap_or(now), &outcome, |record| {
+            record.protocol = protocol(Version::Http11);
+            if let Some((request, head)) = request {
+                self.describe(record, request, head);
+            }
+        });
+    }
+}
+
+/// Returns the refusal of a request whose host demands a client certificate that the connection was
+/// not asked for. A redirect from plain HTTP to HTTPS needs none.
+pub(in crate::front) fn misdirected(
+    conn: &Accepted,
+    http: &Http,
+    request: &Request<'_>,
+    route: Option<&Route>,
+) -> Option<Reject> {
+    if !conn.listener.servers.demand_certificates() {
+        return None;
+    }
+    let own = conn.tls_rule.as_deref();
+    let is_upgrade = own.is_none() && route.is_some_and(Route::leads_to_https);
+    let tls = http.tls.as_ref();
+    let is_misdirected =
+        !is_upgrade && tls.is_some_and(|tls| route::is_misdirected(tls, own, request.host));
+    is_misdirected.then_some(MISDIRECTED)
+}
+
+/// Returns true if the connection carries another request, as far as this one decides it.
+fn may_go_on(request: &Request<'_>) -> bool {
+    // A client that waits for a 100 may or may not send its body, so the next bytes are ambiguous.
+    let is_ambiguous = request.expects_continue && !request.body.is_done();
+    let is_too_long = matches!(request.body, Body::Length(length) if length > MAX_SKIPPED);
+    request.is_persistent && !is_ambiguous && !is_too_long
+}
