@@ -240,7 +240,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::{self, ErrorPages, FieldRules, Protocol, Proxy, Rewrite};
+    use crate::config::{self, ErrorPages, FieldRules, Protocol, Proxy, Rewrite, Tunnel};
     use crate::proto::http::parse_request;
 
     fn host(names: &[HostName]) -> Host {
@@ -470,6 +470,14 @@ mod tests {
                 response_timeout: std::time::Duration::ZERO,
                 idle_timeout: std::time::Duration::ZERO,
                 max_body: None,
+                upgrades: Tunnel {
+                    cluster: "c".into(),
+                    kind: TunnelKind::Forward { early_data: false },
+                    timeouts: config::RelayTimeouts {
+                        idle: std::time::Duration::ZERO,
+                        half_closed: std::time::Duration::ZERO,
+                    },
+                },
             };
             let route = Route {
                 name: String::new(),

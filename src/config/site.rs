@@ -170,6 +170,8 @@ pub struct Proxy {
     pub idle_timeout: Duration,
     /// The most bytes of a request body. `None` if there is no limit.
     pub max_body: Option<u64>,
+    /// How upgrades to WebSocket are forwarded, with the timeouts of the listener.
+    pub upgrades: Tunnel,
 }
 
 /// `rewrite = { … }`

@@ -1,15 +1,24 @@
 //! Checks a route that passes requests on: `cluster` without `upgrade`.
 
+use std::sync::Arc;
+
 use super::super::report::quoted;
 use super::super::types::At;
-use super::super::{PathMatch, PathRewrite, Proxy, Rewrite, address, keys};
+use super::super::{
+    PathMatch, PathRewrite, Proxy, RelayTimeouts, Rewrite, Tunnel, TunnelKind, address, keys,
+};
 use super::Check;
 use super::fields::Message;
 use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
-    /// `matched` is the path of the route.
-    pub(super) fn proxy(&self, route: &keys::Route, matched: Option<&PathMatch>) -> Option<Proxy> {
+    /// `matched` is the path of the route. `timeouts` are the listener's, for upgrades.
+    pub(super) fn proxy(
+        &self,
+        route: &keys::Route,
+        matched: Option<&PathMatch>,
+        timeouts: RelayTimeouts,
+    ) -> Option<Proxy> {
         let cluster = self.cluster_name(&route.cluster);
         let rewrite = match &route.rewrite.value {
             None => Some(Rewrite { path: PathRewrite::Keep, host: None }),
@@ -21,6 +30,11 @@ impl Check<'_> {
             response_timeout: route.timeout.get().0,
             idle_timeout: route.idle_timeout.get().0,
             max_body: route.max_body.get().0,
+            upgrades: Tunnel {
+                cluster: Arc::clone(cluster.as_ref()?),
+                kind: TunnelKind::Forward { early_data: false },
+                timeouts,
+            },
             cluster: cluster?,
         })
     }

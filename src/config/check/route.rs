@@ -170,7 +170,8 @@ impl Check<'_> {
             let kinds = matcher.map(|matcher| &matcher.kinds);
             self.tunnel(route, kinds, timeouts).map(Action::Tunnel)
         } else {
-            self.proxy(route, matcher.map(|matcher| &matcher.path)).map(Action::Proxy)
+            let matched = matcher.map(|matcher| &matcher.path);
+            self.proxy(route, matched, timeouts).map(Action::Proxy)
         };
         let redirect = route.redirect.value.as_ref().and_then(|typed| {
             let matched = matcher.map(|matcher| &matcher.path);

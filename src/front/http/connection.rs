@@ -12,24 +12,17 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Poll, Waker};
 
-use super::exchange::respond;
-use super::files::{self, Query, Wanted};
-use super::proxy::{Proxied, Source};
-use crate::config::{Action, Http, Route, Scheme};
-use crate::files::Content;
+use super::files::Wanted;
+use super::proxy::Proxied;
+use crate::config::{Http, Route, Scheme};
 use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
-use crate::front::response::{Response, protocol};
+use crate::front::response::Response;
 use crate::front::tunnel::Upgrade;
-use crate::front::visitor::Visitor;
-use crate::observe::access_log::Record;
-use crate::observe::outcome::{End, Outcome};
+use crate::observe::outcome::End;
 use crate::proto::http::response_head::{Content as Sent, Persistence};
-use crate::proto::http::{
-    Body, BodyEnd, HeadScan, Reject, Request, RequestKind, Scan, Version, parse_request,
-};
+use crate::proto::http::{Body, BodyEnd, HeadScan, Reject, RequestKind, Scan};
 use crate::relay::Sender;
-use crate::route;
 use crate::sched::{Charge, SMALL};
 use crate::sys::Errno;
 use crate::timers::{Fired, Watch};

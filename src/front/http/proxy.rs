@@ -16,6 +16,6 @@ mod response;
 mod upload;
 
 pub(in crate::front) use exchange::{Missing, Passed, outcome_of};
-pub(in crate::front) use request::{Proxied, Source};
+pub(in crate::front) use request::{Proxied, Source, write_head};
 pub(in crate::front) use response::response_fields;
 pub(in crate::front) use upload::{Sent, beside};

@@ -11,6 +11,7 @@ mod hold;
 mod terminate;
 
 use super::accepted::Accepted;
+use super::http::Source;
 use super::moment::Moment;
 use super::response::protocol;
 use super::visitor::Kept;
@@ -77,6 +78,29 @@ impl<'c> Upgrade<'c> {
             head: head_length,
             body,
             response: handshake.map(HandshakeResponse::new),
+            host: request.host.to_owned(),
+            target: request.target.to_owned(),
+            start,
+        };
+        upgrade.charge.set(upgrade.bytes.len() + upgrade.strings());
+        upgrade
+    }
+
+    /// Makes an upgrade on a route that passes requests on. `head` is the one for the cluster, and
+    /// `rest` is what was read after that of the client.
+    pub(super) fn through(source: &Source<'_, 'c>, mut bytes: Vec<u8>) -> Self {
+        let &Source { conn, route, proxy, request, head, rest, start, .. } = source;
+        let head_length = bytes.len();
+        bytes.extend_from_slice(rest);
+        let mut upgrade = Upgrade {
+            charge: conn.context.pool.charge(),
+            visitor: Kept::of(head, conn.listener.names_visitors),
+            route,
+            tunnel: &proxy.upgrades,
+            bytes,
+            head: head_length,
+            body: if let Body::Length(length) = request.body { length } else { 0 },
+            response: None,
             host: request.host.to_owned(),
             target: request.target.to_owned(),
             start,

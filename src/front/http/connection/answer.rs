@@ -6,7 +6,7 @@ use crate::files::Content;
 use crate::front::accepted::Accepted;
 use crate::front::http::exchange::respond;
 use crate::front::http::files::{self, Query};
-use crate::front::http::proxy::{Proxied, Source};
+use crate::front::http::proxy::{Proxied, Source, write_head};
 use crate::front::moment::Moment;
 use crate::front::response::{Response, protocol};
 use crate::front::tunnel::Upgrade;
@@ -75,10 +75,13 @@ impl<'c> Connection<'c> {
                     start,
                     protocol: protocol(request.version),
                 };
-                match Proxied::new(&source) {
-                    Ok(proxied) => Next::Proxy(Box::new(proxied)),
-                    Err(reject) => self.refuse(&one, reject, now, out),
-                }
+                let next = if request.is_upgrade {
+                    let upgrade = |head| Next::Tunnel(Box::new(Upgrade::through(&source, head)));
+                    write_head(&source).map(upgrade)
+                } else {
+                    Proxied::new(&source).map(|proxied| Next::Proxy(Box::new(proxied)))
+                };
+                next.unwrap_or_else(|reject| self.refuse(&one, reject, now, out))
             }
             Some((route, Action::Files(files))) => self.find_file(&one, route, files, out),
             _ => {

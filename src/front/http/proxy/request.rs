@@ -169,7 +169,12 @@ pub(super) fn rules<'a, N, V>(set: &'a [(N, V)], remove: &'a [N]) -> Rules<'a, N
     Rules { set, remove }
 }
 
-fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, Reject> {
+/// Writes the head that the cluster gets. An upgrade to WebSocket stays one: its bytes go through a
+/// tunnel.
+///
+/// # Errors
+/// The request is refused.
+pub(in crate::front) fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, Reject> {
     let &Source { conn, http, route, proxy, request, scheme, head, .. } = source;
     let hop = Hop::of(head).ok_or(TOO_MANY_NAMES)?;
     let mut host = Vec::new();
@@ -211,7 +216,7 @@ fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, Reject> {
         rules: &[rules(set, remove)],
         framing,
         keeps_expect: request.expects_continue,
-        is_upgrade: false,
+        is_upgrade: request.is_upgrade,
     };
     write_request(head, &request, &mut out);
     Ok(out)
