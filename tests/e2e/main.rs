@@ -25,6 +25,7 @@ mod endings;
 mod endpoints;
 mod fairness;
 mod hosts;
+mod http2;
 mod http_flow;
 mod http_head;
 mod http_routes;

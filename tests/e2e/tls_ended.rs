@@ -61,8 +61,8 @@ fn curl_gets_pages_over_one_connection_and_the_record_says_how() {
             assert_eq!(pages, "page 200 1\npage 200 0\n", "{driver}, {version}");
             let records = gate.records(number);
             let (first, second) = (&records[number - 2], &records[number - 1]);
-            expect_facts(first, version, "http/1.1");
-            expect_facts(second, version, "http/1.1");
+            expect_facts(first, version, "h2");
+            expect_facts(second, version, "h2");
             assert_eq!((first.end(), first.number("status")), ("done", 200));
         }
     }

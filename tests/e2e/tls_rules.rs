@@ -121,7 +121,8 @@ fn a_protocol_is_agreed_on_or_the_handshake_fails() {
     let gate = Ringgate::start(&site(&rules));
     for version in ["-tls1_2", "-tls1_3"] {
         for (name, protocols, expected) in [
-            ("site.test", "h2,http/1.1", "ALPN protocol: http/1.1"),
+            ("site.test", "http/1.1,h2", "ALPN protocol: h2"),
+            ("site.test", "http/1.1", "ALPN protocol: http/1.1"),
             ("site.test", "", "No ALPN negotiated"),
             // The server's preference counts.
             ("two.test", "b,a", "ALPN protocol: a"),
@@ -135,7 +136,7 @@ fn a_protocol_is_agreed_on_or_the_handshake_fails() {
         }
     }
     // no_application_protocol, RFC 7301 section 3.2.
-    let said = openssl(&gate, &authority, "site.test", &["-tls1_2", "-alpn", "h2"]);
+    let said = openssl(&gate, &authority, "site.test", &["-tls1_2", "-alpn", "spdy/3"]);
     assert!(said.contains("SSL alert number 120"), "{said}");
     let record = gate.record();
     assert_eq!((record.end(), record.tls().text("error")), ("tls_failed", "incompatible"));
@@ -148,7 +149,7 @@ fn an_alert_follows_what_the_handshake_has_sent_before_it() {
     let gate = Ringgate::start(&site(&[pair.rule(&["site.test"], "")]));
     // In TLS 1.3 both fail when the ServerHello is written.
     for (arguments, expected) in [
-        (["-tls1_3", "-alpn", "h2"], "SSL alert number 120"),
+        (["-tls1_3", "-alpn", "spdy/3"], "SSL alert number 120"),
         (["-tls1_3", "-sigalgs", "ed448"], "SSL alert number 40"),
     ] {
         let said = openssl(&gate, &authority, "site.test", &arguments);

@@ -18,7 +18,7 @@ use super::Check;
 use crate::proto::tls::{Authorities, KeyKind, Version};
 
 /// The protocols by which routes are served, the preferred one first: what a rule offers that names
-/// none, and whether it may name HTTP/2. The text of `alpn` in `keys` has the list, too.
+/// none.
 const SERVED: [&str; 2] = ["h2", "http/1.1"];
 
 /// What the rules of one listener have in common.
@@ -94,13 +94,6 @@ impl Check<'_> {
         // The bytes of a cluster may be of any protocol.
         if typed.cluster.is_given() {
             return alpn;
-        }
-        let texts = typed.alpn.value.as_ref();
-        let is_h2 = |text: &&At<String>| text.value == "h2" && !SERVED.contains(&"h2");
-        if let Some(h2) = texts.and_then(|at| at.value.iter().find(is_h2)) {
-            let what = "HTTP/2 cannot be offered";
-            let note = "ringgate serves HTTP/1.1: write alpn = [\"http/1.1\"], or leave it out";
-            self.report.error(h2.span, what, note);
         }
         if typed.alpn.is_given() { alpn } else { SERVED.map(String::from).to_vec() }
     }

@@ -73,21 +73,9 @@ pub(super) fn run(
             }
             match poll_fn(|cx| Poll::Ready(connection.turn(fired, cx.waker()))).await {
                 Next::Read => {}
-                Next::Proxy(request) => {
-                    // Earlier responses go first. Boxed: few connections wait here at a time.
-                    if !connection.flush().await {
-                        return;
-                    }
-                    match Box::pin(connection.proxy(&request)).await {
-                        Next::Read => {}
-                        next => break next,
-                    }
-                }
-                Next::File(mut wanted) => {
-                    if !connection.flush().await {
-                        return;
-                    }
-                    match Box::pin(connection.file(&mut wanted)).await {
+                // Boxed: few connections wait here at a time.
+                waiting @ (Next::Proxy(_) | Next::File(_)) => {
+                    match Box::pin(exchange(connection, waiting)).await {
                         Next::Read => {}
                         next => break next,
                     }
@@ -109,5 +97,18 @@ pub(super) fn run(
             Next::Linger => linger(conn, watch).await,
             Next::Read | Next::Proxy(_) | Next::File(_) | Next::Drop => {}
         }
+    }
+}
+
+/// Runs an exchange that has to wait. Returns what comes after it.
+async fn exchange<'c>(connection: &mut Connection<'c>, waiting: Next<'c>) -> Next<'c> {
+    // Earlier responses go first.
+    if !connection.flush().await {
+        return Next::Drop;
+    }
+    match waiting {
+        Next::Proxy(request) => connection.proxy(&request).await,
+        Next::File(mut wanted) => connection.file(&mut wanted).await,
+        next => next,
     }
 }

@@ -23,9 +23,10 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::Reason;
 use h2::server::{Builder, Connection};
 
 use super::accepted::Accepted;
@@ -48,6 +49,9 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that the client has reset and that no task has accepted yet. Beyond it the connection
 /// ends: the requests of a rapid reset cost the client nothing (CVE-2023-44487).
 const MAX_RESET: usize = 20;
+
+/// How long the last frames may take.
+const LAST: Duration = Duration::from_secs(5);
 
 /// What the streams of a connection share.
 struct Shared {
@@ -104,6 +108,7 @@ async fn run(
     watch: &Watch,
 ) -> bool {
     let mut is_ending = false;
+    let mut is_last = false;
     loop {
         let event = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
             Poll::Ready(fired) => Poll::Ready(Err(fired)),
@@ -117,11 +122,18 @@ async fn run(
             Err(Fired::TimedOut(_)) if shared.is_active(http) => watch.again(),
             // The client hears that no new stream is accepted, and may end those that are open (RFC
             // 9113 section 6.8).
-            Err(Fired::TimedOut(_) | Fired::Drained) if !is_ending => {
+            Err(Fired::TimedOut(_) | Fired::Drained) if shared.open.get() > 0 && !is_ending => {
                 is_ending = true;
                 connection.graceful_shutdown();
                 watch.on_drain(OnDrain::Wait);
                 watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+            }
+            // Nothing is open. A request that comes now was not accepted, and the client knows.
+            Err(Fired::TimedOut(_) | Fired::Drained) if !is_last => {
+                is_last = true;
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                watch.on_drain(OnDrain::Wait);
+                watch.renew(Limit::new(LAST, End::Idle));
             }
             Err(_) => return false,
         }

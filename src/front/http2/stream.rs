@@ -176,7 +176,7 @@ impl Stream {
         route: Option<&Route>,
         response: Response<'_>,
     ) {
-        let mut outcome = Outcome::new(End::Done);
+        let mut outcome = Outcome { bytes_up: head.len() as u64, ..Outcome::new(End::Done) };
         (outcome.status, outcome.reason) = (Some(response.status), response.reason);
         self.send_response(conn, http, route, request.method, response, &mut outcome);
         conn.record(self.start, &outcome, |record| {
@@ -277,6 +277,7 @@ impl Stream {
         response.write(rules, content, &date, Persistence::Persistent, &mut out);
         let mut outcome = Outcome {
             status: Some(found.status),
+            bytes_up: head.len() as u64,
             bytes_down: out.len() as u64,
             head_down: out.len() as u64,
             relay: Relay::Copy,

@@ -1,0 +1,148 @@
+//! HTTP/2 towards clients, with curl and h2load. What a request means is the same as in HTTP/1.1.
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::sync::Arc;
+
+use rustix::process::Signal;
+
+use crate::support::{
+    Authority, LONG, Pair, Ringgate, SHORT, Setup, TlsClient, VERSIONS, Web, bytes, curl, require,
+    run, sum, tls_settings, wait_for,
+};
+
+const NAME: &str = "site.test";
+
+/// An https listener `edge` with these routes and clusters.
+fn start(pair: &Pair, routes: &str, clusters: &str, driver: &str) -> Ringgate {
+    let config = format!(
+        "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         server_header = \"own\"\n{}\n[[listener.host]]\nroute = [{routes}]\n{clusters}\n",
+        pair.rule(&[NAME], "")
+    );
+    Setup { config, server: format!("driver = \"{driver}\""), ..Setup::default() }.start()
+}
+
+/// Runs curl with HTTP/2, and makes sure that this is what was spoken.
+#[track_caller]
+fn ask(gate: &Ringgate, authority: &Authority, arguments: &[&str]) -> String {
+    let more = ["--http2", "-w", "\n%{http_version} %{http_code}"];
+    let output: Output = curl(gate.address("edge"), authority, &[&more, arguments].concat());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, facts) = text.rsplit_once('\n').unwrap();
+    let code = facts.strip_prefix("2 ").unwrap_or_else(|| panic!("{facts}: {output:?}"));
+    format!("{code} {body}")
+}
+
+fn url(path: &str) -> String {
+    format!("https://{NAME}{path}")
+}
+
+#[test]
+fn responses_are_those_of_http_1() {
+    let authority = Authority::new("authority");
+    let routes = "{ path = \"/r\", respond = { body = \"hello\" } }, \
+                  { prefix = \"/old\", redirect = { host = \"other.test\" } }";
+    let gate = start(&authority.signs(&[NAME]), routes, "", "io_uring");
+    assert_eq!(ask(&gate, &authority, &[&url("/r")]), "200 hello");
+    assert_eq!(ask(&gate, &authority, &["-X", "TRACE", &url("/r")]).split(' ').next(), Some("405"));
+    assert!(ask(&gate, &authority, &[&url("/none")]).starts_with("404 "));
+    let head = ask(&gate, &authority, &["-I", &url("/r")]);
+    assert!(head.contains("content-length: 5\r\n") && !head.contains("hello"), "{head}");
+    assert!(head.contains("server: own\r\n"), "{head}");
+    let moved = ask(&gate, &authority, &["-i", &url("/old/x?y")]);
+    assert!(moved.starts_with("301 HTTP/2 301"), "{moved}");
+    assert!(moved.contains("location: https://other.test/old/x?y\r\n"), "{moved}");
+    let record = gate.records(5).pop().unwrap();
+    assert_eq!((record.text("protocol"), record.number("status")), ("HTTP/2", 301));
+    // A client that does not offer it gets HTTP/1.1.
+    let output = curl(gate.address("edge"), &authority, &["--http1.1", "-i", &url("/r")]);
+    assert!(output.stdout.starts_with(b"HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn requests_go_on_to_a_cluster_and_come_back_whole() {
+    for driver in ["io_uring", "epoll"] {
+        let (authority, web) = (Authority::new("authority"), Web::start());
+        let cluster =
+            format!("[cluster.web]\nendpoints = [{:?}]", web.url("").replace("http://", ""));
+        let routes = "{ prefix = \"/\", cluster = \"web\" }";
+        let gate = start(&authority.signs(&[NAME]), routes, &cluster, driver);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("body");
+        let body: Vec<u8> = (0..5_000_000u32).map(|at| (at / 7) as u8).collect();
+        fs::write(&file, &body).unwrap();
+        let data = format!("@{}", file.display());
+        let asked = ask(&gate, &authority, &["--data-binary", &data, &url("/sum")]);
+        assert!(asked.starts_with("200 ") && asked.contains(&sum(&body)), "{asked}");
+        // With and without a length, which HTTP/2 does not need.
+        for kind in ["bytes", "unmeasured"] {
+            let into = dir.path().join(kind);
+            let target = url(&format!("/{kind}/3000000"));
+            let got = ask(&gate, &authority, &["-o", &path(&into), &target]);
+            assert!(
+                got.starts_with("200 ") && fs::read(&into).unwrap() == bytes(3_000_000, 3_000_000)
+            );
+        }
+        let record = gate.records(3).pop().unwrap();
+        assert_eq!((record.end(), record.text("cluster")), ("done", "web"));
+    }
+}
+
+#[test]
+fn files_arrive_whole_whatever_their_size() {
+    let (authority, dir) = (Authority::new("authority"), tempfile::tempdir().unwrap());
+    let body: Vec<u8> = (0..9_000_000u32).map(|at| (at / 5) as u8).collect();
+    fs::write(dir.path().join("large.bin"), &body).unwrap();
+    fs::write(dir.path().join("index.html"), "<p>page</p>").unwrap();
+    let routes = format!("{{ prefix = \"/\", root = {:?} }}", dir.path());
+    let gate = start(&authority.signs(&[NAME]), &routes, "", "io_uring");
+    assert_eq!(ask(&gate, &authority, &[&url("/")]), "200 <p>page</p>");
+    let into = dir.path().join("got");
+    let asked = ask(&gate, &authority, &["-o", &path(&into), &url("/large.bin")]);
+    assert!(asked.starts_with("200 ") && fs::read(&into).unwrap() == body);
+    let part = ask(&gate, &authority, &["-r", "0-2", "-o", &path(&into), &url("/large.bin")]);
+    assert!(part.starts_with("206 ") && fs::read(&into).unwrap() == body[..3]);
+}
+
+fn path(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[test]
+fn many_streams_of_many_clients_are_served() {
+    let (authority, web) = (Authority::new("authority"), Web::start());
+    let cluster = format!("[cluster.web]\nendpoints = [{:?}]", web.url("").replace("http://", ""));
+    let routes =
+        "{ path = \"/r\", respond = { body = \"hello\" } }, { prefix = \"/\", cluster = \"web\" }";
+    let gate = start(&authority.signs(&[NAME]), routes, &cluster, "io_uring");
+    for (path, requests) in [("/r", "4000"), ("/bytes/1000", "400")] {
+        let mut load = require("h2load");
+        load.args(["-n", requests, "-c", "8", "-m", "20", "--connect-to"]);
+        load.arg(gate.address("edge").to_string()).arg(url(path));
+        let said = String::from_utf8(run(&mut load).stdout).unwrap();
+        let all = format!("{requests} succeeded, 0 failed, 0 errored, 0 timeout");
+        assert!(said.contains(&all), "{said}");
+    }
+}
+
+#[test]
+fn a_drain_lets_streams_end_and_closes_idle_connections() {
+    let authority = Authority::new("authority");
+    let routes = "{ path = \"/r\", respond = { body = \"hello\" } }";
+    let mut gate = start(&authority.signs(&[NAME]), routes, "", "io_uring");
+    let mut settings = tls_settings(&authority, VERSIONS[1]);
+    settings.alpn_protocols = vec![b"h2".to_vec()];
+    let settings = Arc::new(settings);
+    let mut client = TlsClient::connect(gate.address("edge"), &settings, NAME);
+    // The preface and empty SETTINGS (RFC 9113 section 3.4).
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00");
+    wait_for("the connection", SHORT, || (gate.sockets() > 0).then_some(()));
+    gate.signal(Signal::TERM);
+    let rest = client.rest();
+    // A GOAWAY frame has the type 7 (RFC 9113 section 6.8).
+    assert!(rest.windows(9).any(|frame| frame[3] == 7), "{rest:?}");
+    drop(client);
+    assert!(gate.wait_exit(LONG).success());
+}
