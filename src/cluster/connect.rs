@@ -98,7 +98,7 @@ impl Cluster {
         let (mut candidates, mut last) = (self.candidates(), None);
         // The loop is bounded: each pass uses up an attempt, or one of the unreachable endpoints.
         while let Some(endpoint) = candidates.next() {
-            if may_reuse && let Some(upstream) = endpoint.idle.take(options, timers.now()) {
+            if may_reuse && let Some(upstream) = endpoint.idle.take(options) {
                 let tried = candidates.connected();
                 let (endpoint, connect) = (InUse::new(endpoint), Duration::ZERO);
                 return Ok(Lease { upstream, endpoint, connect, tried, is_reused: true });

@@ -119,6 +119,11 @@ impl Cluster {
         endpoint.idle.keep(upstream, options, timers.now(), self.keepalive.0);
     }
 
+    /// Closes all idle connections.
+    pub fn close_idle(&self) {
+        self.endpoints.borrow().iter().for_each(|endpoint| endpoint.idle.close());
+    }
+
     /// Closes idle connections that are too old, or that their endpoint has closed. Called once a
     /// tick; it looks at them once a second.
     pub fn sweep(&self, timers: &Timers) {

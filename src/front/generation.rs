@@ -137,6 +137,11 @@ impl Generation {
         self.clusters.values().for_each(|cluster| cluster.report_failures(reports));
     }
 
+    /// Closes all idle connections to endpoints.
+    pub fn close_idle(&self) {
+        self.clusters.values().for_each(|cluster| cluster.close_idle());
+    }
+
     /// Closes idle connections to endpoints that are too old or dead.
     pub fn sweep(&self, timers: &Timers) {
         self.clusters.values().for_each(|cluster| cluster.sweep(timers));

@@ -267,6 +267,7 @@ impl Worker {
                     // sockets.
                     self.acceptors.drain(..).for_each(|acceptor| acceptor.stop());
                     self.udp.iter().for_each(Udp::drain);
+                    self.context.generation.borrow().close_idle();
                 }
             }
         }

@@ -88,12 +88,13 @@ async fn exchange(
     let passed = match result {
         Ok(passed) => passed,
         Err(missing) => {
-            let is_lost = lease.is_reused && heads.bytes().is_empty() && missing.is_loss();
+            let is_lost = lease.is_reused && heads.begun().is_none() && missing.is_loss();
             if is_lost && request.may_repeat() {
                 return false;
             }
             drop(lease);
-            let reject = missing.reject(is_sent || sent == Some(Sent::Refused));
+            let is_waited_for = is_sent || sent.is_some() || !upload.sender.is_empty();
+            let reject = missing.reject(is_waited_for);
             outcome.end = missing.end(reject);
             fail(stream, conn, http, request, outcome, reject);
             return true;

@@ -94,8 +94,9 @@ impl<S: Read + Write> HttpClient<S> {
         assert!(self.take(bytes.len()) == bytes, "other bytes");
     }
 
+    /// The next bytes.
     #[track_caller]
-    fn take(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
             self.read_more("a body");
         }
@@ -113,21 +114,26 @@ impl<S: Read + Write> HttpClient<S> {
     fn chunked(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
-            let end = loop {
-                if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
-                    break at;
-                }
-                self.read_more("a chunk size");
-            };
-            let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
-            let size = String::from_utf8_lossy(&line[..end]).into_owned();
-            let size = usize::from_str_radix(&size, 16).unwrap();
+            let size = usize::from_str_radix(&self.line(), 16).unwrap();
             let chunk = self.take(size + 2);
             body.extend_from_slice(&chunk[..size]);
             if size == 0 {
                 return body;
             }
         }
+    }
+
+    /// The next line without its end.
+    #[track_caller]
+    pub(crate) fn line(&mut self) -> String {
+        let end = loop {
+            if let Some(at) = self.buffer.windows(2).position(|window| window == b"\r\n") {
+                break at;
+            }
+            self.read_more("a line");
+        };
+        let line: Vec<u8> = self.buffer.drain(..end + 2).collect();
+        String::from_utf8(line[..end].to_vec()).unwrap()
     }
 
     #[track_caller]

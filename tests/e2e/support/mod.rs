@@ -3,6 +3,8 @@
 //! A test owns its ports, its children and its directory; guards give them back when the test ends,
 //! also when it fails. Nothing here sleeps for a fixed time and hopes.
 
+mod application;
+mod backend;
 mod bytes;
 mod certificates;
 mod hellos;
@@ -10,6 +12,7 @@ mod http;
 mod name_server;
 mod netns;
 mod network;
+mod nginx;
 mod openssl;
 mod pebble;
 mod peers;
@@ -26,6 +29,8 @@ mod tls_site;
 mod wait;
 mod web;
 
+pub(crate) use application::Application;
+pub(crate) use backend::{Backend, Request};
 pub(crate) use bytes::{bytes, digest, fill};
 pub(crate) use certificates::{Authority, Kind, Pair, write_private};
 pub(crate) use hellos::{client_hello, in_record, obfs_hello};
@@ -33,6 +38,7 @@ pub(crate) use http::{HttpClient, Response};
 pub(crate) use name_server::{NameServer, Reply};
 pub(crate) use netns::{inside_namespace, with_local_ports, without_ipv6};
 pub(crate) use network::Network;
+pub(crate) use nginx::Nginx;
 pub(crate) use openssl::{OpensslClient, curl, curl_trusting, openssl_client};
 pub(crate) use pebble::PebblePlace;
 pub(crate) use peers::{Echo, Named, UdpEcho, Upstream};
@@ -46,7 +52,7 @@ pub(crate) use seccomp::{IO_URING_ENTER, IO_URING_SETUP, refusing, refusing_from
 pub(crate) use shadowsocks::{
     Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,
 };
-pub(crate) use site::{l4, site, stream_site};
+pub(crate) use site::{l4, over_each_driver, proxied, site, stream_site};
 pub(crate) use sockets::{
     allow_descriptors, connect, expect_closed, expect_end, expect_reset, expect_silence, jam,
     read_until, reset, send_slowly, slow_reader, with_deadlines,

@@ -63,7 +63,8 @@ impl<'c> Connection<'c> {
                     if let ConnectFailure::Local(_) = failure {
                         conn.context.shortage.answered();
                     }
-                    return self.fail(request, failure.outcome(), None, request.is_bodyless());
+                    let (is_sent, behind) = (request.is_bodyless(), request.behind.clone());
+                    return self.fail(request, failure.outcome(), None, is_sent.then_some(behind));
                 }
             };
             // Only a connection that was idle can be lost, so there is a second attempt at most.
@@ -99,7 +100,9 @@ impl<'c> Connection<'c> {
         })
         .await;
 
-        // 1. Send the request, and pass the response on.
+        // 1. Send the request, and pass the response on. The client is not read once it has sent
+        // its body, so the watch looks for a reset of it.
+        let stall = watch.stall();
         let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
         let result = {
             let sending = pin!(async {
@@ -109,6 +112,7 @@ impl<'c> Connection<'c> {
             });
             self.pass(request, &upstream, &mut heads, sending, &mut sent).await
         };
+        drop(stall);
         watch.set_upstream(None);
         let is_sent = is_whole(&up, &transport);
         let mut outcome = outcome_of(&mut lease, up.bytes());
@@ -118,14 +122,17 @@ impl<'c> Connection<'c> {
         let passed = match result {
             Ok(passed) => passed,
             Err(missing) => {
-                let is_lost = lease.is_reused && heads.bytes().is_empty() && missing.is_loss();
+                let is_lost = lease.is_reused && heads.begun().is_none() && missing.is_loss();
                 if is_lost && request.may_repeat() {
                     return None;
                 }
                 drop(lease);
-                let reject = missing.reject(is_sent || sent == Some(Sent::Refused));
+                // The client is slow only if the upstream has taken all that came.
+                let is_waited_for = is_sent || sent.is_some() || up.has_unsent(&transport);
+                let reject = missing.reject(is_waited_for);
                 outcome.end = missing.end(reject);
-                return Some(self.fail(request, outcome, reject, is_sent));
+                let behind = is_sent.then(|| behind(request, &mut up));
+                return Some(self.fail(request, outcome, reject, behind));
             }
         };
         (outcome.end, outcome.status) = (passed.end, Some(passed.status));
@@ -162,8 +169,10 @@ impl<'c> Connection<'c> {
         let result = beside(reading, sending.as_mut(), sent).await;
         let (head, length) = result.map_err(Missing::Client)?.map_err(Missing::Upstream)?;
         // A client that waits for a 100 may or may not send its body: what comes next is ambiguous.
+        // The rest of a body of chunks is not followed here.
         let is_sent = request.is_bodyless() || *sent == Some(Sent::Whole);
-        let is_clear = is_sent || !request.expects_continue;
+        let has_length = matches!(request.body, Body::Length(_));
+        let is_clear = is_sent || (has_length && !request.expects_continue);
         let may_persist = request.is_persistent && is_clear && !conn.context.draining.get();
         let form = Form::of(&head, request, may_persist);
         let mut passed = Passed {
@@ -276,19 +285,19 @@ impl<'c> Connection<'c> {
         }
         // What the client still sends of its body is read and dropped.
         let unread = if is_sent { Body::NONE } else { Body::Length(up.allowed()) };
-        let behind = if up.is_coded() { up.take_behind() } else { request.behind.clone() };
-        self.resume(unread, behind);
+        self.resume(unread, behind(request, up));
         Next::Read
     }
 
     /// Answers a request that has no response, and writes its record. Without `reject` the end of
-    /// the outcome chooses the status.
+    /// the outcome chooses the status. `behind` is what was read after the request, if all of that
+    /// was read.
     fn fail(
         &mut self,
         request: &Proxied<'c>,
         mut outcome: Outcome,
         reject: Option<Reject>,
-        is_sent: bool,
+        behind: Option<Vec<u8>>,
     ) -> Next<'c> {
         let conn = self.conn;
         outcome.retries = Some(request.retries.get());
@@ -298,9 +307,9 @@ impl<'c> Connection<'c> {
             conn.client.reset_on_close();
             return Next::Drop;
         };
-        let may_persist = is_sent && request.is_persistent && !conn.context.draining.get();
+        let behind = behind.filter(|_| request.is_persistent && !conn.context.draining.get());
         let persistence = match request.asked.version() {
-            _ if !may_persist => Persistence::Close,
+            _ if behind.is_none() => Persistence::Close,
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         };
@@ -309,10 +318,8 @@ impl<'c> Connection<'c> {
         (outcome.bytes_down, outcome.head_down) = (written.bytes, written.head);
         (outcome.status, outcome.reason) = (Some(status), reject.map(|reject| reject.reason));
         conn.record(request.start, &outcome, |record| request.describe(record));
-        if persistence == Persistence::Close {
-            return Next::Linger;
-        }
-        self.resume(Body::NONE, request.behind.clone());
+        let Some(behind) = behind else { return Next::Linger };
+        self.resume(Body::NONE, behind);
         Next::Read
     }
 }
@@ -323,12 +330,15 @@ impl Missing {
         matches!(self, Missing::Upstream(Failure::Closed | Failure::Reset))
     }
 
-    /// The response to a request that is the cause itself.
-    pub(in crate::front) fn reject(&self, is_sent: bool) -> Option<Reject> {
+    /// The response to a request that is the cause itself. `is_waited_for` is true if the upstream
+    /// had its turn.
+    pub(in crate::front) fn reject(&self, is_waited_for: bool) -> Option<Reject> {
         match self {
             Missing::Client(Sent::TooLarge) => Some(TOO_LARGE),
             Missing::Client(Sent::Broken(End::BadRequest)) => Some(BAD_BODY),
-            Missing::Upstream(Failure::Fired(Fired::TimedOut(_))) if !is_sent => Some(SLOW_BODY),
+            Missing::Upstream(Failure::Fired(Fired::TimedOut(_))) if !is_waited_for => {
+                Some(SLOW_BODY)
+            }
             _ => None,
         }
     }
@@ -357,6 +367,11 @@ fn end_of(result: Result<Result<(), Broken>, Sent>, form: Form, down: &Flow) -> 
         Err(Sent::Broken(end)) => end,
         Err(_) => End::BadRequest,
     }
+}
+
+/// What was read after the request.
+fn behind(request: &Proxied<'_>, up: &mut Flow) -> Vec<u8> {
+    if up.is_coded() { up.take_behind() } else { request.behind.clone() }
 }
 
 /// What is known before the response.
