@@ -24,6 +24,7 @@ mod drivers;
 mod endings;
 mod endpoints;
 mod fairness;
+mod files;
 mod hosts;
 mod http2;
 mod http_flow;

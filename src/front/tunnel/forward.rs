@@ -155,11 +155,12 @@ impl Upgrade<'_> {
             Body::UntilClose => Framing::None,
         };
         let FieldRules { set, remove, .. } = &self.route.response_fields;
+        let (hop, date) = (Hop::of(head)?, conn.context.date());
         let passed = forward::Response {
-            hop: &Hop::of(head)?,
+            hop: &hop,
             rules: &[Rules { set, remove }],
             framing,
-            date: Some(&conn.context.date()),
+            date: Some(&date),
         };
         let mut out = Vec::with_capacity(head.len() + 128);
         write_response(head, &passed, Persistence::Close, false, &mut out);
