@@ -1,6 +1,7 @@
 //! HTTP/2 towards clients, with curl and h2load. What a request means is the same as in HTTP/1.1.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
@@ -145,4 +146,48 @@ fn a_drain_lets_streams_end_and_closes_idle_connections() {
     assert!(rest.windows(9).any(|frame| frame[3] == 7), "{rest:?}");
     drop(client);
     assert!(gate.wait_exit(LONG).success());
+}
+
+/// A frame (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// CVE-2023-44487: a client that opens streams and resets them at once has them answered for free.
+#[test]
+fn streams_that_the_client_resets_leave_nothing_behind() {
+    let (authority, backend) = (Authority::new("authority"), TcpListener::bind("127.0.0.1:0"));
+    let backend = backend.unwrap();
+    let cluster = format!("[cluster.b]\nendpoints = [\"{}\"]", backend.local_addr().unwrap());
+    let routes = "{ prefix = \"/\", cluster = \"b\" }";
+    let gate = start(&authority.signs(&[NAME]), routes, &cluster, "io_uring");
+    let mut settings = tls_settings(&authority, VERSIONS[1]);
+    settings.alpn_protocols = vec![b"h2".to_vec()];
+    let mut client = TlsClient::connect(gate.address("edge"), &Arc::new(settings), NAME);
+    client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat());
+    // GET, https, / and :authority (RFC 7541 appendix A).
+    let head = [&[0x82, 0x87, 0x84, 0x41, NAME.len() as u8][..], NAME.as_bytes()].concat();
+    let sockets = gate.sockets();
+    for stream in (1..400).step_by(2) {
+        client.send(frame(1, 5, stream, &head));
+        client.send(frame(3, 0, stream, &8u32.to_be_bytes()));
+    }
+    backend.set_nonblocking(true).unwrap();
+    let mut open = Vec::new();
+    wait_for("no connection to the backend is open", LONG, || {
+        while let Ok((stream, _)) = backend.accept() {
+            stream.set_nonblocking(true).unwrap();
+            open.push(stream);
+        }
+        assert!(open.len() <= 200, "{}", open.len());
+        (gate.sockets() <= sockets).then_some(())
+    });
+    // The connection has ended or goes on, as the client deserves; the next one is served.
+    let again = TlsClient::connect(gate.address("edge"), &client_settings(&authority), NAME);
+    drop((client, again));
+}
+
+fn client_settings(authority: &Authority) -> Arc<rustls::ClientConfig> {
+    Arc::new(tls_settings(authority, VERSIONS[1]))
 }

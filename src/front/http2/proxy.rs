@@ -25,7 +25,7 @@ use crate::proto::http::response_head::{Persistence, reason_phrase};
 use crate::proto::http::{Body, Dechunk, Response};
 use crate::relay::Sender;
 use crate::sys::Errno;
-use crate::timers::{Limit, Watch};
+use crate::timers::{Fired, Limit, Watch};
 use crate::transport::Transport;
 use crate::upstream::{Connection as Upstream, Failure, Heads};
 
@@ -303,7 +303,18 @@ impl Pass<'_, '_> {
     /// Reads the head of the final response, and passes interim ones on.
     async fn read_final(&mut self, heads: &mut Heads) -> Result<(Response, usize), Failure> {
         loop {
-            let (head, length) = self.upstream.read_head(heads).await?;
+            let (head, length) = {
+                let respond = &mut *self.respond;
+                let mut reading = pin!(self.upstream.read_head(heads));
+                poll_fn(|cx| {
+                    // Of a stream that the client has reset nothing goes on.
+                    if respond.poll_reset(cx).is_ready() {
+                        return Poll::Ready(Err(Failure::Fired(Fired::ClientReset)));
+                    }
+                    reading.as_mut().poll(cx)
+                })
+                .await?
+            };
             if !head.is_interim() {
                 return Ok((head, length));
             }
@@ -357,8 +368,8 @@ impl<'a> Download<'a> {
                 Ok(room) => room,
                 Err(broken) => return end_of(broken),
             };
-            if let Err(fired) = self.watch.readable(self.transport).await {
-                return fired.end();
+            if let Err(broken) = send::readable(stream, self.transport, self.watch).await {
+                return end_of(broken);
             }
             let piece = match self.read(room) {
                 Ok(Some((piece, over))) => {

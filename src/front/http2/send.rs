@@ -1,13 +1,15 @@
 //! Bodies on their way to the client. HTTP/2 has a window for each stream: no more is read from a
 //! file or an upstream than the client takes.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
 
 use crate::timers::{Fired, Watch};
+use crate::transport::Transport;
 
 /// The most bytes that are asked for, and so the largest piece of a body.
 const PIECE: usize = 64 * 1024;
@@ -49,6 +51,22 @@ pub(super) async fn capacity(
 fn again<T>(cx: &Context<'_>) -> Poll<T> {
     cx.waker().wake_by_ref();
     Poll::Pending
+}
+
+/// Waits until an upstream has sent something, for a stream that the client has not reset.
+pub(super) async fn readable(
+    stream: &mut SendStream<Bytes>,
+    from: &Transport,
+    watch: &Watch,
+) -> Result<(), Broken> {
+    let mut readable = pin!(watch.readable(from));
+    poll_fn(|cx| {
+        if stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Client));
+        }
+        readable.as_mut().poll(cx).map_err(Broken::Fired)
+    })
+    .await
 }
 
 /// Sends bytes as the client takes them, and with `is_last` the end of the stream behind them.

@@ -5,11 +5,11 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 
 use super::head::{Collected, write_request};
 use super::send::{Broken, cut_off, finish, send_all};
-use super::{Open, Shared, proxy};
+use super::{MAX_STREAMS, Open, Shared, proxy};
 use crate::config::{Action, Files, Http, Protocol, Route, Scheme};
 use crate::files::{self, Content};
 use crate::front::accepted::Accepted;
@@ -44,8 +44,14 @@ pub(super) struct Stream {
 pub(super) fn begin(
     shared: &Rc<Shared>,
     request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Bytes>,
 ) {
+    // A stream that the client has reset is closed for it, but its task may still wait. So the
+    // client could have any number of them (CVE-2023-44487). The request was not processed (RFC
+    // 9113 section 8.7).
+    if shared.open.get() >= MAX_STREAMS as usize {
+        return respond.send_reset(Reason::REFUSED_STREAM);
+    }
     let start = Moment::now();
     shared.active.set(start.instant);
     let (parts, body) = request.into_parts();
@@ -256,7 +262,7 @@ impl Stream {
             None => match site.find(&wanted, now, &watch).await {
                 Ok(found) => found,
                 Err(fired) => {
-                    self.respond.send_reset(h2::Reason::CANCEL);
+                    self.respond.send_reset(Reason::CANCEL);
                     let outcome = Outcome::new(fired.end());
                     let asked = Asked::of(request, head, PROTOCOL, conn);
                     return conn.record(self.start, &outcome, |record| {
