@@ -1,8 +1,10 @@
 //! The transport of a connection, as the `h2` crate takes it: by the traits of Tokio, which need no
 //! runtime of Tokio's.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -12,13 +14,19 @@ use crate::transport::Transport;
 
 /// Bytes that are collected before they are sent, so that the frames of one turn share a record.
 const COLLECTED: usize = 16 * 1024;
+/// Bytes that are read at once.
+const PIECE: usize = 16 * 1024;
 /// Bytes that are read in one turn of the task. Then other tasks have theirs.
 const TURN: usize = 256 * 1024;
 
 type Wait = Pin<Box<dyn Future<Output = ()>>>;
 
-/// A transport with what waits to be sent.
-pub(super) struct Io {
+/// A transport with what waits to be sent. Clones share it: the crate has one, and the task of the
+/// connection sends with the other what the crate has written in a turn ([`Io::poll_send`]).
+#[derive(Clone)]
+pub(super) struct Io(Rc<RefCell<Inner>>);
+
+struct Inner {
     transport: Transport,
     readable: Option<Wait>,
     writable: Option<Wait>,
@@ -28,14 +36,33 @@ pub(super) struct Io {
     sent: usize,
     /// Bytes that were read in this turn.
     read: usize,
+    /// Whether the last read has found all that there was.
+    is_dry: bool,
 }
 
 impl Io {
     pub(super) fn new(transport: Transport) -> Io {
-        Io { transport, readable: None, writable: None, out: Vec::new(), sent: 0, read: 0 }
+        Io(Rc::new(RefCell::new(Inner {
+            transport,
+            readable: None,
+            writable: None,
+            out: Vec::new(),
+            sent: 0,
+            read: 0,
+            is_dry: false,
+        })))
     }
 
     /// Sends what was collected.
+    ///
+    /// # Errors
+    /// As `Transport::send`.
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_send(cx)
+    }
+}
+
+impl Inner {
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(wait) = &mut self.writable {
@@ -67,11 +94,9 @@ impl Io {
             }
         }
     }
-}
 
-impl AsyncRead for Io {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -85,8 +110,14 @@ impl AsyncRead for Io {
                 ready!(wait.as_mut().poll(cx));
                 self.readable = None;
             }
-            match self.transport.recv(buffer.initialize_unfilled()) {
+            let size = buffer.remaining().min(PIECE);
+            let result = match std::mem::take(&mut self.is_dry) {
+                true => Err(Errno::AGAIN),
+                false => self.transport.recv(buffer.initialize_unfilled_to(size)),
+            };
+            match result {
                 Ok(read) => {
+                    self.is_dry = read > 0 && self.transport.is_dry_after(read, size);
                     self.read += read;
                     buffer.advance(read);
                     return Poll::Ready(Ok(()));
@@ -102,27 +133,41 @@ impl AsyncRead for Io {
     }
 }
 
+impl AsyncRead for Io {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_read(cx, buffer)
+    }
+}
+
 impl AsyncWrite for Io {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.out.len() >= COLLECTED {
-            ready!(self.poll_send(cx))?;
+        let mut inner = self.0.borrow_mut();
+        if inner.out.len() >= COLLECTED {
+            ready!(inner.poll_send(cx))?;
         }
         let taken = bytes.len().min(COLLECTED);
-        self.out.extend_from_slice(&bytes[..taken]);
+        inner.out.extend_from_slice(&bytes[..taken]);
         Poll::Ready(Ok(taken))
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_send(cx)
+    /// Sends nothing. The crate flushes after each stream that it has accepted; the task of the
+    /// connection does when it has accepted all.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
-        self.transport.close_notify();
-        self.poll_send(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_send(cx))?;
+        inner.transport.close_notify();
+        inner.poll_send(cx)
     }
 }

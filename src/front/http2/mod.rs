@@ -22,7 +22,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -78,10 +78,15 @@ pub(super) async fn serve(conn: Accepted) {
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESET);
     let io = Io::new(conn.client.clone());
-    let mut handshake = pin!(builder.handshake::<_, Bytes>(io));
-    let begun = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
-        Poll::Ready(_) => Poll::Ready(None),
-        Poll::Pending => handshake.as_mut().poll(cx).map(Result::ok),
+    let mut handshake = pin!(builder.handshake::<_, Bytes>(io.clone()));
+    let begun = poll_fn(|cx| {
+        if watch.poll_fired(cx.waker()).is_ready() {
+            return Poll::Ready(None);
+        }
+        let begun = handshake.as_mut().poll(cx).map(Result::ok);
+        // An error is found again by the crate, which reads.
+        let _ = io.poll_send(cx);
+        begun
     });
     // A client that does not begin with the preface has asked for nothing.
     let Some(mut connection) = begun.await else { return conn.client.reset_on_close() };
@@ -92,7 +97,7 @@ pub(super) async fn serve(conn: Accepted) {
     });
     watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
     watch.on_drain(OnDrain::Now);
-    if run(&mut connection, &shared, http, &watch).await {
+    if run(&mut connection, &io, &shared, http, &watch).await {
         // The last frames must arrive, whatever the client goes on sending.
         linger(&conn, &watch).await;
     } else {
@@ -103,6 +108,7 @@ pub(super) async fn serve(conn: Accepted) {
 /// Accepts streams until the connection ends. Returns false if it was cut off.
 async fn run(
     connection: &mut Connection<Io, Bytes>,
+    io: &Io,
     shared: &Rc<Shared>,
     http: &Http,
     watch: &Watch,
@@ -112,13 +118,10 @@ async fn run(
     loop {
         let event = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
             Poll::Ready(fired) => Poll::Ready(Err(fired)),
-            Poll::Pending => connection.poll_accept(cx).map(Ok),
+            Poll::Pending => poll_streams(connection, io, shared, cx).map(Ok),
         });
         match event.await {
-            Ok(Some(Ok((request, respond)))) => stream::begin(shared, request, respond),
-            // The crate has told the client why.
-            Ok(Some(Err(error))) => return !error.is_io(),
-            Ok(None) => return true,
+            Ok(is_clean) => return is_clean,
             Err(Fired::TimedOut(_)) if shared.is_active(http) => watch.again(),
             // The client hears that no new stream is accepted, and may end those that are open (RFC
             // 9113 section 6.8).
@@ -137,6 +140,29 @@ async fn run(
             }
             Err(_) => return false,
         }
+    }
+}
+
+/// Accepts the streams that have arrived, and sends all that is answered by now. Ready when the
+/// connection has ended, with false if it was cut off.
+fn poll_streams(
+    connection: &mut Connection<Io, Bytes>,
+    io: &Io,
+    shared: &Rc<Shared>,
+    cx: &mut Context<'_>,
+) -> Poll<bool> {
+    loop {
+        match connection.poll_accept(cx) {
+            Poll::Ready(Some(Ok((request, respond)))) => stream::begin(shared, request, respond),
+            // The crate has told the client why.
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(!error.is_io()),
+            Poll::Ready(None) => return Poll::Ready(true),
+            Poll::Pending => break,
+        }
+    }
+    match io.poll_send(cx) {
+        Poll::Ready(Err(_)) => Poll::Ready(false),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
 }
 
