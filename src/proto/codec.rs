@@ -243,12 +243,12 @@ mod tests {
         let stack = || Stack::new(Dechunk::with_limit(3)).then(Enchunk::default());
         let mut whole = stack();
         let (coded, state) = code(&mut whole, [&b"03\r\nabc\r\n0\r\n\r\nGET"[..]]);
-        assert_eq!((&coded[..], state, whole.unused()), (&b"3\r\nabc"[..], State::Ended, 3));
-        assert_eq!((whole.finish(), whole.is_too_long()), (&b"\r\n0\r\n\r\n"[..], false));
+        assert_eq!((&coded[..], state, whole.unused()), (&b"3\r\nabc\r\n"[..], State::Ended, 3));
+        assert_eq!((whole.finish(), whole.is_too_long()), (&b"0\r\n\r\n"[..], false));
 
         let mut too_long = stack();
         let (coded, state) = code(&mut too_long, [&b"2\r\nab\r\n2\r\ncd\r\n"[..]]);
-        assert_eq!((&coded[..], state), (&b"2\r\nab"[..], State::Broken));
+        assert_eq!((&coded[..], state), (&b"2\r\nab\r\n"[..], State::Broken));
         assert_eq!((too_long.finish(), too_long.is_too_long()), (&b""[..], true));
     }
 

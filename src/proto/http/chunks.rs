@@ -28,11 +28,7 @@ pub struct Dechunk(Reader);
 /// Payload in, chunked out. Each input becomes a chunk. [`Codec::finish`] returns the last chunk.
 #[derive(Default)]
 pub struct Enchunk {
-    payload: Payload,
     state: State,
-    /// The line end behind the data of the last chunk is still to be written. It goes in front of
-    /// the next size line, because there is no room for it behind the data.
-    owes_line_end: bool,
 }
 
 impl Rechunk {
@@ -46,13 +42,6 @@ impl Dechunk {
     /// Allows at most this many bytes of payload.
     pub fn with_limit(limit: u64) -> Dechunk {
         Dechunk(Reader::with_limit(limit))
-    }
-}
-
-impl Enchunk {
-    /// Allows at most this many bytes of payload.
-    pub fn with_limit(limit: u64) -> Enchunk {
-        Enchunk { payload: Payload::with_limit(limit), ..Enchunk::default() }
     }
 }
 
@@ -107,20 +96,14 @@ impl Codec for Enchunk {
         if self.state != State::Open || input.is_empty() {
             return input.start..input.start;
         }
-        let length = input.len() as u64;
-        if !self.payload.add(length) {
-            self.state = State::Broken;
-            return input.start..input.start;
-        }
-        let mut start = input.start;
-        let mut put_before = |bytes: &[u8]| {
-            buffer[start - bytes.len()..start].copy_from_slice(bytes);
-            start -= bytes.len();
-        };
-        put_before(SizeLine::new(length).as_bytes());
-        if std::mem::replace(&mut self.owes_line_end, true) {
-            put_before(LINE_END);
-        }
+        // There is no room behind the data, so that it makes some. A line end that came with the
+        // next chunk would be late: clients may wait for it before they use the chunk.
+        let data = input.start - LINE_END.len()..input.end - LINE_END.len();
+        buffer.copy_within(input.clone(), data.start);
+        buffer[data.end..input.end].copy_from_slice(LINE_END);
+        let line = SizeLine::new(input.len() as u64);
+        let start = data.start - line.as_bytes().len();
+        buffer[start..data.start].copy_from_slice(line.as_bytes());
         start..input.end
     }
 
@@ -129,16 +112,10 @@ impl Codec for Enchunk {
     }
 
     fn finish(&mut self) -> &'static [u8] {
-        // A body that is too long must not look complete.
-        if self.state != State::Open {
-            return b"";
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Open => LAST_CHUNK,
+            State::Ended | State::Broken => b"",
         }
-        self.state = State::Ended;
-        if self.owes_line_end { b"\r\n0\r\n\r\n" } else { LAST_CHUNK }
-    }
-
-    fn is_too_long(&self) -> bool {
-        self.payload.is_too_long
     }
 }
 
@@ -226,12 +203,6 @@ fn put(buffer: &mut [u8], output: &mut Range<usize>, end: usize, bytes: &[u8]) {
 struct Payload {
     left: u64,
     is_too_long: bool,
-}
-
-impl Default for Payload {
-    fn default() -> Payload {
-        Payload::with_limit(u64::MAX)
-    }
 }
 
 impl Payload {
