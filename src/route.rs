@@ -6,7 +6,7 @@ use crate::config::{
     TlsEnd, TlsRule, TunnelKind,
 };
 use crate::proto::client_hello::ClientHello;
-use crate::proto::http::{Request, has_dot_segment};
+use crate::proto::http::{Request, has_dot_segment, is_same_path, match_prefix};
 use crate::proto::websocket::Handshake;
 
 /// Finds the route for a request that came by `scheme`: of the best matching host, the first route
@@ -14,14 +14,15 @@ use crate::proto::websocket::Handshake;
 /// upgrades. A redirect that names the scheme does not accept requests that it would redirect to
 /// themselves; the check of the configuration knows which these are (`check/redirect.rs`).
 ///
-/// Paths are compared as sent. A prefix route that forwards to a cluster does not match a path with
-/// dot segments: a server that resolves them could serve a path outside of the prefix.
+/// All spellings of a path are the same ([`is_same_path`]). A prefix route that forwards to a
+/// cluster does not match a path with dot segments: a server that resolves them could serve a path
+/// outside of the prefix.
 pub fn find<'c>(http: &'c Http, request: &Request<'_>, scheme: Scheme) -> Option<&'c Route> {
     let host = find_host(&http.hosts, request.host)?;
     host.routes.iter().find(|route| {
         let path = match &route.path {
-            PathMatch::Exact(path) => request.path == path,
-            PathMatch::Prefix(prefix) => request.path.starts_with(prefix.as_str()),
+            PathMatch::Exact(path) => is_same_path(request.path, path),
+            PathMatch::Prefix(prefix) => match_prefix(request.path, prefix).is_some(),
         };
         path && accepts(route, request, scheme) && !may_leave(route, request.path)
     })
@@ -92,7 +93,7 @@ fn may_leave(route: &Route, path: &str) -> bool {
         // if the prefix `/api` is rewritten to `/`, then `/api../x` to `/../x`.
         Action::Proxy(proxy) => {
             let is_cut = matches!(proxy.rewrite.path, PathRewrite::Prefix(_));
-            let rest = path.strip_prefix(prefix.as_str()).filter(|_| is_cut).unwrap_or_default();
+            let rest = match_prefix(path, prefix).filter(|_| is_cut).unwrap_or_default();
             has_dot_segment(path) || has_dot_segment(rest)
         }
         Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => false,
@@ -224,7 +225,7 @@ impl Location<'_> {
             (PathRewrite::Path(path), _) => out.extend_from_slice(path.as_bytes()),
             (PathRewrite::Prefix(new), PathMatch::Prefix(old) | PathMatch::Exact(old)) => {
                 out.extend_from_slice(new.as_bytes());
-                let rest = request.path.strip_prefix(old.as_str()).unwrap_or_default();
+                let rest = match_prefix(request.path, old).unwrap_or_default();
                 out.extend_from_slice(rest.as_bytes());
             }
         }

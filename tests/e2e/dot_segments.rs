@@ -142,18 +142,20 @@ fn the_prefix_of_everything_hands_none_on_either() {
 }
 
 #[test]
-fn an_exact_path_is_compared_as_it_was_sent() {
+fn an_exact_path_may_have_them_and_they_are_not_resolved() {
     let upstream = Upstream::listen();
     let gate = start(upstream.address(), "path = \"/live/../%2e./x\"", "auto");
-    for target in ["/live/.././x", "/x", "/live/%2e%2e/%2e./x", "/live/../%2E./x"] {
+    for target in ["/live/.././x", "/x", "/live/../%252e./x"] {
         let mut client = HttpClient::connect(gate.address("web"));
         client.send(upgrade(target));
         assert_eq!(client.response().status, 404, "{target}");
     }
-    let mut client = HttpClient::connect(gate.address("web"));
-    let request = upgrade("/live/../%2e./x");
-    client.send(&request);
-    assert_eq!(read_until(&mut upstream.accept(), b"\r\n\r\n"), request.as_bytes());
+    for target in ["/live/../%2e./x", "/live/%2E%2e/../x"] {
+        let mut client = HttpClient::connect(gate.address("web"));
+        let request = upgrade(target);
+        client.send(&request);
+        assert_eq!(read_until(&mut upstream.accept(), b"\r\n\r\n"), request.as_bytes());
+    }
 }
 
 #[test]

@@ -296,7 +296,8 @@ fn what_is_not_quite_an_upgrade_falls_through_to_the_site() {
     site.redirects("no Connection", with("Connection: Upgrade\r\n", ""), to);
     site.redirects("another Connection", with("Connection: Upgrade", "Connection: keep-alive"), to);
     site.redirects("part of a token", with("Connection: Upgrade", "Connection: Upgrades"), to);
-    for path in ["//stream", "/x/../stream", "/str%65am", "/Stream", "/stream/", "/streams", "/"] {
+    for path in ["//stream", "/x/../stream", "/str%2565am", "/Stream", "/stream/", "/streams", "/"]
+    {
         let to = format!("https://www.example.test{path}");
         site.redirects(path, with("/stream", path), &to);
     }

@@ -45,12 +45,13 @@ use crate::config::types::{Field, List, NAME, Place, SizeOrOff, Time};
 pub(in crate::config) struct Route {
     #[schemars(skip)]
     pub(in crate::config) place: Place,
-    /// The whole path, compared as it was sent: not decoded, not normalised, without the query.
+    /// The whole path, without the query. A percent-encoded byte is the same as the byte itself,
+    /// apart from an encoded slash. Nothing else is normalised.
     #[schemars(regex(pattern = PATH), example = "/stream")]
     pub(in crate::config) path: Field<String>,
-    /// The start of the path, compared as it was sent. A prefix that forwards to a cluster matches
-    /// no path with a dot segment (`.`, `..`, also encoded), which the cluster could resolve to a
-    /// path outside of the prefix.
+    /// The start of the path, compared as `path` is. A prefix that forwards to a cluster matches no
+    /// path with a dot segment (`.`, `..`, also encoded), which the cluster could resolve to a path
+    /// outside of the prefix.
     #[schemars(regex(pattern = PATH), example = "/")]
     pub(in crate::config) prefix: Field<String>,
     /// The route matches only requests that upgrade to this protocol; others go on to the next

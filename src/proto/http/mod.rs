@@ -27,7 +27,7 @@ pub use coding::{Coding, Codings};
 pub use conditional::{Conditions, Etag, Lines, Validators, Verdict};
 pub use fields::{Fields, Hop, write_title_case};
 pub use media_type::{UNKNOWN as UNKNOWN_MEDIA_TYPE, media_type};
-pub use path::has_dot_segment;
+pub use path::{has_dot_segment, is_same_path, match_prefix};
 pub use percent::{FilePath, MAX_FILE_PATH};
 pub use range::{ByteRange, Requested};
 pub use request::{Reject, Request, Version, parse_request};

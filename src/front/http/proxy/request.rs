@@ -12,7 +12,7 @@ use crate::front::moment::Moment;
 use crate::observe::access_log::Record;
 use crate::proto::codec::Stack;
 use crate::proto::http::forward::{self, Framing, Rules, write_request};
-use crate::proto::http::{Body, Hop, Rechunk, Reject, Request, RequestKind};
+use crate::proto::http::{Body, Hop, Rechunk, Reject, Request, RequestKind, match_prefix};
 use crate::relay::{Flow, Pool};
 use crate::sched::Charge;
 use crate::sys::Address;
@@ -245,7 +245,7 @@ fn write_target(source: &Source<'_, '_>, route: &Route, out: &mut Vec<u8>) {
         (PathRewrite::Path(path), _) => out.extend_from_slice(path.as_bytes()),
         (PathRewrite::Prefix(new), PathMatch::Prefix(old) | PathMatch::Exact(old)) => {
             out.extend_from_slice(new.as_bytes());
-            let rest = request.path.strip_prefix(old.as_str()).unwrap_or_default();
+            let rest = match_prefix(request.path, old).unwrap_or_default();
             // "/api" becomes "/" also for "/api/x": one slash is enough.
             let rest =
                 if new.ends_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
