@@ -376,10 +376,8 @@ impl fmt::Debug for Body {
 /// Reads bytes of a file, waits for them, and lets the kernel begin to read those behind them.
 fn read_and_prefetch(file: &File, position: u64, end: u64, max: usize) -> Result<Vec<u8>, Errno> {
     let wanted = usize::try_from(end - position).unwrap_or(usize::MAX).min(max);
-    let mut bytes = vec![0; wanted];
-    let read = file.read(&mut bytes, position)?;
-    bytes.truncate(read);
-    let next = position + read as u64;
+    let bytes = file.read_blocks(position, wanted)?;
+    let next = position + bytes.len() as u64;
     let ahead = READ_AHEAD.min(end.saturating_sub(next));
     if ahead > 0 {
         file.prefetch(next, ahead);

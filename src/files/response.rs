@@ -93,6 +93,12 @@ impl Response {
         Response { status, content: Content::Error, info: None, part: None, varies: false }
     }
 
+    /// The response to a request for a file that is not there. Another `Accept-Encoding` may find a
+    /// copy of it in a coding if `varies` is true.
+    pub(super) fn missing(varies: bool) -> Response {
+        Response { varies, ..Response::error(404) }
+    }
+
     /// The response with a file. `content` makes the content of its bytes in this range.
     pub(super) fn file(
         info: Info,

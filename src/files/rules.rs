@@ -194,12 +194,14 @@ impl Search<'_> {
 }
 
 impl FoundFile {
-    /// Reads all of a small file, without waiting if the lookup may not. `None` if it would have
-    /// to wait, if the file changes all the time, or if it cannot be read. The metadata is that of
-    /// the bytes.
+    /// Reads all of a small file, without waiting if the lookup may not. `None` if it would have to
+    /// wait, if the file is no longer small or changes all the time, or if it cannot be read. The
+    /// metadata is that of the bytes.
     pub(super) fn read(&mut self, lookup: Lookup) -> Option<Vec<u8>> {
         for _ in 0..RETRIES {
-            let size = usize::try_from(self.metadata.size.min(MAX_CONTENT)).ok()?;
+            // It may have grown since it was opened.
+            let size = self.metadata.size;
+            let size = usize::try_from(size).ok().filter(|_| size <= MAX_CONTENT)?;
             let mut bytes = vec![0; size];
             let mut read = 0;
             while read < size {

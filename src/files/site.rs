@@ -183,7 +183,7 @@ impl Site {
         let mut found = match found {
             Found::File(found) => *found,
             Found::Directory => return Ok(Response::error(301)),
-            Found::Missing => return Ok(Response::error(404)),
+            Found::Missing => return Ok(Response::missing(self.varies())),
             Found::Unavailable => return Ok(Response::error(503)),
         };
 

@@ -184,7 +184,7 @@ impl FileFields<'_> {
             field("Cache-Control", value.as_bytes());
         }
         // A browser must not guess another type from the bytes.
-        if matches!(self.found.status, 200 | 206 | 304) {
+        if !matches!(self.found.content, files::Content::Error) {
             field("X-Content-Type-Options", b"nosniff");
         }
         if let Some((path, query)) = self.moved

@@ -19,9 +19,10 @@ use rustix::io::{IoSliceMut, ReadWriteFlags, pread, preadv2, retry_on_intr};
 
 use super::Errno;
 
-/// Bytes between two positions at which [`File::cached`] looks into the page cache. The kernel
-/// reads ahead in windows of this size by default (read_ahead_kb).
-const PROBE_STEP: u64 = 128 * 1024;
+/// Files are read into the page cache in blocks of this many bytes: [`File::read_blocks`] reads
+/// whole ones, and [`File::cached`] looks at each. The kernel reads ahead in windows of this size
+/// by default (read_ahead_kb).
+const BLOCK: u64 = 128 * 1024;
 /// How often a lookup is tried again that met a change of the tree (openat2(2), EAGAIN).
 const RETRIES: usize = 16;
 
@@ -153,7 +154,14 @@ impl Directory {
         if !symlinks {
             resolve |= ResolveFlags::NO_SYMLINKS;
         }
-        let fd = open(self.fd.as_fd(), path, flags, resolve, lookup)?;
+        if lookup == Lookup::Cached {
+            // A file system that is mounted below may be one that waits, even for fstat(2).
+            resolve |= ResolveFlags::NO_XDEV;
+        }
+        let fd = match open(self.fd.as_fd(), path, flags, resolve, lookup) {
+            Err(Errno::XDEV) if lookup == Lookup::Cached => return Err(Errno::AGAIN),
+            fd => fd?,
+        };
         let stat = fstat(&fd)?;
         Ok(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => {
@@ -249,23 +257,25 @@ impl File {
     }
 
     /// Returns how many of the bytes from `position` on are in the page cache, at most `length`.
-    /// Looks at every `PROBE_STEP` bytes and at the last one, so single pages may be missing.
+    /// Looks at the first byte and at the last one of each block, because [`File::read_blocks`]
+    /// reads whole blocks. Single pages may be missing still if the kernel has dropped them, or if
+    /// another program has read a part of a block.
     pub fn cached(&self, position: u64, length: u64) -> u64 {
         if self.is_memory {
             return length;
         }
-        let mut found = 0;
-        while found < length {
-            let piece = PROBE_STEP.min(length - found);
-            let last = position + found + piece - 1;
-            if found == 0 && self.read_cached(&mut [0], position) != Ok(1)
-                || self.read_cached(&mut [0], last) != Ok(1)
+        let (mut at, end) = (position, position + length);
+        while at < end {
+            let next = ((at / BLOCK + 1) * BLOCK).min(end);
+            let is_first = at == position;
+            if is_first && self.read_cached(&mut [0], at) != Ok(1)
+                || self.read_cached(&mut [0], next - 1) != Ok(1)
             {
                 break;
             }
-            found += piece;
+            at = next;
         }
-        found
+        at - position
     }
 
     /// Reads bytes, and waits for them; 0 is the end of the file. For threads that may wait, and
@@ -275,6 +285,30 @@ impl File {
     /// As pread(2).
     pub fn read(&self, buffer: &mut [u8], position: u64) -> Result<usize, Errno> {
         retry_on_intr(|| pread(&self.fd, &mut *buffer, position))
+    }
+
+    /// Reads up to `length` bytes, and waits for them, together with the rest of the blocks that
+    /// they are in: after that [`File::cached`] is right about these. Returns no bytes at the end
+    /// of the file.
+    ///
+    /// # Errors
+    /// As pread(2).
+    pub fn read_blocks(&self, position: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        let start = position / BLOCK * BLOCK;
+        let end = (position + length as u64).next_multiple_of(BLOCK);
+        // The caller asks for a few blocks.
+        let mut bytes = vec![0; (end - start) as usize];
+        let mut read = 0;
+        while read < bytes.len() {
+            match self.read(&mut bytes[read..], start + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        let before = (position - start) as usize;
+        bytes.truncate(read.min(before + length));
+        bytes.drain(..before.min(bytes.len()));
+        Ok(bytes)
     }
 
     /// Lets the kernel begin to read these bytes into the page cache (posix_fadvise(2)). May wait

@@ -68,6 +68,49 @@ fn a_directory_is_its_index_and_a_path_without_the_slash_leads_to_it() {
 }
 
 #[test]
+fn another_spelling_of_a_path_takes_the_same_route() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("private")).unwrap();
+    fs::write(dir.path().join("private/secret.txt"), "secret").unwrap();
+    fs::write(dir.path().join("open.txt"), "open").unwrap();
+    let config = format!(
+        "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+         [[listener.host]]\nroute = [\n\
+         {{ prefix = \"/private/\", respond = {{ status = 403 }} }},\n\
+         {{ prefix = \"/old/\", redirect = {{ prefix = \"/new/\" }} }},\n\
+         {{ prefix = \"/\", root = {:?} }}]\n",
+        dir.path()
+    );
+    let gate = Setup { config, ..Setup::default() }.start();
+    let get = |path: &str| {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        client.response()
+    };
+    assert_eq!(get("/%6fpen.txt").body, b"open");
+    for path in ["/private/secret.txt", "/%70rivate/secret.txt", "/privat%65/%73ecret.txt"] {
+        assert_eq!(get(path).status, 403, "{path}");
+    }
+    let moved = get("/o%6Cd/a%20b?c=%20");
+    assert!(moved.head.contains("\r\nLocation: http://a/new/a%20b?c=%20\r\n"), "{}", moved.head);
+}
+
+#[test]
+fn a_page_of_a_404_is_not_kept_like_a_file() {
+    let keys = ", not_found = \"/404.html\", cache_control = \"max-age=31536000\"";
+    let place = Place::start(keys, "io_uring", |root| {
+        fs::write(root.join("404.html"), "nothing here").unwrap();
+        fs::write(root.join("file.txt"), "a file").unwrap();
+    });
+    let (status, body, head) = place.get("/none", "");
+    assert_eq!((status, &body[..]), (404, &b"nothing here"[..]));
+    assert!(
+        !head.contains("Cache-Control") && head.contains("\r\nX-Content-Type-Options: nosniff")
+    );
+    assert!(place.get("/file.txt", "").2.contains("\r\nCache-Control: max-age=31536000\r\n"));
+}
+
+#[test]
 fn conditions_and_ranges_are_answered_as_asked() {
     let content = bytes(7, 100_000);
     let place = Place::start("", "epoll", |root| fs::write(root.join("f.bin"), &content).unwrap());

@@ -3,7 +3,9 @@
 use std::fs;
 
 use super::*;
-use crate::proto::http::Coding;
+use crate::files::rules::{Found, Plan};
+use crate::proto::http::{Coding, Codings, FilePath};
+use crate::sys::{Directory, Lookup};
 
 #[test]
 fn a_file_is_found_with_its_type_and_validators() {
@@ -47,6 +49,28 @@ fn an_empty_file_and_a_large_one_are_sent_whole() {
             let part = site.ask("GET", "/large", &[("Range", "bytes=100000-199998")]).await;
             assert!(part.status == 206 && part.body == large[100_000..199_999]);
             assert_eq!(part.fields["Content-Range"], "bytes 100000-199998/200000");
+        },
+    );
+}
+
+#[test]
+fn a_file_that_grows_while_it_is_read_is_not_taken_for_a_small_one() {
+    with_site(
+        |_| {},
+        async |site| {
+            site.write("file", [b'a'; 1000]);
+            let root = site.path("");
+            let directory = Directory::open(&root, Lookup::Blocking).unwrap();
+            let plan = Plan::new(&rules(root.clone()));
+            let path = FilePath::configured("file");
+            let (codings, lookup) = (Codings::default(), Lookup::Blocking);
+            let found = plan.find(&directory, path.as_ref(), codings, lookup).unwrap();
+            let Found::File(mut found) = found else { panic!("{found:?}") };
+            site.write("file", [b'b'; 100_000]);
+            assert_eq!(found.read(Lookup::Blocking), None);
+            assert_eq!(found.metadata.size, 100_000);
+            site.write("file", [b'c'; 10]);
+            assert_eq!(found.read(Lookup::Blocking), None, "it was large a moment ago");
         },
     );
 }

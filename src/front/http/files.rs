@@ -102,7 +102,9 @@ pub(in crate::front) fn respond<'a>(
         Content::Error => OwnBody::Line(reason_phrase(found.status)),
     };
     let is_error = matches!(found.content, Content::Error);
-    let cache_control = files.cache_control.as_deref().filter(|_| !is_error);
+    // Not for the page of a 404: the file may be there the next time.
+    let may_be_kept = matches!(found.status, 200 | 206 | 304);
+    let cache_control = files.cache_control.as_deref().filter(|_| may_be_kept);
     let moved = (found.status == 301).then_some((path, query));
     let file = Some(FileFields { found, cache_control, moved });
     let own = if is_error { Response::text(found.status, "").fields } else { Fields::default() };

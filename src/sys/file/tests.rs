@@ -210,4 +210,36 @@ fn bytes_that_left_the_page_cache_are_not_waited_for() {
     assert_eq!(file.cached(0, SIZE as u64), 0);
     assert_eq!((file.read(&mut buffer[..1], 0), buffer[0]), (Ok(1), 7));
     assert_eq!(file.read_cached(&mut buffer[..1], 0), Ok(1));
+    // One byte brings its whole block, and of the other blocks nothing that matters.
+    let (block, length) = (4 * BLOCK, BLOCK as usize);
+    assert_eq!(file.read_blocks(block + 70_000, 1), Ok(vec![7]));
+    assert_eq!(file.cached(block, BLOCK), BLOCK);
+    assert_eq!(file.read_cached(&mut buffer[..length], block), Ok(length));
+}
+
+#[test]
+fn blocks_give_the_bytes_that_were_asked_for() {
+    let (place, directory) = root();
+    let content: Vec<u8> = (0..300_000u32).map(|at| (at % 251) as u8).collect();
+    fs::write(place.path().join("root/file"), &content).unwrap();
+    let Opened::File(file, _) = open(&directory, "file", false, Lookup::Blocking).unwrap() else {
+        panic!("a regular file")
+    };
+    for (position, length) in
+        [(0, 1), (5, 131_067), (5, 131_072), (131_071, 2), (262_144, 90_000), (299_999, 9)]
+    {
+        let end = (position + length).min(content.len());
+        let read = file.read_blocks(position as u64, length).unwrap();
+        assert!(read == content[position..end], "{length} bytes from {position} on");
+        assert_eq!(file.cached(position as u64, (end - position) as u64), (end - position) as u64);
+    }
+    assert_eq!(file.read_blocks(300_000, 10), Ok(Vec::new()));
+}
+
+#[test]
+fn a_lookup_that_may_not_wait_does_not_enter_another_file_system() {
+    let top = Directory::open(Path::new("/"), Lookup::Blocking).unwrap();
+    let below = |lookup| top.open_below(b"proc/version", false, lookup);
+    assert!(matches!(below(Lookup::Cached), Err(Errno::AGAIN)));
+    assert!(matches!(below(Lookup::Blocking), Ok(Opened::File(..))));
 }
