@@ -15,13 +15,11 @@ const SILENCE: Duration = Duration::from_secs(5);
 const BRIEF_SILENCE: Duration = Duration::from_secs(1);
 /// The longest wait for a client that goes on sending.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The most bytes that are read while waiting.
-const MAX_BYTES: usize = 1024 * 1024;
 
 /// Closes so that the last response arrives (RFC 9112 section 9.6). If the client sends bytes after
 /// the close, or has sent bytes that are unread at the close, the kernel answers with a reset. A
 /// reset may destroy a response that the client has not read yet. So the writing side ends first,
-/// and the client is read until it closes, within bounds.
+/// and the client is read until it closes, for a bounded time.
 pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
     watch.on_drain(OnDrain::Wait);
     let silence = if conn.context.draining.get() { BRIEF_SILENCE } else { SILENCE };
@@ -37,16 +35,14 @@ pub(super) async fn linger(conn: &Accepted, watch: &Watch) {
     // nothing, and bytes that are left in the socket would cause the reset.
     let client = Transport::Plain(Rc::clone(conn.client.socket()));
     let begun = conn.context.timers.now();
-    let mut total = 0;
-    while total < MAX_BYTES && conn.context.timers.now().wrapping_sub(begun) < ticks(LONGEST) {
+    while conn.context.timers.now().wrapping_sub(begun) < ticks(LONGEST) {
         let is_over = watch.readable(&client).await.is_err();
         match client.recv(&mut conn.context.pool.buffer()) {
             Ok(0) => return,
             Ok(_) if is_over => return,
-            Ok(read) => {
-                total += read;
-                watch.touch();
-            }
+            // The number of bytes has no bound: a client may read the response only after it has
+            // sent all of a long body.
+            Ok(_) => watch.touch(),
             Err(Errno::AGAIN) if is_over => return,
             Err(Errno::AGAIN) => {}
             Err(_) => return,

@@ -63,12 +63,13 @@ impl Requested {
         let (first, last) = (&set[..dash], &set[dash + 1..]);
         let (start, end) = match (position(first)?, position(last)?) {
             (None, None) => return None,
+            // An empty representation has no part. Players ask for `bytes=0-` of anything, so that
+            // the whole of it is of more use to them than an error.
+            _ if length == 0 => return None,
             (Some(first), None) => (first, length),
             (Some(first), Some(last)) if first > last => return None,
             (Some(first), Some(last)) => (first, last.saturating_add(1).min(length)),
             (None, Some(0)) => return Some(Requested::NotSatisfiable),
-            // Of an empty representation there is no part, although the range can be satisfied.
-            (None, Some(_)) if length == 0 => return None,
             (None, Some(suffix)) => (length.saturating_sub(suffix), length),
         };
         let is_satisfiable = start < length;
@@ -135,7 +136,8 @@ mod tests {
             );
         }
         let of_nothing = |value: &str| Requested::parse(value.as_bytes(), 0);
-        assert_eq!(of_nothing("bytes=0-"), Requested::NotSatisfiable);
+        assert_eq!(of_nothing("bytes=0-"), Requested::Whole);
+        assert_eq!(of_nothing("bytes=-0"), Requested::Whole);
         assert_eq!(of_nothing("bytes=-5"), Requested::Whole);
     }
 
