@@ -45,7 +45,7 @@ const LINE_FEED: Reject =
     Reject { status: 400, reason: "bare_line_feed", text: "a line ends without CR" };
 
 /// What comes after a turn.
-pub(super) enum Next<'c> {
+pub(in crate::front) enum Next<'c> {
     /// Read more requests.
     Read,
     /// Close after the responses are sent. The client may still be sending.

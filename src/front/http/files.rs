@@ -17,7 +17,7 @@ use crate::sched::Charge;
 use crate::timers::{Limit, OnDrain};
 
 /// A request for a file that has to wait.
-pub(super) struct Wanted<'c> {
+pub(in crate::front) struct Wanted<'c> {
     site: Rc<Site>,
     files: &'c Files,
     route: &'c Route,

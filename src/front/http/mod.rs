@@ -31,7 +31,8 @@ pub(super) use connection::{Connection, misdirected};
 pub(super) use exchange::respond;
 pub(super) use files::{Query, respond as file_response};
 pub(super) use proxy::{
-    Missing, Passed, Proxied, Sent, Source, beside, outcome_of, response_fields,
+    Client, Exchange, Missing, Passed, Proxied, Sent, Source, beside, failed, is_whole,
+    pass_interim, response_fields,
 };
 
 /// Serves a connection until it ends or becomes a tunnel.

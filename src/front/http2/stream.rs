@@ -35,7 +35,6 @@ pub(super) struct Stream {
     pub(super) shared: Rc<Shared>,
     /// Its head in HTTP/1.1.
     pub(super) head: Vec<u8>,
-    pub(super) body: RecvStream,
     pub(super) respond: SendResponse<Bytes>,
     pub(super) start: Moment,
 }
@@ -57,11 +56,11 @@ pub(super) fn begin(
     let (parts, body) = request.into_parts();
     let mut head = Vec::with_capacity(512);
     write_request(&parts, !body.is_end_stream(), &mut head);
-    let stream = Stream { shared: Rc::clone(shared), head, body, respond, start };
+    let stream = Stream { shared: Rc::clone(shared), head, respond, start };
     if let Some(stream) = stream.answer_at_once() {
         let open = Open::new(shared);
         monoio::spawn(async move {
-            stream.serve().await;
+            stream.serve(body).await;
             drop(open);
         });
     }
@@ -115,7 +114,7 @@ impl Stream {
     }
 
     /// Serves a request that has to wait.
-    async fn serve(mut self) {
+    async fn serve(mut self, body: RecvStream) {
         let conn = Rc::clone(&self.shared.conn);
         let Protocol::Http(http) = &conn.listener.config.protocol else { return };
         let head = std::mem::take(&mut self.head);
@@ -140,7 +139,7 @@ impl Stream {
                     protocol,
                 };
                 match Proxied::new(&source) {
-                    Ok(proxied) => proxy::serve(self, conn, http, &proxied).await,
+                    Ok(proxied) => proxy::serve(self, body, conn, http, &proxied).await,
                     Err(reject) => self.reject(conn, http, Some(request), reject),
                 }
             }

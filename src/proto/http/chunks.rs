@@ -28,6 +28,7 @@ pub struct Dechunk(Reader);
 /// Payload in, chunked out. Each input becomes a chunk. [`Codec::finish`] returns the last chunk.
 #[derive(Default)]
 pub struct Enchunk {
+    payload: Payload,
     state: State,
 }
 
@@ -42,6 +43,13 @@ impl Dechunk {
     /// Allows at most this many bytes of payload.
     pub fn with_limit(limit: u64) -> Dechunk {
         Dechunk(Reader::with_limit(limit))
+    }
+}
+
+impl Enchunk {
+    /// Allows at most this many bytes of payload.
+    pub fn with_limit(limit: u64) -> Enchunk {
+        Enchunk { payload: Payload::with_limit(limit), ..Enchunk::default() }
     }
 }
 
@@ -96,6 +104,10 @@ impl Codec for Enchunk {
         if self.state != State::Open || input.is_empty() {
             return input.start..input.start;
         }
+        if !self.payload.add(input.len() as u64) {
+            self.state = State::Broken;
+            return input.start..input.start;
+        }
         // There is no room behind the data, so that it makes some. A line end that came with the
         // next chunk would be late: clients may wait for it before they use the chunk.
         let data = input.start - LINE_END.len()..input.end - LINE_END.len();
@@ -112,10 +124,16 @@ impl Codec for Enchunk {
     }
 
     fn finish(&mut self) -> &'static [u8] {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::Open => LAST_CHUNK,
-            State::Ended | State::Broken => b"",
+        // A body that is too long must not look complete.
+        if self.state != State::Open {
+            return b"";
         }
+        self.state = State::Ended;
+        LAST_CHUNK
+    }
+
+    fn is_too_long(&self) -> bool {
+        self.payload.is_too_long
     }
 }
 
@@ -203,6 +221,12 @@ fn put(buffer: &mut [u8], output: &mut Range<usize>, end: usize, bytes: &[u8]) {
 struct Payload {
     left: u64,
     is_too_long: bool,
+}
+
+impl Default for Payload {
+    fn default() -> Payload {
+        Payload::with_limit(u64::MAX)
+    }
 }
 
 impl Payload {

@@ -45,6 +45,17 @@ impl Flow {
         }
     }
 
+    /// Takes bytes of the source, which is read elsewhere.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.allowed = self.allowed.saturating_sub(bytes.len() as u64);
+        self.begin_with(bytes);
+    }
+
+    /// Ends the source, which is read elsewhere.
+    pub fn end(&mut self) {
+        self.mark_ended();
+    }
+
     /// Bytes that the flow may still read.
     pub fn allowed(&self) -> u64 {
         self.allowed

@@ -1,23 +1,24 @@
-//! One exchange with a cluster: the request goes out, the response comes back.
+//! One exchange with a cluster: the request goes out, the response comes back. Its steps are the
+//! same for each version of HTTP; what differs is behind [`Client`].
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::request::Proxied;
-use super::response::{Form, Transfer, write_head, write_interim};
-use super::upload::{Sent, beside, is_whole, send};
+use super::upload::{Sent, beside, is_whole};
 use crate::cluster::{Cluster, ConnectFailure, Lease};
-use crate::front::http::connection::{Connection, Next};
+use crate::front::accepted::Accepted;
 use crate::front::response::status_for;
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
+use crate::proto::codec::Stack;
 use crate::proto::http::response_head::{Persistence, reason_phrase};
-use crate::proto::http::{Body, Reject, Response, Version};
-use crate::relay::{self, Broken, Flow};
-use crate::timers::{Fired, Limit, OnDrain};
+use crate::proto::http::{Reject, Response, Version};
+use crate::relay::Flow;
+use crate::timers::{Fired, Limit, Watch};
 use crate::upstream::{Connection as Upstream, Failure, Heads};
 
 const TOO_LARGE: Reject =
@@ -49,11 +50,82 @@ pub(in crate::front) enum Missing {
     Client(Sent),
 }
 
-impl<'c> Connection<'c> {
-    /// Passes a request on, and its response back. Returns what comes after it.
-    pub(in crate::front::http) async fn proxy(&mut self, request: &Proxied<'c>) -> Next<'c> {
-        let conn = self.conn;
-        self.watch.on_drain(OnDrain::Wait);
+/// The client's side of an exchange: what differs between the versions of HTTP.
+pub(in crate::front) trait Client {
+    /// Where the body of the request comes from.
+    type Body;
+    /// What comes after the exchange.
+    type Next;
+
+    /// Makes the codec that gives a body without a length its chunks.
+    fn chunks(limit: u64) -> Stack;
+
+    /// Sends what `up` begins with, and the body of the request.
+    fn upload(
+        body: &mut Self::Body,
+        up: &mut Flow,
+        upstream: &Upstream<'_>,
+    ) -> impl Future<Output = Sent>;
+
+    /// Ready when the client does not want the response any more and the watch cannot find out. If
+    /// not, the waker is called when that happens.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Passes an interim head on.
+    async fn pass_interim(&mut self, head: &[u8]) -> Result<(), Failure>;
+
+    /// Passes the final response on. `heads` begins with its head, which has `length` bytes.
+    /// `sending` runs beside it.
+    async fn pass(
+        &mut self,
+        exchange: &Exchange<'_>,
+        upstream: &Upstream<'_>,
+        heads: &mut Heads,
+        response: (Response, usize),
+        sending: Pin<&mut impl Future<Output = Sent>>,
+        sent: &mut Option<Sent>,
+    ) -> Result<Passed, Missing>;
+
+    /// Ends an exchange whose response was passed on, as far as it came.
+    fn go_on(
+        &mut self,
+        request: &Proxied<'_>,
+        passed: &Passed,
+        is_sent: bool,
+        up: &mut Flow,
+    ) -> Self::Next;
+
+    /// Sends an error in place of the response, and notes its length. `behind` is what was read
+    /// after the request, if all of that was read.
+    fn send_error(
+        &mut self,
+        request: &Proxied<'_>,
+        status: u16,
+        line: &'static str,
+        behind: Option<Vec<u8>>,
+        outcome: &mut Outcome,
+    ) -> Self::Next;
+
+    /// Ends an exchange without a response.
+    fn abandon(&mut self) -> Self::Next;
+}
+
+/// A request, and what it is passed on with.
+#[derive(Clone, Copy)]
+pub(in crate::front) struct Exchange<'a> {
+    pub(in crate::front) conn: &'a Accepted,
+    pub(in crate::front) watch: &'a Watch,
+    pub(in crate::front) request: &'a Proxied<'a>,
+}
+
+impl Exchange<'_> {
+    /// Passes the request on, and its response back. Returns what comes after it.
+    pub(in crate::front) async fn run<C: Client>(
+        &self,
+        client: &mut C,
+        body: &mut C::Body,
+    ) -> C::Next {
+        let &Exchange { conn, request, .. } = self;
         let cluster = Rc::clone(conn.listener.cluster(&request.proxy.cluster));
         let mut may_reuse = true;
         loop {
@@ -64,11 +136,12 @@ impl<'c> Connection<'c> {
                         conn.context.shortage.answered();
                     }
                     let (is_sent, behind) = (request.is_bodyless(), request.behind.clone());
-                    return self.fail(request, failure.outcome(), None, is_sent.then_some(behind));
+                    let behind = is_sent.then_some(behind);
+                    return self.fail(client, failure.outcome(), None, behind);
                 }
             };
             // Only a connection that was idle can be lost, so there is a second attempt at most.
-            match self.exchange(request, lease, &cluster).await {
+            match self.attempt(client, body, lease, &cluster).await {
                 Some(next) => return next,
                 None => {
                     may_reuse = false;
@@ -80,20 +153,21 @@ impl<'c> Connection<'c> {
 
     /// Sends the request and passes the response on. `None` if the endpoint has closed a connection
     /// that was idle, and the request can be sent again.
-    async fn exchange(
-        &mut self,
-        request: &Proxied<'c>,
+    async fn attempt<C: Client>(
+        &self,
+        client: &mut C,
+        body: &mut C::Body,
         mut lease: Lease,
         cluster: &Cluster,
-    ) -> Option<Next<'c>> {
-        let (conn, watch) = (self.conn, self.watch);
+    ) -> Option<C::Next> {
+        let &Exchange { conn, watch, request } = self;
         let pool = &conn.context.pool;
         watch.set_upstream(Some(lease.upstream.socket()));
         watch.renew(Limit::new(request.proxy.response_timeout, End::ResponseTimeout));
         let transport = lease.upstream.clone();
         let upstream = Upstream::new(&transport, pool, watch);
         let mut heads = Heads::new(pool.charge(), request.kind);
-        let mut up = request.flow(pool);
+        let mut up = request.flow(pool, C::chunks);
         poll_fn(|cx| {
             request.begin(&mut up, |up, head| up.queue(&transport, head, cx.waker()));
             Poll::Ready(())
@@ -106,11 +180,11 @@ impl<'c> Connection<'c> {
         let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
         let result = {
             let sending = pin!(async {
-                let sent = send(&mut up, &conn.client, &upstream).await;
+                let sent = C::upload(body, &mut up, &upstream).await;
                 sent_at.set(Instant::now());
                 sent
             });
-            self.pass(request, &upstream, &mut heads, sending, &mut sent).await
+            self.receive(client, &upstream, &mut heads, sending, &mut sent).await
         };
         drop(stall);
         watch.set_upstream(None);
@@ -132,7 +206,7 @@ impl<'c> Connection<'c> {
                 let reject = missing.reject(is_waited_for);
                 outcome.end = missing.end(reject);
                 let behind = is_sent.then(|| behind(request, &mut up));
-                return Some(self.fail(request, outcome, reject, behind));
+                return Some(self.fail(client, outcome, reject, behind));
             }
         };
         (outcome.end, outcome.status) = (passed.end, Some(passed.status));
@@ -145,194 +219,93 @@ impl<'c> Connection<'c> {
         outcome.relay = if is_spliced { Relay::Splice } else { Relay::Copy };
         conn.record(request.start, &outcome, |record| request.describe(record));
         if passed.end != End::Done {
-            relay::cut_off(&conn.client, &transport);
-            return Some(Next::Drop);
-        }
-        if passed.is_reusable && is_sent && !conn.context.draining.get() {
+            transport.reset_on_close();
+        } else if passed.is_reusable && is_sent && !conn.context.draining.get() {
             cluster.keep(lease, &conn.listener.config.socket, &conn.context.timers);
         }
-        Some(self.go_on(request, passed.persistence, is_sent, &mut up))
+        Some(client.go_on(request, &passed, is_sent, &mut up))
     }
 
     /// Reads the head of the response, and passes it on with the body. `sending` runs beside it.
-    async fn pass(
-        &mut self,
-        request: &Proxied<'c>,
+    async fn receive<C: Client>(
+        &self,
+        client: &mut C,
         upstream: &Upstream<'_>,
         heads: &mut Heads,
         mut sending: Pin<&mut impl Future<Output = Sent>>,
         sent: &mut Option<Sent>,
     ) -> Result<Passed, Missing> {
-        // 1. Read the head.
-        let (conn, watch) = (self.conn, self.watch);
-        let reading = self.read_final(request, upstream, heads);
+        let reading = self.read_final(client, upstream, heads);
         let result = beside(reading, sending.as_mut(), sent).await;
-        let (head, length) = result.map_err(Missing::Client)?.map_err(Missing::Upstream)?;
-        // A client that waits for a 100 may or may not send its body: what comes next is ambiguous.
-        // The rest of a body of chunks is not followed here.
-        let is_sent = request.is_bodyless() || *sent == Some(Sent::Whole);
-        let has_length = matches!(request.body, Body::Length(_));
-        let is_clear = is_sent || (has_length && !request.expects_continue);
-        let may_persist = request.is_persistent && is_clear && !conn.context.draining.get();
-        let form = Form::of(&head, request, may_persist);
-        let mut passed = Passed {
-            status: head.status,
-            end: End::Done,
-            persistence: form.persistence,
-            bytes: 0,
-            head: 0,
-            relay: Err(Copied::FewBytes),
-            is_reusable: head.is_persistent,
-        };
-
-        // 2. If the whole response is here, give it to the outbox.
-        let bytes = heads.bytes();
-        let rest = (bytes.len() - length) as u64;
-        let whole = match form.transfer {
-            Transfer::Nothing => Some(0),
-            Transfer::Length(body) if body <= rest => Some(body),
-            _ => None,
-        };
-        if let Some(body) = whole {
-            passed.is_reusable &= rest == body;
-            // The cast is exact: the body is a part of a slice.
-            let all = &bytes[..length + body as usize];
-            let respond = |waker: &Waker| self.respond_whole(request, form, all, length, waker);
-            let mut respond = respond;
-            let written = poll_fn(|cx| Poll::Ready(respond(cx.waker()))).await;
-            passed.bytes = written.ok_or(Missing::Upstream(Failure::Malformed))?;
-            passed.head = passed.bytes - body;
-            return Ok(passed);
-        }
-
-        // 3. If not, send what is here, and the rest of the body as it comes.
-        let mut down = form.flow(&conn.context.pool);
-        let mut out = Vec::with_capacity(length + 128);
-        write_head(&bytes[..length], form, request, &conn.context.date(), &mut out)
-            .ok_or(Missing::Upstream(Failure::Malformed))?;
-        passed.head = out.len() as u64;
-        down.push(&out);
-        down.begin_with(&bytes[length..]);
-        if let Transfer::Length(body) = form.transfer {
-            down.allow(body - rest);
-        }
-        heads.clear();
-        watch.renew(Limit::new(request.proxy.idle_timeout, End::Idle));
-        let passing = down.run(upstream.transport, &conn.client, watch);
-        let result = beside(passing, sending, sent).await;
-        passed.end = end_of(result, form, &down);
-        passed.bytes = down.bytes();
-        passed.is_reusable &= down.take_behind().is_empty();
-        passed.relay = down.why_copied().map_or(Ok(()), Err);
-        Ok(passed)
+        let response = result.map_err(Missing::Client)?.map_err(Missing::Upstream)?;
+        client.pass(self, upstream, heads, response, sending, sent).await
     }
 
-    /// Reads the head of the final response. Passes interim responses on, those apart that the
-    /// client cannot understand: HTTP/1.0 has none (RFC 9110 section 15.2), and a 100 is for
-    /// clients that wait for it.
-    async fn read_final(
-        &mut self,
-        request: &Proxied<'c>,
+    /// Reads the head of the final response, and returns it with its length. Passes interim
+    /// responses on, those apart that the client cannot understand: HTTP/1.0 has none (RFC 9110
+    /// section 15.2), and a 100 is for clients that wait for it.
+    async fn read_final<C: Client>(
+        &self,
+        client: &mut C,
         upstream: &Upstream<'_>,
         heads: &mut Heads,
     ) -> Result<(Response, usize), Failure> {
+        let request = self.request;
         loop {
-            let (head, length) = upstream.read_head(heads).await?;
+            let (head, length) = {
+                let mut reading = pin!(upstream.read_head(heads));
+                poll_fn(|cx| match client.poll_gone(cx) {
+                    Poll::Ready(()) => Poll::Ready(Err(Failure::Fired(Fired::ClientReset))),
+                    Poll::Pending => reading.as_mut().poll(cx),
+                })
+                .await?
+            };
             if !head.is_interim() {
                 return Ok((head, length));
             }
             let is_wanted = head.status != 100 || request.expects_continue;
             if request.asked.version() == Version::Http11 && is_wanted {
-                let mut out = Vec::with_capacity(length);
-                write_interim(&heads.bytes()[..length], &mut out).ok_or(Failure::Malformed)?;
-                self.send(&out);
-                if !self.flush_interim().await {
-                    return Err(Failure::Fired(Fired::ClientReset));
-                }
+                client.pass_interim(&heads.bytes()[..length]).await?;
             }
             heads.drop_head(length);
         }
     }
 
-    /// Sends a response that has been read whole. Returns its length; `None` if its head cannot be
-    /// passed on.
-    fn respond_whole(
-        &mut self,
-        request: &Proxied<'c>,
-        form: Form,
-        response: &[u8],
-        head: usize,
-        waker: &Waker,
-    ) -> Option<u64> {
-        let date = self.conn.context.date();
-        let mut out = self.scratch();
-        write_head(&response[..head], form, request, &date, &mut out)?;
-        out.extend_from_slice(&response[head..]);
-        self.queue(&out, waker);
-        Some(out.len() as u64)
-    }
-
-    /// Prepares the connection for what follows a response that was passed on.
-    fn go_on(
-        &mut self,
-        request: &Proxied<'c>,
-        persistence: Persistence,
-        is_sent: bool,
-        up: &mut Flow,
-    ) -> Next<'c> {
-        if persistence == Persistence::Close || (!is_sent && up.is_coded()) {
-            return Next::Linger;
-        }
-        // What the client still sends of its body is read and dropped.
-        let unread = if is_sent { Body::NONE } else { Body::Length(up.allowed()) };
-        self.resume(unread, behind(request, up));
-        Next::Read
-    }
-
     /// Answers a request that has no response, and writes its record. Without `reject` the end of
-    /// the outcome chooses the status. `behind` is what was read after the request, if all of that
-    /// was read.
-    fn fail(
-        &mut self,
-        request: &Proxied<'c>,
+    /// the outcome chooses the status. `behind` is as in [`Client::send_error`].
+    fn fail<C: Client>(
+        &self,
+        client: &mut C,
         mut outcome: Outcome,
         reject: Option<Reject>,
         behind: Option<Vec<u8>>,
-    ) -> Next<'c> {
-        let conn = self.conn;
+    ) -> C::Next {
+        let request = self.request;
         outcome.retries = Some(request.retries.get());
         let status = reject.map(|reject| reject.status).or_else(|| status_for(outcome.end));
-        let Some(status) = status else {
-            conn.record(request.start, &outcome, |record| request.describe(record));
-            conn.client.reset_on_close();
-            return Next::Drop;
+        let next = match status {
+            None => client.abandon(),
+            Some(status) => {
+                let line = reject.map_or_else(|| reason_phrase(status), |reject| reject.text);
+                let reason = reject.map(|reject| reject.reason);
+                (outcome.status, outcome.reason) = (Some(status), reason);
+                client.send_error(request, status, line, behind, &mut outcome)
+            }
         };
-        let behind = behind.filter(|_| request.is_persistent && !conn.context.draining.get());
-        let persistence = match request.asked.version() {
-            _ if behind.is_none() => Persistence::Close,
-            Version::Http11 => Persistence::Persistent,
-            Version::Http10 => Persistence::KeepAlive,
-        };
-        let line = reject.map_or_else(|| reason_phrase(status), |reject| reject.text);
-        let written = self.answer_error(request.route, status, line, request.kind, persistence);
-        (outcome.bytes_down, outcome.head_down) = (written.bytes, written.head);
-        (outcome.status, outcome.reason) = (Some(status), reject.map(|reject| reject.reason));
-        conn.record(request.start, &outcome, |record| request.describe(record));
-        let Some(behind) = behind else { return Next::Linger };
-        self.resume(Body::NONE, behind);
-        Next::Read
+        self.conn.record(request.start, &outcome, |record| request.describe(record));
+        next
     }
 }
 
 impl Missing {
     /// Returns true if the endpoint may have closed the connection before it got the request.
-    pub(in crate::front) fn is_loss(&self) -> bool {
+    fn is_loss(&self) -> bool {
         matches!(self, Missing::Upstream(Failure::Closed | Failure::Reset))
     }
 
     /// The response to a request that is the cause itself. `is_waited_for` is true if the upstream
     /// had its turn.
-    pub(in crate::front) fn reject(&self, is_waited_for: bool) -> Option<Reject> {
+    fn reject(&self, is_waited_for: bool) -> Option<Reject> {
         match self {
             Missing::Client(Sent::TooLarge) => Some(TOO_LARGE),
             Missing::Client(Sent::Broken(End::BadRequest)) => Some(BAD_BODY),
@@ -343,7 +316,7 @@ impl Missing {
         }
     }
 
-    pub(in crate::front) fn end(&self, reject: Option<Reject>) -> End {
+    fn end(&self, reject: Option<Reject>) -> End {
         match (self, reject) {
             (_, Some(reject)) if reject.status == 408 => End::HeadTimeout,
             (_, Some(_)) => End::BadRequest,
@@ -354,28 +327,13 @@ impl Missing {
     }
 }
 
-/// How the passing of a body has ended.
-fn end_of(result: Result<Result<(), Broken>, Sent>, form: Form, down: &Flow) -> End {
-    match result {
-        Ok(Ok(())) if form.is_complete(down) => End::Done,
-        Ok(Ok(())) if down.has_protocol_error() => End::BadResponse,
-        // The upstream has ended in the middle of the body.
-        Ok(Ok(())) => End::Upstream,
-        Ok(Err(Broken::From(_))) => End::UpstreamReset,
-        Ok(Err(Broken::To(_))) => End::ClientReset,
-        Ok(Err(Broken::Fired(fired))) => fired.end(),
-        Err(Sent::Broken(end)) => end,
-        Err(_) => End::BadRequest,
-    }
-}
-
 /// What was read after the request.
-fn behind(request: &Proxied<'_>, up: &mut Flow) -> Vec<u8> {
+pub(super) fn behind(request: &Proxied<'_>, up: &mut Flow) -> Vec<u8> {
     if up.is_coded() { up.take_behind() } else { request.behind.clone() }
 }
 
 /// What is known before the response.
-pub(in crate::front) fn outcome_of(lease: &mut Lease, bytes_up: u64) -> Outcome {
+fn outcome_of(lease: &mut Lease, bytes_up: u64) -> Outcome {
     let mut outcome = Outcome {
         endpoint: Some(Rc::clone(&lease.endpoint.address)),
         connect: Some(lease.connect),

@@ -12,7 +12,7 @@ use crate::front::moment::Moment;
 use crate::observe::access_log::Record;
 use crate::proto::codec::Stack;
 use crate::proto::http::forward::{self, Framing, Rules, write_request};
-use crate::proto::http::{Body, Hop, Rechunk, Reject, Request, RequestKind, match_prefix};
+use crate::proto::http::{Body, Hop, Reject, Request, RequestKind, match_prefix};
 use crate::relay::{Flow, Pool};
 use crate::sched::Charge;
 use crate::sys::Address;
@@ -120,8 +120,9 @@ impl<'c> Proxied<'c> {
         self.body.is_done() && self.early.is_empty()
     }
 
-    /// The flow that sends the head and the body.
-    pub(in crate::front) fn flow(&self, pool: &Rc<Pool>) -> Flow {
+    /// The flow that sends the head and the body. `chunks` makes the codec of a body without a
+    /// length, with the limit of its payload.
+    pub(super) fn flow(&self, pool: &Rc<Pool>, chunks: impl FnOnce(u64) -> Stack) -> Flow {
         let mut flow = match self.body {
             Body::Length(left) => {
                 let mut flow = Flow::new(pool, Vec::new());
@@ -129,11 +130,7 @@ impl<'c> Proxied<'c> {
                 flow
             }
             Body::Chunked(_) | Body::UntilClose => {
-                let limit = self.proxy.max_body;
-                Flow::coded(
-                    pool,
-                    Stack::new(limit.map_or_else(Rechunk::default, Rechunk::with_limit)),
-                )
+                Flow::coded(pool, chunks(self.proxy.max_body.unwrap_or(u64::MAX)))
             }
         };
         flow.keep_open();
@@ -142,11 +139,7 @@ impl<'c> Proxied<'c> {
 
     /// Gives the flow what it sends first. `queue` is called with the bytes if they are all that
     /// there is, and returns true if it has taken them.
-    pub(in crate::front) fn begin(
-        &self,
-        flow: &mut Flow,
-        queue: impl FnOnce(&mut Flow, &[u8]) -> bool,
-    ) {
+    pub(super) fn begin(&self, flow: &mut Flow, queue: impl FnOnce(&mut Flow, &[u8]) -> bool) {
         if self.is_bodyless() {
             if !queue(flow, &self.head) {
                 flow.push(&self.head);

@@ -141,8 +141,9 @@ pub(in crate::front) fn response_fields(
     Some(())
 }
 
-/// Appends an interim head, which has no body and no rules. `None` as in [`write_head`].
-pub(super) fn write_interim(head: &[u8], out: &mut Vec<u8>) -> Option<()> {
+/// Gives the fields of an interim head to a sink. No rules apply to them. `None` as in
+/// [`write_head`].
+pub(in crate::front) fn pass_interim(head: &[u8], sink: &mut impl Sink) -> Option<()> {
     let hop = Hop::of(head)?;
     let none = FieldRules::default();
     let response = forward::Response {
@@ -151,6 +152,6 @@ pub(super) fn write_interim(head: &[u8], out: &mut Vec<u8>) -> Option<()> {
         framing: Framing::None,
         date: None,
     };
-    write_response(head, &response, Persistence::Persistent, false, out);
+    pass_fields(head, &response, sink);
     Some(())
 }

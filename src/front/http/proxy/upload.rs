@@ -32,18 +32,25 @@ pub(super) async fn send(up: &mut Flow, client: &Transport, upstream: &Upstream<
         Ok(()) if is_whole(up, to) => Sent::Whole,
         // The client has ended in the middle of its body.
         Ok(()) => Sent::Broken(End::Client),
-        Err(Broken::From(_)) => Sent::Broken(End::ClientReset),
-        Err(Broken::To(_)) => {
+        Err(broken) => failed(broken, upstream).await,
+    }
+}
+
+/// How the sending ends when the flow has failed.
+pub(in crate::front) async fn failed(broken: Broken, upstream: &Upstream<'_>) -> Sent {
+    match broken {
+        Broken::From(_) => Sent::Broken(End::ClientReset),
+        Broken::To(_) => {
             upstream.note_failed_write();
             Sent::Refused
         }
         // The other future waits with the same limit and gives the result.
-        Err(Broken::Fired(_)) => pending().await,
+        Broken::Fired(_) => pending().await,
     }
 }
 
 /// Returns true if the request was sent to its end.
-pub(super) fn is_whole(up: &Flow, to: &Transport) -> bool {
+pub(in crate::front) fn is_whole(up: &Flow, to: &Transport) -> bool {
     let has_ended = if up.is_coded() { up.is_complete() } else { up.allowed() == 0 };
     has_ended && !up.has_waiting(to)
 }

@@ -166,6 +166,10 @@ fn payload_beyond_the_limit_is_told_from_what_is_malformed() {
         assert_eq!(code(&mut codec, [&bytes[..]]), coded(chunks, state, bytes.len()));
         assert_eq!(codec.is_too_long(), is_broken);
     }
+    let mut codec = Enchunk::with_limit(4);
+    let made = code(&mut codec, [&b"abc"[..], b"de", b"f"]);
+    assert_eq!(made, coded(b"3\r\nabc\r\n", State::Broken, 6));
+    assert!(codec.is_too_long() && codec.finish().is_empty() && codec.state() == State::Broken);
 }
 
 #[test]
