@@ -197,7 +197,7 @@ async fn completed(
         Err(Fired::TimedOut(_)) if !stream.can_write() => Err(Attempt::Failed(Reason::TimedOut)),
         Err(Fired::Drained) => Err(Attempt::Drained),
         // `connect_result` also reports a reset.
-        Ok(()) | Err(Fired::TimedOut(_) | Fired::ClientReset | Fired::UpstreamReset) => {
+        _ => {
             stream.connect_result()?;
             Ok(Rc::clone(&stream))
         }

@@ -212,6 +212,35 @@ fn a_reset_is_found_only_while_a_stream_is_not_read() {
 }
 
 #[test]
+fn a_client_that_ends_while_it_waits_has_left_after_a_second_without_a_byte() {
+    with_timers(async |timers| {
+        let ((client, peer), (relayed, relayed_peer)) = (connection(), connection());
+        let (watch, relay) =
+            (timers.watch(&client, idle(HOUR)), timers.watch(&relayed, idle(HOUR)));
+        let (waits, stall) = (watch.stall_while_client_waits(), relay.stall());
+        for peer in [&peer, &relayed_peer] {
+            peer.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        let tick = || tick_after(&timers, TICK);
+        for _ in 0..3 * STALL_CHECK {
+            tick();
+            watch.touch();
+        }
+        assert_eq!(watch.fired(), None, "bytes move");
+        (0..STALL_CHECK - 1).for_each(|_| tick());
+        assert_eq!(watch.fired(), None, "not yet a second");
+        (0..STALL_CHECK).for_each(|_| tick());
+        assert_eq!((watch.fired(), relay.fired()), (Some(Fired::ClientEnded), None));
+        drop((waits, stall));
+        // The mark ends with the wait: the next stall is one of a relay.
+        watch.renew(idle(HOUR));
+        let _stall = watch.stall();
+        (0..3 * STALL_CHECK).for_each(|_| tick());
+        assert_eq!(watch.fired(), None);
+    });
+}
+
+#[test]
 fn keepalive_is_set_at_the_first_visit() {
     with_timers(async |timers| {
         let ((client, _peer), (upstream, _upstream_peer)) = (stream(), connection());

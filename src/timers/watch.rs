@@ -36,6 +36,8 @@ pub enum Fired {
     Drained,
     /// The client reset the connection while its stream was not read.
     ClientReset,
+    /// The client ended its side while it waited for a response.
+    ClientEnded,
     /// The upstream reset the connection while its stream was not read.
     UpstreamReset,
 }
@@ -48,6 +50,7 @@ impl Fired {
             Fired::TimedOut(end) => end,
             Fired::Drained => End::Drain,
             Fired::ClientReset => End::ClientReset,
+            Fired::ClientEnded => End::Client,
             Fired::UpstreamReset => End::UpstreamReset,
         }
     }

@@ -92,6 +92,11 @@ impl<T> Wheel<T> {
         self.entries[key].active = self.now;
     }
 
+    /// Ticks since the last activity of an entry.
+    pub(super) fn idle(&self, key: usize) -> u32 {
+        self.now.wrapping_sub(self.entries[key].active)
+    }
+
     /// The limit of an entry in ticks.
     pub(super) fn limit(&self, key: usize) -> u32 {
         self.entries[key].limit

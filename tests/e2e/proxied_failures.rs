@@ -348,6 +348,31 @@ fn a_client_that_ends_its_side_still_gets_its_answer() {
 }
 
 #[test]
+fn a_client_that_ends_its_side_while_its_backend_is_silent_has_left() {
+    let upstream = Upstream::listen();
+    over_each_driver(&to(&upstream, ""), |gate| {
+        for has_begun in [false, true] {
+            let mut client = HttpClient::connect(gate.address("web"));
+            client.send(GET);
+            let mut backend = upstream.backend();
+            backend.request();
+            if has_begun {
+                backend.send("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf");
+                client.head_only();
+                client.expect_bytes(b"half");
+            }
+            client.stream.shutdown(Shutdown::Write).unwrap();
+            // `timeout` and `idle_timeout` are a minute.
+            expect_reset(&mut client.stream);
+            assert_eq!(backend.rest(), b"");
+        }
+        for record in gate.records(2) {
+            assert_eq!((record.end(), record.text("cluster")), ("client", "app"), "{record:?}");
+        }
+    });
+}
+
+#[test]
 fn a_slow_reader_loses_nothing() {
     let upstream = Upstream::listen();
     over_each_driver(&to(&upstream, ""), |gate| {

@@ -13,6 +13,7 @@ use std::io::Write;
 
 use super::record::Record;
 use super::value::{Clock, HEX, write_number};
+use crate::observe::outcome::End;
 use crate::sys::Address;
 
 /// Appends `record` as one line including its line feed.
@@ -36,6 +37,7 @@ pub(super) fn write(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\" ");
     match record.status {
         Some(status) => write_number(status.into(), out),
+        None if has_left(record) => out.extend_from_slice(b"499"),
         None => out.extend_from_slice(b"000"),
     }
     out.push(b' ');
@@ -49,6 +51,11 @@ pub(super) fn write(record: &Record, clock: &mut Clock, out: &mut Vec<u8>) {
         out.push(b'"');
     }
     out.push(b'\n');
+}
+
+/// Returns true if the client of a request has not waited for the response.
+fn has_left(record: &Record) -> bool {
+    record.method.is_some() && matches!(record.end, End::Client | End::ClientReset)
 }
 
 /// Writes the address without its port.

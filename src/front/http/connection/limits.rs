@@ -40,7 +40,9 @@ impl<'c> Connection<'c> {
                 self.send(&out);
                 Next::Linger
             }
-            Fired::ClientReset | Fired::UpstreamReset => self.gone(fired.end()),
+            Fired::ClientReset | Fired::ClientEnded | Fired::UpstreamReset => {
+                self.gone(fired.end())
+            }
             // The last response, or another request, may still be on its way: linger.
             _ if self.state != State::Fresh && self.held.is_empty() => Next::Linger,
             Fired::TimedOut(_) => Next::Drop,

@@ -175,8 +175,8 @@ impl Exchange<'_> {
         .await;
 
         // 1. Send the request, and pass the response on. The client is not read once it has sent
-        // its body, so the watch looks for a reset of it.
-        let stall = watch.stall();
+        // its body, so the watch finds out whether it has left.
+        let stall = watch.stall_while_client_waits();
         let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
         let result = {
             let sending = pin!(async {

@@ -178,8 +178,9 @@ fn combined_is_what_nginx_writes() {
         "2001:db8::7 - - [02/Jan/2026:03:05:06 +0000] \"GET /stream?id=1 HTTP/1.1\" 101 1048000 \
          \"https://www.example.com/?a=b\" \"curl/8.0 (\\x22x\\x22)\"\n"
     );
-    // As nginx has it: spaces stay, an empty value differs from none, no status is 000.
-    let odd = Record {
+    // As nginx has it: spaces stay, an empty value differs from none, no status is 000, or 499 if
+    // the client has left.
+    let odd_record = Record {
         protocol: "HTTP/2",
         path: Some("/\\é\"\x7f "),
         status: None,
@@ -188,8 +189,10 @@ fn combined_is_what_nginx_writes() {
         ..request(&client, &endpoint)
     };
     let end = "\"GET /\\x5C\\xC3\\xA9\\x22\\x7F  HTTP/2.0\" 000 1048000 \"\" \"\\xFF \\x09-\"\n";
-    let odd = line(&combined, &odd);
+    let odd = line(&combined, &odd_record);
     assert!(odd.ends_with(end), "{odd}");
+    let left = Record { end: End::ClientReset, ..odd_record };
+    assert!(line(&combined, &left).contains("HTTP/2.0\" 499 1048000"));
     let unix = Address::Unix("/run/x".into());
     let nothing = line(&combined, &connection(&unix));
     let expected = "unix: - - [02/Jan/2026:03:05:06 +0000] \"-\" 000 0 \"-\" \"-\"\n";
