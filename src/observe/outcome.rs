@@ -95,7 +95,7 @@ impl Copied {
     }
 }
 
-/// How bytes were relayed between client and upstream.
+/// How bytes were relayed between client and upstream, or how those of a large file were sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Relay {
     /// Nothing was relayed.
@@ -105,8 +105,6 @@ pub enum Relay {
     Copy,
     /// Through a pipe in the kernel.
     Splice,
-    /// From a file: there was no upstream.
-    File,
 }
 
 impl Relay {
@@ -116,7 +114,6 @@ impl Relay {
             Relay::None => "none",
             Relay::Copy => "copy",
             Relay::Splice => "splice",
-            Relay::File => "file",
         }
     }
 }
