@@ -220,6 +220,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::cluster::IdleQuota;
     use crate::config::{self, Discovery};
 
     const REFUSED: Reason = Reason::System(ConnectError::Refused(Errno::CONNREFUSED));
@@ -238,6 +239,7 @@ mod tests {
             },
             0,
             None,
+            &IdleQuota::new(0),
         );
         let address = |&port| Address::Ip(([127, 0, 0, 1], port).into());
         cluster.set_endpoints(&ports.iter().map(address).collect::<Vec<_>>());

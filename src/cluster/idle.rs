@@ -4,10 +4,42 @@
 //! number follows the load. Endpoints close idle connections, too, and not at a good moment: a
 //! connection that has become readable while it was idle is dead, whatever it would say.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 
 use crate::sys::SocketOptions;
 use crate::transport::Transport;
+
+/// Counts the idle connections of one worker to all endpoints.
+pub struct IdleQuota {
+    open: Cell<usize>,
+    /// The worker's share of the descriptors.
+    max: usize,
+}
+
+/// A connection that is counted. Dropping it ends the count.
+struct Permit(Rc<IdleQuota>);
+
+impl IdleQuota {
+    /// Makes a quota of at most `max` connections.
+    pub fn new(max: usize) -> Rc<IdleQuota> {
+        Rc::new(IdleQuota { open: Cell::new(0), max })
+    }
+
+    fn permit(self: &Rc<Self>) -> Option<Permit> {
+        if self.open.get() >= self.max {
+            return None;
+        }
+        self.open.set(self.open.get() + 1);
+        Some(Permit(Rc::clone(self)))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.open.set(self.0.open.get() - 1);
+    }
+}
 
 /// The idle connections of one worker to one endpoint.
 #[derive(Default)]
@@ -19,6 +51,7 @@ struct Idle {
     options: SocketOptions,
     /// The tick in which it became idle.
     since: u32,
+    _permit: Permit,
 }
 
 impl IdleConnections {
@@ -35,17 +68,20 @@ impl IdleConnections {
         }
     }
 
-    /// Keeps a connection, unless there are `most` already.
+    /// Keeps a connection, unless there are `most` already, or no more are within the quota.
     pub(super) fn keep(
         &self,
         transport: Transport,
         options: &SocketOptions,
         now: u32,
         most: usize,
+        quota: &Rc<IdleQuota>,
     ) {
         let mut idle = self.0.borrow_mut();
-        if idle.len() < most {
-            idle.push(Idle { transport, options: *options, since: now });
+        if idle.len() < most
+            && let Some(permit) = quota.permit()
+        {
+            idle.push(Idle { transport, options: *options, since: now, _permit: permit });
         }
     }
 
@@ -68,7 +104,6 @@ impl IdleConnections {
 mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
-    use std::rc::Rc;
 
     use super::*;
     use crate::sys::Stream;
@@ -99,12 +134,12 @@ mod tests {
     #[test]
     fn the_last_one_is_taken_first_and_one_with_other_options_never() {
         in_runtime(|| {
-            let idle = IdleConnections::default();
+            let (idle, quota) = (IdleConnections::default(), IdleQuota::new(9));
             let ((first, _one), (second, _two)) = (connection(), connection());
-            idle.keep(first.clone(), &OPTIONS, 0, 2);
-            idle.keep(second.clone(), &OPTIONS, 0, 2);
+            idle.keep(first.clone(), &OPTIONS, 0, 2, &quota);
+            idle.keep(second.clone(), &OPTIONS, 0, 2, &quota);
             let (third, _three) = connection();
-            idle.keep(third, &OPTIONS, 0, 2);
+            idle.keep(third, &OPTIONS, 0, 2, &quota);
             let other = SocketOptions { nodelay: false, ..OPTIONS };
             assert!(idle.take(&other).is_none());
             assert!(is_same(idle.take(&OPTIONS), &second));
@@ -116,11 +151,11 @@ mod tests {
     #[test]
     fn one_that_the_endpoint_has_closed_or_written_to_is_not_taken() {
         in_runtime(|| {
-            let idle = IdleConnections::default();
+            let (idle, quota) = (IdleConnections::default(), IdleQuota::new(9));
             let ((alive, _peer), (closed, gone), (talks, mut peer)) =
                 (connection(), connection(), connection());
             for one in [&alive, &closed, &talks] {
-                idle.keep(one.clone(), &OPTIONS, 0, 9);
+                idle.keep(one.clone(), &OPTIONS, 0, 9, &quota);
             }
             drop(gone);
             peer.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").unwrap();
@@ -132,17 +167,38 @@ mod tests {
     #[test]
     fn the_sweep_closes_the_old_and_the_dead() {
         in_runtime(|| {
-            let idle = IdleConnections::default();
+            let (idle, quota) = (IdleConnections::default(), IdleQuota::new(9));
             let ((old, _one), (young, _two), (dead, gone)) =
                 (connection(), connection(), connection());
-            idle.keep(old, &OPTIONS, u32::MAX - 5, 9);
-            idle.keep(young.clone(), &OPTIONS, 3, 9);
-            idle.keep(dead, &OPTIONS, 4, 9);
+            idle.keep(old, &OPTIONS, u32::MAX - 5, 9, &quota);
+            idle.keep(young.clone(), &OPTIONS, 3, 9, &quota);
+            idle.keep(dead, &OPTIONS, 4, 9, &quota);
             drop(gone);
             // The ticks wrap around.
             idle.sweep(5, 9);
             assert!(is_same(idle.take(&OPTIONS), &young));
             assert!(idle.take(&OPTIONS).is_none());
+        });
+    }
+
+    #[test]
+    fn no_more_are_kept_than_the_worker_may_have() {
+        in_runtime(|| {
+            let (quota, pools) = (IdleQuota::new(2), [(); 2].map(|()| IdleConnections::default()));
+            let connections: Vec<_> = (0..3).map(|_| connection()).collect();
+            for (number, (transport, _)) in connections.iter().enumerate() {
+                pools[number % 2].keep(transport.clone(), &OPTIONS, 0, 9, &quota);
+            }
+            assert_eq!(pools.each_ref().map(|pool| pool.0.borrow().len()), [1, 1]);
+            // One that is taken, closed or too old makes room.
+            assert!(pools[0].take(&OPTIONS).is_some());
+            pools[1].close();
+            for (transport, _) in &connections {
+                pools[1].keep(transport.clone(), &OPTIONS, 0, 9, &quota);
+            }
+            assert_eq!(pools[1].0.borrow().len(), 2);
+            pools[1].sweep(9, 1);
+            assert_eq!(quota.open.get(), 0);
         });
     }
 }

@@ -19,6 +19,7 @@ pub use candidates::{Candidates, Tried};
 pub use connect::{ConnectFailure, Lease};
 pub use endpoints::{Endpoint, InUse};
 pub use failures::{Reason, Report};
+pub use idle::IdleQuota;
 
 use crate::config;
 use crate::proto::tls::Authorities;
@@ -41,6 +42,8 @@ pub struct Cluster {
     connect_attempts: usize,
     /// How many idle connections are kept to an endpoint, and for how many ticks.
     keepalive: (usize, u32),
+    /// That of the worker.
+    idle_quota: Rc<IdleQuota>,
     /// `None` for plain connections.
     tls: Option<Tls>,
     failures: Rc<Failures>,
@@ -54,11 +57,13 @@ const SWEEP: Duration = Duration::from_secs(1);
 impl Cluster {
     /// Makes a cluster without endpoints. `first_turn` differs from worker to worker, so that the
     /// workers do not all begin with the same endpoint.
-    /// `system` are the authorities of this machine, if a cluster needs them.
+    /// `system` are the authorities of this machine, if a cluster needs them. All clusters of a
+    /// worker share `idle_quota`.
     pub fn new(
         config: &config::Cluster,
         first_turn: usize,
         system: Option<&Authorities>,
+        idle_quota: &Rc<IdleQuota>,
     ) -> Cluster {
         Cluster {
             name: Arc::clone(&config.name),
@@ -68,6 +73,7 @@ impl Cluster {
             connect_timeout: config.connect_timeout,
             connect_attempts: config.connect_attempts,
             keepalive: (config.keepalive_connections, ticks(config.keepalive_timeout)),
+            idle_quota: Rc::clone(idle_quota),
             tls: config.tls.as_ref().and_then(|tls| Tls::new(tls, system)),
             failures: Rc::default(),
             swept: Cell::new(0),
@@ -112,11 +118,12 @@ impl Cluster {
         }
     }
 
-    /// Keeps a connection for the next request. The last one on it must be over, with nothing
-    /// unread.
+    /// Keeps a connection for the next request, within the limits. The last one on it must be over,
+    /// with nothing unread.
     pub fn keep(&self, lease: Lease, options: &SocketOptions, timers: &Timers) {
         let Lease { upstream, endpoint, .. } = lease;
-        endpoint.idle.keep(upstream, options, timers.now(), self.keepalive.0);
+        let (now, most) = (timers.now(), self.keepalive.0);
+        endpoint.idle.keep(upstream, options, now, most, &self.idle_quota);
     }
 
     /// Closes all idle connections.

@@ -107,6 +107,7 @@ impl Config {
             stream_sockets: 0,
             udp_sockets: 0,
             max_sessions: 0,
+            idle: 0,
             names: 0,
             roots: 0,
         };
@@ -123,8 +124,24 @@ impl Config {
             if let Discovery::StrictDns { names, .. } = &cluster.discovery {
                 needs.names += names.len();
             }
+            if self.gets_requests(cluster) {
+                needs.idle = needs.idle.saturating_add(cluster.idle_connections());
+            }
         }
         needs
+    }
+
+    /// Returns true if a route passes requests on to this cluster.
+    fn gets_requests(&self, cluster: &Cluster) -> bool {
+        let sites = self.listeners.iter().filter_map(|listener| match &listener.protocol {
+            Protocol::Http(http) => Some(&http.hosts),
+            _ => None,
+        });
+        let mut routes = sites.flatten().flat_map(|host| &host.routes);
+        routes.any(|route| match &route.action {
+            Action::Proxy(proxy) => proxy.cluster == cluster.name,
+            _ => false,
+        })
     }
 }
 
@@ -358,6 +375,21 @@ pub struct Cluster {
     pub keepalive_timeout: Duration,
     /// `None` if connections to the endpoints are plain.
     pub tls: Option<ClusterTls>,
+}
+
+/// The addresses that a name is taken to have before it is looked up.
+const ADDRESSES_OF_NAME: usize = 4;
+
+impl Cluster {
+    /// The most idle connections that a worker keeps, if names do not have more addresses than
+    /// [`ADDRESSES_OF_NAME`].
+    fn idle_connections(&self) -> usize {
+        let endpoints = match &self.discovery {
+            Discovery::Static(addresses) => addresses.len(),
+            Discovery::StrictDns { names, .. } => ADDRESSES_OF_NAME * names.len(),
+        };
+        self.keepalive_connections.saturating_mul(endpoints)
+    }
 }
 
 /// `cluster.discovery` together with the endpoints.

@@ -11,6 +11,7 @@ use httpdate::HttpDate;
 use super::admission::{Load, Shortage};
 use super::challenges::Challenges;
 use super::generation::{Generation, Layout};
+use crate::cluster::IdleQuota;
 use crate::files::Store;
 use crate::observe::access_log::Recorder;
 use crate::observe::diagnostics::Throttle;
@@ -56,8 +57,8 @@ pub struct Context {
 }
 
 impl Context {
-    /// Makes the context of the worker with this index, without connections. Must be called in its
-    /// runtime.
+    /// Makes the context of the worker with this index, without connections. It keeps at most
+    /// `max_idle` connections to endpoints. Must be called in its runtime.
     ///
     /// # Errors
     /// The sockets cannot be made that wake tasks which wait for files.
@@ -67,12 +68,15 @@ impl Context {
         pool: Rc<Pool>,
         load: Arc<Load>,
         shortage: Arc<Shortage>,
+        max_idle: usize,
     ) -> io::Result<Context> {
         let recorder = Recorder::default();
         let start = |threads| Store::start(threads, pool.memory());
         let store = layout.files.as_ref().map(start).transpose()?;
+        let quota = IdleQuota::new(max_idle);
+        let generation = Generation::new(layout, index, &recorder, store.as_ref(), &quota);
         let context = Context {
-            generation: RefCell::new(Generation::new(layout, index, &recorder, store.as_ref())),
+            generation: RefCell::new(generation),
             store,
             challenges: RefCell::default(),
             timers: Timers::new(pool.yielder()),

@@ -15,7 +15,7 @@ use super::admission::Admission;
 use super::moment::Moment;
 use super::sites::Sites;
 use super::tls::{Origin, Servers};
-use crate::cluster::{Cluster, Report};
+use crate::cluster::{Cluster, IdleQuota, Report};
 use crate::config::{self, AccessLog, Config};
 use crate::files::{Store, Threads};
 use crate::observe::access_log::{Lane, Record, Recorder, Sink};
@@ -87,15 +87,17 @@ pub struct Generation {
 
 impl Generation {
     /// Builds a layout on the worker with this index. Its clusters have no endpoints yet.
-    /// `store` is what sites of files share.
+    /// `store` is what sites of files share, and `idle_quota` what clusters share.
     pub fn new(
         layout: &Layout,
         index: usize,
         recorder: &Recorder,
         store: Option<&Rc<Store>>,
+        idle_quota: &Rc<IdleQuota>,
     ) -> Generation {
         let cluster = |config: &Arc<config::Cluster>| {
-            (Arc::clone(&config.name), Rc::new(Cluster::new(config, index, layout.system.as_ref())))
+            let cluster = Cluster::new(config, index, layout.system.as_ref(), idle_quota);
+            (Arc::clone(&config.name), Rc::new(cluster))
         };
         let clusters: HashMap<_, _> = layout.clusters.iter().map(cluster).collect();
         let listener = |shared: &Shared| {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
+use crate::cluster::IdleQuota;
 use crate::config;
 use crate::observe::outcome::End;
 use crate::relay::Pool;
@@ -47,7 +48,7 @@ fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
         let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
         let layout = Layout::new(&config, None, None, |_| Err("the log is off")).unwrap();
-        let context = Context::new(&layout, 0, pool, load, shortage).unwrap();
+        let context = Context::new(&layout, 0, pool, load, shortage, 4).unwrap();
         context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
         test(Bench { context: Rc::new(context), upstream }).await;
     });
@@ -323,7 +324,9 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         );
         let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
         let layout = Layout::new(&config, None, None, |_| Err("the log is off")).unwrap();
-        context.generation.replace(Generation::new(&layout, 0, &context.recorder, None));
+        let quota = IdleQuota::new(4);
+        let next_generation = Generation::new(&layout, 0, &context.recorder, None, &quota);
+        context.generation.replace(next_generation);
         context.generation.borrow().set_endpoints("c", &[]);
         context.generation.borrow().set_endpoints("d", &[Address::Ip(endpoint)]);
 

@@ -19,6 +19,8 @@ const RESERVE_FOR_NAME: u64 = 4;
 const PIPES_PART: u64 = 8;
 /// The most pipes of one worker. Clients that do not read may fill all of them, with 1 MiB each.
 const MAX_PIPES: u64 = 512;
+/// Idle connections to endpoints get at most 1/`IDLE_PART` of a worker's descriptors.
+const IDLE_PART: u64 = 8;
 /// UDP sessions get 1/`SESSIONS_PART` of the remaining descriptors if there are connections, too.
 const SESSIONS_PART: u64 = 3;
 /// Accepts in flight may fill 1/`ACCEPTS_PART` of the descriptors for connections.
@@ -42,6 +44,8 @@ pub struct Needs {
     pub udp_sockets: usize,
     /// The sum of `max_sessions` over all UDP listeners.
     pub max_sessions: usize,
+    /// The idle connections to endpoints that each worker would keep.
+    pub idle: usize,
     /// Number of names that are looked up.
     pub names: usize,
     /// Number of directories whose files are served.
@@ -83,15 +87,18 @@ pub struct Shares {
     pub connections: usize,
     /// Accepts in flight on each socket of a worker. Each may return a connection that has to wait.
     pub accepts: usize,
+    /// Idle connections to endpoints that one worker may keep; each has one descriptor.
+    pub idle: usize,
     /// Descriptors for the UDP sessions of one worker; each session has one.
     pub sessions: usize,
 }
 
 impl Shares {
     /// Divides `file_limit` descriptors. What is open from the start and the reserve are subtracted
-    /// first; the workers get equal parts of the rest. An eighth of a part is for pipes. If there
-    /// are both stream and UDP listeners, a third of the remainder is for UDP sessions and the rest
-    /// for connections. Sessions get no more than `max_sessions` needs.
+    /// first; the workers get equal parts of the rest. An eighth of a part is for pipes, and up to
+    /// an eighth for idle connections to endpoints. If there are both stream and UDP listeners, a
+    /// third of the remainder is for UDP sessions and the rest for connections. Sessions get no
+    /// more than `max_sessions` needs.
     pub fn of(file_limit: u64, needs: &Needs) -> Shares {
         let limit = file_limit.min(UNLIMITED);
         let workers = needs.workers.max(1) as u64;
@@ -102,7 +109,8 @@ impl Shares {
 
         let has_streams = needs.stream_sockets > 0;
         let pipes = if has_streams { (part / PIPES_PART / 2).min(MAX_PIPES) } else { 0 };
-        let rest = part - 2 * pipes;
+        let idle = if has_streams { (part / IDLE_PART).min(needs.idle as u64) } else { 0 };
+        let rest = part - 2 * pipes - idle;
         let closing = (CLOSING_SESSIONS * needs.udp_sockets) as u64;
         let wanted = (needs.max_sessions as u64).div_ceil(workers) + closing;
         let sessions = if needs.udp_sockets == 0 {
@@ -122,6 +130,7 @@ impl Shares {
             // At least one connection and one session are allowed, however low the limit is.
             connections: (streams.saturating_sub(waiting) / 2).max(needs.stream_sockets.min(1)),
             accepts,
+            idle: idle as usize,
             sessions: (sessions as usize).max(needs.udp_sockets.min(1)),
         }
     }

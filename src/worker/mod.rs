@@ -199,7 +199,7 @@ impl Worker {
             .map_err(|error| Error::start("cannot make a pair of sockets", error, ""))?;
         let pool = Pool::new(shares.pipes, BUDGET, outbox, yielder);
         let load = Arc::clone(balance.load());
-        let context = Context::new(&layout, index, pool, load, setup.shortage)
+        let context = Context::new(&layout, index, pool, load, setup.shortage, shares.idle)
             .map_err(|error| Error::start("cannot make a pair of sockets", error, ""))?;
         let context = Rc::new(context);
         // The writer of the access log ends when the last reference to its sinks is dropped.

@@ -8,6 +8,7 @@ const BOTH: Needs = Needs {
     stream_sockets: 1,
     udp_sockets: 1,
     max_sessions: 65_536,
+    idle: 0,
     names: 1,
     roots: 0,
 };
@@ -17,7 +18,7 @@ fn most(needs: &Needs, shares: &Shares) -> u64 {
     let waiting = shares.accepts * needs.stream_sockets;
     let streams = 2 * shares.connections + waiting;
     let worker = WORKER_DESCRIPTORS as usize + 2 * needs.stream_sockets + needs.udp_sockets;
-    let worker = worker + 2 * shares.pipes + streams + shares.sessions;
+    let worker = worker + 2 * shares.pipes + streams + shares.idle + shares.sessions;
     CONTROL_DESCRIPTORS + (shares.reserve + needs.workers * worker) as u64
 }
 
@@ -46,6 +47,16 @@ fn sessions_get_no_more_than_they_may_be() {
     assert!(Shares::of(u64::MAX, &BOTH).connections > 1_000_000);
 }
 
+#[test]
+fn idle_connections_have_what_they_need_and_at_most_an_eighth() {
+    let idle = |idle, limit| Shares::of(limit, &Needs { idle, ..BOTH }).idle;
+    assert_eq!((idle(0, 4096), idle(64, 4096)), (0, 64));
+    assert!((200..256).contains(&idle(10_000, 4096)), "{}", idle(10_000, 4096));
+    let without = Shares::of(4096, &BOTH);
+    let with = Shares::of(4096, &Needs { idle: 64, ..BOTH });
+    assert!(with.connections < without.connections && with.pipes == without.pipes, "{with:?}");
+}
+
 proptest! {
     #[test]
     fn all_shares_together_are_within_the_limit(
@@ -54,17 +65,18 @@ proptest! {
         stream_sockets in 0usize..60,
         udp_sockets in 0usize..60,
         max_sessions in 1usize..100_000,
+        idle in 0usize..10_000,
         names in 0usize..100,
     ) {
         let needs =
-            Needs { workers, stream_sockets, udp_sockets, max_sessions, names, roots: 0 };
+            Needs { workers, stream_sockets, udp_sockets, max_sessions, idle, names, roots: 0 };
         let shares = Shares::of(limit, &needs);
         prop_assert!(stream_sockets == 0 || shares.connections > 0 && shares.accepts > 0);
         prop_assert!(udp_sockets == 0 || shares.sessions > 0);
         // One of each kind is allowed whatever the limit is. So a limit that is less than about
         // twice the necessary minimum may be exceeded.
         let connections = stream_sockets / 2 + 4;
-        let least = Shares { reserve: 0, pipes: 0, connections, accepts: 1, sessions: 1 };
+        let least = Shares { reserve: 0, pipes: 0, connections, accepts: 1, idle: 0, sessions: 1 };
         if limit >= most(&needs, &least) * 8 / 7 {
             prop_assert!(most(&needs, &shares) <= limit, "{:?}", shares);
         }
