@@ -30,6 +30,7 @@ use h2::Reason;
 use h2::server::{Builder, Connection};
 
 use super::accepted::Accepted;
+use super::admission::Permit;
 use super::linger::linger;
 use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
@@ -58,6 +59,8 @@ struct Shared {
     conn: Rc<Accepted>,
     /// Streams whose tasks run.
     open: Cell<usize>,
+    /// Streams that have a connection to a cluster, or make one.
+    upstreams: Cell<usize>,
     /// When the last stream began or ended.
     active: Cell<Instant>,
 }
@@ -93,6 +96,7 @@ pub(super) async fn serve(conn: Accepted) {
     let shared = Rc::new(Shared {
         conn: Rc::clone(&conn),
         open: Cell::new(0),
+        upstreams: Cell::new(0),
         active: Cell::new(Instant::now()),
     });
     watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
@@ -170,6 +174,33 @@ impl Shared {
     /// Returns true if a stream is open, or has ended within the limit of the connection.
     fn is_active(&self, http: &Http) -> bool {
         self.open.get() > 0 || self.active.get().elapsed() < http.keepalive_timeout
+    }
+}
+
+/// The descriptor of a stream's connection to a cluster. The share of a client's connection has one;
+/// for each further one the place of another client is taken.
+struct Place {
+    shared: Rc<Shared>,
+    _permit: Option<Permit>,
+}
+
+impl Place {
+    /// `None` if the worker has no place left.
+    fn take(shared: &Rc<Shared>) -> Option<Place> {
+        let permit = match shared.upstreams.get() {
+            0 => None,
+            _ => Some(shared.conn.context.load.permit()?),
+        };
+        shared.upstreams.set(shared.upstreams.get() + 1);
+        Some(Place { shared: Rc::clone(shared), _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.upstreams.set(self.shared.upstreams.get() - 1);
+        // The permit itself is dropped after this function, before the woken task runs.
+        self.shared.conn.context.waiting_accepts.wake_front();
     }
 }
 
