@@ -5,12 +5,14 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::time::timeout;
 
 use crate::support::{
-    Authority, LONG, Pair, Ringgate, SHORT, Setup, TlsClient, VERSIONS, Web, bytes, curl, require,
-    run, sum, tls_settings, wait_for,
+    Authority, LONG, Pair, Ringgate, SHORT, Setup, TlsClient, Upstream, VERSIONS, Web, bytes, curl,
+    http2_settings, proxied, require, run, sum, tls_settings, wait_for, with_http2,
 };
 
 const NAME: &str = "site.test";
@@ -190,4 +192,39 @@ fn streams_that_the_client_resets_leave_nothing_behind() {
 
 fn client_settings(authority: &Authority) -> Arc<rustls::ClientConfig> {
     Arc::new(tls_settings(authority, VERSIONS[1]))
+}
+
+/// Each stream may have a connection to a cluster, so one client could take all descriptors.
+#[test]
+fn streams_to_a_cluster_stay_within_the_share_of_descriptors() {
+    const LIMIT: usize = 128;
+    let (authority, upstream) = (Authority::new("authority"), Upstream::listen());
+    let rule = authority.signs(&[NAME]).rule(&[NAME], "");
+    let config = proxied(&format!("\"{}\"", upstream.address()), &rule, "", "");
+    for driver in ["io_uring", "epoll"] {
+        let server = format!("workers = 1\ndriver = \"{driver}\"");
+        let mut through = require("prlimit");
+        through.arg(format!("--nofile={LIMIT}:{LIMIT}"));
+        let setup = Setup { config: config.clone(), server, ..Setup::default() };
+        let gate = Setup { through: Some(through), ..setup }.start();
+        let settings = http2_settings(&authority);
+        with_http2(gate.address("web"), &settings, NAME, async |mut client| {
+            let mut ask = || {
+                let request = http::Request::get(url("/a")).body(()).unwrap();
+                client.send_request(request, true).unwrap().0
+            };
+            let mut responses: Vec<_> = (0..90).map(|_| ask()).collect();
+            // The backend answers none of them.
+            let refused = responses.pop().unwrap().await.unwrap();
+            assert_eq!(refused.status(), 503);
+            assert!(gate.descriptors() < LIMIT - 8, "{} are open", gate.descriptors());
+            let record = gate.records_where(1, |record| record.end() == "overflow").remove(0);
+            assert_eq!((record.number("status"), record.text("cluster")), (503, "app"));
+            // Room comes back with the streams that end.
+            drop(responses);
+            while let Ok(response) = timeout(Duration::from_millis(200), ask()).await {
+                assert_eq!(response.unwrap().status(), 503);
+            }
+        });
+    }
 }

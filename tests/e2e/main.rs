@@ -9,6 +9,7 @@
 mod acme;
 mod balance;
 mod beside_nginx;
+mod both_versions;
 mod bulk;
 mod chains;
 mod closing;
