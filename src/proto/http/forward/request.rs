@@ -27,7 +27,7 @@ pub struct Request<'a, N, V> {
 
 /// The fields about the client. None of them can be believed unless the peer is trusted.
 pub struct Client<'a> {
-    /// The address of the peer, for `X-Forwarded-For`.
+    /// The address of the peer, for `X-Forwarded-For`. Empty if it has none.
     pub address: &'a str,
     /// The scheme of the request, for `X-Forwarded-Proto`.
     pub scheme: &'a str,
@@ -132,7 +132,8 @@ fn write_client<N: AsRef<[u8]>, V: AsRef<[u8]>>(
 ) {
     let client = &request.client;
     let is_ours = |name: &[u8]| !Rules::any_replaces(request.rules, name);
-    if is_ours(b"x-forwarded-for") {
+    // A peer on a Unix socket has no address.
+    if is_ours(b"x-forwarded-for") && !client.address.is_empty() {
         sink.0.extend_from_slice(b"X-Forwarded-For: ");
         if kept.forwarded_for {
             let earlier = Fields::of(head).filter(|(name, _)| is(name, "x-forwarded-for"));

@@ -294,6 +294,12 @@ fn a_request_without_a_host_names_none() {
     assert!(!out.contains("X-Forwarded-Host"), "{out}");
 }
 
+#[test]
+fn a_client_without_an_address_has_none() {
+    let out = request_with("X-Forwarded-For: a\r\n", false, &[], |it| it.client.address = "");
+    assert_eq!(out, OURS.split_once("\r\n").expect("several fields").1);
+}
+
 /// Fields that matter, in several spellings, and some that do not.
 fn fields() -> impl Strategy<Value = String> {
     let name = "[Cc]onnection|TE|[Tt]railer|[Uu]pgrade|[Kk]eep-[Aa]live|[Xx]-[a-c]|\
