@@ -62,11 +62,15 @@ fn files() -> Vec<File> {
     let mut nameless = valid(&[], 2020, 2120);
     nameless.distinguished_name.push(DnType::CommonName, "cn.site.test");
     let nameless = nameless.self_signed(&ecdsa).expect("it is valid").pem();
+    let documented = valid(&["www.example.com"], 2020, 2120);
+    let documented = documented.self_signed(&ecdsa).expect("a certificate").pem();
     let section = |title: &str| format!("-----BEGIN {title}-----\nAAAA\n-----END {title}-----\n");
     let ticket_key = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     vec![
         ("ecdsa.pem", site.clone(), 0o644),
         ("ecdsa.key", ecdsa.serialize_pem(), 0o600),
+        ("fullchain.pem", documented, 0o644),
+        ("privkey.pem", ecdsa.serialize_pem(), 0o600),
         ("open.key", ecdsa.serialize_pem(), 0o604),
         ("rsa.pem", pem(2020, 2120, &rsa), 0o644),
         ("rsa.key", rsa.serialize_pem(), 0o600),

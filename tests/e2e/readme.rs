@@ -8,9 +8,11 @@ use std::path::Path;
 
 use crate::chains::MIB;
 use crate::support::{
-    Authority, Echo, HttpClient, Pair, Ringgate, Socks, TlsSite, Web, curl, curl_trusting,
-    obfs_server, openssl_client, run, ss_server,
+    Application, Authority, Echo, HttpClient, Pair, Ringgate, Socks, TlsSite, UdpEcho, Web, bytes,
+    curl, curl_trusting, obfs_server, openssl_client, run, ss_server, ss_server_with_udp,
+    ss_tunnel, sum,
 };
+use crate::udp::{ask, client};
 
 const README: &str = "README.md";
 const SHADOWSOCKS: &str = "docs/shadowsocks.md";
@@ -61,6 +63,14 @@ fn with_endpoint(config: &str, of_example: &str, endpoint: SocketAddr) -> String
     let own = format!("endpoints = [\"{of_example}\"]");
     assert!(config.contains(&own), "no {own} in\n{config}");
     config.replace(&own, &format!("endpoints = [\"{endpoint}\"]"))
+}
+
+/// A configuration with the site that stands beside the examples.
+fn with_site(config: &str) -> String {
+    let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/www").display().to_string();
+    // One of them has a relative path.
+    let config = config.replace("\"www\"", &format!("\"{site}\""));
+    config.replace("\"www/", &format!("\"{site}/")).replace("/var/www/example", &site)
 }
 
 /// A configuration with these files in place of certificates by ACME.
@@ -130,7 +140,7 @@ fn the_stream_example_serves_its_clients() {
     let obfs = obfs_server(shadowsocks.address(), &[]);
     let websocket = ss_server(Some("server;path=/stream;mux=0"));
     let file = text_of("config/shadowsocks-stream.toml");
-    let section = section(README, "### Shadowsocks behind `/stream` of a site");
+    let section = section(README, "### A stock obfs-server behind `/stream` of a site");
     let sources = [(example(README, "early_data = true"), clients(&section), 3)];
     let sources = sources.into_iter().chain([(file.clone(), clients(&file), 2)]);
     for (config, clients, count) in sources {
@@ -223,40 +233,76 @@ impl OverTls<'_> {
 }
 
 #[test]
-fn the_https_examples_serve_their_clients() {
+fn the_examples_of_a_whole_machine_serve_everyone() {
+    let (server, mail) = (ss_server_with_udp(), TlsSite::start("mail.example.com", "mail"));
+    let (application, echo) = (Application::start(), UdpEcho::start(""));
+    let authority = Authority::new("authority");
+    let pair = authority.signs(&["www.example.com"]);
+    let file = text_of("config/box.toml");
+    let section = section(README, "### A site with Shadowsocks behind it");
+    for (config, clients) in
+        [(example(README, "acme = true"), clients(&section)), (file.clone(), clients(&file))]
+    {
+        let config = with_certificate(&with_own_ports(&config, server.address()), &pair);
+        let config = with_endpoint(&config, "10.0.0.7:443", mail.address());
+        let config = with_endpoint(&config, "127.0.0.1:3000", application.address());
+        let gate = Ringgate::start(&with_site(&config));
+        let over_tls = OverTls { authority: &authority, gate: &gate, listener: "web" };
+
+        // 1. Shadowsocks.
+        assert_eq!(clients.len(), 2, "{clients:#?}");
+        clients.iter().for_each(|client| over_tls.serves(client));
+        let tunnel = ss_tunnel(gate.address("datagrams"), echo.address());
+        let sent = bytes(1, 1350);
+        assert!(ask(&client(tunnel.address()), &sent) == sent, "the datagram has changed");
+
+        // 2. The site.
+        let hsts = "\nstrict-transport-security: max-age=31536000\r";
+        let page = over_tls.visit("https://www.example.com/");
+        assert!(page.starts_with("HTTP/2 200 ") && page.contains(hsts), "{page}");
+        assert!(page.contains("<h1>Harbour notes</h1>"), "{page}");
+        let answer = over_tls.visit("https://www.example.com/api/clock");
+        assert!(answer.starts_with("HTTP/2 200 ") && answer.ends_with(&sum(b"")), "{answer}");
+        for path in ["/missing", "/stream-7f3a9c", "/stream-7f3a9c/"] {
+            let missing = over_tls.visit(&format!("https://www.example.com{path}"));
+            assert!(missing.starts_with("HTTP/2 404 "), "{missing}");
+            assert!(missing.ends_with(&text_of("config/www/404.html")), "{missing}");
+        }
+        let moved = over_tls.visit("http://www.example.com/stream-7f3a9c?a=b");
+        let location = "\nLocation: https://www.example.com/stream-7f3a9c?a=b\r";
+        assert!(moved.starts_with("HTTP/1.1 301 ") && moved.contains(location), "{moved}");
+        assert!(!moved.to_ascii_lowercase().contains("strict-transport"), "{moved}");
+
+        // 3. The other server.
+        let url = "https://mail.example.com/";
+        let passed_on = curl_trusting(gate.address("web"), &mail.certificate(), &[url]);
+        assert_eq!(String::from_utf8_lossy(&passed_on.stdout), "mail", "{passed_on:?}");
+    }
+}
+
+#[test]
+fn the_https_example_serves_its_clients() {
     let (server, mail) = (ss_server(None), TlsSite::start("mail.example.com", "mail"));
     let (authority, file) = (Authority::new("authority"), text_of("config/https.toml"));
     let pair = authority.signs(&TLS_NAMES);
-    let section = section(README, "### HTTPS and Shadowsocks over TLS on one port");
-    let page = example(README, "acme = true");
-    let inline = section.split('`').filter_map(|part| clients(&format!("# {part}")).pop());
-    let of_page: Vec<Client> = inline.collect();
-    assert_eq!((of_page.len(), clients(&file).len()), (1, 2));
-    for (config, clients, listener) in
-        [(page, of_page, "web"), (file.clone(), clients(&file), "https")]
-    {
-        let mut config = with_certificate(&with_own_ports(&config, server.address()), &pair);
-        let passes_on = config.contains("10.0.0.7:443");
-        if passes_on {
-            config = with_endpoint(&config, "10.0.0.7:443", mail.address());
-        }
-        let gate = Ringgate::start(&config);
-        let over_tls = OverTls { authority: &authority, gate: &gate, listener };
-        clients.iter().for_each(|client| over_tls.serves(client));
-        over_tls.is_a_site();
-        if passes_on {
-            let url = "https://mail.example.com/";
-            let passed_on = curl_trusting(gate.address(listener), &mail.certificate(), &[url]);
-            assert_eq!(String::from_utf8_lossy(&passed_on.stdout), "mail", "{passed_on:?}");
-            let cover = over_tls.visit("https://cdn.example.com/a");
-            let location = "\nlocation: https://www.example.com/a\r";
-            assert!(cover.to_ascii_lowercase().contains(location), "{cover}");
-            let mut plain = HttpClient::connect(gate.address("http"));
-            plain.send("GET /b HTTP/1.1\r\nHost: example.com\r\n\r\n");
-            let response = plain.response();
-            assert_eq!(response.field("location"), Some("https://www.example.com/b"));
-        }
-    }
+    let config = with_certificate(&with_own_ports(&file, server.address()), &pair);
+    let gate = Ringgate::start(&with_endpoint(&config, "10.0.0.7:443", mail.address()));
+    let over_tls = OverTls { authority: &authority, gate: &gate, listener: "https" };
+    let clients = clients(&file);
+    assert_eq!(clients.len(), 2, "{clients:#?}");
+    clients.iter().for_each(|client| over_tls.serves(client));
+    over_tls.is_a_site();
+
+    let url = "https://mail.example.com/";
+    let passed_on = curl_trusting(gate.address("https"), &mail.certificate(), &[url]);
+    assert_eq!(String::from_utf8_lossy(&passed_on.stdout), "mail", "{passed_on:?}");
+    let cover = over_tls.visit("https://cdn.example.com/a");
+    let location = "\nlocation: https://www.example.com/a\r";
+    assert!(cover.to_ascii_lowercase().contains(location), "{cover}");
+    let mut plain = HttpClient::connect(gate.address("http"));
+    plain.send("GET /b HTTP/1.1\r\nHost: example.com\r\n\r\n");
+    let response = plain.response();
+    assert_eq!(response.field("location"), Some("https://www.example.com/b"));
 }
 
 #[test]

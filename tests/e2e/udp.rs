@@ -33,7 +33,8 @@ fn start_alone(listener: &str, endpoints: &[SocketAddr]) -> Ringgate {
     Setup { config, server: "workers = 1".to_owned(), ..Setup::default() }.start()
 }
 
-fn client(to: SocketAddr) -> UdpSocket {
+/// A socket whose datagrams go there.
+pub(crate) fn client(to: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind((to.ip(), 0)).unwrap();
     socket.connect(to).unwrap();
     socket.set_read_timeout(Some(SHORT)).unwrap();
@@ -42,7 +43,7 @@ fn client(to: SocketAddr) -> UdpSocket {
 
 /// Sends one datagram and gives the one that comes back.
 #[track_caller]
-fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
+pub(crate) fn ask(client: &UdpSocket, question: &[u8]) -> Vec<u8> {
     client.send(question).unwrap();
     let mut answer = vec![0; 65_536];
     let length = client.recv(&mut answer).unwrap();
