@@ -54,8 +54,9 @@ fn every_word_of_a_record_is_explained() {
         .collect();
     assert!(ends.len() >= 19, "{ends:?}");
     let fields = words("src/observe/access_log/field.rs", "    (\"");
-    let mut reasons = words("src/front/http/connection.rs", "reason: \"");
-    for file in files(&root().join("src/proto/http/request"), "rs") {
+    let mut reasons = Vec::new();
+    let directories = ["src/proto/http/request", "src/front/http"].map(|path| root().join(path));
+    for file in directories.iter().flat_map(|directory| files(directory, "rs")) {
         let name = file.to_str().expect("a path of this repository is UTF-8");
         let text = text_of(name);
         for mark in ["bad_request(\"", "reason: \""] {
@@ -64,7 +65,7 @@ fn every_word_of_a_record_is_explained() {
             }
         }
     }
-    assert!(reasons.len() >= 15, "{reasons:?}");
+    assert!(reasons.len() >= 28, "{reasons:?}");
     reasons.extend(words("src/proto/tls/error.rs", " => \""));
     for word in ends.into_iter().chain(fields).chain(reasons) {
         assert!(page.contains(&format!("`{word}`")), "{OPERATIONS} lacks `{word}`");

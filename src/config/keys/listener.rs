@@ -257,7 +257,7 @@ impl Listener {
 pub(in crate::config) enum ProtocolWord {
     /// Relays every byte to a cluster.
     Tcp,
-    /// Serves an HTTP/1.1 site, with tunnels behind some of its paths.
+    /// Serves a site over HTTP/1.1 and HTTP/2, with tunnels behind some of its paths.
     Http,
     /// Routes TLS connections by their server name (SNI), passed on unchanged or decrypted.
     Tls,

@@ -85,7 +85,7 @@ pub(in crate::config) struct Route {
     pub(in crate::config) early_data: Field<bool>,
     /// When neither side has sent a byte for this long, the tunnel or the exchange with the cluster
     /// ends. The default of a tunnel is the listener's `idle_timeout`. Without `upgrade` it is
-    /// `"60s"`, also for a WebSocket.
+    /// `"60s"`, and a WebSocket on the route has the listener's `idle_timeout`.
     #[schemars(example = "10m", extend(
         "x-inherits" = true, "x-defaults" = [[When::absent("upgrade", ""), "60s"]],
         "x-when" = [with_cluster()]
