@@ -6,6 +6,7 @@
 //! and its peers side by side in one interleaved run. Every loop here is bounded in count and in
 //! time.
 
+mod backend;
 mod certificate;
 mod floor;
 mod load;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use load::command::{self, Arguments, Unit};
-use load::{bulk, churn, echo, handshakes, idle, keepalive, mixed};
+use load::{bulk, churn, echo, handshakes, idle, keepalive, mixed, transfers};
 
 /// Moves bytes through a proxy and says what they cost.
 #[derive(Parser)]
@@ -45,6 +46,8 @@ enum Command {
     Handshakes(Arguments<handshakes::Load>),
     /// Sends HTTP requests on connections that stay open
     Keepalive(Arguments<keepalive::Load>),
+    /// Moves large bodies by HTTP/1.1, up or down
+    Transfers(Arguments<transfers::Load>),
     /// Sends small messages while bulk goes the same way
     Mixed(mixed::Arguments),
     /// Opens connections that then do nothing, and weighs the proxy that holds them
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Keepalive(arguments) => {
             command::main(&arguments, Unit::Each("requests"), keepalive::run)
         }
+        Command::Transfers(arguments) => command::main(&arguments, Unit::Byte, transfers::run),
         Command::Mixed(arguments) => mixed::main(&arguments),
         Command::Floor(arguments) => floor::main(&arguments),
         Command::Idle(arguments) => idle::main(&arguments),

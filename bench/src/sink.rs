@@ -4,6 +4,8 @@
 //! - `D` and a number (8 bytes, big endian): send that many bytes, then close
 //! - `E`: send everything back
 //!
+//! Where it is the backend of a site, HTTP requests come instead (see [`crate::backend`]).
+//!
 //! One thread serves all connections. Bytes to discard are taken with MSG_TRUNC, which for TCP
 //! drops them in the kernel uncopied (tcp(7)): the load must not be what a proxy is measured by.
 //! `--copy` reads them instead, as most real receivers do.
@@ -17,6 +19,7 @@ use clap::Args;
 use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags};
 
+use crate::backend::Requests;
 use crate::load::dial::head_end;
 use crate::load::poller::{Poller, Ready};
 use crate::load::source::{Send, Source};
@@ -38,6 +41,9 @@ pub(crate) struct Arguments {
     /// Expect an HTTP upgrade first and answer it with a 101 at once
     #[arg(long)]
     upgrade: bool,
+    /// Expect HTTP requests: GET /some/1024 for so many bytes, POST to have a body counted
+    #[arg(long, conflicts_with = "upgrade")]
+    http: bool,
     /// Read bytes to be discarded instead of having the kernel drop them
     #[arg(long)]
     copy: bool,
@@ -69,16 +75,30 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         println!("sink listening on {}", listener.local_addr()?);
     }
     let discard = discard(arguments.copy);
-    let Arguments { upgrade, send, .. } = *arguments;
-    let manner = Manner { upgrade, discard, send, nice: None, discarded: None };
+    let opening = match arguments {
+        Arguments { upgrade: true, .. } => Opening::Upgrade,
+        Arguments { http: true, .. } => Opening::Requests,
+        _ => Opening::Command,
+    };
+    let manner = Manner { opening, discard, send: arguments.send, nice: None, discarded: None };
     serve(listeners, manner, Instant::now() + arguments.seconds)
+}
+
+/// What comes first on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// The byte that says what the connection is for.
+    Command,
+    /// An upgrade request, and then the command.
+    Upgrade,
+    /// HTTP requests, and nothing else.
+    Requests,
 }
 
 /// How a sink serves its connections.
 #[derive(Clone, Copy)]
 pub(crate) struct Manner {
-    /// An upgrade request comes first.
-    pub(crate) upgrade: bool,
+    pub(crate) opening: Opening,
     /// How bytes to be discarded are received.
     pub(crate) discard: RecvFlags,
     /// How bulk is sent.
@@ -139,7 +159,7 @@ pub(crate) fn serve_until(
         }
         for &(key, _) in &ready {
             if let Some(listener) = listeners.get(usize::MAX - key) {
-                accept(listener, manner.upgrade, &poller, &mut connections, &mut free)?;
+                accept(listener, manner.opening, &poller, &mut connections, &mut free)?;
                 continue;
             }
             let Some(connection) = &mut connections[key] else { continue };
@@ -168,7 +188,7 @@ pub(crate) fn serve_until(
 
 fn accept(
     listener: &TcpListener,
-    upgrade: bool,
+    opening: Opening,
     poller: &Poller,
     connections: &mut Vec<Option<Connection>>,
     free: &mut Vec<usize>,
@@ -188,7 +208,11 @@ fn accept(
             connections.len() - 1
         });
         poller.add(&stream, key, EventFlags::IN)?;
-        let job = if upgrade { Job::Head(Vec::new()) } else { Job::Command(Vec::new()) };
+        let job = match opening {
+            Opening::Command => Job::Command(Vec::new()),
+            Opening::Upgrade => Job::Head(Vec::new()),
+            Opening::Requests => Job::Requests(Requests::default()),
+        };
         connections[key] = Some(Connection { stream, job, wanted: EventFlags::IN });
     }
 }
@@ -213,9 +237,11 @@ enum Job {
     },
     /// Bytes read and not yet sent back: nothing more is read before they are gone.
     Echo(Vec<u8>),
+    Requests(Requests),
 }
 
-enum Next {
+/// What a connection waits for after its turn.
+pub(crate) enum Next {
     Wait(EventFlags),
     Close,
 }
@@ -251,6 +277,7 @@ impl Connection {
                 Ok(Next::Wait(EventFlags::OUT))
             }
             Job::Echo(pending) => echo(&self.stream, pending, buffer),
+            Job::Requests(requests) => requests.turn(&self.stream, buffer, source, manner),
         }
     }
 
@@ -354,9 +381,9 @@ mod tests {
         let addresses: Vec<SocketAddr> =
             listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let stop = AtomicBool::new(false);
-        let (upgrade, discard, send) = (false, discard(false), Send::Copy);
+        let (opening, discard, send) = (Opening::Command, discard(false), Send::Copy);
         static NICE: AtomicBool = AtomicBool::new(true);
-        let manner = Manner { upgrade, discard, send, nice: Some(&NICE), discarded: None };
+        let manner = Manner { opening, discard, send, nice: Some(&NICE), discarded: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         std::thread::scope(|scope| {
             let sink = scope.spawn(|| serve_until(listeners, manner, deadline, &stop));

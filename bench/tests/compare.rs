@@ -17,10 +17,10 @@ fn compare(arguments: &[&str]) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_ringgate-bench")]);
     command.arg("compare").args(arguments);
-    for program in ["--ringgate", "--nginx", "--haproxy", "--v2ray-plugin"] {
+    for program in ["--ringgate", "--nginx", "--haproxy", "--caddy", "--v2ray-plugin"] {
         command.args([program, "/bin/true"]);
     }
-    for contender in ["ringgate", "nginx", "HAProxy", "direct"] {
+    for contender in ["ringgate", "nginx", "HAProxy", "Caddy", "direct"] {
         command.args(["--without", contender]);
     }
     command

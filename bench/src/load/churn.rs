@@ -121,7 +121,8 @@ impl Churn {
                 (message, Answer { length: payload.len(), start: payload })
             }
             Kind::Redirect => {
-                (http::request(&target.host, true), http::learn::<TcpStream>(target, true)?)
+                let request = http::Request::redirect();
+                (request.bytes(&target.host, true), request.learn::<TcpStream>(target, true)?)
             }
         };
         Ok(Self {

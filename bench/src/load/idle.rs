@@ -172,7 +172,7 @@ fn open<W: Wire>(dialler: &W::Dialler, target: &Target, touch: Touch) -> io::Res
     let command = match touch {
         Touch::None => Vec::new(),
         Touch::Echo => b"E.".to_vec(),
-        Touch::Http => http::request(&target.host, false),
+        Touch::Http => http::Request::redirect().bytes(&target.host, false),
     };
     let mut stream = dial_by::<W>(dialler, target, &command)?.stream;
     match touch {

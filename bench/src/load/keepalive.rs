@@ -1,5 +1,5 @@
-//! HTTP/1.1 requests on connections that stay open, one in flight on each. The answer is the
-//! proxy's own redirect, so that nothing but the proxy's HTTP is measured.
+//! HTTP/1.1 requests on connections that stay open, one in flight on each. The answer is a small
+//! one: the proxy's own redirect unless another is asked for.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,11 +9,14 @@ use clap::Args;
 
 use super::dial::Target;
 use super::exchange::Exchange;
+use super::http::Request;
 use super::wire::Wire;
-use super::{Outcome, http, tls};
+use super::{Outcome, tls};
 
 #[derive(Args, Clone)]
 pub(crate) struct Load {
+    #[command(flatten)]
+    pub(crate) request: Request,
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) connections: u16,
     /// Length of the timed interval
@@ -34,14 +37,24 @@ pub(crate) fn run(target: &Target, load: &Load) -> io::Result<Outcome> {
 }
 
 fn run_over<W: Wire>(target: &Target, load: &Load) -> io::Result<Outcome> {
-    let answer = http::learn::<W>(target, false)?;
-    let mut exchange = Exchange::new(http::request(&target.host, false), answer)?;
-    let dialler = W::dialler(target)?;
-    for _ in 0..load.connections {
-        exchange.add(W::connect(&dialler, target)?)?;
-    }
+    let mut exchange = open::<W>(target, load.connections, &load.request)?;
     exchange.warm_up(load.warmup)?;
     exchange.measure(target, load.seconds)
+}
+
+/// Connections that send the request as soon as they have their answer.
+pub(crate) fn open<W: Wire>(
+    target: &Target,
+    connections: u16,
+    request: &Request,
+) -> io::Result<Exchange<W>> {
+    let answer = request.learn::<W>(target, false)?;
+    let mut exchange = Exchange::new(request.bytes(&target.host, false), answer)?;
+    let dialler = W::dialler(target)?;
+    for _ in 0..connections {
+        exchange.add(W::connect(&dialler, target)?)?;
+    }
+    Ok(exchange)
 }
 
 #[cfg(test)]
@@ -51,7 +64,16 @@ mod tests {
 
     fn load() -> Load {
         let (seconds, warmup) = (Duration::from_millis(400), Duration::from_millis(20));
-        Load { connections: 4, seconds, warmup }
+        Load { request: Request::redirect(), connections: 4, seconds, warmup }
+    }
+
+    #[test]
+    fn bodies_are_counted_and_another_length_is_an_error() {
+        let (target, request) = (testing::backend(), Request::of("/some/1024", 1024));
+        assert!(run(&target, &Load { request, ..load() }).unwrap().units > 10);
+        let request = Request::of("/some/1024", 1023);
+        let error = run(&target, &Load { request, ..load() }).err().unwrap().to_string();
+        assert!(error.contains("1024 bytes"), "{error}");
     }
 
     #[test]

@@ -16,8 +16,11 @@ use serde_json::json;
 use super::bulk::{Direction, Flow};
 use super::command::{self, Unit};
 use super::dial::{STEP_TIMEOUT, Target};
-use super::echo;
+use super::exchange::Exchange;
+use super::http::Request;
 use super::source::Send;
+use super::transfers::Transfers;
+use super::{echo, keepalive};
 use crate::{usage, while_doing};
 
 /// How often the bulk is counted and asked to stop.
@@ -83,13 +86,85 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
 pub(crate) fn run(small: &Target, bulk: &Target, load: &Load) -> io::Result<Outcome> {
     small.must_be_plain()?;
     bulk.must_be_plain()?;
-    let state = State { stop: AtomicBool::new(false), moved: AtomicU64::new(0) };
+    let open_bulk = || {
+        let mut flow = Flow::<TcpStream>::new(load.send, false)?;
+        flow.open(bulk, Direction::Up, load.bulk / 2, None)?;
+        flow.open(bulk, Direction::Down, load.bulk - load.bulk / 2, None)?;
+        Ok(flow)
+    };
+    beside(small, load, open_bulk, || echo::open(small, load.small, load.size))
+}
+
+/// Small requests while large bodies go through the same proxy, half of them up and half of them
+/// down.
+pub(crate) fn run_requests(
+    target: &Target,
+    load: &Load,
+    small: &Request,
+    large: (&str, u64),
+) -> io::Result<Outcome> {
+    target.must_be_plain()?;
+    let (path, size) = large;
+    let open_bulk = || {
+        let mut transfers = Transfers::<TcpStream>::new(load.send)?;
+        transfers.open(target, Direction::Up, load.bulk / 2, path, size)?;
+        transfers.open(target, Direction::Down, load.bulk - load.bulk / 2, path, size)?;
+        Ok(transfers)
+    };
+    beside(target, load, open_bulk, || keepalive::open(target, load.small, small))
+}
+
+/// What moves bulk.
+trait Bulk {
+    fn moved(&self) -> u64;
+    fn move_until(&mut self, deadline: Instant) -> io::Result<()>;
+    fn finish(self) -> io::Result<()>;
+}
+
+impl Bulk for Flow<TcpStream> {
+    fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    fn move_until(&mut self, deadline: Instant) -> io::Result<()> {
+        self.move_until(deadline)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        self.finish()
+    }
+}
+
+impl Bulk for Transfers<TcpStream> {
+    fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    fn move_until(&mut self, deadline: Instant) -> io::Result<()> {
+        self.move_until(deadline)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        self.finish()
+    }
+}
+
+/// Moves bulk by a thread of its own while the small messages are measured.
+fn beside<B: Bulk>(
+    target: &Target,
+    load: &Load,
+    open_bulk: impl FnOnce() -> io::Result<B> + std::marker::Send,
+    open_small: impl FnOnce() -> io::Result<Exchange<TcpStream>>,
+) -> io::Result<Outcome> {
+    let state = &State { stop: AtomicBool::new(false), moved: AtomicU64::new(0) };
     thread::scope(|scope| {
         let (started, start) = mpsc::channel();
-        let state = &state;
-        let mover = scope.spawn(move || move_bulk(bulk, load, state, &started));
+        let mover = scope.spawn(move || move_bulk(open_bulk()?, state, &started));
         // An error here means that the mover has ended before it began; it says why below.
-        let outcome = start.recv().map_or(Ok(None), |()| measure(small, load, state).map(Some));
+        let begun = start.recv();
+        let outcome = begun.map_or(Ok(None), |()| {
+            open_small().and_then(|small| measure(small, target, load, state)).map(Some)
+        });
         state.stop.store(true, Ordering::Relaxed);
         let moved = mover.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
         moved.map_err(while_doing("bulk"))?;
@@ -103,33 +178,34 @@ struct State {
     moved: AtomicU64,
 }
 
-fn move_bulk(target: &Target, load: &Load, state: &State, started: &Sender<()>) -> io::Result<()> {
-    let mut flow = Flow::<TcpStream>::new(load.send, false)?;
-    flow.open(target, Direction::Up, load.bulk / 2, None)?;
-    flow.open(target, Direction::Down, load.bulk - load.bulk / 2, None)?;
+fn move_bulk(mut bulk: impl Bulk, state: &State, started: &Sender<()>) -> io::Result<()> {
     let deadline = Instant::now() + STEP_TIMEOUT;
-    while flow.moved == 0 {
+    while bulk.moved() == 0 {
         if Instant::now() > deadline {
             return Err(io::Error::other("not one byte is moved"));
         }
-        flow.move_until(Instant::now() + SLICE)?;
+        bulk.move_until(Instant::now() + SLICE)?;
     }
     usage::be_nice(19)?;
     // Nobody listens any more when the other thread has failed; it then also says stop.
     let _ = started.send(());
     while !state.stop.load(Ordering::Relaxed) {
-        flow.move_until(Instant::now() + SLICE)?;
-        state.moved.store(flow.moved, Ordering::Relaxed);
+        bulk.move_until(Instant::now() + SLICE)?;
+        state.moved.store(bulk.moved(), Ordering::Relaxed);
     }
-    flow.finish()
+    bulk.finish()
 }
 
-fn measure(target: &Target, load: &Load, state: &State) -> io::Result<Outcome> {
-    let mut exchange = echo::open::<TcpStream>(target, load.small, load.size)?;
-    exchange.pace(PACE);
-    exchange.warm_up(load.warmup)?;
+fn measure(
+    mut small: Exchange<TcpStream>,
+    target: &Target,
+    load: &Load,
+    state: &State,
+) -> io::Result<Outcome> {
+    small.pace(PACE);
+    small.warm_up(load.warmup)?;
     let before = state.moved.load(Ordering::Relaxed);
-    let small = exchange.measure(target, load.seconds)?;
+    let small = small.measure(target, load.seconds)?;
     let bulk_bytes = state.moved.load(Ordering::Relaxed) - before;
     if bulk_bytes == 0 {
         return Err(io::Error::other("no bulk was moved beside the small messages"));
@@ -154,6 +230,18 @@ mod tests {
         // lasts.
         let lasting = |ms| Load { seconds: Duration::from_millis(ms), ..load() };
         let run = |ms| run(&small, &bulk, &lasting(ms));
+        let outcome = run(200).or_else(|_| run(2000)).or_else(|_| run(20_000)).unwrap();
+        assert!(outcome.small.units > 0 && outcome.small.latency.is_some());
+        assert!(outcome.bulk_bytes > 0);
+    }
+
+    #[test]
+    fn requests_are_counted_beside_large_bodies() {
+        let (backend, small) = (testing::backend(), Request::of("/some/1024", 1024));
+        let run = |ms| {
+            let load = Load { seconds: Duration::from_millis(ms), ..load() };
+            run_requests(&backend, &load, &small, ("/some/1000000", 1_000_000))
+        };
         let outcome = run(200).or_else(|_| run(2000)).or_else(|_| run(20_000)).unwrap();
         assert!(outcome.small.units > 0 && outcome.small.latency.is_some());
         assert!(outcome.bulk_bytes > 0);

@@ -9,7 +9,7 @@ pub(crate) mod echo;
 mod exchange;
 pub(crate) mod handshakes;
 pub(crate) mod histogram;
-mod http;
+pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod keepalive;
 pub(crate) mod mixed;
@@ -18,6 +18,7 @@ pub(crate) mod source;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod tls;
+pub(crate) mod transfers;
 pub(crate) mod wire;
 
 use std::io;

@@ -17,7 +17,7 @@ use super::dial::{Target, head_end};
 use super::poller::Poller;
 use super::source::Send;
 use super::tls::Certificate;
-use crate::sink::{self, Manner};
+use crate::sink::{self, Manner, Opening};
 use crate::{certificate, ports};
 
 pub(crate) fn target(connect: SocketAddr, path: Option<&str>) -> Target {
@@ -40,10 +40,23 @@ pub(crate) fn sink(upgrade: bool) -> Target {
     let target = target(listener.local_addr().unwrap(), upgrade.then_some("/stream"));
     let discard = sink::discard(!upgrade);
     let send = if upgrade { Send::File } else { Send::Copy };
-    let manner = Manner { upgrade, discard, send, nice: None, discarded: None };
+    let opening = if upgrade { Opening::Upgrade } else { Opening::Command };
+    serve(listener, Manner { opening, discard, send, nice: None, discarded: None });
+    target
+}
+
+/// The backend of a site.
+pub(crate) fn backend() -> Target {
+    let listener = sink::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let target = target(listener.local_addr().unwrap(), None);
+    let (opening, discard) = (Opening::Requests, sink::discard(false));
+    serve(listener, Manner { opening, discard, send: Send::Copy, nice: None, discarded: None });
+    target
+}
+
+fn serve(listener: TcpListener, manner: Manner) {
     let deadline = Instant::now() + Duration::from_secs(60);
     thread::spawn(move || sink::serve(vec![listener], manner, deadline));
-    target
 }
 
 /// What a proxy with TLS can do; all but the first lack something that the loads insist on.

@@ -21,6 +21,11 @@ const NGINX_TLS_CONF: &str = include_str!("../../peers/nginx-tls.conf");
 const HAPROXY_TLS_CFG: &str = include_str!("../../peers/haproxy-tls.cfg");
 const ENVOY_TLS_YAML: &str = include_str!("../../peers/envoy-tls.yaml");
 const RINGGATE_TLS_TOML: &str = include_str!("../../peers/ringgate-tls.toml");
+const NGINX_SITE_CONF: &str = include_str!("../../peers/nginx-site.conf");
+const HAPROXY_SITE_CFG: &str = include_str!("../../peers/haproxy-site.cfg");
+const ENVOY_SITE_YAML: &str = include_str!("../../peers/envoy-site.yaml");
+const RINGGATE_SITE_TOML: &str = include_str!("../../peers/ringgate-site.toml");
+const CADDYFILE: &str = include_str!("../../peers/caddy-site.Caddyfile");
 
 /// How HAProxy splices bulk: what moves fast enough by its own judgement, or all.
 const HAPROXY_AUTO: &str = "option splice-auto";
@@ -43,12 +48,14 @@ pub(super) struct Programs {
     pub(super) haproxy: PathBuf,
     /// None: without Envoy.
     pub(super) envoy: Option<PathBuf>,
+    pub(super) caddy: PathBuf,
     /// v2ray-plugin.
     pub(super) v2ray: PathBuf,
     /// Generators of load that others wrote.
     pub(super) openssl: PathBuf,
     pub(super) hey: PathBuf,
     pub(super) wrk: PathBuf,
+    pub(super) h2load: PathBuf,
 }
 
 /// All that starting a contender needs.
@@ -60,6 +67,8 @@ pub(super) struct Setup {
     pub(super) load_cpu: u16,
     pub(super) directory: PathBuf,
     pub(super) certificate: certificate::Files,
+    /// Of the site's files.
+    pub(super) root: PathBuf,
 }
 
 /// Ports on 127.0.0.1, one for each kind of work.
@@ -71,8 +80,12 @@ pub(super) struct Ports {
     pub(super) small: u16,
     /// `/stream`, where it is not on the port of the site.
     pub(super) stream: u16,
-    /// The site.
+    /// The site; behind the proxies its backend for small requests.
     pub(super) web: u16,
+    /// The site with TLS, where it has a port of its own.
+    pub(super) secure: u16,
+    /// Behind the proxies alone: the backend for large bodies.
+    pub(super) large: u16,
     /// Datagrams.
     pub(super) udp: u16,
 }
@@ -81,7 +94,8 @@ impl Ports {
     /// Ports that no other program is given.
     pub(super) fn choose() -> io::Result<Self> {
         let (bulk, small, stream, web) = (lend()?, lend()?, lend()?, lend()?);
-        Ok(Self { bulk, small, stream, web, udp: lend()? })
+        let (secure, large, udp) = (lend()?, lend()?, lend()?);
+        Ok(Self { bulk, small, stream, web, secure, large, udp })
     }
 }
 
@@ -98,7 +112,7 @@ pub(super) struct Running {
     pub(super) contender: Contender,
     pub(super) kit: Kit,
     pub(super) ports: Ports,
-    /// What its ports show, where they speak TLS.
+    /// What its ports show, those that speak TLS.
     pub(super) certificate: Option<Certificate>,
     /// The processes whose CPU time and memory count; none without a proxy.
     pub(super) pids: Vec<u32>,
@@ -162,6 +176,7 @@ pub(super) fn describe(contender: Contender, programs: &Programs) -> io::Result<
             }
             None => return Ok(None),
         },
+        Contender::Caddy => format!("Caddy {}", version(&programs.caddy, "version")?),
         Contender::V2ray => {
             let text = version(&programs.v2ray, "-version")?;
             text.lines().next().unwrap_or_default().to_string()
@@ -242,21 +257,16 @@ fn start_with_file(
     setup: &Setup,
     ports: Ports,
 ) -> io::Result<Started> {
-    let (plain, tls, extension) = match contender {
-        Contender::Nginx | Contender::NginxHuge | Contender::NginxV2ray => {
-            (NGINX_CONF, NGINX_TLS_CONF, "conf")
-        }
-        Contender::Haproxy | Contender::HaproxySplice => (HAPROXY_CFG, HAPROXY_TLS_CFG, "cfg"),
-        Contender::Envoy => (ENVOY_YAML, ENVOY_TLS_YAML, "yaml"),
-        _ => (RINGGATE_TOML, RINGGATE_TLS_TOML, "toml"),
-    };
-    let template = if kit == Kit::Plain { plain } else { tls };
+    let (template, extension) = template(contender, kit);
     let name = format!("{contender:?}-{kit:?}").to_lowercase();
     let directory = setup.directory.join(&name);
     fs::create_dir_all(&directory)?;
     let file = directory.join(format!("{name}.{extension}"));
     fs::write(&file, fill_in(template, contender, kit, setup, ports, &directory))?;
-    let mut ready = vec![local(ports.bulk), local(ports.small), local(ports.web)];
+    let mut ready = match kit {
+        Kit::Site => vec![local(ports.web), local(ports.secure)],
+        _ => vec![local(ports.bulk), local(ports.small), local(ports.web)],
+    };
     if template.contains("bind 127.0.0.1:@STREAM@") {
         ready.push(local(ports.stream));
     }
@@ -275,8 +285,31 @@ fn start_with_file(
     Ok((pid, process))
 }
 
+/// What a contender is configured by, and the extension of the file.
+fn template(contender: Contender, kit: Kit) -> (&'static str, &'static str) {
+    let (plain, tls, site, extension) = match contender {
+        Contender::Nginx | Contender::NginxHuge | Contender::NginxV2ray => {
+            (NGINX_CONF, NGINX_TLS_CONF, NGINX_SITE_CONF, "conf")
+        }
+        Contender::Haproxy | Contender::HaproxySplice => {
+            (HAPROXY_CFG, HAPROXY_TLS_CFG, HAPROXY_SITE_CFG, "cfg")
+        }
+        Contender::Envoy => (ENVOY_YAML, ENVOY_TLS_YAML, ENVOY_SITE_YAML, "yaml"),
+        Contender::Caddy => (CADDYFILE, CADDYFILE, CADDYFILE, "Caddyfile"),
+        _ => (RINGGATE_TOML, RINGGATE_TLS_TOML, RINGGATE_SITE_TOML, "toml"),
+    };
+    let template = match kit {
+        Kit::Plain => plain,
+        Kit::Tls | Kit::TlsBulk => tls,
+        Kit::Site => site,
+    };
+    (template, extension)
+}
+
 fn command(contender: Contender, setup: &Setup, file: &Path) -> io::Result<Vec<OsString>> {
     let programs = &setup.programs;
+    let (home, caddy) = (format!("HOME={}", setup.directory.display()), programs.caddy.display());
+    let caddy = caddy.to_string();
     let (program, arguments): (PathBuf, Vec<&str>) = match contender {
         Contender::Nginx | Contender::NginxHuge | Contender::NginxV2ray => {
             (programs.nginx.clone(), vec!["-e", "stderr", "-c"])
@@ -291,6 +324,12 @@ fn command(contender: Contender, setup: &Setup, file: &Path) -> io::Result<Vec<O
                 vec!["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"];
             (program, arguments)
         }
+        // One CPU, so one thread that runs Go at a time; what it would write to a home is its
+        // directory's.
+        Contender::Caddy => (
+            PathBuf::from("env"),
+            vec!["GOMAXPROCS=1", &home, &caddy, "run", "--adapter", "caddyfile", "--config"],
+        ),
         Contender::RinggateUser => {
             // The user may not be allowed to where the program was built.
             let copy = file.with_extension("program");
@@ -352,6 +391,10 @@ fn fill_in(
         ("@SMALL@", ports.small.to_string()),
         ("@STREAM@", ports.stream.to_string()),
         ("@WEB@", ports.web.to_string()),
+        ("@SECURE@", ports.secure.to_string()),
+        ("@ROOT@", setup.root.display().to_string()),
+        ("@SMALL_BACKEND@", setup.servers.web.to_string()),
+        ("@LARGE_BACKEND@", setup.servers.large.to_string()),
         ("@UDP@", ports.udp.to_string()),
         ("@UDP_SERVER@", setup.servers.udp.to_string()),
     ]

@@ -170,7 +170,22 @@ fn workloads() -> Vec<Workload> {
         Workload::Datagrams { clients: 4, size: 1350, burst: 16 },
         Workload::Mixed { bulk: 16, small: 64 },
     ]);
+    workloads.extend(site());
     workloads
+}
+
+fn site() -> Vec<Workload> {
+    let (small, large, tls) = (1024, 10 << 20, true);
+    let (by, wrk) = (Generator::Own, Generator::Wrk);
+    vec![
+        Workload::SiteAnswers { connections: 64, size: small, tls, by },
+        Workload::SiteAnswers { connections: 16, size: large, tls: false, by: wrk },
+        Workload::SiteUploads { connections: 16, size: large, by },
+        Workload::SiteFiles { connections: 64, size: small, tls: false, by },
+        Workload::SiteFiles { connections: 16, size: large, tls, by },
+        Workload::SiteStreams { connections: 16, streams: 10, by: Generator::H2load },
+        Workload::SiteMixed { large: 16, small: 64 },
+    ]
 }
 
 fn contenders(workload: Workload) -> Vec<Contender> {
@@ -183,6 +198,9 @@ fn contenders(workload: Workload) -> Vec<Contender> {
             }
         }
         Workload::RoundTrips { .. } | Workload::Mixed { .. } => {}
+        Workload::SiteFiles { .. } => {
+            contenders = vec![Contender::Ringgate, Contender::Nginx, Contender::Caddy];
+        }
         Workload::WebSocketUp { .. } | Workload::WebSocketDown { .. } => {
             contenders = vec![Contender::Ringgate, Contender::V2ray];
         }
@@ -202,7 +220,7 @@ fn plausible(workload: Workload, contender: Contender, round: u16) -> Sample {
         Contender::NginxHuge => 1.15,
         Contender::Haproxy => 1.25,
         Contender::Envoy => 0.45,
-        Contender::V2ray | Contender::NginxV2ray => 0.3,
+        Contender::V2ray | Contender::NginxV2ray | Contender::Caddy => 0.3,
         Contender::Floor => 1.9,
         _ => 3.0,
     };
@@ -241,7 +259,11 @@ fn unit_rate(workload: Workload) -> f64 {
         Workload::Churn { .. } => 2.1e4,
         Workload::Redirects { .. } => 2.4e5,
         Workload::RedirectsOnce { .. } => 2.3e4,
-        Workload::Mixed { .. } => 2.2e4,
+        Workload::Mixed { .. } | Workload::SiteMixed { .. } => 2.2e4,
+        Workload::SiteAnswers { .. } | Workload::SiteFiles { .. } if workload.is_bulk() => 3e9,
+        Workload::SiteUploads { .. } => 3e9,
+        Workload::SiteAnswers { .. } | Workload::SiteFiles { .. } => 7e4,
+        Workload::SiteStreams { .. } => 1.5e5,
     }
 }
 
@@ -251,7 +273,8 @@ fn tail(workload: Workload, rate: f64, scatter: f64) -> Option<Latency> {
         Workload::RoundTrips { connections, .. }
         | Workload::TlsRoundTrips { connections, .. }
         | Workload::StreamRoundTrips { connections, .. }
-        | Workload::Mixed { small: connections, .. } => connections,
+        | Workload::Mixed { small: connections, .. }
+        | Workload::SiteMixed { small: connections, .. } => connections,
         _ => return None,
     };
     let mean = f64::from(connections) / rate * 1e6;

@@ -4,15 +4,17 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::contender::Programs;
 use super::results::{Generator, Workload};
+use super::servers::ARRIVED;
 use crate::certificate::HOST;
 use crate::load::Outcome;
 use crate::load::dial::{STEP_TIMEOUT, Target};
@@ -58,6 +60,72 @@ pub(super) fn run(
 }
 
 const SUITE: &str = "TLS_AES_128_GCM_SHA256";
+/// What OpenSSL's library offers in a program that has no options for it: the suite and the group
+/// of the other rows.
+const OPENSSL_CONF: &str = "\
+openssl_conf = all
+[all]
+ssl_conf = defaults
+[defaults]
+system_default = client
+[client]
+Ciphersuites = TLS_AES_128_GCM_SHA256
+Groups = X25519
+";
+
+/// Runs the generator of a workload of the site against one path of it.
+pub(super) fn site(
+    programs: &Programs,
+    target: &Target,
+    path: &str,
+    workload: Workload,
+    seconds: Duration,
+) -> io::Result<Outcome> {
+    let seconds = seconds.as_secs_f64().ceil() as u64;
+    let (time, host) = (format!("-d{seconds}s"), format!("Host: {HOST}"));
+    let scheme = if target.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}{path}", target.connect);
+    let by_wrk = |connections: u16, more: &[&str], count: &dyn Fn(&str) -> io::Result<u64>| {
+        let connections = format!("-c{connections}");
+        let arguments = ["-t1", &time, &connections, "-H", &host, &url];
+        measure(&programs.wrk, &[&arguments[..], more].concat(), target, seconds, count)
+    };
+    match workload {
+        Workload::SiteAnswers { connections, size, .. }
+        | Workload::SiteFiles { connections, size, .. } => {
+            let count = |said: &str| wrk_bodies(said, size, workload.is_bulk());
+            by_wrk(connections, &[], &count)
+        }
+        Workload::SiteUploads { connections, size, .. } => {
+            let mut script = tempfile::NamedTempFile::new()?;
+            let lines = ["wrk.method = \"POST\"", "wrk.body = string.rep(\"Z\", SIZE)"].join("\n");
+            script.write_all(lines.replace("SIZE", &size.to_string()).as_bytes())?;
+            let script = script.path().display().to_string();
+            let before = ARRIVED.load(Ordering::Relaxed);
+            // With what was on the way when it ended.
+            let count = |said: &str| wrk(said).map(|_| ARRIVED.load(Ordering::Relaxed) - before);
+            by_wrk(connections, &["-s", &script], &count)
+        }
+        Workload::SiteStreams { connections, streams, by: Generator::H2load } => {
+            let (connections, streams) = (connections.to_string(), streams.to_string());
+            let to = format!("--connect-to={}", target.connect);
+            let url = format!("https://{HOST}:{}{path}", target.connect.port());
+            let suite = format!("--tls13-ciphers={SUITE}");
+            let time = seconds.to_string();
+            let arguments = ["-t1", "-c", &connections, "-m", &streams, "-D", &time];
+            let arguments = [&arguments[..], &[&suite, "--groups=X25519", &to, &url]].concat();
+            measure(&programs.h2load, &arguments, target, seconds, h2load)
+        }
+        Workload::SiteStreams { streams, .. } => {
+            // It has one connection, and a stream of it for each of its workers.
+            let (time, streams) = (format!("{seconds}s"), streams.to_string());
+            let arguments = ["-h2", "-z", &time, "-c", &streams, "-disable-redirects"];
+            let arguments = [&arguments[..], &["-host", HOST, &url]].concat();
+            measure(&programs.hey, &arguments, target, seconds, hey)
+        }
+        workload => Err(io::Error::other(format!("nothing makes the load of {workload}"))),
+    }
+}
 
 /// Runs a program and reads from its output how much it did.
 fn measure(
@@ -68,9 +136,11 @@ fn measure(
     count: impl Fn(&str) -> io::Result<u64>,
 ) -> io::Result<Outcome> {
     let mut output = tempfile::tempfile()?;
+    let mut settings = tempfile::NamedTempFile::new()?;
+    settings.write_all(OPENSSL_CONF.as_bytes())?;
     let before = usage::cpu_seconds_of(&target.pids)?;
     let (own, start) = (usage::own_cpu_seconds(), Instant::now());
-    let mut child = spawn(program, arguments, &output)?;
+    let mut child = spawn(program, arguments, settings.path(), &output)?;
     let ended = wait(&mut child, Duration::from_secs(seconds) + STEP_TIMEOUT);
     let elapsed = start.elapsed().as_secs_f64();
     let after = usage::cpu_seconds_of(&target.pids)?;
@@ -93,11 +163,17 @@ fn measure(
 }
 
 /// It has the CPU of this thread, and ends with this process.
-fn spawn(program: &Path, arguments: &[impl AsRef<OsStr>], output: &File) -> io::Result<Child> {
+fn spawn(
+    program: &Path,
+    arguments: &[impl AsRef<OsStr>],
+    settings: &Path,
+    output: &File,
+) -> io::Result<Child> {
     let mut command = vec![OsString::from("--pdeathsig"), "TERM".into(), program.into()];
     command.extend(arguments.iter().map(|argument| argument.as_ref().to_owned()));
     Command::new("setpriv")
         .args(command)
+        .env("OPENSSL_CONF", settings)
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output.try_clone()?)
@@ -159,9 +235,83 @@ fn wrk(said: &str) -> io::Result<u64> {
         .ok_or_else(|| io::Error::other(format!("errors, or another output:\n{said}")))
 }
 
+/// The answers that `wrk` counted, or with `bytes` what it read, where each answer has a body of
+/// `size` bytes.
+fn wrk_bodies(said: &str, size: u32, bytes: bool) -> io::Result<u64> {
+    let (answers, size) = (wrk(said)?, u64::from(size));
+    let line = said.lines().find(|line| line.contains(" requests in "));
+    let read = line.and_then(|line| line.split_whitespace().rev().nth(1)).and_then(binary);
+    let read = read.ok_or_else(|| io::Error::other(format!("not a number of bytes:\n{said}")))?;
+    // It is rounded, and nothing is known of single answers.
+    if read < answers * size / 100 * 99 {
+        let message = format!("{answers} answers with {read} bytes, not {size} each");
+        return Err(io::Error::other(message));
+    }
+    Ok(if bytes { read } else { answers })
+}
+
+/// A number of bytes as wrk writes it: `9.01MB`.
+fn binary(text: &str) -> Option<u64> {
+    let text = text.strip_suffix('B')?;
+    let number = text.trim_end_matches(|letter: char| letter.is_ascii_uppercase());
+    let power = match &text[number.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return None,
+    };
+    Some((number.parse::<f64>().ok()? * f64::from(power).exp2()) as u64)
+}
+
+/// The 301s that `h2load` counted, all of them by HTTP/2.
+fn h2load(said: &str) -> io::Result<u64> {
+    let field = |line: &str, name: &str| {
+        let line = said.lines().find_map(|known| known.strip_prefix(line))?;
+        let fields = line.split(", ").map(str::trim);
+        let number = fields.filter_map(|field| field.split_once(' ')).find(|one| one.1 == name)?.0;
+        number.parse::<u64>().ok()
+    };
+    let protocol = said.lines().any(|line| line == "Application protocol: h2");
+    let none = |line, names: &[&str]| names.iter().all(|name| field(line, name) == Some(0));
+    let fine = none("requests:", &["failed", "errored", "timeout"])
+        && none("status codes:", &["2xx", "4xx", "5xx"]);
+    field("status codes:", "3xx")
+        .filter(|_| protocol && fine)
+        .ok_or_else(|| io::Error::other(format!("errors, or another output:\n{said}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bodies_of_another_length_fail_wrk() {
+        let said = "  1000 requests in 1.00s, 1.20MB read\nRequests/sec:  1000.1\n";
+        assert_eq!(wrk_bodies(said, 1024, false).unwrap(), 1000);
+        assert_eq!(wrk_bodies(said, 1024, true).unwrap(), 1_258_291);
+        let error = wrk_bodies(said, 2048, false).err().unwrap().to_string();
+        assert!(error.contains("not 2048 each"), "{error}");
+        assert!(wrk_bodies(&said.replace("MB", "XB"), 1024, false).is_err());
+        assert_eq!(["12.5KB", "7B", "2.00GB"].map(binary), [12_800, 7, 2 << 30].map(Some));
+    }
+
+    #[test]
+    fn other_answers_another_protocol_and_errors_fail_h2load() {
+        let fine = "Application protocol: h2\n\n\
+            requests: 130 total, 120 done, 120 succeeded, 0 failed, 0 errored, 0 timeout\n\
+            status codes: 0 2xx, 120 3xx, 0 4xx, 0 5xx\n";
+        assert_eq!(h2load(fine).unwrap(), 120);
+        for (from, to) in [
+            ("protocol: h2", "protocol: http/1.1"),
+            ("0 failed", "1 failed"),
+            ("0 4xx", "3 4xx"),
+            ("status codes", "states"),
+        ] {
+            assert!(h2load(&fine.replace(from, to)).is_err(), "{to}");
+        }
+    }
 
     #[test]
     fn handshakes_of_the_other_kind_fail_s_time() {

@@ -91,6 +91,10 @@ fn heading(workload: Workload) -> &'static str {
         Workload::WssUp { .. } | Workload::WssDown { .. } => "WebSocket in TLS, both ended",
         Workload::Datagrams { .. } => "Datagrams",
         Workload::Mixed { .. } => "Round trips beside bulk",
+        Workload::SiteAnswers { .. } | Workload::SiteUploads { .. } => "Requests to a backend",
+        Workload::SiteFiles { .. } => "Files",
+        Workload::SiteStreams { .. } => "HTTP/2",
+        Workload::SiteMixed { .. } => "Requests beside large bodies",
     }
 }
 
@@ -166,6 +170,10 @@ mod tests {
             "TLS handshakes",
             "WebSocket in TLS, both ended",
             "Round trips beside bulk",
+            "Requests to a backend",
+            "Files",
+            "HTTP/2",
+            "Requests beside large bodies",
             "Memory",
             "Balance between workers",
         ] {

@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::contender::{Ports, Programs, Running, local};
-use super::results::{Contender, Generator, Latency, Sample, Workload};
-use super::{generators, servers};
+use super::results::{Contender, Generator, Kit, Latency, Sample, Workload};
+use super::{generators, servers, site};
 use crate::certificate::HOST;
 use crate::load;
 use crate::load::bulk::Direction;
@@ -72,6 +72,9 @@ fn run(
     workload: Workload,
     manner: Manner,
 ) -> io::Result<(load::Outcome, Option<u64>)> {
+    if workload.kit() == Kit::Site {
+        return site::run(running, programs, workload, manner);
+    }
     let l4 = target(running, |ports| ports.bulk);
     let small = target(running, |ports| ports.small);
     let web = target(running, |ports| ports.web);
@@ -115,7 +118,9 @@ fn run(
         Workload::Resumptions { connections, .. } => handshakes(&small, connections, true, manner),
         Workload::Redirects { connections } | Workload::TlsRedirects { connections, .. } => {
             let Manner { seconds, warmup, .. } = manner;
-            load::keepalive::run(&web, &load::keepalive::Load { connections, seconds, warmup })
+            let request = load::http::Request::redirect();
+            let load = load::keepalive::Load { request, connections, seconds, warmup };
+            load::keepalive::run(&web, &load)
         }
         Workload::Datagrams { clients, size, burst } => {
             let Manner { seconds, warmup, .. } = manner;
@@ -129,6 +134,12 @@ fn run(
             let outcome = load::mixed::run(&small, &l4, &load)?;
             return Ok((outcome.small, Some(outcome.bulk_bytes)));
         }
+        // Above.
+        Workload::SiteAnswers { .. }
+        | Workload::SiteUploads { .. }
+        | Workload::SiteFiles { .. }
+        | Workload::SiteStreams { .. }
+        | Workload::SiteMixed { .. } => Err(io::Error::other("a workload of the site")),
     };
     Ok((outcome?, None))
 }

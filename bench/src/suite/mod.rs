@@ -31,6 +31,7 @@ mod process;
 mod results;
 mod rows;
 mod servers;
+mod site;
 mod statistics;
 mod table;
 mod targets;
@@ -51,7 +52,7 @@ use crate::{certificate, usage, while_doing};
 use contender::{Programs, Running, Setup};
 use measure::Manner;
 use plan::Plan;
-use results::{Contender, Kit, Rest, Results, Sample, Settings, Weighing, Workload};
+use results::{Contender, Kit, Rest, Results, Sample, Settings, Weighing};
 
 const ROUNDS: u16 = 5;
 /// How the work is called that is not a workload.
@@ -106,6 +107,11 @@ pub(crate) struct Arguments {
     hey: PathBuf,
     #[arg(long, default_value = "/usr/bin/wrk")]
     wrk: PathBuf,
+    /// nghttp2's generator of HTTP/2
+    #[arg(long, default_value = "/usr/bin/h2load")]
+    h2load: PathBuf,
+    #[arg(long, default_value = "/usr/bin/caddy")]
+    caddy: PathBuf,
     /// Envoy; without it the comparison is one without Envoy
     #[arg(long)]
     envoy: Option<PathBuf>,
@@ -138,6 +144,7 @@ pub(crate) fn main(arguments: &Arguments) -> io::Result<()> {
         load_cpu: arguments.load_cpu,
         directory: directory.path().to_owned(),
         certificate: certificate::write(directory.path())?,
+        root: site::write(directory.path())?,
     };
     let mut results = Results {
         machine: machine::describe()?,
@@ -281,14 +288,16 @@ impl Arguments {
             openssl: self.openssl.clone(),
             hey: self.hey.clone(),
             wrk: self.wrk.clone(),
+            h2load: self.h2load.clone(),
+            caddy: self.caddy.clone(),
         })
     }
 }
 
 fn versions(programs: &Programs) -> io::Result<BTreeMap<Contender, String>> {
     let mut versions = BTreeMap::new();
-    use Contender::{Envoy, Haproxy, Nginx, Ringgate, V2ray};
-    for contender in [Ringgate, Nginx, Haproxy, Envoy, V2ray] {
+    use Contender::{Caddy, Envoy, Haproxy, Nginx, Ringgate, V2ray};
+    for contender in [Ringgate, Nginx, Haproxy, Envoy, Caddy, V2ray] {
         if let Some(version) = contender::describe(contender, programs)? {
             eprintln!("{version}");
             versions.insert(contender, version);
@@ -326,7 +335,7 @@ fn compare(plan: &Plan, setup: &Setup, manner: Manner, results: &mut Results) ->
     for (workload, contenders) in &plan.comparisons {
         let kit = workload.kit();
         running.retain(|running| running.kit == kit && contenders.contains(&running.contender));
-        if matches!(workload, Workload::Mixed { .. }) {
+        if workload.is_mixed() {
             // The latency of the small messages is to be the proxy's. Nothing else comes after it.
             servers::BULK_GIVES_WAY.store(true, Ordering::Relaxed);
         }

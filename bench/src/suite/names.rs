@@ -5,6 +5,9 @@ use std::fmt;
 use super::results::{Contender, Generator, Rest, Workload};
 use super::statistics::Spread;
 
+/// Longer bodies are counted by their bytes, shorter ones by their number.
+const SMALL_BODY: u32 = 64 * 1024;
+
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -18,6 +21,7 @@ impl fmt::Display for Contender {
             Contender::Haproxy => "HAProxy",
             Contender::HaproxySplice => "HAProxy, always splicing",
             Contender::Envoy => "Envoy",
+            Contender::Caddy => "Caddy",
             Contender::V2ray => "v2ray-plugin",
             Contender::NginxV2ray => "nginx + v2ray-plugin",
             Contender::Floor => "floor (epoll + splice)",
@@ -29,8 +33,11 @@ impl fmt::Display for Contender {
 impl Contender {
     /// Another's program.
     pub(super) fn is_peer(self) -> bool {
-        use Contender::{Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge, NginxV2ray, V2ray};
-        matches!(self, Nginx | NginxHuge | NginxV2ray | Haproxy | HaproxySplice | Envoy | V2ray)
+        use Contender::{
+            Caddy, Envoy, Haproxy, HaproxySplice, Nginx, NginxHuge, NginxV2ray, V2ray,
+        };
+        let is_nginx = matches!(self, Nginx | NginxHuge | NginxV2ray);
+        is_nginx || matches!(self, Haproxy | HaproxySplice | Envoy | Caddy | V2ray)
     }
 }
 
@@ -42,6 +49,7 @@ impl fmt::Display for Generator {
             Generator::STime => ", by openssl s_time",
             Generator::Hey => ", by hey",
             Generator::Wrk => ", by wrk",
+            Generator::H2load => ", by h2load",
         })
     }
 }
@@ -52,7 +60,7 @@ impl fmt::Display for Workload {
             Workload::BulkUp { connections } => format!("bulk up, {connections}"),
             Workload::BulkDown { connections } => format!("bulk down, {connections}"),
             Workload::RoundTrips { connections, size } => {
-                format!("{} round trips, {connections}", bytes(size))
+                format!("{} round trips, {connections}", bytes(size.into()))
             }
             Workload::Churn { connections } => format!("connect, 100 B, close, {connections}"),
             Workload::Redirects { connections } => format!("301 keep-alive, {connections}"),
@@ -62,7 +70,7 @@ impl fmt::Display for Workload {
             Workload::StreamUp { connections } => format!("/stream bulk up, {connections}"),
             Workload::StreamDown { connections } => format!("/stream bulk down, {connections}"),
             Workload::StreamRoundTrips { connections, size } => {
-                format!("/stream {} round trips, {connections}", bytes(size))
+                format!("/stream {} round trips, {connections}", bytes(size.into()))
             }
             Workload::ObfsUp { connections } => format!("obfs ended, bulk up, {connections}"),
             Workload::ObfsDown { connections } => format!("obfs ended, bulk down, {connections}"),
@@ -75,7 +83,7 @@ impl fmt::Display for Workload {
             Workload::TlsUp { connections } => format!("TLS bulk up, {connections}"),
             Workload::TlsDown { connections } => format!("TLS bulk down, {connections}"),
             Workload::TlsRoundTrips { connections, size } => {
-                format!("TLS {} round trips, {connections}", bytes(size))
+                format!("TLS {} round trips, {connections}", bytes(size.into()))
             }
             Workload::Handshakes { connections, by } => {
                 format!("TLS full handshakes, {connections}{by}")
@@ -101,6 +109,22 @@ impl fmt::Display for Workload {
             Workload::Mixed { bulk, small } => {
                 format!("100 B round trips, {small}, beside {bulk} bulk flows")
             }
+            // Their group is called site, and HTTPS keeps them out of the group called TLS.
+            Workload::SiteAnswers { connections, size, tls, by } => {
+                format!("site, answers of {}{}, {connections}{by}", bytes(size), over(tls))
+            }
+            Workload::SiteUploads { connections, size, by } => {
+                format!("site, uploads of {}, {connections}{by}", bytes(size))
+            }
+            Workload::SiteFiles { connections, size, tls, by } => {
+                format!("site, files of {}{}, {connections}{by}", bytes(size), over(tls))
+            }
+            Workload::SiteStreams { connections, streams, by } => {
+                format!("site, HTTP/2 301, {connections} with {streams} streams{by}")
+            }
+            Workload::SiteMixed { large, small } => {
+                format!("site, answers of 1 KiB, {small}, beside {large} of 10 MiB")
+            }
         };
         f.pad(&text)
     }
@@ -116,12 +140,18 @@ impl fmt::Display for Rest {
     }
 }
 
-/// A number of bytes as a message size.
-pub(super) fn bytes(size: u16) -> String {
-    if size >= 1024 && size.is_multiple_of(1024) {
-        format!("{} KiB", size / 1024)
-    } else {
-        format!("{size} B")
+fn over(tls: bool) -> &'static str {
+    if tls { " by HTTPS" } else { "" }
+}
+
+/// A number of bytes as the size of a message or a body.
+pub(super) fn bytes(size: u32) -> String {
+    const KIB: u32 = 1 << 10;
+    const MIB: u32 = 1 << 20;
+    match size {
+        MIB.. if size.is_multiple_of(MIB) => format!("{} MiB", size / MIB),
+        KIB.. if size.is_multiple_of(KIB) => format!("{} KiB", size / KIB),
+        _ => format!("{size} B"),
     }
 }
 
@@ -136,7 +166,8 @@ pub(crate) struct Units {
 }
 
 impl Workload {
-    pub(crate) fn units(self) -> Units {
+    /// Whether bytes are counted, and not messages, connections or requests.
+    pub(crate) fn is_bulk(self) -> bool {
         match self {
             Workload::BulkUp { .. }
             | Workload::BulkDown { .. }
@@ -149,10 +180,20 @@ impl Workload {
             | Workload::TlsUp { .. }
             | Workload::TlsDown { .. }
             | Workload::WssUp { .. }
-            | Workload::WssDown { .. } => {
-                Units { rate: "Gbit/s", rate_factor: 8e-9, cost: "CPU-s/GB", cost_factor: 1e9 }
+            | Workload::WssDown { .. }
+            | Workload::SiteUploads { .. } => true,
+            Workload::SiteAnswers { size, .. } | Workload::SiteFiles { size, .. } => {
+                size > SMALL_BODY
             }
-            _ => Units { rate: "k/s", rate_factor: 1e-3, cost: "CPU-s/M", cost_factor: 1e6 },
+            _ => false,
+        }
+    }
+
+    pub(crate) fn units(self) -> Units {
+        if self.is_bulk() {
+            Units { rate: "Gbit/s", rate_factor: 8e-9, cost: "CPU-s/GB", cost_factor: 1e9 }
+        } else {
+            Units { rate: "k/s", rate_factor: 1e-3, cost: "CPU-s/M", cost_factor: 1e6 }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is measured, and through whom.
 
 use super::results::{Contender, Generator, Rest, Workload};
+use super::site;
 
 /// What has a target of its own; in bursts for few clients, whose datagrams then fit the buffers
 /// that Linux gives a socket.
@@ -30,7 +31,7 @@ pub(super) struct Plan {
 }
 
 use Contender::{
-    Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, NginxV2ray, Ringgate,
+    Caddy, Direct, Envoy, Floor, Haproxy, HaproxySplice, Nginx, NginxHuge, NginxV2ray, Ringgate,
     RinggateL4, RinggateTwo, RinggateUser, V2ray,
 };
 
@@ -39,6 +40,8 @@ const PROXIES: [Contender; 4] = [Ringgate, Nginx, Haproxy, Envoy];
 const BULK: u16 = 16;
 const SMALL: u16 = 64;
 const SMALL_SIZE: u16 = 100;
+/// Of HTTP/2, on each connection.
+const STREAMS: u16 = 10;
 
 impl Plan {
     /// One row for each target.
@@ -63,7 +66,8 @@ impl Plan {
                 datagrams().into_iter().filter(|(work, _)| is_large(work)).collect(),
                 wss(),
                 tls(),
-                vec![beside_bulk()],
+                site(),
+                vec![beside_bulk(), beside_large_bodies()],
             ]
             .concat(),
             balance_trials: 0,
@@ -107,7 +111,9 @@ impl Plan {
                 tls_by_others(),
                 many_flows(),
                 two_workers(),
-                vec![beside_bulk()],
+                site().into_iter().map(and_direct).collect(),
+                site_by_others(),
+                vec![beside_bulk(), beside_large_bodies()],
             ]
             .concat(),
             balance_trials: 20,
@@ -212,7 +218,58 @@ fn is_large(workload: &Workload) -> bool {
     matches!(workload, Workload::Datagrams { size: 1350, .. })
 }
 
-/// Always the last one: the servers of bulk then have a low priority.
+/// A site with a backend, files and HTTP/2. HAProxy and Envoy serve no files.
+fn site() -> Vec<Comparison> {
+    site_workloads(Generator::Own)
+}
+
+/// Where a proxy stands between the load and a plain backend: what both could do without it.
+fn and_direct((workload, mut contenders): Comparison) -> Comparison {
+    if matches!(workload, Workload::SiteAnswers { tls: false, .. } | Workload::SiteUploads { .. }) {
+        contenders.push(Direct);
+    }
+    (workload, contenders)
+}
+
+/// The same with generators that others wrote. HTTP/2 has no other, but hey has one connection.
+fn site_by_others() -> Vec<Comparison> {
+    site_workloads(Generator::Wrk)
+}
+
+fn site_workloads(by: Generator) -> Vec<Comparison> {
+    let (small, large) = (site::SMALL, site::LARGE);
+    let proxies = [&PROXIES[..], &[Caddy]].concat();
+    let splicing = [&proxies[..], &[HaproxySplice]].concat();
+    let servers = vec![Ringgate, Nginx, Caddy];
+    let (connections, bulk) = (SMALL, BULK);
+    let streams = match by {
+        Generator::Own => {
+            Workload::SiteStreams { connections: BULK, streams: STREAMS, by: Generator::H2load }
+        }
+        _ => Workload::SiteStreams { connections: 1, streams: STREAMS, by: Generator::Hey },
+    };
+    vec![
+        (Workload::SiteAnswers { connections, size: small, tls: false, by }, proxies.clone()),
+        (Workload::SiteAnswers { connections, size: small, tls: true, by }, proxies.clone()),
+        (
+            Workload::SiteAnswers { connections: bulk, size: large, tls: false, by },
+            splicing.clone(),
+        ),
+        (Workload::SiteUploads { connections: bulk, size: large, by }, splicing),
+        (Workload::SiteFiles { connections, size: small, tls: false, by }, servers.clone()),
+        (Workload::SiteFiles { connections: bulk, size: large, tls: false, by }, servers.clone()),
+        (Workload::SiteFiles { connections: bulk, size: large, tls: true, by }, servers),
+        (streams, proxies),
+    ]
+}
+
+/// Among the last ones, as the next.
+fn beside_large_bodies() -> Comparison {
+    let contenders = [&PROXIES[..], &[Caddy, HaproxySplice]].concat();
+    (Workload::SiteMixed { large: BULK, small: SMALL }, contenders)
+}
+
+/// Among the last ones: the servers of bulk then have a low priority.
 fn beside_bulk() -> Comparison {
     (Workload::Mixed { bulk: BULK, small: SMALL }, splicing())
 }
@@ -254,7 +311,7 @@ mod tests {
     #[test]
     fn nothing_comes_behind_the_servers_change_of_priority() {
         for plan in [Plan::quick(), Plan::full()] {
-            let mixed = |comparison: &Comparison| matches!(comparison.0, Workload::Mixed { .. });
+            let mixed = |comparison: &Comparison| comparison.0.is_mixed();
             let first = plan.comparisons.iter().position(mixed).unwrap();
             assert!(plan.comparisons[first..].iter().all(mixed));
         }

@@ -144,7 +144,7 @@ fn round_trips(results: &Results) -> Plot {
             }
             _ => None,
         };
-        by_workload(results, &bytes(wanted), pick, |cost| cost.scaled(1e6))
+        by_workload(results, &bytes(wanted.into()), pick, |cost| cost.scaled(1e6))
     };
     Plot {
         file: "round-trips.svg",

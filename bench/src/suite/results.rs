@@ -78,6 +78,8 @@ pub(crate) enum Contender {
     HaproxySplice,
     Haproxy,
     Envoy,
+    /// Sites only: it has no L4.
+    Caddy,
     /// The server side of v2ray-plugin, which ends WebSockets.
     V2ray,
     /// nginx, which ends TLS, with v2ray-plugin's server behind it, as most wss boxes have it. CPU
@@ -191,6 +193,38 @@ pub(crate) enum Workload {
         bulk: u16,
         small: u16,
     },
+    /// Requests whose answers a backend gives, on connections that stay.
+    SiteAnswers {
+        connections: u16,
+        size: u32,
+        tls: bool,
+        by: Generator,
+    },
+    /// Requests with bodies, which a backend gets.
+    SiteUploads {
+        connections: u16,
+        size: u32,
+        by: Generator,
+    },
+    /// Files, on connections that stay.
+    SiteFiles {
+        connections: u16,
+        size: u32,
+        tls: bool,
+        by: Generator,
+    },
+    /// 301s by HTTP/2, so many streams at a time on each connection.
+    SiteStreams {
+        connections: u16,
+        streams: u16,
+        by: Generator,
+    },
+    /// Answers of 1 KiB from a backend while large bodies go both ways; what is counted are the
+    /// answers.
+    SiteMixed {
+        large: u16,
+        small: u16,
+    },
 }
 
 /// What makes the load.
@@ -203,6 +237,8 @@ pub(crate) enum Generator {
     STime,
     Hey,
     Wrk,
+    /// HTTP/2.
+    H2load,
 }
 
 /// What a contender is configured for; each has a process of its own.
@@ -213,6 +249,8 @@ pub(crate) enum Kit {
     Tls,
     /// The same with the buffers that are best for bulk, where they are set for a whole process.
     TlsBulk,
+    /// A site: a backend, files and redirects, on one port plain and on one with TLS.
+    Site,
 }
 
 impl Workload {
@@ -226,6 +264,11 @@ impl Workload {
             | Workload::Handshakes { .. }
             | Workload::Resumptions { .. }
             | Workload::TlsRedirects { .. } => Kit::Tls,
+            Workload::SiteAnswers { .. }
+            | Workload::SiteUploads { .. }
+            | Workload::SiteFiles { .. }
+            | Workload::SiteStreams { .. }
+            | Workload::SiteMixed { .. } => Kit::Site,
             _ => Kit::Plain,
         }
     }
@@ -235,9 +278,20 @@ impl Workload {
         match self {
             Workload::Handshakes { by, .. }
             | Workload::Resumptions { by, .. }
-            | Workload::TlsRedirects { by, .. } => by,
+            | Workload::TlsRedirects { by, .. }
+            | Workload::SiteAnswers { by, .. }
+            | Workload::SiteUploads { by, .. }
+            | Workload::SiteFiles { by, .. }
+            | Workload::SiteStreams { by, .. } => by,
             _ => Generator::Own,
         }
+    }
+}
+
+impl Workload {
+    /// Small messages whose latency is to be the proxy's: the servers of bulk give way to them.
+    pub(crate) fn is_mixed(self) -> bool {
+        matches!(self, Workload::Mixed { .. } | Workload::SiteMixed { .. })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::contender::Ports;
 use crate::load::datagrams;
 use crate::load::source::Send;
-use crate::sink::{self, Manner};
+use crate::sink::{self, Manner, Opening};
 
 /// They end by themselves after this time, whatever happens to the run.
 pub(super) const LIMIT: Duration = Duration::from_secs(24 * 3600);
@@ -28,10 +28,15 @@ pub(super) fn start(send: Send) -> io::Result<Ports> {
         .map(|host| listen(host, ports.small))
         .collect::<io::Result<Vec<TcpListener>>>()?;
     let (discard, discarded) = (sink::discard(false), Some(&ARRIVED));
-    let manner = Manner { upgrade: false, discard, send, nice: None, discarded };
-    serve(vec![bulk], Manner { nice: Some(&BULK_GIVES_WAY), ..manner });
+    let manner = Manner { opening: Opening::Command, discard, send, nice: None, discarded };
+    let nice = Some(&BULK_GIVES_WAY);
+    serve(vec![bulk], Manner { nice, ..manner });
     serve(small, manner);
-    serve(vec![upgrade], Manner { upgrade: true, ..manner });
+    serve(vec![upgrade], Manner { opening: Opening::Upgrade, ..manner });
+    // Small requests do not wait for large bodies.
+    let requests = Manner { opening: Opening::Requests, ..manner };
+    serve(vec![listen(1, ports.web)?], requests);
+    serve(vec![listen(1, ports.large)?], Manner { nice, ..requests });
     let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, ports.udp))?;
     std::thread::spawn(move || {
         if let Err(error) = datagrams::serve(udp, &AtomicBool::new(false)) {

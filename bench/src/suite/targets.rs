@@ -6,10 +6,12 @@
 
 use super::plan::DATAGRAMS;
 use super::results::{Contender, Generator, Rest, Results, Sample, Workload};
+use super::site;
 use super::statistics::{Figure, Spread};
 
 /// Peers whose tuning is that of one configuration for all work.
-const PEERS: [Contender; 3] = [Contender::Nginx, Contender::Haproxy, Contender::Envoy];
+const PEERS: [Contender; 4] =
+    [Contender::Nginx, Contender::Haproxy, Contender::Envoy, Contender::Caddy];
 
 /// One target and how the run did.
 pub(crate) struct Verdict {
@@ -130,8 +132,8 @@ pub(crate) fn judge(results: &Results) -> Vec<Verdict> {
         let wanted = Wanted::AtMost(1.0 / 1.5);
         judge(&against_peers("CPU per datagram", Figure::Cost, datagrams, wanted));
     }
-    for paired in tls() {
-        judge(&paired);
+    for paired in tls().iter().chain(&site()) {
+        judge(paired);
     }
     let mixed = Workload::Mixed { bulk: BULK, small: SMALL };
     judge(&against_peers("p99", Figure::P99, mixed, Wanted::AtMost(0.7)));
@@ -173,6 +175,56 @@ fn tls() -> Vec<Paired<'static>> {
         let (figure, both) = (Figure::Cost, &[Contender::NginxV2ray]);
         targets.push(against_one("CPU per byte", figure, wss, both, Wanted::AtMost(0.35)));
     }
+    targets
+}
+
+/// A site: a backend, files, HTTP/2. What a second generator measures has the target of the first.
+fn site() -> Vec<Paired<'static>> {
+    use Generator::{H2load, Hey, Own, Wrk};
+    let mut targets = Vec::new();
+    let mut judge = |what, figure, work, wanted| {
+        targets.push(against_peers(what, figure, work, wanted));
+    };
+    let (small, large, connections) = (site::SMALL, site::LARGE, SMALL);
+    for by in [Own, Wrk] {
+        let each = "CPU per request";
+        for (tls, most) in [(false, 0.8), (true, 0.75)] {
+            let work = Workload::SiteAnswers { connections, size: small, tls, by };
+            judge(each, Figure::Cost, work, Wanted::AtMost(most));
+        }
+        let (connections, tls) = (BULK, false);
+        for work in [
+            Workload::SiteAnswers { connections, size: large, tls, by },
+            Workload::SiteUploads { connections, size: large, by },
+        ] {
+            judge("throughput", Figure::Rate, work, Wanted::AtLeast(1.6));
+            judge("CPU per byte", Figure::Cost, work, Wanted::AtMost(0.5));
+        }
+        let work = Workload::SiteFiles { connections: SMALL, size: small, tls, by };
+        judge(each, Figure::Cost, work, Wanted::AtMost(0.85));
+        for (tls, most) in [(false, 1.0), (true, 0.85)] {
+            let work = Workload::SiteFiles { connections, size: large, tls, by };
+            judge("CPU per byte", Figure::Cost, work, Wanted::AtMost(most));
+        }
+    }
+    for (connections, by) in [(BULK, H2load), (1, Hey)] {
+        let work = Workload::SiteStreams { connections, streams: 10, by };
+        judge("CPU per request", Figure::Cost, work, Wanted::AtMost(0.85));
+    }
+    let work = Workload::SiteMixed { large: BULK, small: SMALL };
+    judge("p99", Figure::P99, work, Wanted::AtMost(0.7));
+    // What HAProxy does where it splices every byte is judged beside it.
+    for by in [Own, Wrk] {
+        for work in [
+            Workload::SiteAnswers { connections: BULK, size: large, tls: false, by },
+            Workload::SiteUploads { connections: BULK, size: large, by },
+        ] {
+            let (rate, cost) = (Wanted::AtLeast(1.6), Wanted::AtMost(0.5));
+            targets.push(against_splicing("throughput", Figure::Rate, work, rate));
+            targets.push(against_splicing("CPU per byte", Figure::Cost, work, cost));
+        }
+    }
+    targets.push(against_splicing("p99", Figure::P99, work, Wanted::AtMost(0.7)));
     targets
 }
 

@@ -51,6 +51,7 @@ fn colour(contender: Contender) -> RGBColor {
         Contender::V2ray => RGBColor(190, 90, 160),
         Contender::Haproxy => RGBColor(55, 148, 110),
         Contender::Envoy => RGBColor(132, 94, 178),
+        Contender::Caddy => RGBColor(34, 160, 190),
         Contender::Floor => RGBColor(134, 142, 150),
         Contender::Direct => RGBColor(206, 212, 218),
     }
