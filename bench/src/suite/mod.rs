@@ -60,7 +60,7 @@ const BALANCE: &str = "balance of 4 workers";
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// One row for each target, within 5 minutes
+    /// One row for each target, within 8 minutes
     #[arg(long)]
     quick: bool,
     /// Rounds; ratios are taken within one. Without --quick twice as many for what has a target
