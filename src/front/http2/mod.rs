@@ -177,8 +177,8 @@ impl Shared {
     }
 }
 
-/// The descriptor of a stream's connection to a cluster. The share of a client's connection has one;
-/// for each further one the place of another client is taken.
+/// The descriptor of a stream's connection to a cluster. The share of a client's connection has
+/// one; for each further one the place of another client is taken.
 struct Place {
     shared: Rc<Shared>,
     _permit: Option<Permit>,
