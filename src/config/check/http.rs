@@ -117,7 +117,7 @@ impl Check<'_> {
             }
             if network.first().is_unspecified() && network.length() == 0 {
                 let what = format!("{} is every address", quoted(&text.value));
-                let note = "any client can then choose the address that clusters and records see: \
+                let note = "any client can then choose the address that clusters see: \
                             list the proxies alone";
                 self.report.warning(text.span, what, note);
             }
