@@ -184,6 +184,7 @@ fn combined_is_what_nginx_writes() {
         protocol: "HTTP/2",
         path: Some("/\\é\"\x7f "),
         status: None,
+        end: End::Idle,
         referer: Some(b""),
         user_agent: Some(b"\xff \t-"),
         ..request(&client, &endpoint)
