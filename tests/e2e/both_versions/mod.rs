@@ -27,6 +27,13 @@ use messages::{Ask, Field, NAME, Reply, ask, reply};
 /// Exchanges over each version and each driver.
 const CASES: u32 = 60;
 
+/// The request that the backend has seen, with the lines of its head sorted by their names.
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    lines: Vec<String>,
+    body: Vec<u8>,
+}
+
 /// What the client has got.
 #[derive(Debug, PartialEq, Eq)]
 enum Got {
@@ -84,7 +91,7 @@ fn exchange(
     ask: &Ask,
     reply: &Reply,
     client: impl FnOnce() -> Got,
-) -> (Option<(Vec<String>, Vec<u8>)>, Got) {
+) -> (Option<Seen>, Got) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let backend = scope.spawn(|| serve_one(listener, ask, reply, &is_over));
@@ -93,7 +100,7 @@ fn exchange(
         let seen = backend.join().unwrap().map(|request| {
             let mut lines: Vec<String> = request.head.lines().map(str::to_owned).collect();
             lines[1..].sort_by(|one, other| name_of(one).cmp(name_of(other)));
-            (lines, request.body)
+            Seen { lines, body: request.body }
         });
         (seen, got)
     })
