@@ -146,7 +146,8 @@ pub enum End {
     NoRoute,
     /// The session, or the unfinished TLS handshake, made room for another one.
     Evicted,
-    /// A limit on connections, or the worker's memory budget, was reached.
+    /// A limit on connections, or on what streams of HTTP/2 may open, or the budget of memory was
+    /// reached.
     Overflow,
     /// The client sent an invalid or unacceptable request, or an invalid frame in a tunnel.
     BadRequest,

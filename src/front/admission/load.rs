@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Streams leave 1/`STREAMS_LEAVE` of a worker's places for connections.
+const STREAMS_LEAVE: usize = 4;
+
 /// Counts a worker's connections; all workers can read it. It has a cache line of its own, because
 /// it changes with every connection.
 #[repr(align(128))]
@@ -42,6 +45,12 @@ impl Load {
         self.count(Self::CLOSED)
     }
 
+    /// Like [`Load::permit`], for a connection that needs another descriptor. A quarter of the places
+    /// is left: those who have connections cannot keep new clients out.
+    pub(in crate::front) fn permit_for_stream(self: &Arc<Load>) -> Option<Permit> {
+        self.count(self.max - self.max / STREAMS_LEAVE)
+    }
+
     fn count(self: &Arc<Load>, max: usize) -> Option<Permit> {
         let before = self.open.fetch_add(1, Ordering::AcqRel);
         // If the permit is not returned, dropping it undoes the count.
@@ -64,5 +73,22 @@ pub struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.load.open.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_leave_places_for_connections() {
+        let load = Arc::new(Load::new(8));
+        let connection = load.permit().unwrap();
+        let streams: Vec<_> = std::iter::from_fn(|| load.permit_for_stream()).collect();
+        assert_eq!((streams.len(), load.open()), (5, 6));
+        let more: Vec<_> = std::iter::from_fn(|| load.permit()).collect();
+        assert_eq!((more.len(), load.is_full()), (2, true));
+        drop((connection, streams));
+        assert!(load.permit_for_stream().is_some());
     }
 }

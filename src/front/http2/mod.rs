@@ -59,8 +59,8 @@ struct Shared {
     conn: Rc<Accepted>,
     /// Streams whose tasks run.
     open: Cell<usize>,
-    /// Streams that have a connection to a cluster, or make one.
-    upstreams: Cell<usize>,
+    /// Whether the second descriptor of the connection's place is free.
+    has_place: Cell<bool>,
     /// When the last stream began or ended.
     active: Cell<Instant>,
 }
@@ -96,7 +96,7 @@ pub(super) async fn serve(conn: Accepted) {
     let shared = Rc::new(Shared {
         conn: Rc::clone(&conn),
         open: Cell::new(0),
-        upstreams: Cell::new(0),
+        has_place: Cell::new(true),
         active: Cell::new(Instant::now()),
     });
     watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
@@ -177,28 +177,30 @@ impl Shared {
     }
 }
 
-/// The descriptor of a stream's connection to a cluster. The share of a client's connection has
-/// one; for each further one the place of another client is taken.
+/// The descriptor that a stream waits with: a connection to a cluster, or a file. The place of the
+/// client's connection has one; for each further one a stream takes a place of its own.
 struct Place {
     shared: Rc<Shared>,
-    _permit: Option<Permit>,
+    /// `None` for the one that comes with the client's connection.
+    permit: Option<Permit>,
 }
 
 impl Place {
     /// `None` if the worker has no place left.
     fn take(shared: &Rc<Shared>) -> Option<Place> {
-        let permit = match shared.upstreams.get() {
-            0 => None,
-            _ => Some(shared.conn.context.load.permit()?),
+        let permit = match shared.has_place.replace(false) {
+            true => None,
+            false => Some(shared.conn.context.load.permit_for_stream()?),
         };
-        shared.upstreams.set(shared.upstreams.get() + 1);
-        Some(Place { shared: Rc::clone(shared), _permit: permit })
+        Some(Place { shared: Rc::clone(shared), permit })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.upstreams.set(self.shared.upstreams.get() - 1);
+        if self.permit.is_none() {
+            return self.shared.has_place.set(true);
+        }
         // The permit itself is dropped after this function, before the woken task runs.
         self.shared.conn.context.waiting_accepts.wake_front();
     }

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
-use super::Place;
 use super::head::Collected;
 use super::send::{self, Broken, capacity, cut_off, finish};
 use super::stream::Stream;
@@ -39,13 +38,8 @@ pub(super) async fn serve(
     // The exchange starts the limit when it has connected.
     let limit = Limit::new(request.proxy.response_timeout, End::ResponseTimeout);
     let watch = &conn.context.timers.watch(conn.client.socket(), limit);
-    let place = Place::take(&stream.shared);
     let mut waiting = Waiting { stream, conn, http };
-    let exchange = Exchange { conn, watch, request };
-    match place {
-        Some(_place) => exchange.run(&mut waiting, &mut body).await,
-        None => exchange.refuse(&mut waiting),
-    }
+    Exchange { conn, watch, request }.run(&mut waiting, &mut body).await;
 }
 
 /// A stream that waits for its response.

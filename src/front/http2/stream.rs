@@ -9,7 +9,7 @@ use h2::{Reason, RecvStream, SendStream};
 
 use super::head::{Collected, write_request};
 use super::send::{Broken, cut_off, finish, send_all};
-use super::{MAX_STREAMS, Open, Shared, proxy};
+use super::{MAX_STREAMS, Open, Place, Shared, proxy};
 use crate::config::{Action, Files, Http, Protocol, Route, Scheme};
 use crate::files::{self, Content};
 use crate::front::accepted::Accepted;
@@ -121,6 +121,16 @@ impl Stream {
         // It was valid a moment ago.
         let Ok(request) = parse_request(&head, http.max_headers) else { return };
         let Some(route) = route::find(http, &request, Scheme::Https) else { return };
+        let Some(_place) = Place::take(&self.shared) else {
+            // The request was not processed, so the client may send it again (RFC 9113 section
+            // 8.7).
+            self.respond.send_reset(Reason::REFUSED_STREAM);
+            let outcome = Outcome::new(End::Overflow);
+            let asked = Asked::of(&request, &head, PROTOCOL, &conn);
+            return conn.record(self.start, &outcome, |record| {
+                asked.describe(Some(route), record);
+            });
+        };
         match &route.action {
             Action::Proxy(proxy) => {
                 let (conn, scheme, start) = (&*conn, Scheme::Https, self.start);

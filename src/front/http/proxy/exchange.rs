@@ -151,11 +151,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers that there is no room for the exchange.
-    pub(in crate::front) fn refuse<C: Client>(&self, client: &mut C) -> C::Next {
-        self.fail(client, Outcome::new(End::Overflow), None, None)
-    }
-
     /// Sends the request and passes the response on. `None` if the endpoint has closed a connection
     /// that was idle, and the request can be sent again.
     async fn attempt<C: Client>(
