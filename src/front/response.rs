@@ -1,6 +1,7 @@
 //! A response as an exchange returns it, and its bytes. All responses that ringgate makes itself
 //! are written here, apart from the 101 of a tunnel that is terminated here.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::{ErrorPages, FieldRules};
@@ -60,7 +61,7 @@ pub(super) enum Body<'a> {
     /// Bytes of the configuration.
     Bytes(&'a Arc<[u8]>),
     /// Bytes of a small file.
-    Part(&'a [u8]),
+    Part(&'a files::Bytes, Range<usize>),
     /// This many bytes, which the caller sends, or which are only announced.
     Length(u64),
 }
@@ -94,7 +95,7 @@ impl<'a> Response<'a> {
         let is_plain = match self.body {
             Body::Line(_) | Body::Empty => true,
             Body::Bytes(bytes) => bytes.is_empty(),
-            Body::None | Body::Part(_) | Body::Length(_) => false,
+            Body::None | Body::Part(..) | Body::Length(_) => false,
         };
         if self.status >= 400
             && is_plain
@@ -154,9 +155,9 @@ impl<'a> Response<'a> {
         if content == Content::Announced {
             return None;
         }
-        match self.body {
+        match &self.body {
             Body::None | Body::Empty | Body::Length(_) => {}
-            Body::Part(bytes) => out.extend_from_slice(bytes),
+            Body::Part(bytes, range) => out.extend_from_slice(&bytes[range.clone()]),
             Body::Line(line) => {
                 out.extend_from_slice(line.as_bytes());
                 out.push(b'\n');
@@ -210,7 +211,7 @@ impl Body<'_> {
             Body::Empty => Some(0),
             Body::Line(line) => Some(line.len() + 1),
             Body::Bytes(bytes) => Some(bytes.len()),
-            Body::Part(bytes) => Some(bytes.len()),
+            Body::Part(_, range) => Some(range.len()),
             Body::Length(length) => usize::try_from(*length).ok(),
         }
     }

@@ -98,7 +98,7 @@ pub(in crate::front) fn respond<'a>(
         Content::None => OwnBody::None,
         Content::Announced(length) => OwnBody::Length(*length),
         Content::File(body) => OwnBody::Length(body.left()),
-        Content::Bytes(bytes, range) => OwnBody::Part(&bytes[range.clone()]),
+        Content::Bytes(bytes, range) => OwnBody::Part(bytes, range.clone()),
         Content::Error => OwnBody::Line(reason_phrase(found.status)),
     };
     let is_error = matches!(found.content, Content::Error);

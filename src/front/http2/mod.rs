@@ -6,6 +6,7 @@
 //! | `head` | a head of HTTP/2 becomes one of HTTP/1.1, and a response the other way |
 //! | `stream` | one request and its response: what can be answered at once is |
 //! | `proxy` | a request that goes on to a cluster |
+//! | `piece` | bytes of a body, shared or counted |
 //! | `send` | bodies on their way to the client, as fast as it takes them |
 //!
 //! A head becomes one of HTTP/1.1 in bytes and is then parsed, checked and routed like any other: a
@@ -14,6 +15,7 @@
 
 mod head;
 mod io;
+mod piece;
 mod proxy;
 mod send;
 mod stream;
@@ -25,7 +27,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use h2::Reason;
 use h2::server::{Builder, Connection};
 
@@ -36,6 +37,7 @@ use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain, Watch};
 use io::Io;
+use piece::Piece;
 
 /// The name of the protocol in TLS (RFC 9113 section 3.2).
 pub(super) const ALPN: &str = "h2";
@@ -81,7 +83,7 @@ pub(super) async fn serve(conn: Accepted) {
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESET);
     let io = Io::new(conn.client.clone());
-    let mut handshake = pin!(builder.handshake::<_, Bytes>(io.clone()));
+    let mut handshake = pin!(builder.handshake::<_, Piece>(io.clone()));
     let begun = poll_fn(|cx| {
         if watch.poll_fired(cx.waker()).is_ready() {
             return Poll::Ready(None);
@@ -111,7 +113,7 @@ pub(super) async fn serve(conn: Accepted) {
 
 /// Accepts streams until the connection ends. Returns false if it was cut off.
 async fn run(
-    connection: &mut Connection<Io, Bytes>,
+    connection: &mut Connection<Io, Piece>,
     io: &Io,
     shared: &Rc<Shared>,
     http: &Http,
@@ -150,7 +152,7 @@ async fn run(
 /// Accepts the streams that have arrived, and sends all that is answered by now. Ready when the
 /// connection has ended, with false if it was cut off.
 fn poll_streams(
-    connection: &mut Connection<Io, Bytes>,
+    connection: &mut Connection<Io, Piece>,
     io: &Io,
     shared: &Rc<Shared>,
     cx: &mut Context<'_>,

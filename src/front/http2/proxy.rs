@@ -4,11 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::head::Collected;
-use super::send::{self, Broken, capacity, cut_off, finish};
+use super::piece::Piece;
+use super::send::{self, Broken, capacity, cut_off, finish, read_size, release};
 use super::stream::Stream;
 use crate::config::Http;
 use crate::front::accepted::Accepted;
@@ -202,33 +202,42 @@ impl<'a> Download<'a> {
     }
 
     /// Sends the body, which begins with `first`.
-    async fn run(&mut self, mut first: Vec<u8>, stream: &mut SendStream<Bytes>) -> End {
+    async fn run(&mut self, mut first: Vec<u8>, stream: &mut SendStream<Piece>) -> End {
+        let pool = &self.conn.context.pool;
         let size = first.len();
         let (range, mut is_over) = self.take(&mut first, size);
-        let first = Bytes::copy_from_slice(&first[range]);
+        let first = Piece::read(first[range].to_vec(), pool);
         if let Err(broken) = self.send(first, stream).await {
             return end_of(broken);
         }
         while is_over.is_none() {
-            // What the client does not take is not read.
-            let room = match capacity(stream, self.watch).await {
-                Ok(room) => room,
-                Err(broken) => return end_of(broken),
-            };
             if let Err(broken) = send::readable(stream, self.transport, self.watch).await {
                 return end_of(broken);
             }
-            let piece = match self.read(room) {
+            // What the client does not take is not read.
+            let room = match capacity(stream, read_size(pool), self.watch).await {
+                Ok(room) => room,
+                Err(broken) => return end_of(broken),
+            };
+            let read = pool.bulk().turn(|turn| {
+                let read = self.read(room);
+                if let Ok(Some((piece, _))) = &read {
+                    turn.spend(piece.len());
+                }
+                read
+            });
+            let piece = match read.await {
                 Ok(Some((piece, over))) => {
                     is_over = over;
                     piece
                 }
-                Ok(None) => continue,
+                Ok(None) => Piece::empty(),
                 Err(end) => return end,
             };
             if let Err(broken) = self.send(piece, stream).await {
                 return end_of(broken);
             }
+            release(stream);
         }
         match is_over {
             Some(End::Done) => finish(stream).map_or_else(end_of, |()| End::Done),
@@ -238,19 +247,19 @@ impl<'a> Download<'a> {
     }
 
     /// Reads once. `None` if nothing was there.
-    fn read(&mut self, room: usize) -> Result<Option<(Bytes, Option<End>)>, End> {
+    fn read(&mut self, room: usize) -> Result<Option<(Piece, Option<End>)>, End> {
         let mut buffer = self.conn.context.pool.buffer();
         let most = self.left.map_or(room, |left| room.min(usize::try_from(left).unwrap_or(room)));
         match self.transport.recv(&mut buffer[..most]) {
             Ok(0) if self.left.is_none() && self.chunks.is_none() => {
-                Ok(Some((Bytes::new(), Some(End::Done))))
+                Ok(Some((Piece::empty(), Some(End::Done))))
             }
             // It has ended in the middle of the body.
             Ok(0) => Err(End::Upstream),
             Ok(read) => {
                 self.watch.touch();
                 let (range, over) = self.take(&mut buffer[..read], read);
-                Ok(Some((Bytes::copy_from_slice(&buffer[range]), over)))
+                Ok(Some((Piece::read(buffer[range].to_vec(), &self.conn.context.pool), over)))
             }
             Err(Errno::AGAIN) => Ok(None),
             Err(_) => Err(End::UpstreamReset),
@@ -277,7 +286,7 @@ impl<'a> Download<'a> {
         (0..own, (*left == 0).then_some(End::Done))
     }
 
-    async fn send(&mut self, bytes: Bytes, stream: &mut SendStream<Bytes>) -> Result<(), Broken> {
+    async fn send(&mut self, bytes: Piece, stream: &mut SendStream<Piece>) -> Result<(), Broken> {
         self.sent += bytes.len() as u64;
         send::send_all(stream, bytes, false, self.watch).await
     }

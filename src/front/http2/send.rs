@@ -1,18 +1,20 @@
-//! Bodies on their way to the client. HTTP/2 has a window for each stream: no more is read from a
-//! file or an upstream than the client takes.
+//! Bodies on their way to the client. HTTP/2 has a window for each stream and one for the
+//! connection. What they do not let through is not given to the `h2` crate, and no more is read
+//! from a file or an upstream. A stream reserves a part of the connection's window only while it
+//! has bytes to send: what it reserves, no other stream can use.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
-use bytes::Bytes;
 use h2::{Reason, SendStream};
 
+use super::SEND_BUFFER;
+use super::piece::Piece;
+use crate::relay::Pool;
+use crate::sched::SMALL;
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
-
-/// The most bytes that are asked for, and so the largest piece of a body.
-const PIECE: usize = 64 * 1024;
 
 /// Why a body was not sent to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,39 +25,48 @@ pub(super) enum Broken {
     Fired(Fired),
 }
 
-/// Waits until the client takes some bytes. Returns how many.
+/// The most bytes that may be read at a time for a stream.
+pub(super) fn read_size(pool: &Pool) -> usize {
+    if pool.is_spent() { SMALL } else { SEND_BUFFER }
+}
+
+/// Waits until the client takes some bytes. Returns how many, at most `wanted`. They are reserved
+/// until they are sent, or until [`release`].
 pub(super) async fn capacity(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Piece>,
+    wanted: usize,
     watch: &Watch,
 ) -> Result<usize, Broken> {
-    stream.reserve_capacity(PIECE);
+    let wanted = wanted.min(SEND_BUFFER);
+    stream.reserve_capacity(wanted);
     poll_fn(|cx| {
         if let Poll::Ready(fired) = watch.poll_fired(cx.waker()) {
             return Poll::Ready(Err(Broken::Fired(fired)));
         }
-        // The crate reports changes alone: what was given before and is not used is not reported
-        // again.
-        if stream.capacity() > 0 {
-            return Poll::Ready(Ok(stream.capacity().min(PIECE)));
-        }
-        match stream.poll_capacity(cx) {
-            Poll::Ready(Some(Ok(0))) => again(cx),
-            Poll::Ready(Some(Ok(capacity))) => Poll::Ready(Ok(capacity.min(PIECE))),
-            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Err(Broken::Client)),
-            Poll::Pending => Poll::Pending,
+        loop {
+            // The crate reports changes alone: what was given before and is not used is not
+            // reported again.
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(stream.capacity().min(wanted)));
+            }
+            match stream.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Broken::Client)),
+                Poll::Pending => return Poll::Pending,
+            }
         }
     })
     .await
 }
 
-fn again<T>(cx: &Context<'_>) -> Poll<T> {
-    cx.waker().wake_by_ref();
-    Poll::Pending
+/// Lets other streams use what this one has reserved and does not need.
+pub(super) fn release(stream: &mut SendStream<Piece>) {
+    stream.reserve_capacity(0);
 }
 
 /// Waits until an upstream has sent something, for a stream that the client has not reset.
 pub(super) async fn readable(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Piece>,
     from: &Transport,
     watch: &Watch,
 ) -> Result<(), Broken> {
@@ -69,16 +80,30 @@ pub(super) async fn readable(
     .await
 }
 
+/// Sends a whole body if the client takes all of it now. If not, it comes back.
+pub(super) fn send_now(stream: &mut SendStream<Piece>, body: Piece) -> Option<Piece> {
+    if body.len() > SEND_BUFFER {
+        return Some(body);
+    }
+    stream.reserve_capacity(body.len());
+    if stream.capacity() < body.len() {
+        return Some(body);
+    }
+    // An error means that the client does not want it any more.
+    let _ = stream.send_data(body, true);
+    None
+}
+
 /// Sends bytes as the client takes them, and with `is_last` the end of the stream behind them.
 pub(super) async fn send_all(
-    stream: &mut SendStream<Bytes>,
-    mut bytes: Bytes,
+    stream: &mut SendStream<Piece>,
+    mut bytes: Piece,
     is_last: bool,
     watch: &Watch,
 ) -> Result<(), Broken> {
     while !bytes.is_empty() {
-        let piece = capacity(stream, watch).await?.min(bytes.len());
-        let piece = bytes.split_to(piece);
+        let room = capacity(stream, bytes.len(), watch).await?;
+        let piece = bytes.split_to(room);
         let end = is_last && bytes.is_empty();
         stream.send_data(piece, end).map_err(|_| Broken::Client)?;
         watch.touch();
@@ -87,11 +112,11 @@ pub(super) async fn send_all(
 }
 
 /// Ends the stream cleanly.
-pub(super) fn finish(stream: &mut SendStream<Bytes>) -> Result<(), Broken> {
-    stream.send_data(Bytes::new(), true).map_err(|_| Broken::Client)
+pub(super) fn finish(stream: &mut SendStream<Piece>) -> Result<(), Broken> {
+    stream.send_data(Piece::empty(), true).map_err(|_| Broken::Client)
 }
 
 /// Ends the stream so that the client does not take what it has for all.
-pub(super) fn cut_off(stream: &mut SendStream<Bytes>) {
+pub(super) fn cut_off(stream: &mut SendStream<Piece>) {
     stream.send_reset(Reason::INTERNAL_ERROR);
 }

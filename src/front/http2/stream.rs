@@ -1,14 +1,16 @@
 //! One stream: a request and its response. What can be answered at once is answered in the turn of
 //! the connection; everything else is a task of its own.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 
-use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::head::{Collected, write_request};
-use super::send::{Broken, cut_off, finish, send_all};
+use super::piece::Piece;
+use super::send::{Broken, capacity, cut_off, finish, read_size, release, send_all, send_now};
 use super::{MAX_STREAMS, Open, Place, Shared, proxy};
 use crate::config::{Action, Files, Http, Protocol, Route, Scheme};
 use crate::files::{self, Content};
@@ -25,17 +27,13 @@ use crate::timers::{Limit, Watch};
 
 /// How records name the version.
 pub(super) const PROTOCOL: &str = "HTTP/2";
-/// Bodies up to this size are given to the crate at once, whatever the client takes.
-const AT_ONCE: usize = 16 * 1024;
-/// Bytes of a file that are read at a time.
-const PIECE: usize = 64 * 1024;
 
 /// A request that has no response yet.
 pub(super) struct Stream {
     pub(super) shared: Rc<Shared>,
     /// Its head in HTTP/1.1.
     pub(super) head: Vec<u8>,
-    pub(super) respond: SendResponse<Bytes>,
+    pub(super) respond: SendResponse<Piece>,
     pub(super) start: Moment,
 }
 
@@ -43,7 +41,7 @@ pub(super) struct Stream {
 pub(super) fn begin(
     shared: &Rc<Shared>,
     request: http::Request<RecvStream>,
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Piece>,
 ) {
     // A stream that the client has reset is closed for it, but its task may still wait. So the
     // client could have any number of them (CVE-2023-44487). The request was not processed (RFC
@@ -221,19 +219,22 @@ impl Stream {
         let date = conn.context.date();
         let mut out = conn.context.responses.borrow_mut();
         out.clear();
-        let content = Sent::for_method(method);
-        let large = response.write(rules, content, &date, Persistence::Persistent, &mut out);
-        let end = memchr::memmem::find(&out, b"\r\n\r\n").map_or(out.len(), |at| at + 4);
-        let length = out.len() + large.as_ref().map_or(0, |bytes| bytes.len());
-        (outcome.bytes_down, outcome.head_down) = (length as u64, end as u64);
-        let body = match large {
-            Some(bytes) => Bytes::from_owner(bytes),
-            None => Bytes::copy_from_slice(&out[end..]),
+        // The head alone: the body is shared.
+        response.write(rules, Sent::Announced, &date, Persistence::Persistent, &mut out);
+        let body = match Sent::for_method(method) {
+            Sent::Sent => Piece::of(&response.body, &conn.context.pool),
+            Sent::Announced => Piece::empty(),
         };
-        let head = Collected::of_own(&out[..end]).into_response();
+        (outcome.bytes_down, outcome.head_down) =
+            ((out.len() + body.len()) as u64, out.len() as u64);
+        let head = Collected::of_own(&out).into_response();
         // An error means that the client does not want the response any more.
         let Ok(mut stream) = self.respond.send_response(head, body.is_empty()) else { return };
-        if body.len() > AT_ONCE {
+        if body.is_empty() {
+            return;
+        }
+        // What the client does not take now waits in a task, with a limit of its own.
+        if let Some(body) = send_now(&mut stream, body) {
             let limit = Limit::new(http.keepalive_timeout, End::Idle);
             let watch = conn.context.timers.watch(conn.client.socket(), limit);
             let open = Open::new(&self.shared);
@@ -243,8 +244,6 @@ impl Stream {
                 }
                 drop((watch, open));
             });
-        } else if !body.is_empty() {
-            let _ = stream.send_data(body, true);
         }
     }
 
@@ -316,15 +315,33 @@ impl Stream {
 }
 
 async fn send_file(
-    stream: &mut SendStream<Bytes>,
+    stream: &mut SendStream<Piece>,
     body: &mut files::Body,
     conn: &Accepted,
     watch: &Watch,
 ) -> End {
     let Some(store) = &conn.context.store else { return End::Local };
-    loop {
-        let piece = match body.read(PIECE, store.disk(), watch).await {
-            Ok(piece) => piece,
+    let pool = &conn.context.pool;
+    while body.left() > 0 {
+        // What the client does not take is not read.
+        let room = match capacity(stream, read_size(pool), watch).await {
+            Ok(room) => room,
+            Err(broken) => return broken_off(broken, stream),
+        };
+        let read = {
+            let mut reading = pin!(body.read(room, store.disk(), watch));
+            poll_fn(|cx| {
+                let read = reading.as_mut().poll(cx);
+                // It waits for a disk.
+                if read.is_pending() {
+                    release(stream);
+                }
+                read
+            })
+            .await
+        };
+        let piece = match read {
+            Ok(bytes) => Piece::read(bytes, pool),
             Err(broken) => {
                 cut_off(stream);
                 return match broken {
@@ -334,19 +351,20 @@ async fn send_file(
                 };
             }
         };
-        let is_last = piece.is_empty();
-        let result = match is_last {
-            true => finish(stream),
-            false => send_all(stream, Bytes::from(piece), false, watch).await,
-        };
-        match result {
-            Ok(()) if is_last => return End::Done,
-            Ok(()) => {}
-            Err(Broken::Client) => return End::ClientReset,
-            Err(Broken::Fired(fired)) => {
-                cut_off(stream);
-                return fired.end();
-            }
+        pool.bulk().turn(|turn| turn.spend(piece.len())).await;
+        if let Err(broken) = send_all(stream, piece, false, watch).await {
+            return broken_off(broken, stream);
+        }
+    }
+    finish(stream).map_or(End::ClientReset, |()| End::Done)
+}
+
+fn broken_off(broken: Broken, stream: &mut SendStream<Piece>) -> End {
+    match broken {
+        Broken::Client => End::ClientReset,
+        Broken::Fired(fired) => {
+            cut_off(stream);
+            fired.end()
         }
     }
 }
