@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::sched::Yielder;
 use crate::sys::Errno;
 use crate::transport::Transport;
 
@@ -16,7 +17,7 @@ use crate::transport::Transport;
 const COLLECTED: usize = 16 * 1024;
 /// Bytes that are read at once.
 const PIECE: usize = 16 * 1024;
-/// Bytes that are read in one turn of the task. Then other tasks have theirs.
+/// Bytes that are read, and bytes that are sent, before all other ready tasks run.
 const TURN: usize = 256 * 1024;
 
 type Wait = Pin<Box<dyn Future<Output = ()>>>;
@@ -28,6 +29,7 @@ pub(super) struct Io(Rc<RefCell<Inner>>);
 
 struct Inner {
     transport: Transport,
+    yielder: Rc<Yielder>,
     readable: Option<Wait>,
     writable: Option<Wait>,
     /// Frames that are not sent yet.
@@ -36,19 +38,23 @@ struct Inner {
     sent: usize,
     /// Bytes that were read in this turn.
     read: usize,
+    /// Bytes that were taken to be sent in this turn.
+    taken: usize,
     /// Whether the last read has found all that there was.
     is_dry: bool,
 }
 
 impl Io {
-    pub(super) fn new(transport: Transport) -> Io {
+    pub(super) fn new(transport: Transport, yielder: &Rc<Yielder>) -> Io {
         Io(Rc::new(RefCell::new(Inner {
             transport,
+            yielder: Rc::clone(yielder),
             readable: None,
             writable: None,
             out: Vec::new(),
             sent: 0,
             read: 0,
+            taken: 0,
             is_dry: false,
         })))
     }
@@ -58,11 +64,20 @@ impl Io {
     /// # Errors
     /// As `Transport::send`.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.borrow_mut().poll_send(cx)
+        let mut inner = self.0.borrow_mut();
+        ready!(inner.poll_send(cx))?;
+        inner.taken = 0;
+        Poll::Ready(Ok(()))
     }
 }
 
 impl Inner {
+    /// A wait until all other ready tasks have run.
+    fn yields(&self) -> Wait {
+        let yielder = Rc::clone(&self.yielder);
+        Box::pin(async move { yielder.yield_now().await })
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             if let Some(wait) = &mut self.writable {
@@ -86,9 +101,11 @@ impl Inner {
             match result {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => {
-                    let transport = self.transport.clone();
-                    self.writable =
-                        Some(Box::pin(async move { transport.socket().writable().await }));
+                    let (transport, yielder) = (self.transport.clone(), Rc::clone(&self.yielder));
+                    self.writable = Some(Box::pin(async move {
+                        yielder.consume_budget().await;
+                        transport.socket().writable().await;
+                    }));
                 }
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
@@ -102,8 +119,7 @@ impl Inner {
     ) -> Poll<io::Result<()>> {
         if self.read >= TURN {
             self.read = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            self.readable = Some(self.yields());
         }
         loop {
             if let Some(wait) = &mut self.readable {
@@ -124,8 +140,11 @@ impl Inner {
                 }
                 Err(Errno::AGAIN) => {
                     self.read = 0;
-                    let transport = self.transport.clone();
-                    self.readable = Some(Box::pin(async move { transport.readable().await }));
+                    let (transport, yielder) = (self.transport.clone(), Rc::clone(&self.yielder));
+                    self.readable = Some(Box::pin(async move {
+                        yielder.consume_budget().await;
+                        transport.readable().await;
+                    }));
                 }
                 Err(errno) => return Poll::Ready(Err(errno.into())),
             }
@@ -153,7 +172,13 @@ impl AsyncWrite for Io {
         if inner.out.len() >= COLLECTED {
             ready!(inner.poll_send(cx))?;
         }
+        if inner.taken >= TURN {
+            inner.taken = 0;
+            inner.writable = Some(inner.yields());
+            ready!(inner.poll_send(cx))?;
+        }
         let taken = bytes.len().min(COLLECTED);
+        inner.taken += taken;
         inner.out.extend_from_slice(&bytes[..taken]);
         Poll::Ready(Ok(taken))
     }

@@ -82,7 +82,7 @@ pub(super) async fn serve(conn: Accepted) {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(MAX_RESET);
-    let io = Io::new(conn.client.clone());
+    let io = Io::new(conn.client.clone(), conn.context.pool.yielder());
     let mut handshake = pin!(builder.handshake::<_, Piece>(io.clone()));
     let begun = poll_fn(|cx| {
         if watch.poll_fired(cx.waker()).is_ready() {
