@@ -24,7 +24,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use h2::Reason;
@@ -61,6 +61,9 @@ const MAX_RESET: usize = 20;
 
 /// How long the last frames may take.
 const LAST: Duration = Duration::from_secs(5);
+/// How long a connection that ends waits for new streams that are on their way when the last one
+/// has ended. A client that answers the PING of the crate ends the wait.
+const PONG: Duration = Duration::from_secs(1);
 
 /// What the streams of a connection share.
 struct Shared {
@@ -71,6 +74,31 @@ struct Shared {
     has_place: Cell<bool>,
     /// When the last stream began or ended.
     active: Cell<Instant>,
+    /// Wakes the task of a connection that is to end when the last stream has ended.
+    ending: Cell<Option<Waker>>,
+}
+
+/// How far the end of a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It is not to end yet.
+    Open,
+    /// The client was told that no new stream is accepted, and some are open.
+    Ending,
+    /// None is open any more.
+    Idle,
+    /// The last frame is on its way.
+    Last,
+}
+
+/// What the task of a connection has waited for.
+enum Event {
+    /// The connection has ended, with false if it was cut off.
+    Ended(bool),
+    /// Its watch has fired.
+    Fired(Fired),
+    /// It is to end, and its last stream has ended.
+    Idle,
 }
 
 /// Serves a connection whose TLS handshake has agreed on HTTP/2.
@@ -106,6 +134,7 @@ pub(super) async fn serve(conn: Accepted) {
         open: Cell::new(0),
         has_place: Cell::new(true),
         active: Cell::new(Instant::now()),
+        ending: Cell::default(),
     });
     watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
     watch.on_drain(OnDrain::Now);
@@ -125,34 +154,62 @@ async fn run(
     http: &Http,
     watch: &Watch,
 ) -> bool {
-    let mut is_ending = false;
-    let mut is_last = false;
+    let mut phase = Phase::Open;
     loop {
-        let event = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
-            Poll::Ready(fired) => Poll::Ready(Err(fired)),
-            Poll::Pending => poll_streams(connection, io, shared, cx).map(Ok),
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(fired) = watch.poll_fired(cx.waker()) {
+                return Poll::Ready(Event::Fired(fired));
+            }
+            if let Poll::Ready(is_clean) = poll_streams(connection, io, shared, cx) {
+                return Poll::Ready(Event::Ended(is_clean));
+            }
+            if phase == Phase::Ending {
+                if !is_busy(connection, shared) {
+                    return Poll::Ready(Event::Idle);
+                }
+                shared.ending.set(Some(cx.waker().clone()));
+            }
+            Poll::Pending
         });
         match event.await {
-            Ok(is_clean) => return is_clean,
-            Err(Fired::TimedOut(_)) if shared.is_active(http) => watch.again(),
+            Event::Ended(is_clean) => return is_clean,
+            Event::Idle => {
+                phase = Phase::Idle;
+                watch.renew(Limit::new(PONG, End::Idle));
+            }
+            // Streams have limits of their own.
+            Event::Fired(Fired::TimedOut(_)) if shared.open.get() > 0 && phase != Phase::Last => {
+                if phase == Phase::Idle {
+                    phase = Phase::Ending;
+                }
+                watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+            }
+            Event::Fired(Fired::TimedOut(_)) if phase == Phase::Open && shared.is_active(http) => {
+                watch.again();
+            }
             // The client hears that no new stream is accepted, and may end those that are open (RFC
             // 9113 section 6.8).
-            Err(Fired::TimedOut(_) | Fired::Drained) if shared.open.get() > 0 && !is_ending => {
-                is_ending = true;
+            Event::Fired(Fired::Drained) if phase == Phase::Open && is_busy(connection, shared) => {
+                phase = Phase::Ending;
                 connection.graceful_shutdown();
                 watch.on_drain(OnDrain::Wait);
                 watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
             }
-            // Nothing is open. A request that comes now was not accepted, and the client knows.
-            Err(Fired::TimedOut(_) | Fired::Drained) if !is_last => {
-                is_last = true;
+            // A request that comes now was not accepted, and the client knows.
+            Event::Fired(_) if phase != Phase::Last => {
+                phase = Phase::Last;
                 connection.abrupt_shutdown(Reason::NO_ERROR);
                 watch.on_drain(OnDrain::Wait);
                 watch.renew(Limit::new(LAST, End::Idle));
             }
-            Err(_) => return false,
+            Event::Fired(_) => return false,
         }
     }
+}
+
+/// Returns true if a stream waits for its response, or the end of a response was not sent yet.
+fn is_busy(connection: &Connection<Io, Piece>, shared: &Shared) -> bool {
+    shared.open.get() > 0 || connection.has_streams()
 }
 
 /// Accepts the streams that have arrived, and sends all that is answered by now. Ready when the
@@ -179,9 +236,9 @@ fn poll_streams(
 }
 
 impl Shared {
-    /// Returns true if a stream is open, or has ended within the limit of the connection.
+    /// Returns true if a stream has begun or ended within the limit of the connection.
     fn is_active(&self, http: &Http) -> bool {
-        self.open.get() > 0 || self.active.get().elapsed() < http.keepalive_timeout
+        self.active.get().elapsed() < http.keepalive_timeout
     }
 }
 
@@ -194,7 +251,8 @@ struct Place {
 }
 
 impl Place {
-    /// `None` if the worker has no place left.
+    /// `None` if the worker has no place left. No stream waits for one, so none can wait for another
+    /// that waits, too.
     fn take(shared: &Rc<Shared>) -> Option<Place> {
         let permit = match shared.has_place.replace(false) {
             true => None,
@@ -228,5 +286,10 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.0.open.set(self.0.open.get() - 1);
         self.0.active.set(Instant::now());
+        if self.0.open.get() == 0
+            && let Some(waker) = self.0.ending.take()
+        {
+            waker.wake();
+        }
     }
 }
