@@ -7,8 +7,9 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::support::{
-    HttpClient, LONG, Ringgate, SHORT, Setup, UPGRADE, Upstream, allow_descriptors, bytes,
-    free_port, read_until, require, slow_reader, stream_site, wait_for,
+    Authority, HttpClient, LONG, Ringgate, SHORT, Setup, TlsClient, UPGRADE, Upstream,
+    allow_descriptors, bytes, free_port, http2_settings, proxied, read_until, require, slow_reader,
+    stream_site, wait_for,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -88,6 +89,29 @@ fn over_epoll_a_client_that_always_asks_takes_turns_with_others() {
         });
     });
     assert!(row <= 70, "{row} reads in a row");
+}
+
+/// A task that wakes itself runs before all others, so a connection of HTTP/2 had all turns while it
+/// had something to read.
+#[test]
+fn over_epoll_frames_of_http_2_take_turns_with_others() {
+    let authority = Authority::new("authority");
+    let rule = authority.signs(&["site.test"]).rule(&["site.test"], "");
+    let site = proxied(&format!("\"{}\"", free_port().address()), &rule, "", "");
+    let row = longest_row(site, "recvfrom", |gate| {
+        let (edge, settings) = (gate.address("web"), http2_settings(&authority));
+        let mut client = TlsClient::connect(edge, &settings, "site.test");
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00");
+        // A frame of a type that is not known is ignored (RFC 9113 section 4.1).
+        let frame = [&[0, 0x40, 0, 0xbe, 0, 0, 0, 0, 0][..], &[b'x'; 16 * 1024]].concat();
+        let many = client.records(&frame.repeat(1024));
+        client.socket.write_all(&many).unwrap();
+        // It is still served.
+        client.send(b"\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678");
+        while client.http2_frame() != (6, b"12345678".to_vec()) {}
+    });
+    // A read finds a record, and another one that there is no more: 64 waits are a turn.
+    assert!(row <= 150, "{row} reads in a row");
 }
 
 /// Clients of a UDP listener, and an endpoint of it, of which one sends without a pause.

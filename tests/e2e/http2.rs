@@ -1,18 +1,18 @@
 //! HTTP/2 towards clients, with curl and h2load. What a request means is the same as in HTTP/1.1.
 
 use std::fs;
+use std::future::poll_fn;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::time::timeout;
 
 use crate::support::{
     Authority, LONG, Pair, Ringgate, SHORT, Setup, TlsClient, Upstream, VERSIONS, Web, bytes, curl,
-    http2_settings, proxied, require, run, sum, tls_settings, wait_for, with_http2,
+    http2_settings, over_each_driver, proxied, require, run, sum, tls_settings, wait_for,
+    with_http2,
 };
 
 const NAME: &str = "site.test";
@@ -194,37 +194,46 @@ fn client_settings(authority: &Authority) -> Arc<rustls::ClientConfig> {
     Arc::new(tls_settings(authority, VERSIONS[1]))
 }
 
-/// Each stream may have a connection to a cluster, so one client could take all descriptors.
+/// The crate refuses fields about the connection, and an interim response with one was lost.
 #[test]
-fn streams_to_a_cluster_stay_within_the_share_of_descriptors() {
-    const LIMIT: usize = 128;
+fn interim_responses_go_on_without_fields_about_the_connection() {
     let (authority, upstream) = (Authority::new("authority"), Upstream::listen());
     let rule = authority.signs(&[NAME]).rule(&[NAME], "");
     let config = proxied(&format!("\"{}\"", upstream.address()), &rule, "", "");
-    for driver in ["io_uring", "epoll"] {
-        let server = format!("workers = 1\ndriver = \"{driver}\"");
-        let mut through = require("prlimit");
-        through.arg(format!("--nofile={LIMIT}:{LIMIT}"));
-        let setup = Setup { config: config.clone(), server, ..Setup::default() };
-        let gate = Setup { through: Some(through), ..setup }.start();
-        let settings = http2_settings(&authority);
+    let settings = http2_settings(&authority);
+    over_each_driver(&config, |gate| {
         with_http2(gate.address("web"), &settings, NAME, async |mut client| {
-            let mut ask = || {
-                let request = http::Request::get(url("/a")).body(()).unwrap();
-                client.send_request(request, true).unwrap().0
-            };
-            let mut responses: Vec<_> = (0..90).map(|_| ask()).collect();
-            // The backend answers none of them.
-            let refused = responses.pop().unwrap().await.unwrap();
-            assert_eq!(refused.status(), 503);
-            assert!(gate.descriptors() < LIMIT - 8, "{} are open", gate.descriptors());
-            let record = gate.records_where(1, |record| record.end() == "overflow").remove(0);
-            assert_eq!((record.number("status"), record.text("cluster")), (503, "app"));
-            // Room comes back with the streams that end.
-            drop(responses);
-            while let Ok(response) = timeout(Duration::from_millis(200), ask()).await {
-                assert_eq!(response.unwrap().status(), 503);
-            }
+            let request = http::Request::get(url("/a")).body(()).unwrap();
+            let mut response = client.send_request(request, true).unwrap().0;
+            let mut backend = upstream.backend();
+            backend.head();
+            backend.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nKeep-Alive: timeout=5\r\n");
+            backend.send("Connection: keep-alive, x-own\r\nX-Own: 1\r\n\r\n");
+            let early = poll_fn(|cx| response.poll_informational(cx)).await.unwrap().unwrap();
+            let names: Vec<_> = early.headers().keys().map(|name| name.as_str()).collect();
+            assert_eq!((early.status().as_u16(), names), (103, vec!["link"]));
+            backend.answer("x");
+            assert_eq!(response.await.unwrap().status(), 200);
         });
-    }
+    });
+}
+
+/// The crate cuts a fragment off, which has no place in `:path` (RFC 9113 section 8.3.1). What is
+/// routed is what the backend gets.
+#[test]
+fn a_fragment_in_the_path_is_routed_nowhere() {
+    let (authority, upstream) = (Authority::new("authority"), Upstream::listen());
+    let rule = authority.signs(&[NAME]).rule(&[NAME], "");
+    let config = proxied(&format!("\"{}\"", upstream.address()), &rule, "", "");
+    let gate = Ringgate::start(&config);
+    let mut client = TlsClient::connect(gate.address("web"), &http2_settings(&authority), NAME);
+    client.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &[])[..]].concat());
+    // GET and https of the table, :path and :authority as literals (RFC 7541 appendix A).
+    let literal = |name: u8, value: &str| [&[name, value.len() as u8], value.as_bytes()].concat();
+    let head = [vec![0x82, 0x87], literal(0x04, "/a#b?c"), literal(0x01, NAME)].concat();
+    client.send(frame(1, 5, 1, &head));
+    let mut backend = upstream.backend();
+    assert_eq!(backend.head().asks(), "GET /a");
+    backend.answer("x");
+    assert_eq!(gate.record().text("path"), "/a");
 }

@@ -28,6 +28,7 @@ mod fairness;
 mod files;
 mod hosts;
 mod http2;
+mod http2_limits;
 mod http_flow;
 mod http_head;
 mod http_routes;

@@ -36,7 +36,7 @@ pub(crate) use bytes::{bytes, digest, fill};
 pub(crate) use certificates::{Authority, Kind, Pair, write_private};
 pub(crate) use hellos::{client_hello, in_record, obfs_hello};
 pub(crate) use http::{HttpClient, Response};
-pub(crate) use http2::{http2_settings, with_http2};
+pub(crate) use http2::{connect_http2, http2_settings, waiting, with_http2};
 pub(crate) use name_server::{NameServer, Reply};
 pub(crate) use netns::{inside_namespace, with_local_ports, without_ipv6};
 pub(crate) use network::Network;
