@@ -30,8 +30,8 @@ pub(super) const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Entries of the cache of one worker at most.
 pub(super) const MAX_ENTRIES: usize = 1024;
 
-/// The content of a small file, or of a part of one. Clones share it. It counts against the worker's
-/// budget until the last of them is dropped.
+/// The content of a small file, or of a part of one. Clones share it. It counts against the
+/// worker's budget until the last of them is dropped.
 #[derive(Clone)]
 pub struct Bytes(Rc<(Vec<u8>, Charge)>);
 

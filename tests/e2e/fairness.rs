@@ -91,8 +91,8 @@ fn over_epoll_a_client_that_always_asks_takes_turns_with_others() {
     assert!(row <= 70, "{row} reads in a row");
 }
 
-/// A task that wakes itself runs before all others, so a connection of HTTP/2 had all turns while it
-/// had something to read.
+/// A task that wakes itself runs before all others, so a connection of HTTP/2 had all turns while
+/// it had something to read.
 #[test]
 fn over_epoll_frames_of_http_2_take_turns_with_others() {
     let authority = Authority::new("authority");
@@ -101,7 +101,8 @@ fn over_epoll_frames_of_http_2_take_turns_with_others() {
     let row = longest_row(site, "recvfrom", |gate| {
         let (edge, settings) = (gate.address("web"), http2_settings(&authority));
         let mut client = TlsClient::connect(edge, &settings, "site.test");
-        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00");
+        client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        client.send(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00");
         // A frame of a type that is not known is ignored (RFC 9113 section 4.1).
         let frame = [&[0, 0x40, 0, 0xbe, 0, 0, 0, 0, 0][..], &[b'x'; 16 * 1024]].concat();
         let many = client.records(&frame.repeat(1024));

@@ -45,8 +45,8 @@ impl Load {
         self.count(Self::CLOSED)
     }
 
-    /// Like [`Load::permit`], for a connection that needs another descriptor. A quarter of the places
-    /// is left: those who have connections cannot keep new clients out.
+    /// Like [`Load::permit`], for a stream that needs a descriptor of its own. A quarter of the
+    /// places is left to connections, so streams cannot keep new clients out.
     pub(in crate::front) fn permit_for_stream(self: &Arc<Load>) -> Option<Permit> {
         self.count(self.max - self.max / STREAMS_LEAVE)
     }

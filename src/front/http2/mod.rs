@@ -43,15 +43,15 @@ use piece::Piece;
 pub(super) const ALPN: &str = "h2";
 /// Streams that a client may have open at once.
 const MAX_STREAMS: u32 = 100;
-/// Bytes that a client may send on a stream before the cluster has taken them. nginx and the guide of
-/// Envoy for the edge have 64 KiB. Twice as much lets a single upload over a path of 50 ms be twice
-/// as fast, 2.6 MB/s.
+/// Bytes that a client may send on a stream before the cluster has taken them. nginx and the guide
+/// of Envoy for the edge have 64 KiB. Twice as much lets a single upload over a path of 50 ms be
+/// twice as fast, 2.6 MB/s.
 const STREAM_WINDOW: u32 = 128 * 1024;
-/// The same for all of its streams together, as in Envoy's guide: a client cannot make a worker keep
-/// more. Uploads that their clusters do not take fill one stream's window each, so there may be seven
-/// of them before the others of the connection have to wait. These bytes are in the queues of the
-/// crate, which the worker's budget does not count: 64 connections that are filled up keep as much
-/// as the budget.
+/// The same for all of its streams together, as in Envoy's guide: a client cannot make a worker
+/// keep more. Uploads that their clusters do not take fill one stream's window each, so there may
+/// be seven of them before the others of the connection have to wait. These bytes are in the queues
+/// of the crate, which the worker's budget does not count: 64 connections that are filled up keep
+/// as much as the budget.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of a stream that are given to the crate and not sent yet, at most.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -251,8 +251,8 @@ struct Place {
 }
 
 impl Place {
-    /// `None` if the worker has no place left. No stream waits for one, so none can wait for another
-    /// that waits, too.
+    /// `None` if the worker has no place left. No stream waits for one, so streams cannot wait for
+    /// each other.
     fn take(shared: &Rc<Shared>) -> Option<Place> {
         let permit = match shared.has_place.replace(false) {
             true => None,
