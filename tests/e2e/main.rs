@@ -29,6 +29,7 @@ mod files;
 mod hosts;
 mod http2;
 mod http2_limits;
+mod http2_strict;
 mod http_flow;
 mod http_head;
 mod http_routes;

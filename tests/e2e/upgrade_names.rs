@@ -9,7 +9,7 @@ use std::process::Command;
 
 use crate::support::{
     HttpClient, Process, Ringgate, SHORT, SWITCHING, Setup, UPGRADE, Upstream, bytes, direct,
-    expect_closed, free_port, read_until, require, run, site, stream_site, wait_listening,
+    expect_closed, free_port, proxied, read_until, require, run, site, stream_site, wait_listening,
 };
 
 const DRIVERS: [&str; 2] = ["io_uring", "epoll"];
@@ -275,12 +275,17 @@ fn a_websocket_server_is_reached_directly_and_through_nginx() {
     let dir = tempfile::tempdir().unwrap();
     let (through_nginx, _nginx) = nginx(&direct, dir.path());
     for upstream in [direct, through_nginx.to_string()] {
-        let gate = Ringgate::start(&site(&format!("\"{upstream}\""), "", "prefix = \"/\"", ""));
-        let url = format!("ws://{}/stream", gate.address("web"));
-        let output = run(&mut python(&["ask", &url]));
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "apt-get install python3-websockets? {said}");
-        let records = gate.records(2);
-        assert!(records.iter().all(|record| record.number("status") == 101), "{records:?}");
+        let endpoints = format!("\"{upstream}\"");
+        // A route for upgrades, and one that passes every request on.
+        for config in [site(&endpoints, "", "prefix = \"/\"", ""), proxied(&endpoints, "", "", "")]
+        {
+            let gate = Ringgate::start(&config);
+            let url = format!("ws://{}/stream", gate.address("web"));
+            let output = run(&mut python(&["ask", &url]));
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "apt-get install python3-websockets? {said}");
+            let records = gate.records(2);
+            assert!(records.iter().all(|record| record.number("status") == 101), "{records:?}");
+        }
     }
 }
