@@ -1,5 +1,5 @@
-//! What a client of HTTP/2 must not send (RFC 9113). A malformed request reaches no cluster and ends
-//! its stream; a frame that breaks the connection ends that. Others are served in both cases.
+//! What a client of HTTP/2 must not send (RFC 9113). A malformed request reaches no cluster and
+//! ends its stream; a frame that breaks the connection ends that. Others are served in both cases.
 
 use std::io::{ErrorKind, Read};
 use std::sync::Arc;
