@@ -109,6 +109,31 @@ fn files_arrive_whole_whatever_their_size() {
     assert!(part.starts_with("206 ") && fs::read(&into).unwrap() == body[..3]);
 }
 
+/// curl 7.88 loses a response when the stream is reset while it sends.
+#[test]
+fn a_response_at_once_is_not_lost_to_the_body_of_its_request() {
+    let authority = Authority::new("authority");
+    let dir = tempfile::tempdir().unwrap();
+    let routes = format!(
+        "{{ path = \"/r\", respond = {{ body = \"hello\" }} }}, \
+         {{ prefix = \"/files/\", root = {:?} }}",
+        dir.path()
+    );
+    let body = dir.path().join("body");
+    fs::write(&body, bytes(1, 60_000)).unwrap();
+    for driver in ["io_uring", "epoll"] {
+        let gate = start(&authority.signs(&[NAME]), &routes, "", driver);
+        for (data, times) in [("abc".to_owned(), 20), (format!("@{}", body.display()), 5)] {
+            for (path, status) in [("/r", "200 "), ("/files/a", "405 "), ("/none", "404 ")] {
+                for _ in 0..times {
+                    let asked = ask(&gate, &authority, &["--data-binary", &data, &url(path)]);
+                    assert!(asked.starts_with(status), "{driver}, {path}: {asked}");
+                }
+            }
+        }
+    }
+}
+
 fn path(path: &Path) -> String {
     path.display().to_string()
 }

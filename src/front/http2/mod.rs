@@ -8,6 +8,7 @@
 //! | `proxy` | a request that goes on to a cluster |
 //! | `piece` | bytes of a body, shared or counted |
 //! | `send` | bodies on their way to the client, as fast as it takes them |
+//! | `skip` | what a client still sends of a body when it has its response |
 //!
 //! A head becomes one of HTTP/1.1 in bytes and is then parsed, checked and routed like any other: a
 //! request means the same in both versions. Each stream that has to wait is a task of its own. It
@@ -18,6 +19,7 @@ mod io;
 mod piece;
 mod proxy;
 mod send;
+mod skip;
 mod stream;
 
 use std::cell::Cell;

@@ -30,7 +30,7 @@ use crate::upstream::{Connection as Upstream, Failure, Heads};
 /// Passes the request on, and the response back.
 pub(super) async fn serve(
     stream: Stream,
-    mut body: RecvStream,
+    body: &mut RecvStream,
     conn: &Accepted,
     http: &Http,
     request: &Proxied<'_>,
@@ -39,7 +39,7 @@ pub(super) async fn serve(
     let limit = Limit::new(request.proxy.response_timeout, End::ResponseTimeout);
     let watch = &conn.context.timers.watch(conn.client.socket(), limit);
     let mut waiting = Waiting { stream, conn, http };
-    Exchange { conn, watch, request }.run(&mut waiting, &mut body).await;
+    Exchange { conn, watch, request }.run(&mut waiting, body).await;
 }
 
 /// A stream that waits for its response.

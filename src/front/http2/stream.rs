@@ -11,6 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use super::head::{Collected, write_request};
 use super::piece::Piece;
 use super::send::{Broken, capacity, cut_off, finish, read_size, release, send_all, send_now};
+use super::skip::skip;
 use super::{MAX_STREAMS, Open, Place, Shared, proxy};
 use crate::config::{Action, Files, Http, Protocol, Route, Scheme};
 use crate::files::{self, Content};
@@ -51,14 +52,23 @@ pub(super) fn begin(
     }
     let start = Moment::now();
     shared.active.set(start.instant);
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let mut head = Vec::with_capacity(512);
     write_request(&parts, !body.is_end_stream(), &mut head);
     let stream = Stream { shared: Rc::clone(shared), head, respond, start };
-    if let Some(stream) = stream.answer_at_once() {
+    let waiting = stream.answer_at_once();
+    if waiting.is_some() || !body.is_end_stream() {
         let open = Open::new(shared);
         monoio::spawn(async move {
-            stream.serve(body).await;
+            if let Some(stream) = waiting {
+                stream.serve(&mut body).await;
+            }
+            let conn = &open.0.conn;
+            if let Protocol::Http(http) = &conn.listener.config.protocol
+                && !body.is_end_stream()
+            {
+                skip(&mut body, conn, http).await;
+            }
             drop(open);
         });
     }
@@ -112,7 +122,7 @@ impl Stream {
     }
 
     /// Serves a request that has to wait.
-    async fn serve(mut self, body: RecvStream) {
+    async fn serve(mut self, body: &mut RecvStream) {
         let conn = Rc::clone(&self.shared.conn);
         let Protocol::Http(http) = &conn.listener.config.protocol else { return };
         let head = std::mem::take(&mut self.head);
