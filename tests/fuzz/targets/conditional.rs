@@ -27,12 +27,10 @@ fn reference(value: &[u8], length: u64) -> Requested {
         let (length, none) = (u128::from(length), first.is_empty() && last.is_empty());
         let (first, last) = (Some(first).filter(|text| !text.is_empty()), last);
         let range = match (first, last) {
-            _ if none => return None,
+            // Nor has an empty file a part.
+            _ if none || length == 0 => return None,
             (None, suffix) => {
                 let suffix = number(suffix)?;
-                if length == 0 && suffix > 0 {
-                    return None;
-                }
                 length.saturating_sub(suffix)..length
             }
             (Some(first), "") => number(first)?..length,
