@@ -62,6 +62,9 @@ fn responses_are_those_of_http_1() {
     // A client that does not offer it gets HTTP/1.1.
     let output = curl(gate.address("edge"), &authority, &["--http1.1", "-i", &url("/r")]);
     assert!(output.stdout.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    // This curl offers http/1.0 alone.
+    let output = curl(gate.address("edge"), &authority, &["--http1.0", &url("/r")]);
+    assert_eq!(output.stdout, b"hello", "{output:?}");
 }
 
 #[test]

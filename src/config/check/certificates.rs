@@ -19,7 +19,7 @@ use crate::proto::tls::{Authorities, KeyKind, Version};
 
 /// The protocols by which routes are served, the preferred one first: what a rule offers that names
 /// none.
-const SERVED: [&str; 2] = ["h2", "http/1.1"];
+const SERVED: [&str; 3] = ["h2", "http/1.1", "http/1.0"];
 
 /// What the rules of one listener have in common.
 #[derive(Clone, Copy)]

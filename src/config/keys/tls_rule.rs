@@ -111,9 +111,9 @@ pub(in crate::config) struct TlsRule {
     pub(in crate::config) min_version: Field<TlsVersion>,
     /// Names of protocols (ALPN, RFC 7301), each of 1 to 255 bytes. Where TLS ends here: what is
     /// offered, the preferred one first; a client that offers protocols, but none of these, is
-    /// refused. The default is `["h2", "http/1.1"]` where the routes of the listener follow, and
-    /// nothing otherwise. Where it is passed on: the client must offer at least one of them; left
-    /// out there is no condition.
+    /// refused. The default is `["h2", "http/1.1", "http/1.0"]` where the routes of the listener
+    /// follow, and nothing otherwise. Where it is passed on: the client must offer at least one of
+    /// them; left out there is no condition.
     #[schemars(inner(length(min = 1, max = 255)), example = ["h2", "http/1.1"], extend(
         "x-empty" = "no connection can match the rule; leave `alpn` out to match every protocol"
     ))]
