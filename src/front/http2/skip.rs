@@ -1,5 +1,5 @@
-//! What a client still sends of a body whose request has its response. It is read and dropped within
-//! bounds, as in HTTP/1.1.
+//! What a client still sends of a body whose request has its response. It is read and dropped
+//! within bounds, as in HTTP/1.1.
 
 use std::future::poll_fn;
 use std::task::Poll;
