@@ -106,15 +106,20 @@ pub fn parse_response(head: &[u8], kind: RequestKind) -> Option<Response> {
         fields.length.map_or(Body::UntilClose, Body::Length)
     };
 
-    // 4. The connection. A 204 never has a body; if one is announced, its bytes may follow.
+    // 4. The connection. A 204 never has a body; if one is announced, its bytes may follow. So may
+    // the last chunk after a 304 that announces chunks, as some servers send it.
     let may_persist = version == Version::Http11 || fields.has_keep_alive;
-    let has_clear_end = body != Body::UntilClose && !(status == 204 && announces_body);
+    let bytes_may_follow = match status {
+        204 => announces_body,
+        304 => is_chunked,
+        _ => body == Body::UntilClose,
+    };
     Some(Response {
         status,
         version,
         body,
         length: fields.length,
-        is_persistent: may_persist && !fields.has_close && has_clear_end,
+        is_persistent: may_persist && !fields.has_close && !bytes_may_follow,
         upgrade: fields.upgrade,
     })
 }

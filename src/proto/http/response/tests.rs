@@ -70,6 +70,13 @@ fn the_connection_persists_by_version_and_fields() {
     };
     assert!(no_content("") && no_content("Content-Length: 0\r\n"));
     assert!(!no_content(LENGTH) && !no_content("Transfer-Encoding: chunked\r\n"));
+    // Some servers send an empty chunked body behind a 304 that announces one.
+    let not_modified = |fields: &str| {
+        let head = format!("HTTP/1.1 304 Not Modified\r\n{fields}\r\n");
+        parse(&head, RequestKind::Other).unwrap().is_persistent
+    };
+    assert!(not_modified("") && not_modified(LENGTH));
+    assert!(!not_modified("Transfer-Encoding: chunked\r\n"));
 }
 
 #[test]
