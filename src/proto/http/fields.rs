@@ -48,7 +48,7 @@ const HOP_BY_HOP: [&str; 7] = [
 /// the meaning of the message, for who sent it, or for what caches may do with it. A client that
 /// names them tries to remove what a proxy in front of this one has set. RFC 9110 section 7.6.1
 /// forbids senders to name such fields.
-const END_TO_END: [&str; 18] = [
+const END_TO_END: [&str; 20] = [
     "age",
     "via",
     "date",
@@ -56,12 +56,14 @@ const END_TO_END: [&str; 18] = [
     "host",
     "vary",
     "cookie",
+    "expect",
     "origin",
     "expires",
     "location",
     "forwarded",
     "x-real-ip",
     "set-cookie",
+    "max-forwards",
     "x-request-id",
     "authorization",
     "cache-control",
