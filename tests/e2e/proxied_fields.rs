@@ -1,6 +1,8 @@
 //! The fields of requests and answers that are passed on: those of one connection, those about the
 //! client, those of the configuration.
 
+use std::os::unix::net::UnixStream;
+
 use crate::support::{
     Authority, Backend, HttpClient, Request, Response, Ringgate, SHORT, TlsClient, Upstream,
     VERSIONS, over_each_driver, proxied, tls_settings, wait_for,
@@ -154,6 +156,49 @@ fn fields_about_the_client_are_replaced_unless_the_peer_is_trusted() {
         let (request, _) = exchange(&gate, &upstream, "/", "", "");
         assert_eq!(request.field("x-forwarded-for"), Some("127.0.0.1"));
         assert_eq!(request.field("x-forwarded-proto"), Some("http"));
+    });
+}
+
+#[test]
+fn a_client_without_an_address_is_not_in_the_list_of_addresses() {
+    let upstream = Upstream::listen();
+    let dir = tempfile::tempdir().unwrap();
+    let front = dir.path().join("front.sock");
+    let config = to(&upstream, "", "").replace("127.0.0.1:0", &format!("unix:{}", front.display()));
+    over_each_driver(&config, |_gate| {
+        let mut client = HttpClient::over(UnixStream::connect(&front).unwrap());
+        client.send("GET / HTTP/1.1\r\nHost: own.test\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n");
+        let mut backend = upstream.backend();
+        let request = backend.request();
+        assert_eq!(request.field("x-forwarded-for"), None, "{}", request.head);
+        assert_eq!(request.field("x-forwarded-host"), Some("own.test"), "{}", request.head);
+        backend.answer("a");
+        assert_eq!(client.response().body, b"a");
+    });
+}
+
+#[test]
+fn max_forwards_is_counted_down_and_ends_here_at_zero() {
+    let upstream = Upstream::listen();
+    over_each_driver(&to(&upstream, "", ""), |gate| {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send("OPTIONS /a HTTP/1.1\r\nHost: own.test\r\nMax-Forwards: 1\r\n\r\n");
+        let mut backend = upstream.backend();
+        let request = backend.request();
+        assert_eq!((request.asks(), request.field("max-forwards")), ("OPTIONS /a", Some("0")));
+        backend.answer("a");
+        assert_eq!(client.response().body, b"a");
+
+        client.send("OPTIONS /a HTTP/1.1\r\nHost: own.test\r\nMax-Forwards: 0\r\n\r\n");
+        let response = client.response();
+        assert_eq!((response.status, &*response.body), (200, &b""[..]), "{}", response.head);
+        assert!(response.field("allow").is_some(), "{}", response.head);
+        // For other methods it has no meaning.
+        client.send("GET /b HTTP/1.1\r\nHost: own.test\r\nMax-Forwards: 0\r\n\r\n");
+        let request = backend.request();
+        assert_eq!((request.asks(), request.field("max-forwards")), ("GET /b", Some("0")));
+        backend.answer("b");
+        assert_eq!(client.response().body, b"b");
     });
 }
 

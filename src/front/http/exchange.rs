@@ -9,8 +9,7 @@ use crate::route::Location;
 /// An HTTP/1.0 request without Host matched a redirect that keeps the host.
 const NO_HOST: Reject = Reject { status: 400, reason: "no_host", text: "a redirect needs a Host" };
 
-/// Returns the response to a request with this route, which came by `scheme`. A tunnel is not an
-/// exchange: its connection does not carry further requests.
+/// Returns the response to a request with this route, which came by `scheme`, if it needs no wait.
 pub(in crate::front) fn respond<'a>(
     route: Option<&'a Route>,
     request: &'a Request<'a>,
@@ -21,12 +20,12 @@ pub(in crate::front) fn respond<'a>(
             self::redirect(redirect, route, request, scheme)
         }
         Some((_, Action::Respond(respond))) => configured(respond),
-        // Not served yet.
-        Some((_, Action::Proxy(_) | Action::Files(_))) => {
-            Response::text(503, "Service Unavailable")
-        }
+        Some((_, Action::Proxy(_))) if !request.may_be_passed_on() => options(),
         None if request.path == "*" => options(),
-        Some((_, Action::Tunnel(_))) | None => Response::text(404, "Not Found"),
+        // The callers serve tunnels, requests that go on to a cluster, and files themselves.
+        Some((_, Action::Tunnel(_) | Action::Proxy(_) | Action::Files(_))) | None => {
+            Response::text(404, "Not Found")
+        }
     }
 }
 
@@ -57,7 +56,8 @@ fn configured(respond: &Respond) -> Response<'_> {
     Response { status, fields, body: Body::Bytes(&respond.body), reason: None }
 }
 
-/// The response to `OPTIONS *`: the methods of the site (RFC 9110 section 9.3.7).
+/// The response to `OPTIONS *`, and to an OPTIONS that must not be passed on: the methods of the
+/// site (RFC 9110 section 9.3.7).
 fn options<'a>() -> Response<'a> {
     let fields = Fields { allow: Some(Allow::Site), ..Fields::default() };
     Response { status: 200, fields, body: Body::Empty, reason: None }

@@ -98,7 +98,7 @@ impl Stream {
             return None;
         }
         match route.map(|route| (route, &route.action)) {
-            Some((_, Action::Proxy(_))) => {}
+            Some((_, Action::Proxy(_))) if request.may_be_passed_on() => {}
             Some((route, Action::Files(files))) => {
                 let found = query(&conn, &request, route, files, &head, self.start)?.lookup();
                 match found {

@@ -45,6 +45,7 @@ fn request(head: &[u8], hop: &Hop<'_>, flags: u8, framing: Framing) {
         rules: &RULES,
         framing,
         keeps_expect: flags & 2 != 0,
+        max_forwards: None,
         is_upgrade: false,
     };
     let mut out = Vec::new();

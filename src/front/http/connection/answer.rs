@@ -62,7 +62,7 @@ impl<'c> Connection<'c> {
                 let upgrade = Upgrade::new(self.conn, route, tunnel, &request, head, rest, start);
                 Next::Tunnel(Box::new(upgrade))
             }
-            Some((route, Action::Proxy(proxy))) => {
+            Some((route, Action::Proxy(proxy))) if request.may_be_passed_on() => {
                 let source = Source {
                     conn: self.conn,
                     http: self.http,

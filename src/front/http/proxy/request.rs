@@ -209,6 +209,7 @@ pub(in crate::front) fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, R
         rules: &[rules(set, remove)],
         framing,
         keeps_expect: request.expects_continue,
+        max_forwards: request.max_forwards.map(|hops| hops.saturating_sub(1)),
         is_upgrade: request.is_upgrade,
     };
     write_request(head, &request, &mut out);

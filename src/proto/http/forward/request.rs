@@ -21,6 +21,8 @@ pub struct Request<'a, N, V> {
     pub framing: Framing,
     /// Whether `Expect` goes on to the backend.
     pub keeps_expect: bool,
+    /// The value of `Max-Forwards`. `None` if the client's is passed on.
+    pub max_forwards: Option<u64>,
     /// Whether this is an upgrade to WebSocket.
     pub is_upgrade: bool,
 }
@@ -60,6 +62,7 @@ pub fn write_request<N: AsRef<[u8]>, V: AsRef<[u8]>>(
             || request.hop.contains(name)
             || may_be_misread(name)
             || is(name, "expect") && !request.keeps_expect
+            || is(name, "max-forwards") && request.max_forwards.is_some()
             || Rules::any_replaces(request.rules, name)
             || kept.drops(name, request.client.is_trusted);
         if !is_dropped {
@@ -69,6 +72,11 @@ pub fn write_request<N: AsRef<[u8]>, V: AsRef<[u8]>>(
 
     // 3. Ours.
     write_client(head, request, &kept, &mut sink);
+    if let Some(hops) = request.max_forwards
+        && !Rules::any_replaces(request.rules, b"max-forwards")
+    {
+        sink.field(b"Max-Forwards", itoa::Buffer::new().format(hops).as_bytes());
+    }
     Rules::write_set(request.rules, &mut sink);
     match request.framing {
         Framing::None => {}

@@ -57,6 +57,7 @@ fn request_with(
         rules,
         framing: Framing::None,
         keeps_expect: false,
+        max_forwards: None,
         is_upgrade: false,
     };
     change(&mut request);
@@ -154,6 +155,18 @@ fn an_upgrade_has_fields_about_the_connection() {
         it.is_upgrade = true;
     });
     assert_eq!(out, format!("{OURS}Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+}
+
+#[test]
+fn max_forwards_is_written_once_in_place_of_what_the_client_sent() {
+    let fields = "Max-Forwards: 5\r\nmax-forwards: 9\r\n";
+    let with = |max_forwards, rules: &[Rules<'_, &str, &str>]| {
+        let out = request_with(fields, false, rules, |it| it.max_forwards = max_forwards);
+        out.replace(OURS, "")
+    };
+    assert_eq!(with(Some(4), &[]), "Max-Forwards: 4\r\n");
+    assert_eq!(with(None, &[]), "Max-Forwards: 5\r\nMax-Forwards: 9\r\n");
+    assert_eq!(with(Some(4), &[Rules { remove: &["max-forwards"], ..NONE }]), "");
 }
 
 #[test]

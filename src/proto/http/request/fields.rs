@@ -1,7 +1,7 @@
 //! The fields of a request that decide about framing, routing and upgrades (RFC 9112 sections 6 and
 //! 9). A field that could be read in two ways is refused.
 
-use super::{Reject, bad_request};
+use super::{Reject, Version, bad_request};
 use crate::proto::http::UpgradeList;
 use crate::proto::websocket::Keys;
 
@@ -19,7 +19,12 @@ pub(super) struct Fields<'a> {
     pub(super) has_close: bool,
     /// Whether `Connection` has the token `keep-alive`.
     pub(super) has_keep_alive: bool,
-    pub(super) expects_continue: bool,
+    /// Whether `Expect` names 100-continue.
+    expects_continue: bool,
+    /// Whether `Expect` names anything else.
+    expects_other: bool,
+    /// The smallest number in `Max-Forwards` lines.
+    pub(super) max_forwards: Option<u64>,
 }
 
 impl<'a> Fields<'a> {
@@ -68,23 +73,37 @@ impl<'a> Fields<'a> {
             22 if name.eq_ignore_ascii_case("sec-websocket-protocol") => {
                 self.websocket.protocol.add(value);
             }
-            6 if name.eq_ignore_ascii_case("expect") => self.add_expectations(value)?,
+            6 if name.eq_ignore_ascii_case("expect") => self.add_expectations(value),
+            12 if name.eq_ignore_ascii_case("max-forwards") => {
+                let hops = [self.max_forwards, parse_digits(value)];
+                self.max_forwards = hops.into_iter().flatten().min();
+            }
             _ => {}
         }
         Ok(())
     }
 
-    /// Adds a list of expectations (RFC 9110 section 10.1.1). There is no other than 100-continue.
-    fn add_expectations(&mut self, value: &[u8]) -> Result<(), Reject> {
+    /// Adds a list of expectations.
+    fn add_expectations(&mut self, value: &[u8]) {
         let words = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
         for word in words.filter(|word| !word.is_empty()) {
-            if !word.eq_ignore_ascii_case(b"100-continue") {
-                let text = "no expectation but 100-continue can be met";
-                return Err(Reject { status: 417, reason: "bad_expectation", text });
-            }
-            self.expects_continue = true;
+            let is_continue = word.eq_ignore_ascii_case(b"100-continue");
+            self.expects_continue |= is_continue;
+            self.expects_other |= !is_continue;
         }
-        Ok(())
+    }
+
+    /// Returns true if the client waits for a 100. There is no other expectation, and in HTTP/1.0
+    /// there is none at all (RFC 9110 section 10.1.1).
+    pub(super) fn expects_continue(&self, version: Version) -> Result<bool, Reject> {
+        if version == Version::Http10 {
+            return Ok(false);
+        }
+        if self.expects_other {
+            let text = "no expectation but 100-continue can be met";
+            return Err(Reject { status: 417, reason: "bad_expectation", text });
+        }
+        Ok(self.expects_continue)
     }
 }
 

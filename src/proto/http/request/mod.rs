@@ -44,6 +44,16 @@ pub struct Request<'a> {
     pub is_persistent: bool,
     /// Whether the client waits for a 100 response before it sends the body.
     pub expects_continue: bool,
+    /// How many more servers may pass an OPTIONS request on (RFC 9110 section 7.6.2). `None` if
+    /// that is not limited.
+    pub max_forwards: Option<u64>,
+}
+
+impl Request<'_> {
+    /// Returns false if the request must be answered here.
+    pub fn may_be_passed_on(&self) -> bool {
+        self.max_forwards != Some(0)
+    }
 }
 
 /// The supported HTTP versions.
@@ -107,12 +117,13 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         return Err(bad_request("bad_coding", "Transfer-Encoding in HTTP/1.0"));
     }
     let length = fields.content_length.unwrap_or(0);
+    let expects_continue = fields.expects_continue(version)?;
 
     // 4. The upgrade. A handshake is answered here only if it is exactly what the clients of that
     // handshake send.
     let is_upgrade = wants_websocket && method == "GET" && version == Version::Http11;
     let names_websocket_alone = fields.upgrade.is_single_websocket();
-    let handshake = if is_upgrade && names_websocket_alone && !fields.expects_continue {
+    let handshake = if is_upgrade && names_websocket_alone && !expects_continue {
         Handshake::of(&fields.websocket, length > 0)
     } else {
         None
@@ -130,7 +141,8 @@ pub fn parse_request(head: &[u8], max_headers: usize) -> Result<Request<'_>, Rej
         handshake,
         body: if fields.is_chunked { Body::CHUNKED } else { Body::Length(length) },
         is_persistent: !fields.has_close && (version == Version::Http11 || fields.has_keep_alive),
-        expects_continue: fields.expects_continue,
+        expects_continue,
+        max_forwards: fields.max_forwards.filter(|_| method == "OPTIONS"),
     })
 }
 

@@ -110,6 +110,24 @@ fn expectations_are_met_or_refused() {
         assert_eq!(expect(&format!("Expect: {other}\r\n")), Err(417), "{other}");
     }
     assert_eq!(expect("Expect: 100-continue\r\nExpect: 200-ok\r\n"), Err(417));
+    // HTTP/1.0 has no expectations, so such a client does not wait.
+    for value in ["100-continue", "200-ok"] {
+        let head = format!("POST / HTTP/1.0\r\nHost: a\r\nExpect: {value}\r\n\r\n");
+        assert!(!parse(&head).unwrap().expects_continue, "{value}");
+    }
+}
+
+#[test]
+fn max_forwards_limits_options_alone() {
+    let hops = |line: &str, fields: &str| {
+        let head = format!("{line} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        parse(&head).unwrap().max_forwards
+    };
+    assert_eq!(hops("OPTIONS /", "Max-Forwards: 0\r\n"), Some(0));
+    assert_eq!(hops("OPTIONS *", "max-forwards: 7\r\nMax-Forwards: 3\r\n"), Some(3));
+    assert_eq!(hops("OPTIONS /", "Max-Forwards: -1\r\n"), None);
+    assert_eq!(hops("OPTIONS /", ""), None);
+    assert_eq!(hops("GET /", "Max-Forwards: 0\r\n"), None);
 }
 
 #[test]
