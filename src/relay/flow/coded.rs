@@ -10,6 +10,7 @@ use super::Flow;
 use super::control::Control;
 use crate::proto::codec::{Codec, Stack, State};
 use crate::relay::pool::{BUFFER_SIZE, Pool};
+use crate::sched::Charge;
 
 /// The codecs and control frames of a coded flow.
 pub(super) struct Coded {
@@ -18,6 +19,8 @@ pub(super) struct Coded {
     pub(super) control: Option<Control>,
     /// Bytes of the source that are behind the end of what was decoded.
     behind: Vec<u8>,
+    /// Counts `behind`.
+    charge: Charge,
 }
 
 impl Flow {
@@ -28,7 +31,8 @@ impl Flow {
 
     pub(super) fn with_control(pool: &Rc<Pool>, codecs: Stack, control: Option<Control>) -> Flow {
         let mut flow = Flow::new(pool, Vec::new());
-        flow.coded = Some(Box::new(Coded { codecs, control, behind: Vec::new() }));
+        let (behind, charge) = (Vec::new(), pool.charge());
+        flow.coded = Some(Box::new(Coded { codecs, control, behind, charge }));
         flow
     }
 
@@ -73,9 +77,12 @@ impl Flow {
         self.coded.as_ref().is_some_and(|coded| coded.codecs.is_too_long())
     }
 
-    /// Takes the bytes of the source that are behind the end of what was decoded.
+    /// Takes the bytes of the source that are behind the end of what was decoded. From now on the
+    /// caller counts them.
     pub fn take_behind(&mut self) -> Vec<u8> {
-        self.coded.as_mut().map(|coded| std::mem::take(&mut coded.behind)).unwrap_or_default()
+        let Some(coded) = &mut self.coded else { return Vec::new() };
+        coded.charge.set(0);
+        std::mem::take(&mut coded.behind)
     }
 
     /// Appends the bytes that complete the output when the source has ended.
@@ -100,6 +107,7 @@ impl Flow {
         if coded.codecs.state() != State::Open {
             self.ended = true;
             coded.behind.extend_from_slice(&buffer[end - coded.codecs.unused()..end]);
+            coded.charge.set(coded.behind.len());
         }
         output
     }

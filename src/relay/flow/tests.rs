@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use super::super::{End, run};
 use super::*;
+use crate::proto::codec::Stack;
+use crate::proto::http::Rechunk;
 use crate::sched::{BUDGET, Outbox, Yielder};
 use crate::sys::Stream;
 use crate::timers::{Limit, Timers};
@@ -188,5 +190,16 @@ fn control_frames_are_coded_by_the_codecs_behind_the_websocket_encoder() {
         let frame = flow.code(&mut buffer, headroom..headroom + 7);
         assert_eq!(buffer[frame], *b"\x17\x03\x03\x00\x09\x82\x07payload");
         assert!(!flow.ended());
+    });
+}
+
+#[test]
+fn bytes_behind_the_end_of_a_coded_source_count_in_the_budget() {
+    with_pool(false, async |pool| {
+        let mut flow = Flow::coded(&pool, Stack::new(Rechunk::default()));
+        flow.begin_with(b"0\r\n\r\nGET /next HTTP/1.1\r\n");
+        assert_eq!(pool.memory().kept(), "0\r\n\r\n".len() + "GET /next HTTP/1.1\r\n".len());
+        assert_eq!(flow.take_behind(), b"GET /next HTTP/1.1\r\n");
+        assert_eq!(pool.memory().kept(), "0\r\n\r\n".len());
     });
 }
