@@ -384,6 +384,7 @@ fn an_example_with_a_backend_and_files_is_read() {
     assert!(proxy.request_fields.drops("Cookie") && proxy.request_fields.drops("x-env"));
     assert_eq!(proxy.response_timeout.as_secs(), 30);
     assert_eq!(proxy.idle_timeout.as_secs(), 120);
+    assert_eq!(proxy.upgrades.timeouts.idle.as_secs(), 120);
     assert_eq!(proxy.max_body, Some(64 << 20));
     assert!(routes[0].response_fields.drops("X-Powered-By"));
     let cluster = config.clusters.iter().find(|one| one.name == proxy.cluster).expect("api");
@@ -410,6 +411,7 @@ fn requests_to_a_cluster_have_limits_of_their_own() {
     let Action::Proxy(proxy) = &http.hosts[0].routes[0].action else { panic!("a cluster") };
     let limits = (proxy.idle_timeout.as_secs(), proxy.response_timeout.as_secs(), proxy.max_body);
     assert_eq!(limits, (60, 60, None));
+    assert_eq!(proxy.upgrades.timeouts.idle.as_secs(), 60);
     assert!(proxy.rewrite.is_empty() && proxy.request_fields.is_empty());
     let cluster = &config.clusters[0];
     assert_eq!((cluster.keepalive_connections, cluster.keepalive_timeout.as_secs()), (64, 30));

@@ -170,7 +170,8 @@ pub struct Proxy {
     pub idle_timeout: Duration,
     /// The most bytes of a request body. `None` if there is no limit.
     pub max_body: Option<u64>,
-    /// How upgrades to WebSocket are forwarded, with the timeouts of the listener.
+    /// How upgrades to WebSocket are forwarded. `idle_timeout` is that of other requests;
+    /// `half_closed_timeout` is the listener's.
     pub upgrades: Tunnel,
 }
 

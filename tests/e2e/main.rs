@@ -47,6 +47,7 @@ mod proxied_fields;
 mod proxied_framing;
 mod proxied_limits;
 mod proxied_pool;
+mod proxied_upgrades;
 mod readme;
 mod relay;
 mod resolver;

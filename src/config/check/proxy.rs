@@ -12,7 +12,8 @@ use super::fields::Message;
 use crate::proto::http::has_dot_segment;
 
 impl Check<'_> {
-    /// `matched` is the path of the route. `timeouts` are the listener's, for upgrades.
+    /// `matched` is the path of the route. `timeouts` are the listener's: upgrades have them, apart
+    /// from `idle_timeout`.
     pub(super) fn proxy(
         &self,
         route: &keys::Route,
@@ -20,6 +21,7 @@ impl Check<'_> {
         timeouts: RelayTimeouts,
     ) -> Option<Proxy> {
         let cluster = self.cluster_name(&route.cluster);
+        let idle = route.idle_timeout.get().0;
         let rewrite = match &route.rewrite.value {
             None => Some(Rewrite { path: PathRewrite::Keep, host: None }),
             Some(at) => self.rewrite(at, matched),
@@ -28,12 +30,12 @@ impl Check<'_> {
             rewrite: rewrite?,
             request_fields: self.field_rules(&route.request_fields, Message::Request),
             response_timeout: route.timeout.get().0,
-            idle_timeout: route.idle_timeout.get().0,
+            idle_timeout: idle,
             max_body: route.max_body.get().0,
             upgrades: Tunnel {
                 cluster: Arc::clone(cluster.as_ref()?),
                 kind: TunnelKind::Forward { early_data: false },
-                timeouts,
+                timeouts: RelayTimeouts { idle, ..timeouts },
             },
             cluster: cluster?,
         })

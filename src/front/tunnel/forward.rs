@@ -41,7 +41,7 @@ pub(super) async fn serve(
     };
     watch.set_upstream(Some(lease.upstream.socket()));
     watch.set_tcp_keepalive(conn.listener.tcp_keepalive());
-    watch.renew(Limit::new(timeouts.idle, End::ResponseTimeout));
+    watch.renew(Limit::new(upgrade.response_timeout, End::ResponseTimeout));
 
     // 2. Send the head, and the payload that may go with it, in one write. Read the response
     // meanwhile. Boxed, so that the long-lived future of the relay stays small.

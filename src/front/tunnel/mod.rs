@@ -10,6 +10,8 @@ mod forward;
 mod hold;
 mod terminate;
 
+use std::time::Duration;
+
 use super::accepted::Accepted;
 use super::http::Source;
 use super::moment::Moment;
@@ -35,6 +37,8 @@ pub(super) struct Upgrade<'c> {
     body: u64,
     /// The response to the handshake, if the tunnel terminates here.
     response: Option<HandshakeResponse>,
+    /// How long the cluster may take for its response to the handshake.
+    response_timeout: Duration,
     host: String,
     target: String,
     /// For the record, if it names this.
@@ -78,6 +82,7 @@ impl<'c> Upgrade<'c> {
             head: head_length,
             body,
             response: handshake.map(HandshakeResponse::new),
+            response_timeout: tunnel.timeouts.idle,
             host: request.host.to_owned(),
             target: request.target.to_owned(),
             start,
@@ -101,6 +106,7 @@ impl<'c> Upgrade<'c> {
             head: head_length,
             body: if let Body::Length(length) = request.body { length } else { 0 },
             response: None,
+            response_timeout: proxy.response_timeout,
             host: request.host.to_owned(),
             target: request.target.to_owned(),
             start,

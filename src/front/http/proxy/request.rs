@@ -72,11 +72,6 @@ impl<'c> Proxied<'c> {
     /// The request is refused.
     pub(in crate::front) fn new(source: &Source<'_, 'c>) -> Result<Proxied<'c>, Reject> {
         let &Source { conn, proxy, request, rest, .. } = source;
-        if let (Body::Length(length), Some(most)) = (request.body, proxy.max_body)
-            && length > most
-        {
-            return Err(TOO_LARGE);
-        }
         let head = write_head(source)?;
         // What follows a body whose length is known belongs to the next requests.
         let (early, behind, body) = match request.body {
@@ -169,6 +164,13 @@ pub(super) fn rules<'a, N, V>(set: &'a [(N, V)], remove: &'a [N]) -> Rules<'a, N
 /// The request is refused.
 pub(in crate::front) fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, Reject> {
     let &Source { conn, http, route, proxy, request, scheme, head, .. } = source;
+    // The body of an upgrade comes before its tunnel (RFC 9110 section 7.8). Chunks are counted
+    // as they arrive.
+    if let (Body::Length(length), Some(most)) = (request.body, proxy.max_body)
+        && length > most
+    {
+        return Err(TOO_LARGE);
+    }
     let hop = Hop::of(head).ok_or(TOO_MANY_NAMES)?;
     let mut host = Vec::new();
     authority(request, &mut host);
