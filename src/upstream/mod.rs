@@ -32,7 +32,7 @@ pub struct Connection<'c> {
     pub transport: &'c Transport,
     /// The worker's buffers and its memory budget.
     pub pool: &'c Rc<Pool>,
-    /// The limit of the client's connection. It must watch the upstream's socket, too.
+    /// The limit of the client's connection.
     pub watch: &'c Watch,
     /// A write to the upstream has failed.
     write_failed: Cell<bool>,
@@ -49,6 +49,14 @@ impl<'c> Connection<'c> {
     /// after those bytes looks clean; from now on it is a reset.
     pub fn note_failed_write(&self) {
         self.write_failed.set(true);
+    }
+
+    /// Returns true if the end of the stream that was read is that of a reset. The caller runs
+    /// beside the future that writes, in one task.
+    pub async fn end_is_reset(&self) -> bool {
+        // That future may have failed and not noted it yet.
+        self.pool.yielder().yield_now().await;
+        self.write_failed.get()
     }
 }
 

@@ -42,6 +42,7 @@ mod manners;
 mod names;
 mod ports;
 mod proxied;
+mod proxied_ends;
 mod proxied_failures;
 mod proxied_fields;
 mod proxied_framing;

@@ -176,6 +176,7 @@ impl Client for Waiting<'_> {
 
 /// The body of a response.
 struct Download<'a> {
+    upstream: &'a Upstream<'a>,
     transport: &'a Transport,
     watch: &'a Watch,
     conn: &'a Accepted,
@@ -189,8 +190,9 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(body: Body, upstream: &Upstream<'a>, conn: &'a Accepted) -> Download<'a> {
+    fn new(body: Body, upstream: &'a Upstream<'a>, conn: &'a Accepted) -> Download<'a> {
         Download {
+            upstream,
             transport: upstream.transport,
             watch: upstream.watch,
             conn,
@@ -232,6 +234,9 @@ impl<'a> Download<'a> {
                     piece
                 }
                 Ok(None) => Piece::empty(),
+                Err(End::Upstream) if self.upstream.end_is_reset().await => {
+                    return End::UpstreamReset;
+                }
                 Err(end) => return end,
             };
             if let Err(broken) = self.send(piece, stream).await {
@@ -240,10 +245,18 @@ impl<'a> Download<'a> {
             release(stream);
         }
         match is_over {
+            Some(End::Done) if self.ends_with_source() && self.upstream.end_is_reset().await => {
+                End::UpstreamReset
+            }
             Some(End::Done) => finish(stream).map_or_else(end_of, |()| End::Done),
             Some(end) => end,
             None => End::Done,
         }
+    }
+
+    /// Returns true if nothing but the end of its source ends the body.
+    fn ends_with_source(&self) -> bool {
+        self.left.is_none() && self.chunks.is_none()
     }
 
     /// Reads once. `None` if nothing was there.
@@ -251,9 +264,7 @@ impl<'a> Download<'a> {
         let mut buffer = self.conn.context.pool.buffer();
         let most = self.left.map_or(room, |left| room.min(usize::try_from(left).unwrap_or(room)));
         match self.transport.recv(&mut buffer[..most]) {
-            Ok(0) if self.left.is_none() && self.chunks.is_none() => {
-                Ok(Some((Piece::empty(), Some(End::Done))))
-            }
+            Ok(0) if self.ends_with_source() => Ok(Some((Piece::empty(), Some(End::Done)))),
             // It has ended in the middle of the body.
             Ok(0) => Err(End::Upstream),
             Ok(read) => {

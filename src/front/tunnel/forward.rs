@@ -86,8 +86,9 @@ pub(super) async fn serve(
         return upgrade.fail(conn, watch, outcome).await;
     };
     down.push(&head);
-    let end = upstream.pass_body(response, client, &mut down).await;
+    // What has arrived before a reset of the upstream goes on, too.
     watch.set_upstream(None);
+    let end = upstream.pass_body(response, client, &mut down).await;
     let outcome = relayed(conn, lease, &up, &down, end);
     let (status, upstream_status) = (Some(status), Some(status));
     let head_down = head.len() as u64;

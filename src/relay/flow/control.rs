@@ -50,6 +50,8 @@ impl Flow {
             }
             // No pong will come.
             Some(Control::FromClient(frames)) => frames.mark_client_ended(),
+            // The end of a part may be that of a failure.
+            None if self.is_part => {}
             None => self.push_last_bytes(),
         }
         self.ended = true;

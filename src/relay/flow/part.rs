@@ -13,7 +13,7 @@ const LONG_BODY: u64 = 256 * 1024;
 
 impl Flow {
     /// Makes the flow a part of what the destination gets: the end of the source is not announced
-    /// to it.
+    /// to it, and does not complete the output before [`Flow::end`].
     pub fn keep_open(&mut self) {
         self.is_part = true;
     }
@@ -51,9 +51,11 @@ impl Flow {
         self.begin_with(bytes);
     }
 
-    /// Ends the source, which is read elsewhere.
+    /// Completes the output of a source that has ended as it should. If the source is read
+    /// elsewhere, this is its end.
     pub fn end(&mut self) {
-        self.mark_ended();
+        self.push_last_bytes();
+        self.ended = true;
     }
 
     /// Bytes that the flow may still read.

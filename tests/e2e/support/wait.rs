@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpStream};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
@@ -67,6 +68,22 @@ pub(crate) fn wait_bound_udp(port: u16) {
     wait_for(&format!("port {port} takes datagrams"), SHORT, || {
         ["udp", "udp6"].iter().any(|table| rows(table).any(is_at(port))).then_some(())
     });
+}
+
+/// Returns true if the kernel of the peer has acknowledged everything that was sent.
+#[track_caller]
+pub(crate) fn is_acknowledged(stream: &TcpStream) -> bool {
+    let port = |address: SocketAddr| format!(":{:04X}", address.port());
+    let ends = [stream.local_addr().unwrap(), stream.peer_addr().unwrap()].map(port);
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let mut lines = table.lines().map(|line| line.split_ascii_whitespace().skip(1));
+    // proc(5): the local address, the peer's, the state, and the lengths of both queues.
+    let queues = lines.find_map(|mut line| {
+        let addresses = [line.next()?, line.next()?];
+        let is_own = addresses.iter().zip(&ends).all(|(address, end)| address.ends_with(end));
+        line.nth(1).filter(|_| is_own).map(str::to_owned)
+    });
+    queues.expect("the connection").starts_with("00000000:")
 }
 
 /// The sockets of a table of the network namespace: the local address as hex IP:PORT, and the state

@@ -162,7 +162,6 @@ impl Exchange<'_> {
     ) -> Option<C::Next> {
         let &Exchange { conn, watch, request } = self;
         let pool = &conn.context.pool;
-        watch.set_upstream(Some(lease.upstream.socket()));
         watch.renew(Limit::new(request.proxy.response_timeout, End::ResponseTimeout));
         let transport = lease.upstream.clone();
         let upstream = Upstream::new(&transport, pool, watch);
@@ -175,7 +174,8 @@ impl Exchange<'_> {
         .await;
 
         // 1. Send the request, and pass the response on. The client is not read once it has sent
-        // its body, so the watch finds out whether it has left.
+        // its body, so the watch finds out whether it has left. It does not look for a reset of the
+        // upstream: what had arrived before can still be read, and reads and writes find the reset.
         let stall = watch.stall_while_client_waits();
         let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
         let result = {
@@ -187,7 +187,6 @@ impl Exchange<'_> {
             self.receive(client, &upstream, &mut heads, sending, &mut sent).await
         };
         drop(stall);
-        watch.set_upstream(None);
         let is_sent = is_whole(&up, &transport);
         let mut outcome = outcome_of(&mut lease, up.bytes());
         outcome.first_byte = heads.begun().map(|at| at.saturating_duration_since(sent_at.get()));

@@ -16,6 +16,7 @@ use crate::proto::http::forward::Lines;
 use crate::proto::http::response_head::Persistence;
 use crate::proto::http::{Body, Rechunk, Response, Version};
 use crate::relay::{Broken, Flow};
+use crate::sys::Errno;
 use crate::timers::{Fired, Limit, OnDrain};
 use crate::transport::Transport;
 use crate::upstream::{Connection as Upstream, Failure, Heads};
@@ -141,7 +142,7 @@ impl<'c> Client for Connection<'c> {
         }
         heads.clear();
         watch.renew(Limit::new(request.proxy.idle_timeout, End::Idle));
-        let passing = down.run(upstream.transport, &conn.client, watch);
+        let passing = pass_body(&mut down, form, upstream, &conn.client);
         let result = beside(passing, sending, sent).await;
         passed.end = end_of(result, form, &down);
         passed.bytes = down.bytes();
@@ -196,6 +197,27 @@ impl<'c> Client for Connection<'c> {
         self.conn.client.reset_on_close();
         Next::Drop
     }
+}
+
+/// Passes a body on until it or its source ends.
+async fn pass_body(
+    down: &mut Flow,
+    form: Form,
+    upstream: &Upstream<'_>,
+    client: &Transport,
+) -> Result<(), Broken> {
+    down.run(upstream.transport, client, upstream.watch).await?;
+    let is_whole = form.is_complete(down) && !form.ends_with_source();
+    if is_whole || down.has_protocol_error() {
+        return Ok(());
+    }
+    if upstream.end_is_reset().await {
+        return Err(Broken::From(Errno::CONNRESET));
+    }
+    if form.ends_with_source() {
+        down.end();
+    }
+    down.flush(client, upstream.watch).await
 }
 
 /// How the passing of a body has ended.

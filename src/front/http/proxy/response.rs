@@ -70,6 +70,11 @@ impl Form {
         flow
     }
 
+    /// Returns true if nothing but the end of its source ends the body.
+    pub(super) fn ends_with_source(self) -> bool {
+        matches!(self.transfer, Transfer::Enchunk | Transfer::UntilClose)
+    }
+
     /// Returns true if the body has been passed on to its end by this flow, after its source has
     /// ended or the allowed bytes were read.
     pub(super) fn is_complete(self, down: &Flow) -> bool {
