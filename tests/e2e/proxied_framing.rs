@@ -390,6 +390,49 @@ fn an_early_answer_is_passed_on_while_the_body_is_still_coming() {
     });
 }
 
+/// What is left of the body is read and dropped up to 256 KiB.
+#[test]
+fn an_early_answer_announces_the_close_if_the_rest_of_the_body_is_not_read() {
+    let upstream = Upstream::listen();
+    over_each_driver(&to(&upstream), |gate| {
+        for (length, has_close) in [(200_000, false), (10_000_000, true)] {
+            let mut client = HttpClient::connect(gate.address("web"));
+            client.send(format!(
+                "POST /a HTTP/1.1\r\nHost: own.test\r\nContent-Length: {length}\r\n\r\nbody"
+            ));
+            let mut backend = upstream.backend();
+            backend.head();
+            backend.take(4);
+            backend.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+            let response = client.response();
+            let close = has_close.then_some("close");
+            assert_eq!(response.field("connection"), close, "{length}: {}", response.head);
+        }
+    });
+}
+
+/// Of a body that has nearly arrived the rest is read, however long it was.
+#[test]
+fn an_early_answer_to_a_long_body_that_is_nearly_over_keeps_the_connection() {
+    let upstream = Upstream::listen();
+    over_each_driver(&to(&upstream), |gate| {
+        let mut client = HttpClient::connect(gate.address("web"));
+        client.send("POST /a HTTP/1.1\r\nHost: own.test\r\nContent-Length: 400000\r\n\r\n");
+        let mut backend = upstream.backend();
+        backend.head();
+        client.send("x".repeat(300_000));
+        backend.take(300_000);
+        backend.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno");
+        let response = client.response();
+        assert_eq!(response.field("connection"), None, "{}", response.head);
+        client.send("x".repeat(100_000) + &GET.replacen("/a", "/b", 1));
+        let mut next = upstream.backend();
+        assert_eq!(next.request().asks(), "GET /b");
+        next.answer("b");
+        assert_eq!(client.response().body, b"b");
+    });
+}
+
 #[test]
 fn an_answer_is_passed_on_while_it_comes_and_beside_the_body_of_its_request() {
     let upstream = Upstream::listen();

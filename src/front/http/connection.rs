@@ -34,7 +34,7 @@ const READ_AHEAD: usize = 16 * 1024;
 /// With this many bytes of responses waiting, no more requests are answered before they are sent.
 const MAX_RESPONSES: usize = 64 * 1024;
 /// Bytes of an unused request body that are read. With more the connection is closed.
-const MAX_SKIPPED: u64 = 256 * 1024;
+pub(super) const MAX_SKIPPED: u64 = 256 * 1024;
 
 const OVERFLOW: Reject =
     Reject { status: 503, reason: "no_memory", text: "the server is out of memory for requests" };

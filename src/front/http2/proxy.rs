@@ -60,7 +60,6 @@ impl Client for Waiting<'_> {
     async fn upload(body: &mut RecvStream, up: &mut Flow, upstream: &Upstream<'_>) -> Sent {
         let to = upstream.transport;
         up.queue_failed(to).await;
-        let mut taken = 0;
         loop {
             if let Err(broken) = up.flush(to, upstream.watch).await {
                 return failed(broken, upstream).await;
@@ -69,12 +68,12 @@ impl Client for Waiting<'_> {
                 // The client may have announced more than it has sent.
                 return if is_whole(up, to) { Sent::Whole } else { Sent::Broken(End::Client) };
             }
-            // The client may send as much again.
-            let _ = body.flow_control().release_capacity(taken);
             match body.data().await {
                 Some(Ok(piece)) => {
-                    taken = piece.len();
                     up.feed(&piece);
+                    // The flow has it now, whether or not this future goes on: the client may send
+                    // as much again.
+                    let _ = body.flow_control().release_capacity(piece.len());
                     upstream.watch.touch();
                     if up.is_too_long() {
                         return Sent::TooLarge;

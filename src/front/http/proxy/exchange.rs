@@ -60,7 +60,8 @@ pub(in crate::front) trait Client {
     /// Makes the codec that gives a body without a length its chunks.
     fn chunks(limit: u64) -> Stack;
 
-    /// Sends what `up` begins with, and the body of the request.
+    /// Sends what `up` begins with, and the body of the request. May be dropped at any await and
+    /// called again.
     fn upload(
         body: &mut Self::Body,
         up: &mut Flow,
@@ -178,13 +179,18 @@ impl Exchange<'_> {
         // upstream: what had arrived before can still be read, and reads and writes find the reset.
         let stall = watch.stall_while_client_waits();
         let (mut sent, sent_at) = (None, Cell::new(Instant::now()));
-        let result = {
-            let sending = pin!(async {
-                let sent = C::upload(body, &mut up, &upstream).await;
-                sent_at.set(Instant::now());
-                sent
-            });
-            self.receive(client, &upstream, &mut heads, sending, &mut sent).await
+        let response = {
+            let sending = pin!(upload::<C>(body, &mut up, &upstream, &sent_at));
+            let reading = self.read_final(client, &upstream, &mut heads);
+            beside(reading, sending, &mut sent).await.map_err(Missing::Client)
+        };
+        request.left.set(up.allowed());
+        let result = match response.and_then(|response| response.map_err(Missing::Upstream)) {
+            Ok(response) => {
+                let sending = pin!(upload::<C>(body, &mut up, &upstream, &sent_at));
+                client.pass(self, &upstream, &mut heads, response, sending, &mut sent).await
+            }
+            Err(missing) => Err(missing),
         };
         drop(stall);
         let is_sent = is_whole(&up, &transport);
@@ -223,21 +229,6 @@ impl Exchange<'_> {
             cluster.keep(lease, &conn.listener.config.socket, &conn.context.timers);
         }
         Some(client.go_on(request, &passed, is_sent, &mut up))
-    }
-
-    /// Reads the head of the response, and passes it on with the body. `sending` runs beside it.
-    async fn receive<C: Client>(
-        &self,
-        client: &mut C,
-        upstream: &Upstream<'_>,
-        heads: &mut Heads,
-        mut sending: Pin<&mut impl Future<Output = Sent>>,
-        sent: &mut Option<Sent>,
-    ) -> Result<Passed, Missing> {
-        let reading = self.read_final(client, upstream, heads);
-        let result = beside(reading, sending.as_mut(), sent).await;
-        let response = result.map_err(Missing::Client)?.map_err(Missing::Upstream)?;
-        client.pass(self, upstream, heads, response, sending, sent).await
     }
 
     /// Reads the head of the final response, and returns it with its length. Passes interim
@@ -324,6 +315,18 @@ impl Missing {
             (Missing::Client(_), None) => End::BadRequest,
         }
     }
+}
+
+/// Sends the request, and notes when that has ended.
+async fn upload<C: Client>(
+    body: &mut C::Body,
+    up: &mut Flow,
+    upstream: &Upstream<'_>,
+    sent_at: &Cell<Instant>,
+) -> Sent {
+    let sent = C::upload(body, up, upstream).await;
+    sent_at.set(Instant::now());
+    sent
 }
 
 /// What was read after the request.

@@ -9,7 +9,7 @@ use super::exchange::{Client, Exchange, Missing, Passed, behind};
 use super::request::Proxied;
 use super::response::{Form, Transfer, pass_interim, write_head};
 use super::upload::{Sent, beside, send};
-use crate::front::http::connection::{Connection, Next};
+use crate::front::http::connection::{Connection, MAX_SKIPPED, Next};
 use crate::observe::outcome::{Copied, End, Outcome};
 use crate::proto::codec::Stack;
 use crate::proto::http::forward::Lines;
@@ -93,10 +93,11 @@ impl<'c> Client for Connection<'c> {
         // 1. Choose the form of the response.
         let &Exchange { conn, watch, request } = exchange;
         // A client that waits for a 100 may or may not send its body: what comes next is ambiguous.
-        // The rest of a body of chunks is not followed here.
+        // The rest of a body of chunks is not followed here, and a long one is not read.
         let is_sent = request.is_bodyless() || *sent == Some(Sent::Whole);
         let has_length = matches!(request.body, Body::Length(_));
-        let is_clear = is_sent || (has_length && !request.expects_continue);
+        let is_short = has_length && request.left.get() <= MAX_SKIPPED;
+        let is_clear = is_sent || (is_short && !request.expects_continue);
         let may_persist = request.is_persistent && is_clear && !conn.context.draining.get();
         let form = Form::of(&head, request, may_persist);
         let mut passed = Passed {

@@ -32,6 +32,9 @@ pub(in crate::front) struct Proxied<'c> {
     /// How often the request was sent again.
     pub(in crate::front) retries: Cell<u32>,
     pub(in crate::front) kind: RequestKind,
+    /// Bytes of the body that were still to be read when the response began, if its length is
+    /// known.
+    pub(super) left: Cell<u64>,
     /// The head for the cluster.
     pub(in crate::front) head: Vec<u8>,
     /// Bytes of the body that were read together with the client's head, as they arrived.
@@ -90,6 +93,7 @@ impl<'c> Proxied<'c> {
             proxy,
             asked,
             retries: Cell::new(0),
+            left: Cell::new(0),
             kind: if request.method == "HEAD" { RequestKind::Head } else { RequestKind::Other },
             head,
             early: early.to_vec(),
