@@ -136,6 +136,8 @@ pub enum End {
     HalfClosedTimeout,
     /// The client did not complete a request head or a ClientHello in time.
     HeadTimeout,
+    /// The client did not complete a request body in time.
+    BodyTimeout,
     /// No endpoint accepted the connection within the connect timeout.
     ConnectTimeout,
     /// Every endpoint that was tried refused the connection or was unreachable.
@@ -182,6 +184,7 @@ impl End {
             End::Idle => "idle",
             End::HalfClosedTimeout => "half_closed_timeout",
             End::HeadTimeout => "head_timeout",
+            End::BodyTimeout => "body_timeout",
             End::ConnectTimeout => "connect_timeout",
             End::ConnectFailed => "connect_failed",
             End::NoEndpoint => "no_endpoint",

@@ -240,6 +240,7 @@ fn a_client_whose_body_does_not_come_gets_a_408() {
         }
         for record in gate.records(2) {
             assert_eq!((record.number("status"), record.text("reason")), (408, "slow_body"));
+            assert_eq!(record.end(), "body_timeout");
         }
     });
 }

@@ -3,7 +3,10 @@
 //! | file | what it knows |
 //! | --- | --- |
 //! | `connection` | bytes: pipelining, time limits, what waits to be sent |
-//! | `exchange` | a request and its response |
+//! | `exchange` | a request and its response, if it needs no wait: redirects, `respond`, errors |
+//! | `files` | a request for a file |
+//! | `proxy` | a request that goes on to a cluster |
+//! | `asked` | what a request asked for, kept for its record |
 //!
 //! A turn reads once into the worker's buffer and answers every complete request in it. All its
 //! responses are sent by one call, which short ones share with those to other clients. Only the

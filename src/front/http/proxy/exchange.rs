@@ -308,7 +308,7 @@ impl Missing {
 
     fn end(&self, reject: Option<Reject>) -> End {
         match (self, reject) {
-            (_, Some(reject)) if reject.status == 408 => End::HeadTimeout,
+            (_, Some(reject)) if reject.status == 408 => End::BodyTimeout,
             (_, Some(_)) => End::BadRequest,
             (Missing::Upstream(failure), None) => failure.end(),
             (Missing::Client(Sent::Broken(end)), None) => *end,
