@@ -30,7 +30,7 @@ fn check(head: &[u8]) {
     }
 }
 
-fn request(head: &[u8], hop: &Hop<'_>, flags: u8, framing: Framing) {
+fn request(head: &[u8], hop: &Hop<'_>, flags: u8, framing: Framing, keeps_expect: bool) {
     let request = Request {
         hop,
         target: b"/c",
@@ -44,8 +44,8 @@ fn request(head: &[u8], hop: &Hop<'_>, flags: u8, framing: Framing) {
         },
         rules: &RULES,
         framing,
-        keeps_expect: flags & 2 != 0,
-        max_forwards: None,
+        keeps_expect,
+        max_forwards: (flags & 32 != 0).then_some(u64::from(flags)),
         is_upgrade: false,
     };
     let mut out = Vec::new();
@@ -84,8 +84,9 @@ fuzz_target!(|data: &[u8]| {
         _ => Framing::Length(u64::from(flags)),
     };
     let Some(hop) = Hop::of(head) else { return };
-    if parse_request(head, MAX_HEADERS - ADDED).is_ok() {
-        request(head, &hop, flags, framing);
+    if let Ok(parsed) = parse_request(head, MAX_HEADERS - ADDED) {
+        // In HTTP/1.0 there are no expectations, so that none of them may go on.
+        request(head, &hop, flags, framing, flags & 2 != 0 && parsed.expects_continue);
     }
     // A head without a body has no framing.
     if let Some(parsed) = parse_response(head, RequestKind::Head)
