@@ -73,10 +73,14 @@ impl Redirect {
                 new == old
             }
         };
+        // A Host without a port may come from a client that used another port than 443: those of
+        // Shadowsocks send none. It would only be sent where it is already.
+        let may_be_own_port = self.port.is_some() && request.port.is_none();
+        let is_own_port = port == own_port || scheme == Scheme::Https && may_be_own_port;
         let keeps_query = !self.strip_query || request.query.is_none();
         let is_own_host =
             self.host.as_ref().is_none_or(|host| host.eq_ignore_ascii_case(request.host));
-        let keeps_all = keeps_path && keeps_query && port == own_port && is_own_host;
+        let keeps_all = keeps_path && keeps_query && is_own_port && is_own_host;
         self.scheme == Some(scheme) && keeps_all
     }
 }

@@ -50,6 +50,8 @@ struct State {
     base: Option<Base>,
     /// When the path was opened last; `None` if it never was.
     checked: Option<Instant>,
+    /// The last attempt has failed, and a warning was logged.
+    is_lost: bool,
 }
 
 /// The directory that a root led to.
@@ -72,7 +74,10 @@ pub(super) enum Current {
 
 impl Root {
     pub(super) fn new(path: &Path) -> Root {
-        Root { path: path.into(), state: RefCell::new(State { base: None, checked: None }) }
+        Root {
+            path: path.into(),
+            state: RefCell::new(State { base: None, checked: None, is_lost: false }),
+        }
     }
 
     pub(super) fn path(&self) -> &Arc<Path> {
@@ -104,7 +109,24 @@ impl Root {
         let state = &mut *self.state.borrow_mut();
         state.checked = Some(now);
         let version = state.base.as_ref().map_or(0, |base| base.version);
-        let Ok(directory) = opened else { return version };
+        let directory = match opened {
+            Ok(directory) => directory,
+            Err(error) => {
+                // Once for each worker, and not for each request.
+                if !std::mem::replace(&mut state.is_lost, true) {
+                    tracing::warn!(
+                        root = %self.path.display(),
+                        %error,
+                        "the root of a site cannot be opened: its files are a 404, or those of the \
+                         directory that it led to before"
+                    );
+                }
+                return version;
+            }
+        };
+        if std::mem::take(&mut state.is_lost) {
+            tracing::info!(root = %self.path.display(), "the root of a site can be opened again");
+        }
         let is_same = state.base.as_ref().is_some_and(|base| base.directory.is_same(&directory));
         if is_same {
             return version;

@@ -96,6 +96,26 @@ fn another_spelling_of_a_path_takes_the_same_route() {
 }
 
 #[test]
+fn a_root_that_is_gone_is_logged_until_it_is_back() {
+    let place = Place::start("", "io_uring", |root| fs::write(root.join("a.txt"), "a").unwrap());
+    let (root, away) = (place.file(""), place.dir.path().join("away"));
+    fs::rename(&root, &away).unwrap();
+    wait_for("the warning", SHORT, || {
+        // What it led to stays in use, on a worker that has opened it.
+        place.get("/a.txt", "");
+        let is_warned = |line: &String| line.contains("the root of a site cannot be opened");
+        place.gate.lines().iter().any(is_warned).then_some(())
+    });
+    fs::rename(&away, &root).unwrap();
+    wait_for("the end of it", SHORT, || {
+        place.get("/a.txt", "");
+        let is_back = |line: &String| line.contains("the root of a site can be opened again");
+        place.gate.lines().iter().any(is_back).then_some(())
+    });
+    assert_eq!(place.get("/a.txt", "").1, b"a");
+}
+
+#[test]
 fn a_page_of_a_404_is_not_kept_like_a_file() {
     let keys = ", not_found = \"/404.html\", cache_control = \"max-age=31536000\"";
     let place = Place::start(keys, "io_uring", |root| {

@@ -27,6 +27,7 @@ fn a_body_that_announces_too_much_is_a_413_and_reaches_no_backend() {
         assert!(upstream.try_accept().is_none(), "something reached the backend");
         for record in gate.records(2) {
             assert_eq!((record.end(), record.text("reason")), ("bad_request", "body_too_large"));
+            assert!(!record.text("route").is_empty() && !record.text("cluster").is_empty());
         }
     });
 }

@@ -83,7 +83,7 @@ impl Stream {
         let request = match parse_request(&head, http.max_headers) {
             Ok(request) => request,
             Err(reject) => {
-                self.reject(&conn, http, None, reject);
+                self.reject(&conn, http, None, None, reject);
                 return None;
             }
         };
@@ -94,7 +94,7 @@ impl Stream {
         }
         let route = route::find(http, &request, Scheme::Https);
         if let Some(reject) = misdirected(&conn, http, &request, route) {
-            self.reject(&conn, http, Some(&request), reject);
+            self.reject(&conn, http, Some(&request), None, reject);
             return None;
         }
         match route.map(|route| (route, &route.action)) {
@@ -158,7 +158,7 @@ impl Stream {
                 };
                 match Proxied::new(&source) {
                     Ok(proxied) => proxy::serve(self, body, conn, http, &proxied).await,
-                    Err(reject) => self.reject(conn, http, Some(request), reject),
+                    Err(reject) => self.reject(conn, http, Some(request), Some(route), reject),
                 }
             }
             Action::Files(files) => self.file(&conn, http, &request, route, files, &head).await,
@@ -166,25 +166,33 @@ impl Stream {
         }
     }
 
-    /// Refuses a request. `request` is its head, if that is valid.
+    /// Refuses a request. `request` is its head, if that is valid, and `route` its route, if it has
+    /// got as far as that.
     pub(super) fn reject(
         &mut self,
         conn: &Accepted,
         http: &Http,
         request: Option<&Request<'_>>,
+        route: Option<&Route>,
         reject: Reject,
     ) {
         let method = request.map_or("GET", |request| request.method);
         let mut outcome = Outcome::new(End::BadRequest);
         (outcome.status, outcome.reason) = (Some(reject.status), Some(reject.reason));
         let response = Response::reject(reject);
-        self.send_response(conn, http, None, method, response, &mut outcome);
+        self.send_response(conn, http, route, method, response, &mut outcome);
         conn.record(self.start, &outcome, |record| {
             record.protocol = PROTOCOL;
             if let Some(request) = request {
                 record.method = Some(request.method);
                 record.host = Some(request.host).filter(|host| !host.is_empty());
                 record.path = Some(request.target);
+            }
+            if let Some(route) = route {
+                record.route = Some(&route.name);
+                if let Action::Proxy(proxy) = &route.action {
+                    record.cluster = Some(&proxy.cluster);
+                }
             }
         });
     }

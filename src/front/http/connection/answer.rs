@@ -55,7 +55,7 @@ impl<'c> Connection<'c> {
         }
         let route = route::find(self.http, &request, self.scheme);
         if let Some(reject) = misdirected(self.conn, self.http, &request, route) {
-            return self.refuse(&one, reject, now, out);
+            return self.refuse(&one, None, reject, now, out);
         }
         match route.map(|route| (route, &route.action)) {
             Some((route, Action::Tunnel(tunnel))) => {
@@ -81,7 +81,7 @@ impl<'c> Connection<'c> {
                 } else {
                     Proxied::new(&source).map(|proxied| Next::Proxy(Box::new(proxied)))
                 };
-                next.unwrap_or_else(|reject| self.refuse(&one, reject, now, out))
+                next.unwrap_or_else(|reject| self.refuse(&one, Some(route), reject, now, out))
             }
             Some((route, Action::Files(files))) => self.find_file(&one, route, files, out),
             _ => {
@@ -147,17 +147,18 @@ impl<'c> Connection<'c> {
         if persistence == Persistence::Close { Next::Linger } else { Next::Read }
     }
 
-    /// Refuses a valid request. The connection ends after it.
+    /// Refuses a valid request, which may have got as far as a route. The connection ends after it.
     fn refuse(
         &mut self,
         one: &One<'_>,
+        route: Option<&Route>,
         reject: Reject,
         now: Moment,
         out: &mut Vec<u8>,
     ) -> Next<'c> {
         self.begun = Some(one.start);
         let content = Sent::for_method(one.request.method);
-        self.reject_request(reject, content, Some((one.request, one.head)), now, out);
+        self.reject_request(reject, content, Some((one, route)), now, out);
         Next::Linger
     }
 
@@ -177,16 +178,18 @@ impl<'c> Connection<'c> {
         self.reject_request(reject, content, None, now, out);
     }
 
-    /// Refuses a request. `request` has its head, if that is a valid one.
+    /// Refuses a request. `request` is what is known of it if its head is valid.
     fn reject_request(
         &mut self,
         reject: Reject,
         content: Sent,
-        request: Option<(&Request<'_>, &[u8])>,
+        request: Option<(&One<'_>, Option<&Route>)>,
         now: Moment,
         out: &mut Vec<u8>,
     ) {
-        let (response, rules) = (Response::reject(reject), &self.http.response_fields);
+        let route = request.and_then(|(_, route)| route);
+        let rules = route.map_or(&self.http.response_fields, |route| &route.response_fields);
+        let response = Response::reject(reject);
         let written = self.append(response, rules, content, Persistence::Close, out);
         let end = match reject.status {
             408 => End::HeadTimeout,
@@ -197,8 +200,14 @@ impl<'c> Connection<'c> {
             Outcome { reason: Some(reject.reason), ..written.outcome(reject.status, end) };
         self.conn.record(self.begun.take().unwrap_or(now), &outcome, |record| {
             record.protocol = protocol(Version::Http11);
-            if let Some((request, head)) = request {
-                self.describe(record, request, head);
+            if let Some((one, _)) = request {
+                self.describe(record, one.request, one.head);
+            }
+            if let Some(route) = route {
+                record.route = Some(&route.name);
+                if let Action::Proxy(proxy) = &route.action {
+                    record.cluster = Some(&proxy.cluster);
+                }
             }
         });
     }
