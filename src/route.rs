@@ -1,6 +1,8 @@
 //! Chooses the route of a request and the target of a redirect: pure functions of the
 //! configuration.
 
+use std::sync::Arc;
+
 use crate::config::{
     Action, Host, HostName, Http, PathMatch, PathRewrite, Redirect, Route, Scheme, Tls, TlsAction,
     TlsEnd, TlsRule, TunnelKind,
@@ -8,6 +10,15 @@ use crate::config::{
 use crate::proto::client_hello::ClientHello;
 use crate::proto::http::{Request, has_dot_segment, is_same_path, match_prefix};
 use crate::proto::websocket::Handshake;
+
+/// Where a route is in the configuration of its listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The index of its host.
+    pub host: usize,
+    /// Its index among the routes of the host.
+    pub route: usize,
+}
 
 /// Finds the route for a request that came by `scheme`: of the best matching host, the first route
 /// whose path matches and whose action accepts the request. A route for upgrades accepts only
@@ -17,15 +28,16 @@ use crate::proto::websocket::Handshake;
 /// All spellings of a path are the same ([`is_same_path`]). A prefix route that forwards to a
 /// cluster does not match a path with dot segments: a server that resolves them could serve a path
 /// outside of the prefix.
-pub fn find<'c>(http: &'c Http, request: &Request<'_>, scheme: Scheme) -> Option<&'c Route> {
+pub fn find(http: &Http, request: &Request<'_>, scheme: Scheme) -> Option<Position> {
     let host = find_host(&http.hosts, request.host)?;
-    host.routes.iter().find(|route| {
+    let route = http.hosts[host].routes.iter().position(|route| {
         let path = match &route.path {
             PathMatch::Exact(path) => is_same_path(request.path, path),
             PathMatch::Prefix(prefix) => match_prefix(request.path, prefix).is_some(),
         };
         path && accepts(route, request, scheme) && !may_leave(route, request.path)
-    })
+    })?;
+    Some(Position { host, route })
 }
 
 /// Returns true if the action of a route accepts this kind of request. A tunnel that terminates
@@ -108,7 +120,11 @@ fn may_leave(route: &Route, path: &str) -> bool {
 /// accept the ClientHello. A rule that passes bytes on with `alpn` accepts it if it offers one of
 /// these protocols. A rule that terminates simple-obfs accepts only a ClientHello of simple-obfs
 /// (`is_obfs`).
-pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Option<&'c TlsRule> {
+pub fn find_tls<'c>(
+    tls: &'c Tls,
+    hello: &ClientHello<'_>,
+    is_obfs: bool,
+) -> Option<&'c Arc<TlsRule>> {
     let rules = tls.rules.iter().filter(|rule| match &rule.action {
         TlsAction::PassOn { alpn, .. } => {
             alpn.is_empty() || alpn.iter().any(|name| hello.offers(name.as_bytes()))
@@ -125,35 +141,33 @@ pub fn find_tls<'c>(tls: &'c Tls, hello: &ClientHello<'_>, is_obfs: bool) -> Opt
 /// that demand, and then ask for the host (RFC 9110 section 15.5.20).
 pub fn is_misdirected(tls: &Tls, own: Option<&TlsEnd>, host: &str) -> bool {
     let rules = tls.rules.iter().filter(|rule| matches!(rule.action, TlsAction::End(_)));
-    let Some(TlsRule { action: TlsAction::End(end), .. }) = best(rules, |rule| &rule.names, host)
-    else {
-        return false;
-    };
+    let rule = best(rules, |rule| &rule.names, host);
+    let Some(TlsAction::End(end)) = rule.map(|rule| &rule.action) else { return false };
     end.client_ca.is_some() && own.is_none_or(|own| own.client_ca != end.client_ca)
 }
 
-fn find_host<'c>(hosts: &'c [Host], name: &str) -> Option<&'c Host> {
-    best(hosts.iter(), |host| &host.names, name)
+fn find_host(hosts: &[Host], name: &str) -> Option<usize> {
+    best(0..hosts.len(), |&host| &hosts[host].names, name)
 }
 
 /// Returns the item with the best matching name. Exact names rank before suffixes, suffixes before
 /// prefixes, and prefixes before items without names. Among suffixes and among prefixes the longest
 /// one wins; among equal ones the first.
 fn best<'c, T>(
-    of: impl Iterator<Item = &'c T>,
-    names: impl Fn(&'c T) -> &'c Vec<HostName>,
+    of: impl Iterator<Item = T>,
+    names: impl Fn(&T) -> &'c Vec<HostName>,
     name: &str,
-) -> Option<&'c T> {
-    let mut best: Option<(usize, &T)> = None;
+) -> Option<T> {
+    let mut best: Option<(usize, T)> = None;
     for one in of {
-        let names = names(one);
+        let names = names(&one);
         let rank = if names.is_empty() {
             Some(0)
         } else {
             names.iter().filter_map(|pattern| rank(pattern, name)).max()
         };
         if let Some(rank) = rank
-            && best.is_none_or(|(best, _)| rank > best)
+            && best.as_ref().is_none_or(|(best, _)| rank > *best)
         {
             best = Some((rank, one));
         }

@@ -240,6 +240,7 @@ mod tests {
             0,
             None,
             &IdleQuota::new(0),
+            None,
         );
         let address = |&port| Address::Ip(([127, 0, 0, 1], port).into());
         cluster.set_endpoints(&ports.iter().map(address).collect::<Vec<_>>());

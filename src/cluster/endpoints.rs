@@ -83,6 +83,18 @@ pub(super) fn replace(
     addresses.iter().map(endpoint).collect()
 }
 
+/// Makes the endpoints of a cluster whose TLS settings have changed: the same addresses, with what
+/// is known of them. Idle connections stay behind, because they were made by the settings before.
+pub(super) fn inherit(before: &[Rc<Endpoint>], failures: &Rc<Failures>) -> Rc<[Rc<Endpoint>]> {
+    let endpoint = |before: &Rc<Endpoint>| {
+        let endpoint = Endpoint::new(Address::clone(&before.address), failures);
+        endpoint.unreachable.set(before.unreachable.get());
+        endpoint.refused_datagrams.set(before.refused_datagrams.get());
+        Rc::new(endpoint)
+    };
+    before.iter().map(endpoint).collect()
+}
+
 impl Endpoint {
     fn new(address: Address, failures: &Rc<Failures>) -> Endpoint {
         Endpoint {

@@ -14,7 +14,7 @@ use crate::transport::Transport;
 pub struct IdleQuota {
     open: Cell<usize>,
     /// The worker's share of the descriptors.
-    max: usize,
+    max: Cell<usize>,
 }
 
 /// A connection that is counted. Dropping it ends the count.
@@ -23,11 +23,16 @@ struct Permit(Rc<IdleQuota>);
 impl IdleQuota {
     /// Makes a quota of at most `max` connections.
     pub fn new(max: usize) -> Rc<IdleQuota> {
-        Rc::new(IdleQuota { open: Cell::new(0), max })
+        Rc::new(IdleQuota { open: Cell::new(0), max: Cell::new(max) })
+    }
+
+    /// Changes the quota. Connections beyond it stay until they are used or too old.
+    pub fn set_max(&self, max: usize) {
+        self.max.set(max);
     }
 
     fn permit(self: &Rc<Self>) -> Option<Permit> {
-        if self.open.get() >= self.max {
+        if self.open.get() >= self.max.get() {
             return None;
         }
         self.open.set(self.open.get() + 1);

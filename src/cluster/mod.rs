@@ -55,19 +55,27 @@ pub struct Cluster {
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Cluster {
-    /// Makes a cluster without endpoints. `first_turn` differs from worker to worker, so that the
-    /// workers do not all begin with the same endpoint.
-    /// `system` are the authorities of this machine, if a cluster needs them. All clusters of a
-    /// worker share `idle_quota`.
+    /// Makes a cluster. `first_turn` differs from worker to worker, so that the workers do not all
+    /// begin with the same endpoint. `system` are the authorities of this machine, if a cluster
+    /// needs them. All clusters of a worker share `idle_quota`. The endpoints are those of the
+    /// cluster of this name `before`, which comes with its configuration; none if there was no such
+    /// cluster.
     pub fn new(
         config: &config::Cluster,
         first_turn: usize,
         system: Option<&Authorities>,
         idle_quota: &Rc<IdleQuota>,
+        before: Option<(&config::Cluster, &Cluster)>,
     ) -> Cluster {
+        let failures = before.map_or_else(Rc::default, |(_, before)| Rc::clone(&before.failures));
+        let endpoints = match before {
+            None => Rc::from([]),
+            Some((old, before)) if old.tls == config.tls => before.endpoints.borrow().clone(),
+            Some((_, before)) => endpoints::inherit(&before.endpoints.borrow(), &failures),
+        };
         Cluster {
             name: Arc::clone(&config.name),
-            endpoints: RefCell::new(Rc::from([])),
+            endpoints: RefCell::new(endpoints),
             turn: Cell::new(first_turn),
             retry_turn: Cell::new(first_turn),
             connect_timeout: config.connect_timeout,
@@ -75,7 +83,7 @@ impl Cluster {
             keepalive: (config.keepalive_connections, ticks(config.keepalive_timeout)),
             idle_quota: Rc::clone(idle_quota),
             tls: config.tls.as_ref().and_then(|tls| Tls::new(tls, system)),
-            failures: Rc::default(),
+            failures,
             swept: Cell::new(0),
         }
     }

@@ -304,7 +304,7 @@ impl Listener {
     }
 
     /// The rules for connections that begin with a TLS handshake.
-    pub fn tls_rules(&self) -> &[TlsRule] {
+    pub fn tls_rules(&self) -> &[Arc<TlsRule>] {
         match &self.protocol {
             Protocol::Tls(tls) => &tls.rules,
             Protocol::Http(http) => http.tls.as_ref().map_or(&[], |tls| &tls.rules),

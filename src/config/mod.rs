@@ -23,6 +23,7 @@ mod machine;
 mod network;
 mod read;
 mod report;
+mod share;
 mod site;
 mod span;
 mod syntax;
@@ -266,7 +267,7 @@ pub struct Tls {
     /// The time limit for a complete ClientHello, counted from the accept.
     pub hello_timeout: Duration,
     /// The rules; never empty. The most specific name wins, and the first rule among equal names.
-    pub rules: Vec<TlsRule>,
+    pub rules: Vec<Arc<TlsRule>>,
     /// When silent connections are closed.
     pub timeouts: RelayTimeouts,
 }

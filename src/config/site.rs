@@ -39,7 +39,7 @@ pub struct Host {
     /// Host names in lower case, sorted. An empty list matches every other host.
     pub names: Vec<HostName>,
     /// The routes; never empty. The first match wins.
-    pub routes: Vec<Route>,
+    pub routes: Vec<Arc<Route>>,
 }
 
 /// `[[listener.host.route]]`
@@ -208,6 +208,22 @@ pub struct Files {
     pub dot_files: bool,
     /// Whether symbolic links are followed. Even then nothing outside of `root` is served.
     pub symlinks: bool,
+}
+
+impl Route {
+    /// The name of the cluster that it leads to, if there is one.
+    pub fn cluster(&self) -> Option<&Arc<str>> {
+        self.tunnel().map(|tunnel| &tunnel.cluster)
+    }
+
+    /// How upgrades reach the cluster that it leads to, if there is one.
+    pub fn tunnel(&self) -> Option<&Tunnel> {
+        match &self.action {
+            Action::Tunnel(tunnel) => Some(tunnel),
+            Action::Proxy(proxy) => Some(&proxy.upgrades),
+            Action::Redirect(_) | Action::Respond(_) | Action::Files(_) => None,
+        }
+    }
 }
 
 impl Rewrite {

@@ -31,7 +31,7 @@ pub(super) async fn follow(
     keys: Arc<TicketKeys>,
     workers: Vec<Sender<Command>>,
 ) {
-    let ends_tls = |rule: &TlsRule| matches!(rule.action, TlsAction::End(_));
+    let ends_tls = |rule: &Arc<TlsRule>| matches!(rule.action, TlsAction::End(_));
     if !config.listeners.iter().flat_map(|listener| listener.tls_rules()).any(ends_tls) {
         return;
     }

@@ -16,6 +16,7 @@ mod signals;
 mod unix_path;
 mod watch;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ pub use paint::for_stderr;
 use crate::config::{AccessLog, Config, LogPath};
 use crate::error::Error;
 use crate::files::{self, Threads};
-use crate::front::{self, Layout, Report, Shortage};
+use crate::front::{self, Layout, Report, Resources, Shortage};
 use crate::observe::access_log::{Target, Writer};
 use crate::proto::tls::Authorities;
 use crate::sys::{self, Errno, Needs, Shares};
@@ -92,7 +93,8 @@ async fn live(
     })?;
     let files = threads_for_files(&config)?;
     let open = |log: &AccessLog| writer.open(&target(&log.path));
-    let layout = Arc::new(Layout::new(&config, system, files, open)?);
+    let resources = Resources { system, files, ..Resources::default() };
+    let layout = Arc::new(Layout::new(&config, resources, &HashMap::new(), open)?);
     let failures = Failures::start()?;
 
     let acme = orders::open(&config)?;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::admission::{Admitted, Permit};
 use super::context::Context;
-use super::generation::Listener;
 use super::linger::linger;
+use super::listener::Listener;
 use super::moment::Moment;
 use crate::cluster::{Cluster, ConnectFailure, Lease, Reason, Tried};
 use crate::config::{RelayTimeouts, TlsEnd};
@@ -66,17 +66,21 @@ impl Accepted {
         is_admitted.then_some(accepted)
     }
 
+    /// Returns true if the connection is to end after what it does at present.
+    pub(super) fn must_end(&self) -> bool {
+        self.context.draining.get() || self.listener.is_removed()
+    }
+
     /// When the connection was accepted.
     pub fn start(&self) -> Moment {
         self.start
     }
 
-    /// Connects to a cluster of the listener.
+    /// Connects to a cluster.
     ///
     /// # Errors
     /// As [`Cluster::connect`](crate::cluster::Cluster::connect).
-    pub async fn connect(&self, cluster: &str) -> Result<Lease, ConnectFailure> {
-        let cluster = self.listener.cluster(cluster);
+    pub async fn connect(&self, cluster: &Cluster) -> Result<Lease, ConnectFailure> {
         self.connect_to(cluster, false).await
     }
 
@@ -90,7 +94,7 @@ impl Accepted {
         cluster: &Cluster,
         may_reuse: bool,
     ) -> Result<Lease, ConnectFailure> {
-        let options = &self.listener.config.socket;
+        let options = &self.listener.options();
         let (timers, tls) = (&self.context.timers, &self.context.tls);
         let connected = cluster.connect(timers, options, tls, may_reuse).await;
         if let Err(ConnectFailure::Local(Tried { shortage: Some(errno), .. })) = &connected {

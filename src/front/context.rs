@@ -1,6 +1,6 @@
 //! What the connections of one worker share.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,14 +10,14 @@ use httpdate::HttpDate;
 
 use super::admission::{Load, Shortage};
 use super::challenges::Challenges;
-use super::generation::{Generation, Layout};
+use super::generation::{Generation, Layout, Own};
 use crate::cluster::IdleQuota;
 use crate::files::Store;
 use crate::observe::access_log::Recorder;
 use crate::observe::diagnostics::Throttle;
 use crate::relay::Pool;
 use crate::sched::WaitQueue;
-use crate::sys::random_bytes;
+use crate::sys::{Shares, random_bytes};
 use crate::timers::Timers;
 use crate::transport::TlsPool;
 
@@ -27,8 +27,12 @@ pub struct Context {
     pub generation: RefCell<Generation>,
     /// Challenges of certificate authorities that are answered at present.
     pub challenges: RefCell<Arc<Challenges>>,
-    /// What sites of files share. `None` if no route serves files.
-    pub store: Option<Rc<Store>>,
+    /// What sites of files share. Empty while no route serves files.
+    pub store: OnceCell<Rc<Store>>,
+    /// Counts idle connections to endpoints.
+    idle_quota: Rc<IdleQuota>,
+    /// From 0 to the number of workers - 1.
+    index: usize,
     /// Buffers and pipes.
     pub pool: Rc<Pool>,
     /// Time limits.
@@ -70,19 +74,16 @@ impl Context {
         shortage: Arc<Shortage>,
         max_idle: usize,
     ) -> io::Result<Context> {
-        let recorder = Recorder::default();
-        let start = |threads| Store::start(threads, pool.memory());
-        let store = layout.files.as_ref().map(start).transpose()?;
-        let quota = IdleQuota::new(max_idle);
-        let generation = Generation::new(layout, index, &recorder, store.as_ref(), &quota);
         let context = Context {
-            generation: RefCell::new(generation),
-            store,
+            generation: RefCell::default(),
+            store: OnceCell::new(),
+            idle_quota: IdleQuota::new(max_idle),
+            index,
             challenges: RefCell::default(),
             timers: Timers::new(pool.yielder()),
             tls: TlsPool::new(pool.memory(), pool.yielder(), pool.outbox()),
             pool,
-            recorder,
+            recorder: Recorder::default(),
             responses: RefCell::new(Vec::new()),
             load,
             draining: Cell::new(false),
@@ -98,7 +99,35 @@ impl Context {
             id_count: Cell::new(0),
         };
         context.update_date();
+        context.apply(layout)?;
         Ok(context)
+    }
+
+    /// Changes how the descriptors of the worker are divided. What is open stays.
+    pub fn set_shares(&self, shares: &Shares) {
+        self.load.set_max(shares.connections);
+        self.pool.set_max_pipes(shares.pipes);
+        self.idle_quota.set_max(shares.idle);
+    }
+
+    /// Makes the worker serve by a layout. What connections use at present stays until they end.
+    ///
+    /// # Errors
+    /// The sockets cannot be made that wake tasks which wait for files. Nothing has changed then.
+    pub fn apply(&self, layout: &Layout) -> io::Result<()> {
+        if let (Some(threads), None) = (&layout.files, self.store.get()) {
+            // It is empty, so it takes the value.
+            let _ = self.store.set(Store::start(threads, self.pool.memory())?);
+        }
+        let own = Own {
+            index: self.index,
+            recorder: &self.recorder,
+            store: self.store.get(),
+            idle_quota: &self.idle_quota,
+            timers: &self.timers,
+        };
+        self.generation.borrow_mut().apply(layout, &own);
+        Ok(())
     }
 
     /// The `date` field of responses (RFC 9110 section 5.6.7): an IMF-fixdate, at most one tick

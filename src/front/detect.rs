@@ -1,10 +1,8 @@
 //! Listeners that take HTTP and TLS on the same port: the first byte decides.
 
-use std::rc::Rc;
-
 use super::accepted::Accepted;
+use super::http::Limits;
 use super::{http, http2, sni};
-use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
 use crate::proto::client_hello::HANDSHAKE;
 use crate::sys::Errno;
@@ -18,10 +16,8 @@ const READ: usize = 16 * 1024;
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let listener = Rc::clone(&conn.listener);
-        let Protocol::Http(site) = &listener.config.protocol else { return };
-        let Http { tls: Some(tls), .. } = site else { return };
-        let limit = Limit::new(site.head_timeout, End::HeadTimeout);
+        let Some(limits) = Limits::of(&conn.listener) else { return };
+        let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
         // Boxed, because the connection lives much longer.
@@ -29,9 +25,13 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
             return;
         };
         if first[0] == HANDSHAKE {
-            watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout));
+            match conn.listener.present().as_ref().and_then(|service| service.tls()) {
+                Some(tls) => watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout)),
+                // A reload has removed the rules.
+                None => return,
+            }
             let first = std::mem::take(&mut first);
-            if !Box::pin(sni::serve_begun(&mut conn, tls, &watch, first)).await {
+            if !Box::pin(sni::serve_begun(&mut conn, &watch, first)).await {
                 return;
             }
             if conn.client.tls().is_some_and(speaks_http2) {
@@ -44,7 +44,7 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
             watch.renew(limit);
             watch.on_drain(OnDrain::Grace);
         }
-        http::run(&mut http::Connection::new(&conn, site, &watch, first), fired).await;
+        http::run(&mut http::Connection::new(&conn, limits, &watch, first), fired).await;
     }
 }
 

@@ -1,10 +1,9 @@
-//! One configuration on one worker: its listeners and clusters as objects.
+//! The configuration of the moment on one worker: its listeners and clusters as objects.
 //!
-//! The control plane makes a [`Layout`], which all workers share. Each worker builds its own
-//! [`Generation`] from it. A connection holds the listener, the cluster and the endpoint that it
-//! uses, so a generation can be replaced as a whole: what connections of the old one still use
-//! ends with the last of them. Acceptors look their listener up by name for each connection. A UDP
-//! listener ([`Udp`](super::Udp)) keeps its objects, so it must be started again.
+//! The control plane makes a [`Layout`] of a configuration, which all workers share. Each worker
+//! applies it to its own [`Generation`]: listeners and clusters that have not changed stay the same
+//! objects, with their counts and what they have learned of their endpoints. A connection holds the
+//! objects that it uses, so what a reload removes ends with the last connection that uses it.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -12,17 +11,15 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::admission::Admission;
-use super::moment::Moment;
-use super::sites::Sites;
-use super::tls::{Origin, Servers};
+use super::listener::Listener;
+use super::service::{Parts, Service};
+use super::tls::Origin;
 use crate::cluster::{Cluster, IdleQuota, Report};
 use crate::config::{self, AccessLog, Config};
 use crate::files::{Store, Threads};
-use crate::observe::access_log::{Lane, Record, Recorder, Sink};
-use crate::observe::counters::Counters;
-use crate::observe::outcome::Outcome;
+use crate::observe::access_log::{Recorder, Sink};
 use crate::proto::tls::{Authorities, Identity, TicketKeys};
-use crate::sys::{Address, Keepalive};
+use crate::sys::Address;
 use crate::timers::Timers;
 
 /// One configuration, and what its listeners share over all workers.
@@ -33,6 +30,10 @@ pub struct Layout {
     pub listeners: Vec<Shared>,
     /// The keys of session tickets at the start.
     pub ticket_keys: Arc<TicketKeys>,
+    /// The endpoints of clusters, as far as they are known.
+    pub endpoints: Vec<(Arc<str>, Arc<[Address]>)>,
+    /// The certificates that are newer than the configuration, or that it does not have.
+    pub certificates: Vec<(Origin, Identity)>,
     /// The threads that read files. `None` if no route serves files.
     pub files: Option<Threads>,
     /// The authorities of this machine. `None` if no cluster needs them.
@@ -49,63 +50,142 @@ pub struct Shared {
     pub sink: Option<Arc<Sink>>,
 }
 
+/// What a [`Layout`] takes from outside of the configuration.
+#[derive(Default)]
+pub struct Resources {
+    /// The authorities of this machine, if [`Config::needs_system_authorities`].
+    pub system: Option<Authorities>,
+    /// The threads for [`Config::files`].
+    pub files: Option<Threads>,
+    /// The keys of session tickets, if there are some already and no file has them.
+    pub ticket_keys: Option<Arc<TicketKeys>>,
+    /// As [`Layout::endpoints`].
+    pub endpoints: Vec<(Arc<str>, Arc<[Address]>)>,
+    /// As [`Layout::certificates`].
+    pub certificates: Vec<(Origin, Identity)>,
+}
+
 impl Layout {
-    /// Makes the layout of a configuration. `system` are the authorities of this machine, if
-    /// [`Config::needs_system_authorities`], and `files` the threads for [`Config::files`]. `open`
-    /// opens an access log.
+    /// Makes the layout of a configuration. `admissions` has the limits of listeners that there
+    /// are already, and `open` opens an access log.
     ///
     /// # Errors
     /// The first error of `open`.
     pub fn new<E>(
         config: &Config,
-        system: Option<Authorities>,
-        files: Option<Threads>,
+        resources: Resources,
+        admissions: &HashMap<Arc<str>, Arc<Admission>>,
         mut open: impl FnMut(&AccessLog) -> Result<Arc<Sink>, E>,
     ) -> Result<Layout, E> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
+            let admission = admissions.get(&listener.name).cloned();
             listeners.push(Shared {
                 config: Arc::clone(listener),
-                admission: Arc::new(Admission::new(listener.max_connections)),
+                admission: admission
+                    .unwrap_or_else(|| Arc::new(Admission::new(listener.max_connections))),
                 sink: listener.access_log.as_deref().map(&mut open).transpose()?,
             });
         }
+        let Resources { system, files, ticket_keys, endpoints, certificates } = resources;
         let ticket_keys = match &config.tls.ticket_keys {
             Some(file) => Arc::clone(&file.keys),
-            None => Arc::new(TicketKeys::random()),
+            None => ticket_keys.unwrap_or_else(|| Arc::new(TicketKeys::random())),
         };
-        Ok(Layout { clusters: config.clusters.clone(), listeners, ticket_keys, files, system })
+        let clusters = config.clusters.clone();
+        Ok(Layout { clusters, listeners, ticket_keys, endpoints, certificates, files, system })
     }
 }
 
 /// The listeners and clusters of one worker, by their names.
+#[derive(Default)]
 pub struct Generation {
     listeners: HashMap<Arc<str>, Rc<Listener>>,
-    clusters: HashMap<Arc<str>, Rc<Cluster>>,
-    ticket_keys: Arc<TicketKeys>,
+    /// Listeners that the configuration does not have any more, while connections use them.
+    removed: HashMap<Arc<str>, Rc<Listener>>,
+    clusters: HashMap<Arc<str>, Member>,
+    ticket_keys: Option<Arc<TicketKeys>>,
+}
+
+/// A cluster, and the configuration that it was made of.
+struct Member {
+    config: Arc<config::Cluster>,
+    cluster: Rc<Cluster>,
+}
+
+/// What the objects of one worker share, whatever the configuration.
+pub struct Own<'a> {
+    /// The index of the worker.
+    pub index: usize,
+    /// Its access logs.
+    pub recorder: &'a Recorder,
+    /// What sites of files share. There is one if a route serves files.
+    pub store: Option<&'a Rc<Store>>,
+    /// What clusters share.
+    pub idle_quota: &'a Rc<IdleQuota>,
+    /// Its time limits.
+    pub timers: &'a Timers,
 }
 
 impl Generation {
-    /// Builds a layout on the worker with this index. Its clusters have no endpoints yet.
-    /// `store` is what sites of files share, and `idle_quota` what clusters share.
-    pub fn new(
-        layout: &Layout,
-        index: usize,
-        recorder: &Recorder,
-        store: Option<&Rc<Store>>,
-        idle_quota: &Rc<IdleQuota>,
-    ) -> Generation {
-        let cluster = |config: &Arc<config::Cluster>| {
-            let cluster = Cluster::new(config, index, layout.system.as_ref(), idle_quota);
-            (Arc::clone(&config.name), Rc::new(cluster))
-        };
-        let clusters: HashMap<_, _> = layout.clusters.iter().map(cluster).collect();
-        let listener = |shared: &Shared| {
-            let listener = Listener::new(shared, &clusters, recorder, &layout.ticket_keys, store);
-            (Arc::clone(&shared.config.name), Rc::new(listener))
-        };
-        let listeners = layout.listeners.iter().map(listener).collect();
-        Generation { listeners, clusters, ticket_keys: Arc::clone(&layout.ticket_keys) }
+    /// Makes the worker serve by a layout. Clusters that are new have no endpoints yet.
+    pub fn apply(&mut self, layout: &Layout, own: &Own<'_>) {
+        // 1. Clusters.
+        let mut before = std::mem::take(&mut self.clusters);
+        for config in &layout.clusters {
+            let member = match before.remove(&config.name) {
+                Some(same) if Arc::ptr_eq(&same.config, config) => same,
+                earlier => {
+                    let earlier = earlier.as_ref().map(|one| (&*one.config, &*one.cluster));
+                    let (system, quota) = (layout.system.as_ref(), own.idle_quota);
+                    let cluster = Cluster::new(config, own.index, system, quota, earlier);
+                    Member { config: Arc::clone(config), cluster: Rc::new(cluster) }
+                }
+            };
+            self.clusters.insert(Arc::clone(&config.name), member);
+        }
+        // Connections that use a removed cluster do not take another one of it.
+        before.values().for_each(|member| member.cluster.close_idle());
+        drop(before);
+        for (cluster, addresses) in &layout.endpoints {
+            self.set_endpoints(cluster, addresses);
+        }
+
+        // 2. Listeners.
+        let ticket_keys = Arc::clone(&layout.ticket_keys);
+        let clusters = self.clusters.iter();
+        let clusters =
+            clusters.map(|(name, member)| (Arc::clone(name), Rc::clone(&member.cluster))).collect();
+        let parts = Parts { clusters: &clusters, ticket_keys: &ticket_keys, store: own.store };
+        let mut before = std::mem::take(&mut self.listeners);
+        for shared in &layout.listeners {
+            let name = &shared.config.name;
+            let listener = before.remove(name).or_else(|| self.removed.remove(name));
+            let listener = listener.unwrap_or_else(|| Rc::new(Listener::new(shared)));
+            let service = match listener.service() {
+                Some(service) if service.is_of(&shared.config, &clusters) => service,
+                before => Rc::new(Service::new(&shared.config, &parts, before.as_deref())),
+            };
+            listener.set(shared, own.recorder, service);
+            self.listeners.insert(Arc::clone(name), listener);
+        }
+
+        // 3. What is left of the configuration before.
+        for (name, listener) in before {
+            listener.remove(own.timers.now());
+            own.timers.end_idle(listener.group());
+            self.removed.insert(name, listener);
+        }
+
+        // 4. What is newer than the configuration.
+        let has_other_keys = self.ticket_keys.as_ref().is_some_and(|keys| **keys != *ticket_keys);
+        self.ticket_keys = Some(Arc::clone(&ticket_keys));
+        if has_other_keys {
+            self.set_ticket_keys(ticket_keys);
+        }
+        for (origin, identity) in &layout.certificates {
+            self.set_identity(origin, identity);
+        }
     }
 
     /// The listener with this name.
@@ -115,143 +195,50 @@ impl Generation {
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.
     pub fn set_endpoints(&self, cluster: &str, addresses: &[Address]) {
-        if let Some(cluster) = self.clusters.get(cluster) {
-            cluster.set_endpoints(addresses);
+        if let Some(member) = self.clusters.get(cluster) {
+            member.cluster.set_endpoints(addresses);
         }
     }
 
     /// Replaces an identity, in every rule that has it.
     pub fn set_identity(&self, origin: &Origin, identity: &Identity) {
-        for listener in self.listeners.values() {
-            listener.servers.set_identity(origin, identity, &self.ticket_keys);
+        let Some(keys) = &self.ticket_keys else { return };
+        for service in self.services() {
+            service.servers.set_identity(origin, identity, keys);
         }
     }
 
     /// Replaces the keys of session tickets.
     pub fn set_ticket_keys(&mut self, keys: Arc<TicketKeys>) {
-        self.ticket_keys = keys;
-        let servers = self.listeners.values().map(|listener| &listener.servers);
-        servers.for_each(|servers| servers.set_ticket_keys(&self.ticket_keys));
+        self.services().for_each(|service| service.servers.set_ticket_keys(&keys));
+        self.ticket_keys = Some(keys);
+    }
+
+    fn services(&self) -> impl Iterator<Item = Rc<Service>> {
+        self.listeners.values().filter_map(|listener| listener.service())
     }
 
     /// Reports failed attempts to the control plane. Called once a tick; never blocks.
     pub fn report_failures(&self, reports: &SyncSender<Report>) {
-        self.clusters.values().for_each(|cluster| cluster.report_failures(reports));
+        self.each_cluster(|cluster| cluster.report_failures(reports));
     }
 
     /// Closes all idle connections to endpoints.
     pub fn close_idle(&self) {
-        self.clusters.values().for_each(|cluster| cluster.close_idle());
+        self.each_cluster(Cluster::close_idle);
     }
 
-    /// Closes idle connections to endpoints that are too old or dead.
-    pub fn sweep(&self, timers: &Timers) {
-        self.clusters.values().for_each(|cluster| cluster.sweep(timers));
-    }
-}
-
-/// One listener of one worker. Its connections share it.
-pub struct Listener {
-    /// Its configuration.
-    pub config: Arc<config::Listener>,
-    /// Its limit of connections, which all workers share.
-    pub admission: Arc<Admission>,
-    /// The clusters that it leads to, by their names.
-    clusters: HashMap<Arc<str>, Rc<Cluster>>,
-    lane: Option<Rc<Lane>>,
-    /// Whether records say what requests tell about their clients.
-    pub(super) names_visitors: bool,
-    /// The rules that end TLS.
-    pub(super) servers: Servers,
-    /// The sites of routes that serve files.
-    pub(super) sites: Sites,
-    /// What this worker counts.
-    pub counters: Counters,
-}
-
-impl Listener {
-    fn new(
-        shared: &Shared,
-        clusters: &HashMap<Arc<str>, Rc<Cluster>>,
-        recorder: &Recorder,
-        ticket_keys: &Arc<TicketKeys>,
-        store: Option<&Rc<Store>>,
-    ) -> Listener {
-        let used = shared.config.clusters();
-        let cluster = |name| clusters.get_key_value::<Arc<str>>(name);
-        Listener {
-            config: Arc::clone(&shared.config),
-            admission: Arc::clone(&shared.admission),
-            clusters: used
-                .filter_map(cluster)
-                .map(|(name, cluster)| (Arc::clone(name), Rc::clone(cluster)))
-                .collect(),
-            lane: shared.sink.as_ref().map(|sink| recorder.lane(sink)),
-            names_visitors: shared.sink.is_some()
-                && shared.config.access_log.as_ref().is_some_and(|log| log.format.names_visitors()),
-            servers: Servers::new(&shared.config.protocol, ticket_keys),
-            sites: Sites::new(&shared.config, store),
-            counters: Counters::default(),
-        }
+    /// Closes idle connections to endpoints that are too old or dead, and forgets removed listeners
+    /// whose last connection has ended. Called once a tick.
+    pub fn sweep(&mut self, timers: &Timers) {
+        self.each_cluster(|cluster| cluster.sweep(timers));
+        self.removed.retain(|_, listener| {
+            listener.end_service(timers.now());
+            Rc::strong_count(listener) > 1
+        });
     }
 
-    /// The cluster with this name.
-    ///
-    /// # Panics
-    /// The listener does not lead to such a cluster. The check of the configuration makes sure that
-    /// every name in it has its cluster.
-    pub fn cluster(&self, name: &str) -> &Rc<Cluster> {
-        self.clusters.get(name).expect("the configuration has a cluster for each name")
-    }
-
-    /// TCP keepalive for the streams to upstreams.
-    pub fn tcp_keepalive(&self) -> Option<Keepalive> {
-        self.config.socket.keepalive
-    }
-
-    /// Counts an outcome and writes its access record. `describe` sets what was asked for:
-    /// protocol, request, route and cluster.
-    pub(super) fn record<'a>(
-        &'a self,
-        client: &'a Address,
-        start: Moment,
-        outcome: &'a Outcome,
-        describe: impl FnOnce(&mut Record<'a>),
-    ) {
-        self.counters.add(outcome);
-        let (Some(lane), Some(log)) = (&self.lane, &self.config.access_log) else { return };
-        let mut record = Record {
-            start: start.wall,
-            listener: &self.config.name,
-            protocol: "tcp",
-            client,
-            method: None,
-            host: None,
-            path: None,
-            status: outcome.status,
-            route: None,
-            cluster: None,
-            endpoint: outcome.endpoint.as_deref(),
-            attempts: outcome.attempts,
-            failed_endpoints: &outcome.failed_endpoints,
-            reason: outcome.reason,
-            duration: start.instant.elapsed(),
-            connect: outcome.connect,
-            bytes_up: outcome.bytes_up,
-            bytes_down: outcome.bytes_down,
-            relay: outcome.relay,
-            end: outcome.end,
-            upstream_status: outcome.upstream_status,
-            first_byte: outcome.first_byte,
-            is_reused: outcome.is_reused,
-            retries: outcome.retries,
-            copied: outcome.copied,
-            body_bytes: outcome.bytes_down.saturating_sub(outcome.head_down),
-            referer: None,
-            user_agent: None,
-            tls: None,
-        };
-        describe(&mut record);
-        lane.record(&log.format, &record);
+    fn each_cluster(&self, f: impl Fn(&Cluster)) {
+        self.clusters.values().for_each(|member| f(&member.cluster));
     }
 }

@@ -24,9 +24,10 @@ mod generation;
 mod http;
 mod http2;
 mod linger;
+mod listener;
 mod moment;
 mod response;
-mod sites;
+mod service;
 mod sni;
 mod tcp;
 mod tls;
@@ -38,17 +39,26 @@ pub use accepted::Accepted;
 pub use admission::{Admission, Load, Permit, Report, Shortage};
 pub use challenges::Challenges;
 pub use context::Context;
-pub use generation::{Generation, Layout, Listener, Shared};
+pub use generation::{Generation, Layout, Own, Resources, Shared};
+pub use listener::Listener;
+pub use service::Service;
 pub use tls::Origin;
 pub use udp::{Udp, start_udp, udp_session_limit};
+
+use std::rc::Rc;
 
 use crate::config::Protocol;
 
 /// Serves one accepted connection to its end and writes its record. Each kind of traffic is
-/// spawned as a future of its own, because a task is as large as its largest future.
+/// spawned as a future of its own, because a task is as large as its largest future. A connection
+/// whose listener was removed meanwhile is closed.
 pub fn spawn(conn: Accepted) {
-    match &conn.listener.config.protocol {
-        Protocol::Tcp(_) => drop(monoio::spawn(tcp::serve(conn))),
+    let Some(service) = conn.listener.service() else { return };
+    match &service.config.protocol {
+        Protocol::Tcp(tcp) => {
+            let (cluster, timeouts) = (Rc::clone(service.cluster(&tcp.cluster)), tcp.timeouts);
+            drop(monoio::spawn(tcp::serve(conn, cluster, timeouts)));
+        }
         Protocol::Http(http) if http.tls.is_some() => drop(monoio::spawn(detect::serve(conn))),
         Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
         Protocol::Tls(_) => drop(monoio::spawn(sni::serve(conn))),

@@ -9,7 +9,7 @@ use super::accepted::{Accepted, relayed};
 use super::challenges::PROTOCOL;
 use super::linger::linger;
 use crate::cluster::Lease;
-use crate::config::{Protocol, Tls, TlsAction, TlsEnd, TlsRule};
+use crate::config::{RelayTimeouts, Tls, TlsAction, TlsEnd, TlsRule};
 use crate::observe::access_log::{self, Record};
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
@@ -28,12 +28,13 @@ const READ: usize = 16 * 1024;
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let listener = Rc::clone(&conn.listener);
-        let Protocol::Tls(tls) = &listener.config.protocol else { return };
-        let limit = Limit::new(tls.hello_timeout, End::HeadTimeout);
+        let limit = match conn.listener.present().as_ref().and_then(|service| service.tls()) {
+            Some(tls) => Limit::new(tls.hello_timeout, End::HeadTimeout),
+            None => return,
+        };
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
-        serve_begun(&mut conn, tls, &watch, Vec::new()).await;
+        serve_begun(&mut conn, &watch, Vec::new()).await;
     }
 }
 
@@ -42,21 +43,20 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve_begun(
     conn: &mut Accepted,
-    tls: &Tls,
     watch: &Watch,
     bytes: Vec<u8>,
 ) -> impl Future<Output = bool> {
     async move {
         // 1. Do everything that comes before the relay. Boxed, because the relay lives much longer.
-        let Connected { asked, lease, mut flows } =
-            match Box::pin(begin(conn, tls, watch, bytes)).await {
+        let Connected { asked, lease, mut flows, timeouts } =
+            match Box::pin(begin(conn, watch, bytes)).await {
                 Begun::Connected(connected) => connected,
                 Begun::Routes => return true,
                 Begun::Over => return false,
             };
 
         // 2. Relay bytes.
-        let end = conn.relay(watch, &lease, &mut flows.0, &mut flows.1, tls.timeouts).await;
+        let end = conn.relay(watch, &lease, &mut flows.0, &mut flows.1, timeouts).await;
         let outcome = relayed(conn, lease, &flows.0, &flows.1, end);
         conn.record(conn.start(), &outcome, |record| asked.describe(record));
 
@@ -74,9 +74,9 @@ pub(super) fn serve_begun(
 }
 
 /// What follows the hello.
-enum Begun<'c> {
+enum Begun {
     /// A relay to the cluster of the rule.
-    Connected(Connected<'c>),
+    Connected(Connected),
     /// TLS ends here, and the routes of the listener serve what is in it.
     Routes,
     /// Nothing.
@@ -84,22 +84,28 @@ enum Begun<'c> {
 }
 
 /// A connection that can be relayed.
-struct Connected<'c> {
-    asked: Asked<'c>,
+struct Connected {
+    asked: Asked,
     lease: Lease,
     /// Boxed, so that the future of a connection holds them once.
     flows: Box<(Flow, Flow)>,
+    timeouts: RelayTimeouts,
 }
 
 /// Reads the hello, makes the handshake where TLS ends here, and connects where the rule has a
 /// cluster.
-async fn begin<'c>(conn: &mut Accepted, tls: &'c Tls, watch: &Watch, bytes: Vec<u8>) -> Begun<'c> {
-    // 1. Read the hello.
+async fn begin(conn: &mut Accepted, watch: &Watch, bytes: Vec<u8>) -> Begun {
+    // 1. Read the hello. The rules are those of the moment when it is complete.
     let hello = read_hello(conn, watch, bytes).await;
+    let Some(service) = conn.listener.service() else { return Begun::Over };
+    let Some(tls) = service.tls() else { return Begun::Over };
+    let timeouts = tls.timeouts;
     let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
         Ok(routed) => routed,
         Err(refused) => {
-            refuse(conn, watch, refused).await;
+            let ends_tls = !service.servers.is_empty();
+            drop(service);
+            refuse(conn, watch, refused, ends_tls).await;
             return Begun::Over;
         }
     };
@@ -112,7 +118,7 @@ async fn begin<'c>(conn: &mut Accepted, tls: &'c Tls, watch: &Watch, bytes: Vec<
             return Begun::Over;
         }
         Routed::End(asked, end, bytes) => {
-            if !super::tls::accept(conn, watch, &asked, end, bytes).await {
+            if !super::tls::accept(conn, &service, watch, &asked, &end, bytes).await {
                 return Begun::Over;
             }
             // From now on the session has it.
@@ -125,8 +131,10 @@ async fn begin<'c>(conn: &mut Accepted, tls: &'c Tls, watch: &Watch, bytes: Vec<
 
     // 3. Connect. The attempts have their own limits.
     let Some(cluster) = asked.rule.action.cluster() else { return Begun::Routes };
-    match conn.connect(cluster).await {
-        Ok(lease) => Begun::Connected(Connected { asked, lease, flows }),
+    let cluster = Rc::clone(service.cluster(cluster));
+    drop(service);
+    match conn.connect(&cluster).await {
+        Ok(lease) => Begun::Connected(Connected { asked, lease, flows, timeouts }),
         Err(failure) => {
             conn.reset_for(&failure);
             let outcome = failure.outcome();
@@ -136,9 +144,9 @@ async fn begin<'c>(conn: &mut Accepted, tls: &'c Tls, watch: &Watch, bytes: Vec<
     }
 }
 
-/// Records a connection that has no rule, and ends it.
-async fn refuse(conn: &Accepted, watch: &Watch, refused: Refused) {
-    let is_unrecognized = refused.end == End::NoRoute && !conn.listener.servers.is_empty();
+/// Records a connection that has no rule, and ends it. `ends_tls` is true if another rule ends TLS.
+async fn refuse(conn: &Accepted, watch: &Watch, refused: Refused, ends_tls: bool) {
+    let is_unrecognized = refused.end == End::NoRoute && ends_tls;
     conn.record(conn.start(), &Outcome::new(refused.end), |record| {
         record.protocol = "tls";
         record.host = refused.name.as_deref();
@@ -156,12 +164,12 @@ async fn refuse(conn: &Accepted, watch: &Watch, refused: Refused) {
 }
 
 /// The rule and the name of a connection.
-pub(super) struct Asked<'c> {
-    rule: &'c TlsRule,
+pub(super) struct Asked {
+    rule: Arc<TlsRule>,
     pub(super) name: Option<String>,
 }
 
-impl Asked<'_> {
+impl Asked {
     pub(super) fn describe<'a>(&'a self, record: &mut Record<'a>) {
         record.protocol = "tls";
         let ended = record.tls.as_ref().and_then(|tls| tls.server_name);
@@ -172,13 +180,13 @@ impl Asked<'_> {
 }
 
 /// What a rule does with a connection.
-enum Routed<'c> {
+enum Routed {
     /// The bytes go to the cluster of the rule, through two flows that begin with what was read.
-    PassOn(Asked<'c>, Box<(Flow, Flow)>),
+    PassOn(Asked, Box<(Flow, Flow)>),
     /// The handshake is a challenge of a certificate authority, and nothing follows it.
     Challenge(Server, String, Vec<u8>),
     /// TLS ends here. The bytes that were read go to the session.
-    End(Asked<'c>, &'c Arc<TlsEnd>, Vec<u8>),
+    End(Asked, Arc<TlsEnd>, Vec<u8>),
 }
 
 /// Why a connection has no route, and the name that it asked for.
@@ -239,7 +247,7 @@ async fn read_hello(conn: &Accepted, watch: &Watch, bytes: Vec<u8>) -> Result<He
 
 impl Hello {
     /// Finds the rule, and prepares what it does.
-    fn route<'c>(mut self, conn: &Accepted, tls: &'c Tls) -> Result<Routed<'c>, Refused> {
+    fn route(mut self, conn: &Accepted, tls: &Tls) -> Result<Routed, Refused> {
         let pool = &conn.context.pool;
         let message = self.reader.message();
         // A hello that cannot be parsed counts as one without a name and without protocols.
@@ -255,9 +263,9 @@ impl Hello {
         let Some(rule) = route::find_tls(tls, &hello, obfs.is_some()) else {
             return Err(Refused { end: End::NoRoute, name });
         };
-        let asked = Asked { rule, name };
+        let asked = Asked { rule: Arc::clone(rule), name };
         if let TlsAction::End(end) = &rule.action {
-            return Ok(Routed::End(asked, end, self.bytes));
+            return Ok(Routed::End(asked, Arc::clone(end), self.bytes));
         }
         // Real TLS: everything that was read goes to the upstream unchanged.
         let is_obfs = matches!(rule.action, TlsAction::Obfs { .. });

@@ -1,27 +1,29 @@
 //! L4: relays every byte of a connection to one cluster.
 
+use std::rc::Rc;
+
 use super::accepted::{Accepted, relayed};
-use crate::config::{Protocol, Tcp};
+use crate::cluster::Cluster;
+use crate::config::RelayTimeouts;
 use crate::observe::outcome::End;
 use crate::relay::{self, Flow};
 use crate::timers::Limit;
 
 /// Connects, relays and writes the record.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
-pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
+pub(super) fn serve(
+    conn: Accepted,
+    cluster: Rc<Cluster>,
+    timeouts: RelayTimeouts,
+) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Tcp(Tcp { cluster, timeouts }) = &conn.listener.config.protocol else {
-            return;
-        };
-
         // 1. Connect. Boxed, so that the long-lived future of the relay stays small.
-        let lease = match Box::pin(conn.connect(cluster)).await {
+        let lease = match Box::pin(conn.connect(&cluster)).await {
             Ok(lease) => lease,
             Err(failure) => {
                 conn.reset_for(&failure);
-                let outcome = failure.outcome();
-                return conn
-                    .record(conn.start(), &outcome, |record| record.cluster = Some(cluster));
+                let (outcome, name) = (failure.outcome(), cluster.name());
+                return conn.record(conn.start(), &outcome, |record| record.cluster = Some(name));
             }
         };
 
@@ -40,6 +42,6 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
 
         // 3. Write the record.
         let outcome = relayed(&conn, lease, &up, &down, end);
-        conn.record(conn.start(), &outcome, |record| record.cluster = Some(cluster));
+        conn.record(conn.start(), &outcome, |record| record.cluster = Some(cluster.name()));
     }
 }

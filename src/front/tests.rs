@@ -2,6 +2,7 @@
 //! spent. The tests run connections of a worker and move its time on themselves.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -12,7 +13,6 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
-use crate::cluster::IdleQuota;
 use crate::config;
 use crate::observe::outcome::End;
 use crate::relay::Pool;
@@ -31,6 +31,11 @@ struct Bench {
     upstream: TcpListener,
 }
 
+fn layout(config: &config::Config) -> Layout {
+    let open = |_: &config::AccessLog| Err("the log is off");
+    Layout::new(config, Resources::default(), &HashMap::new(), open).unwrap()
+}
+
 /// Runs a worker over epoll. Only [`Bench::while_a_limit_fires`] moves its time on.
 fn bench(listener: &str, test: impl AsyncFnOnce(Bench)) {
     bench_with(listener, BUDGET, test);
@@ -47,7 +52,7 @@ fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
     builder.enable_timer().build().unwrap().block_on(async {
         let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
         let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
-        let layout = Layout::new(&config, None, None, |_| Err("the log is off")).unwrap();
+        let layout = layout(&config);
         let context = Context::new(&layout, 0, pool, load, shortage, 4).unwrap();
         context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
         test(Bench { context: Rc::new(context), upstream }).await;
@@ -313,7 +318,8 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         let mut client = bench.client();
         let mut upstream = bench.accept().await;
         let context = &bench.context;
-        let old = Rc::downgrade(context.generation.borrow().listener("a").unwrap());
+        let listener = Rc::clone(context.generation.borrow().listener("a").unwrap());
+        let old = Rc::downgrade(&listener.service().unwrap());
         assert_eq!(old.upgrade().unwrap().cluster("c").in_use(), 1);
         // The next generation has another cluster, with another endpoint.
         let next = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -323,10 +329,11 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
             "{HEAD}protocol = \"tcp\"\ncluster = \"d\"\n[cluster.d]\nendpoints = [\"{endpoint}\"]"
         );
         let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
-        let layout = Layout::new(&config, None, None, |_| Err("the log is off")).unwrap();
-        let quota = IdleQuota::new(4);
-        let next_generation = Generation::new(&layout, 0, &context.recorder, None, &quota);
-        context.generation.replace(next_generation);
+        context.apply(&layout(&config)).unwrap();
+        // The relay keeps nothing of the configuration that it began with.
+        assert!(old.upgrade().is_none());
+        let same = Rc::clone(context.generation.borrow().listener("a").unwrap());
+        assert!(Rc::ptr_eq(&same, &listener) && listener.counters.open() == 1);
         context.generation.borrow().set_endpoints("c", &[]);
         context.generation.borrow().set_endpoints("d", &[Address::Ip(endpoint)]);
 
@@ -335,7 +342,7 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         client.write_all(b"still").unwrap();
         assert_eq!(bench.read_until(&mut upstream, "still").await, "still");
         drop((client, upstream));
-        bench.wait_for(|| old.upgrade().is_none().then_some(())).await;
+        bench.wait_for(|| (listener.counters.open() == 1).then_some(())).await;
     });
 }
 

@@ -26,7 +26,7 @@ pub struct Pool {
     spare: RefCell<Vec<Pipe>>,
     /// Pipes in existence, spare ones included.
     open: Cell<usize>,
-    max_open: usize,
+    max_open: Cell<usize>,
     memory: Rc<Memory>,
     outbox: Option<Rc<Outbox>>,
     pub(super) bulk: Turns,
@@ -48,12 +48,17 @@ impl Pool {
             buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()),
             spare: RefCell::new(Vec::new()),
             open: Cell::new(0),
-            max_open: max_pipes,
+            max_open: Cell::new(max_pipes),
             memory: Memory::new(budget),
             outbox,
             bulk: Turns::new(Rc::clone(&yielder), BULK_BUDGET),
             yielder,
         })
+    }
+
+    /// Changes how many pipes there may be. Those that are open stay.
+    pub fn set_max_pipes(&self, max_pipes: usize) {
+        self.max_open.set(max_pipes);
     }
 
     /// The worker's buffer. The borrow must end before the next await.
@@ -101,7 +106,7 @@ impl Pool {
         let spare = self.spare.borrow_mut().pop();
         let pipe = match spare {
             Some(pipe) => pipe,
-            None if self.open.get() < self.max_open => {
+            None if self.open.get() < self.max_open.get() => {
                 let pipe = Pipe::new(&PIPE_SIZES).ok()?;
                 self.open.set(self.open.get() + 1);
                 pipe

@@ -19,6 +19,11 @@ impl Watch {
     pub fn on_drain(&self, what: OnDrain) {
         self.conn(|conn| conn.on_drain = what);
     }
+
+    /// Makes the connection one of a group, which [`Timers::end_idle`] ends together.
+    pub fn join_group(&self, group: usize) {
+        self.conn(|conn| conn.group = group);
+    }
 }
 
 impl Timers {
@@ -30,6 +35,11 @@ impl Timers {
             OnDrain::Grace => grace_is_over,
             OnDrain::Now => true,
         });
+    }
+
+    /// Ends the connections of a group that a drain would end at once.
+    pub fn end_idle(&self, group: usize) {
+        self.end(|conn| conn.group == group && conn.on_drain == OnDrain::Now);
     }
 
     /// Ends all connections.

@@ -81,6 +81,8 @@ struct Conn {
     /// Why the connection ends when its limit runs out.
     limit_end: End,
     on_drain: OnDrain,
+    /// See [`Watch::join_group`]; 0 if it has none.
+    group: usize,
 }
 
 impl Timers {
@@ -110,6 +112,7 @@ impl Timers {
             fired: None,
             limit_end: limit.end,
             on_drain: OnDrain::Wait,
+            group: 0,
         };
         let key = self.state.borrow_mut().conns.insert(conn, ticks(limit.time));
         Watch::new(Rc::clone(self), key)

@@ -92,7 +92,7 @@ fn serve(
         }
         Err(error) => {
             if let Some(more) = context.unusable.pass() {
-                let listener = &listener.config.name;
+                let listener = listener.name();
                 tracing::warn!(%listener, %error, more, "an accepted connection cannot be used");
             }
         }
@@ -138,7 +138,7 @@ impl Acceptor {
         // The loop is limited to a full queue, which has one connection more than the backlog
         // (listen(2)). Clients that connect meanwhile could otherwise keep the worker here.
         let listener = self.listener();
-        let backlog = listener.map_or(0, |listener| listener.config.socket.backlog);
+        let backlog = listener.map_or(0, |listener| listener.options().backlog);
         for _ in 0..=backlog {
             if self.context.load.is_full() {
                 break;

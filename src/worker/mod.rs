@@ -233,7 +233,7 @@ impl Worker {
         self.udp.iter().for_each(|udp| udp.tick());
         self.context.update_date();
         self.context.recorder.flush();
-        let generation = self.context.generation.borrow();
+        let mut generation = self.context.generation.borrow_mut();
         generation.report_failures(&self.failures);
         generation.sweep(&self.context.timers);
     }

@@ -1,5 +1,6 @@
 //! A real worker on a thread of this process.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -9,8 +10,8 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ringgate::config::{self, Config, Discovery, LogPath, Protocol};
-use ringgate::front::Layout;
+use ringgate::config::{self, AccessLog, Config, Discovery, LogPath, Protocol};
+use ringgate::front::{Layout, Resources};
 use ringgate::observe::access_log::{Target, Writer};
 use ringgate::sys::{self, Address, Shares};
 use ringgate::timers::TICK;
@@ -65,10 +66,11 @@ impl Worker {
             format!("[server]\ndriver = \"{driver}\"\n[access_log]\npath = \"off\"\n{listeners}");
         let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
         let mut writer = Writer::start().unwrap();
-        let layout = Layout::new(&config, None, None, |log| match &log.path {
+        let open = |log: &AccessLog| match &log.path {
             LogPath::File(path) => writer.open(&Target::File(path.clone())),
             other => panic!("tests log to files, not to {other:?}"),
-        });
+        };
+        let layout = Layout::new(&config, Resources::default(), &HashMap::new(), open);
         let layout = Arc::new(layout.unwrap_or_else(|e| panic!("{e}")));
         let (mut sockets, mut datagrams) = (Vec::new(), Vec::new());
         let address = match (&config.listeners[0].protocol, &config.listeners[0].addresses[0]) {

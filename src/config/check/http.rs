@@ -2,6 +2,7 @@
 //! front of it, and its fields.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::keys;
 use super::super::report::quoted;
@@ -18,7 +19,9 @@ impl Check<'_> {
         let error_pages = self.error_pages(&typed.error_pages);
         let trusted_proxies = self.networks(&typed.trusted_proxies);
         let response_fields = self.fields_of_responses(typed);
-        for route in hosts.iter_mut().flatten().flat_map(|host| &mut host.routes) {
+        let routes = hosts.iter_mut().flatten().flat_map(|host| &mut host.routes);
+        // No other reference to a route exists yet.
+        for route in routes.filter_map(Arc::get_mut) {
             route.response_fields = route.response_fields.followed_by(&response_fields);
         }
         let tls = if typed.tls.is_empty() { None } else { Some(self.tls(typed, timeouts)?) };

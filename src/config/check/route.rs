@@ -2,6 +2,7 @@
 //! has one action.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::super::keys::{self, HandshakeWord, TunnelWord};
 use super::super::report::{Span, quoted};
@@ -83,7 +84,7 @@ impl Check<'_> {
         hosts: &[HostName],
         has_https: bool,
         timeouts: RelayTimeouts,
-    ) -> Option<Vec<Route>> {
+    ) -> Option<Vec<Arc<Route>>> {
         let mut earlier = Earlier::default();
         let mut routes = Vec::with_capacity(typed.len());
         for route in typed {
@@ -93,11 +94,10 @@ impl Check<'_> {
             let span = route.place.span;
             let matcher = path.map(|path| Matcher { path, kinds, forwards, span });
             let action = self.action(route, matcher.as_ref(), &earlier, hosts, timeouts);
-            routes.push(matcher.as_ref().zip(action).map(|(matcher, action)| Route {
-                name: matcher.name(),
-                path: matcher.path.clone(),
-                action,
-                response_fields: self.field_rules(&route.response_fields, Message::Response),
+            let response_fields = self.field_rules(&route.response_fields, Message::Response);
+            routes.push(matcher.as_ref().zip(action).map(|(matcher, action)| {
+                let (name, path) = (matcher.name(), matcher.path.clone());
+                Arc::new(Route { name, path, action, response_fields })
             }));
             if let Some(matcher) = matcher
                 && let Some(first) = earlier.add(matcher.clone())

@@ -22,7 +22,7 @@ impl Check<'_> {
         }
         Some(Tls {
             hello_timeout: typed.hello_timeout.get().0,
-            rules: rules.into_iter().collect::<Option<Vec<TlsRule>>>()?,
+            rules: rules.into_iter().collect::<Option<Vec<Arc<TlsRule>>>>()?,
             timeouts,
         })
     }
@@ -32,7 +32,7 @@ impl Check<'_> {
         of: RulesOf<'_>,
         typed: &keys::TlsRule,
         earlier: &mut EarlierRules,
-    ) -> Option<TlsRule> {
+    ) -> Option<Arc<TlsRule>> {
         let names = self.server_names(typed);
         let alpn = self.protocols(&typed.alpn);
         let simple_obfs = typed.simple_obfs.get();
@@ -87,7 +87,7 @@ impl Check<'_> {
         };
         alpn?;
         let names = names?.into_iter().map(|(name, _)| name).collect();
-        Some(TlsRule { name, names, action: action? })
+        Some(Arc::new(TlsRule { name, names, action: action? }))
     }
 
     /// Reports keys of TLS that ends here in a rule with `simple_obfs`.

@@ -12,7 +12,7 @@ const STREAMS_LEAVE: usize = 4;
 pub struct Load {
     open: AtomicUsize,
     /// The most connections at one time: the worker's share of the descriptors.
-    max: usize,
+    max: AtomicUsize,
 }
 
 impl Load {
@@ -21,7 +21,16 @@ impl Load {
 
     /// Makes a counter for at most `max` connections at one time.
     pub fn new(max: usize) -> Load {
-        Load { open: AtomicUsize::new(0), max }
+        Load { open: AtomicUsize::new(0), max: AtomicUsize::new(max) }
+    }
+
+    /// Changes the most connections. Those that are open stay.
+    pub(in crate::front) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
+    }
+
+    fn max(&self) -> usize {
+        self.max.load(Ordering::Relaxed)
     }
 
     /// Connections at present.
@@ -31,13 +40,13 @@ impl Load {
 
     /// Returns true when the worker has `max` connections or has ended.
     pub fn is_full(&self) -> bool {
-        self.open() >= self.max
+        self.open() >= self.max()
     }
 
     /// Counts one more connection until the permit is dropped. `None` if the worker is full or has
     /// ended.
     pub fn permit(self: &Arc<Load>) -> Option<Permit> {
-        self.count(self.max)
+        self.count(self.max())
     }
 
     /// Like [`Load::permit`], but also when the worker is full. `None` if the worker has ended.
@@ -48,7 +57,8 @@ impl Load {
     /// Like [`Load::permit`], for a stream that needs a descriptor of its own. A quarter of the
     /// places is left to connections, so streams cannot keep new clients out.
     pub(in crate::front) fn permit_for_stream(self: &Arc<Load>) -> Option<Permit> {
-        self.count(self.max - self.max / STREAMS_LEAVE)
+        let max = self.max();
+        self.count(max - max / STREAMS_LEAVE)
     }
 
     fn count(self: &Arc<Load>, max: usize) -> Option<Permit> {

@@ -14,11 +14,14 @@ pub use shortage::{Report, Shortage};
 
 use crate::sys::Errno;
 
+/// Stands for "no limit".
+const UNLIMITED: usize = usize::MAX;
+
 /// The connections of one listener over all workers, as far as it has a limit, and its failed
 /// accepts.
 pub struct Admission {
-    /// `None`: connections are not counted, so that workers do not share a cache line.
-    limit: Option<usize>,
+    /// [`UNLIMITED`]: connections are not counted, so that workers do not share a cache line.
+    limit: AtomicUsize,
     open: AtomicUsize,
     /// Connections beyond the limit since the last report.
     refused: AtomicU64,
@@ -30,12 +33,21 @@ impl Admission {
     /// Admits at most `limit` connections at one time.
     pub fn new(limit: Option<usize>) -> Admission {
         let (open, refused) = (AtomicUsize::new(0), AtomicU64::new(0));
+        let limit = AtomicUsize::new(limit.unwrap_or(UNLIMITED));
         Admission { limit, open, refused, accept_errno: AtomicI32::new(0) }
+    }
+
+    /// Changes the limit. Connections from a time without a limit are not counted.
+    pub(super) fn set_limit(&self, limit: Option<usize>) {
+        self.limit.store(limit.unwrap_or(UNLIMITED), Relaxed);
     }
 
     /// Counts one more connection, until the result is dropped. `None` if the limit is reached.
     pub(super) fn admit(self: &Arc<Self>) -> Option<Admitted> {
-        let Some(limit) = self.limit else { return Some(Admitted::default()) };
+        let limit = self.limit.load(Relaxed);
+        if limit == UNLIMITED {
+            return Some(Admitted::default());
+        }
         let is_inside = self.open.fetch_add(1, Relaxed) < limit;
         // If it is not returned, dropping it undoes the count.
         let admitted = Admitted { counted_by: Some(Arc::clone(self)) };
@@ -89,6 +101,20 @@ mod tests {
         assert!(first.is_some() && second.is_some() && admission.admit().is_none());
         assert_eq!((admission.take_refused(), admission.take_refused()), (1, 0));
         drop(first);
+        assert!(admission.admit().is_some());
+    }
+
+    #[test]
+    fn a_limit_that_changes_counts_what_was_counted_before() {
+        let admission = Arc::new(Admission::new(Some(1)));
+        let _first = admission.admit();
+        admission.set_limit(Some(2));
+        let second = admission.admit();
+        assert!(second.is_some() && admission.admit().is_none());
+        admission.set_limit(None);
+        let _uncounted = admission.admit().unwrap();
+        admission.set_limit(Some(2));
+        drop(second);
         assert!(admission.admit().is_some());
     }
 

@@ -27,7 +27,7 @@ impl Asked {
         conn: &Accepted,
     ) -> Asked {
         Asked {
-            visitor: Kept::of(head, conn.listener.names_visitors),
+            visitor: Kept::of(head, conn.listener.names_visitors()),
             text: [request.method, request.host, request.target].concat(),
             method: request.method.len(),
             host: request.host.len(),

@@ -6,18 +6,21 @@ mod limits;
 mod output;
 
 pub(in crate::front) use answer::misdirected;
+pub(in crate::front) use limits::Limits;
 
 use std::cell::RefMut;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use super::files::Wanted;
 use super::proxy::Proxied;
-use crate::config::{Http, Route, Scheme};
+use crate::config::{Route, Scheme};
 use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::Response;
+use crate::front::service::Service;
 use crate::front::tunnel::Upgrade;
 use crate::observe::outcome::End;
 use crate::proto::http::response_head::{Content as Sent, Persistence};
@@ -45,7 +48,7 @@ const LINE_FEED: Reject =
     Reject { status: 400, reason: "bare_line_feed", text: "a line ends without CR" };
 
 /// What comes after a turn.
-pub(in crate::front) enum Next<'c> {
+pub(in crate::front) enum Next {
     /// Read more requests.
     Read,
     /// Close after the responses are sent. The client may still be sending.
@@ -53,17 +56,17 @@ pub(in crate::front) enum Next<'c> {
     /// Drop the connection: there is nothing to send.
     Drop,
     /// Serve an upgrade.
-    Tunnel(Box<Upgrade<'c>>),
+    Tunnel(Box<Upgrade>),
     /// Pass a request on, and then read more.
-    Proxy(Box<Proxied<'c>>),
+    Proxy(Box<Proxied>),
     /// Wait for a file, and then read more.
-    File(Box<Wanted<'c>>),
+    File(Box<Wanted>),
 }
 
 /// One connection between two turns.
 pub(in crate::front) struct Connection<'c> {
     pub(super) conn: &'c Accepted,
-    http: &'c Http,
+    limits: Limits,
     /// The scheme of its requests.
     scheme: Scheme,
     pub(super) watch: &'c Watch,
@@ -86,15 +89,15 @@ pub(in crate::front) struct Connection<'c> {
 }
 
 /// How far a turn came through the bytes.
-struct Used<'c> {
+struct Used {
     bytes: usize,
-    next: Next<'c>,
+    next: Next,
     /// Complete requests may be left, which wait until the responses so far are sent.
     has_backlog: bool,
 }
 
-impl<'c> Used<'c> {
-    fn up_to(bytes: usize, next: Next<'c>) -> Used<'c> {
+impl Used {
+    fn up_to(bytes: usize, next: Next) -> Used {
         Used { bytes, next, has_backlog: false }
     }
 }
@@ -103,15 +106,16 @@ impl<'c> Connection<'c> {
     /// Makes a connection from which `first` was read.
     pub(in crate::front) fn new(
         conn: &'c Accepted,
-        http: &'c Http,
+        limits: Limits,
         watch: &'c Watch,
         first: Vec<u8>,
     ) -> Self {
         let mut charge = conn.context.pool.charge();
         charge.set(first.len());
+        watch.join_group(conn.listener.group());
         Connection {
             conn,
-            http,
+            limits,
             scheme: if conn.client.tls().is_some() { Scheme::Https } else { Scheme::Http },
             watch,
             state: if first.is_empty() { State::Fresh } else { State::Begun },
@@ -156,8 +160,12 @@ impl<'c> Connection<'c> {
 
     /// Reads once and answers every complete request. If a limit has fired, the connection ends
     /// unless a request is complete by now: that one arrived in time.
-    pub(super) fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next<'c> {
+    pub(super) fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next {
         let conn = self.conn;
+        // A reload may have changed it since the last turn.
+        let Some(service) = conn.listener.service() else { return Next::Drop };
+        let Some(http) = service.http() else { return Next::Drop };
+        self.limits = Limits::from(http);
         let mut buffer = conn.context.pool.buffer();
         let filled = match self.read(&mut buffer) {
             Ok(0) => return self.gone(End::Client),
@@ -175,14 +183,14 @@ impl<'c> Connection<'c> {
         let now = Moment::now();
         let mut out = self.scratch();
         let Used { bytes: used, next, has_backlog } =
-            self.answer_all(&buffer[..filled], now, &mut out);
+            self.answer_all(&service, &buffer[..filled], now, &mut out);
 
         // 2. Keep the rest, within the budget.
         let rest = &buffer[used..filled];
         if !self.charge.try_set(rest.len()) {
             // After the head of a large body, which is sent later, no other response can follow.
             if self.body.is_none() {
-                self.reject(OVERFLOW, Sent::for_rejected(rest), now, &mut out);
+                self.reject(&service, OVERFLOW, Sent::for_rejected(rest), now, &mut out);
             }
             self.send(&out);
             return Next::Linger;
@@ -226,14 +234,14 @@ impl<'c> Connection<'c> {
         }
         // Read less when the budget is spent, because less may be kept.
         let end = held + self.conn.context.pool.read_size();
-        let end = end.min(self.http.max_head + READ_AHEAD);
+        let end = end.min(self.limits.max_head + READ_AHEAD);
         let read = self.conn.client.recv(&mut buffer[held..end])?;
         Ok(if read == 0 { 0 } else { held + read })
     }
 
-    /// The configuration of the listener.
-    pub(super) fn http(&self) -> &'c Http {
-        self.http
+    /// How long the client may take no bytes.
+    pub(super) fn keepalive_timeout(&self) -> Duration {
+        self.limits.keepalive_timeout
     }
 
     /// Goes on after an exchange that has waited. `unread` is what is left of the body of its
@@ -261,8 +269,10 @@ impl<'c> Connection<'c> {
         let is_head = kind == RequestKind::Head;
         let content = if is_head { Sent::Announced } else { Sent::Sent };
         let mut out = self.scratch();
-        let response = Response::text(status, line);
-        let written = self.append(response, &route.response_fields, content, persistence, &mut out);
+        let service = self.conn.listener.service();
+        let http = service.as_ref().and_then(|service| service.http());
+        let (response, rules) = (Response::text(status, line), &route.response_fields);
+        let written = self.append(response, http, rules, content, persistence, &mut out);
         self.send(&out);
         written
     }
@@ -275,7 +285,13 @@ impl<'c> Connection<'c> {
     }
 
     /// Answers requests until the bytes, or the room for responses, are used up.
-    fn answer_all(&mut self, bytes: &[u8], now: Moment, out: &mut Vec<u8>) -> Used<'c> {
+    fn answer_all(
+        &mut self,
+        service: &Service,
+        bytes: &[u8],
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) -> Used {
         let mut used = 0;
         loop {
             // What is left of the body of the last request comes first.
@@ -306,14 +322,15 @@ impl<'c> Connection<'c> {
                 Ok(Some(head)) => head,
                 Ok(None) => return Used::up_to(used, Next::Read),
                 Err(reject) => {
-                    self.reject(reject, Sent::for_rejected(&bytes[used..]), now, out);
+                    let content = Sent::for_rejected(&bytes[used..]);
+                    self.reject(service, reject, content, now, out);
                     return Used::up_to(bytes.len(), Next::Linger);
                 }
             };
             let head = &bytes[used + start..used + end];
             let rest = &bytes[used + start..];
             used += end;
-            match self.answer(head, rest, now, out) {
+            match self.answer(service, head, rest, now, out) {
                 Next::Read => {}
                 next => return Used::up_to(bytes.len(), next),
             }
@@ -325,13 +342,13 @@ impl<'c> Connection<'c> {
         match self.scan.advance(bytes) {
             Scan::Complete { start, end } => {
                 self.scan = HeadScan::default();
-                if end > self.http.max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
+                if end > self.limits.max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
             }
             // A head begins with a method or an empty line. Anything else, such as a TLS hello, is
             // refused without waiting for more. A hello may well have a line feed.
             _ if bytes.first().is_some_and(|&byte| !may_begin(byte)) => Err(NOT_HTTP),
             Scan::BareLineFeed => Err(LINE_FEED),
-            Scan::Incomplete if bytes.len() >= self.http.max_head => Err(TOO_LARGE),
+            Scan::Incomplete if bytes.len() >= self.limits.max_head => Err(TOO_LARGE),
             Scan::Incomplete => Ok(None),
         }
     }

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use super::asked::Asked;
 use super::connection::{Connection, Next};
-use crate::config::{Files, Route};
+use crate::config::{Action, Files};
 use crate::files::{self, Broken, Content, Site};
 use crate::front::accepted::Accepted;
 use crate::front::moment::Moment;
 use crate::front::response::{Body as OwnBody, Fields, FileFields, Response, protocol};
+use crate::front::service::LiveRoute;
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::http::response_head::{self, Persistence, reason_phrase};
 use crate::proto::http::{Body, Conditions, Request};
@@ -17,10 +18,9 @@ use crate::sched::Charge;
 use crate::timers::{Limit, OnDrain};
 
 /// A request for a file that has to wait.
-pub(in crate::front) struct Wanted<'c> {
+pub(in crate::front) struct Wanted {
     site: Rc<Site>,
-    files: &'c Files,
-    route: &'c Route,
+    live: Rc<LiveRoute>,
     asked: Asked,
     path: String,
     query: Option<String>,
@@ -40,11 +40,10 @@ pub(in crate::front) struct Wanted<'c> {
 }
 
 /// A request for a file, in the turn in which its head was parsed.
-pub(in crate::front) struct Query<'a, 'c> {
+pub(in crate::front) struct Query<'a> {
     pub(in crate::front) conn: &'a Accepted,
     pub(in crate::front) site: &'a Rc<Site>,
-    pub(in crate::front) files: &'c Files,
-    pub(in crate::front) route: &'c Route,
+    pub(in crate::front) live: &'a Rc<LiveRoute>,
     pub(in crate::front) request: &'a Request<'a>,
     /// The head of the request.
     pub(in crate::front) head: &'a [u8],
@@ -54,7 +53,7 @@ pub(in crate::front) struct Query<'a, 'c> {
     pub(in crate::front) start: Moment,
 }
 
-impl<'c> Query<'_, 'c> {
+impl Query<'_> {
     /// Returns the response if nothing has to wait for it.
     pub(in crate::front) fn lookup(&self) -> Option<files::Response> {
         let conditions = Conditions::of_head(self.head);
@@ -64,14 +63,13 @@ impl<'c> Query<'_, 'c> {
     }
 
     /// Makes a request that can wait. `found` is a response whose bytes have to wait.
-    pub(super) fn wait(&self, found: Option<files::Response>, mut charge: Charge) -> Wanted<'c> {
-        let &Query { site, files, route, request, head, rest, persistence, start, .. } = self;
+    pub(super) fn wait(&self, found: Option<files::Response>, mut charge: Charge) -> Wanted {
+        let &Query { site, live, request, head, rest, persistence, start, .. } = self;
         let asked = Asked::of(request, head, protocol(request.version), self.conn);
         charge.set(asked.kept() + head.len() + rest.len() + request.target.len());
         Wanted {
             site: Rc::clone(site),
-            files,
-            route,
+            live: Rc::clone(live),
             asked,
             path: request.path.to_owned(),
             query: request.query.map(str::to_owned),
@@ -113,12 +111,12 @@ pub(in crate::front) fn respond<'a>(
     Response { status: found.status, fields, body, reason: None }
 }
 
-impl<'c> Connection<'c> {
+impl Connection<'_> {
     /// Answers a request for a file that has to wait. Returns what comes after it.
-    pub(in crate::front::http) async fn file(&mut self, wanted: &mut Wanted<'c>) -> Next<'c> {
+    pub(in crate::front::http) async fn file(&mut self, wanted: &mut Wanted) -> Next {
         let (conn, watch) = (self.conn, self.watch);
         watch.on_drain(OnDrain::Wait);
-        watch.renew(Limit::new(self.http().keepalive_timeout, End::Idle));
+        watch.renew(Limit::new(self.keepalive_timeout(), End::Idle));
 
         // 1. Find the file.
         let found = match wanted.found.take() {
@@ -141,11 +139,14 @@ impl<'c> Connection<'c> {
 
         // 2. Send the head, with the bytes of a small file.
         let written = {
-            let response = respond(&found, wanted.files, &wanted.path, wanted.query.as_deref());
-            let rules = &wanted.route.response_fields;
+            let (route, query) = (&wanted.live.route, wanted.query.as_deref());
+            let Action::Files(files) = &route.action else { return Next::Drop };
+            let service = conn.listener.service();
+            let http = service.as_ref().and_then(|service| service.http());
+            let response = respond(&found, files, &wanted.path, query);
+            let (rules, content) = (&route.response_fields, wanted.content);
             let mut out = self.scratch();
-            let written =
-                self.append(response, rules, wanted.content, wanted.persistence, &mut out);
+            let written = self.append(response, http, rules, content, wanted.persistence, &mut out);
             self.send(&out);
             written
         };
@@ -179,8 +180,8 @@ impl<'c> Connection<'c> {
             conn.client.reset_on_close();
             return End::ClientReset;
         }
-        let Some(store) = &conn.context.store else { return End::Local };
-        watch.renew(Limit::new(self.http().keepalive_timeout, End::Idle));
+        let Some(store) = conn.context.store.get() else { return End::Local };
+        watch.renew(Limit::new(self.keepalive_timeout(), End::Idle));
         let result = body.send(&conn.client, &conn.context.pool, store.disk(), watch).await;
         outcome.bytes_down += body.sent();
         outcome.relay = if body.spliced() { Relay::Splice } else { Relay::Copy };
@@ -198,8 +199,8 @@ impl<'c> Connection<'c> {
     }
 }
 
-impl Wanted<'_> {
+impl Wanted {
     fn describe<'a>(&'a self, record: &mut crate::observe::access_log::Record<'a>) {
-        self.asked.describe(Some(self.route), record);
+        self.asked.describe(Some(&self.live.route), record);
     }
 }

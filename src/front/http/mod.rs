@@ -25,12 +25,11 @@ use std::task::Poll;
 use super::accepted::Accepted;
 use super::linger::linger;
 use super::tunnel;
-use crate::config::Protocol;
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain};
 pub(super) use asked::Asked;
 use connection::Next;
-pub(super) use connection::{Connection, misdirected};
+pub(super) use connection::{Connection, Limits, misdirected};
 pub(super) use exchange::respond;
 pub(super) use files::{Query, respond as file_response};
 pub(super) use proxy::{
@@ -42,11 +41,11 @@ pub(super) use proxy::{
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
-        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
-        let limit = Limit::new(http.head_timeout, End::HeadTimeout);
+        let Some(limits) = Limits::of(&conn.listener) else { return };
+        let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
-        run(&mut Connection::new(&conn, http, &watch, Vec::new()), None).await;
+        run(&mut Connection::new(&conn, limits, &watch, Vec::new()), None).await;
     }
 }
 
@@ -105,7 +104,7 @@ pub(super) fn run(
 }
 
 /// Runs an exchange that has to wait. Returns what comes after it.
-async fn exchange<'c>(connection: &mut Connection<'c>, waiting: Next<'c>) -> Next<'c> {
+async fn exchange(connection: &mut Connection<'_>, waiting: Next) -> Next {
     // Earlier responses go first.
     if !connection.flush().await {
         return Next::Drop;

@@ -34,8 +34,8 @@ use h2::server::{Builder, Connection};
 
 use super::accepted::Accepted;
 use super::admission::Permit;
+use super::http::Limits;
 use super::linger::linger;
-use crate::config::{Http, Protocol};
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain, Watch};
 use io::Io;
@@ -106,14 +106,14 @@ enum Event {
 /// Serves a connection whose TLS handshake has agreed on HTTP/2.
 pub(super) async fn serve(conn: Accepted) {
     let conn = Rc::new(conn);
-    let Protocol::Http(http) = &conn.listener.config.protocol else { return };
-    let limit = Limit::new(http.head_timeout, End::HeadTimeout);
+    let Some(limits) = Limits::of(&conn.listener) else { return };
+    let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
     let watch = conn.context.timers.watch(conn.client.socket(), limit);
     watch.on_drain(OnDrain::Grace);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(http.max_head as u32)
+        .max_header_list_size(limits.max_head as u32)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
@@ -138,9 +138,10 @@ pub(super) async fn serve(conn: Accepted) {
         active: Cell::new(Instant::now()),
         ending: Cell::default(),
     });
-    watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+    watch.renew(Limit::new(limits.keepalive_timeout, End::Idle));
     watch.on_drain(OnDrain::Now);
-    if run(&mut connection, &io, &shared, http, &watch).await {
+    watch.join_group(conn.listener.group());
+    if run(&mut connection, &io, &shared, &watch).await {
         // The last frames must arrive, whatever the client goes on sending.
         linger(&conn, &watch).await;
     } else {
@@ -153,9 +154,9 @@ async fn run(
     connection: &mut Connection<Io, Piece>,
     io: &Io,
     shared: &Rc<Shared>,
-    http: &Http,
     watch: &Watch,
 ) -> bool {
+    let idle = |shared: &Shared| Limit::new(shared.keepalive_timeout(), End::Idle);
     let mut phase = Phase::Open;
     loop {
         let event = poll_fn(|cx| {
@@ -184,9 +185,9 @@ async fn run(
                 if phase == Phase::Idle {
                     phase = Phase::Ending;
                 }
-                watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+                watch.renew(idle(shared));
             }
-            Event::Fired(Fired::TimedOut(_)) if phase == Phase::Open && shared.is_active(http) => {
+            Event::Fired(Fired::TimedOut(_)) if phase == Phase::Open && shared.is_active() => {
                 watch.again();
             }
             // The client hears that no new stream is accepted, and may end those that are open (RFC
@@ -195,7 +196,7 @@ async fn run(
                 phase = Phase::Ending;
                 connection.graceful_shutdown();
                 watch.on_drain(OnDrain::Wait);
-                watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+                watch.renew(idle(shared));
             }
             // A request that comes now was not accepted, and the client knows.
             Event::Fired(_) if phase != Phase::Last => {
@@ -239,8 +240,13 @@ fn poll_streams(
 
 impl Shared {
     /// Returns true if a stream has begun or ended within the limit of the connection.
-    fn is_active(&self, http: &Http) -> bool {
-        self.active.get().elapsed() < http.keepalive_timeout
+    fn is_active(&self) -> bool {
+        self.active.get().elapsed() < self.keepalive_timeout()
+    }
+
+    /// That of the listener at present; 0 if it was removed.
+    fn keepalive_timeout(&self) -> Duration {
+        Limits::of(&self.conn.listener).map_or(Duration::ZERO, |limits| limits.keepalive_timeout)
     }
 }
 

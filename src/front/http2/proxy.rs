@@ -10,7 +10,6 @@ use super::head::Collected;
 use super::piece::Piece;
 use super::send::{self, Broken, capacity, cut_off, finish, read_size, release};
 use super::stream::Stream;
-use crate::config::Http;
 use crate::front::accepted::Accepted;
 use crate::front::http::{
     Client, Exchange, Missing, Passed, Proxied, Sent, beside, failed, is_whole, pass_interim,
@@ -32,13 +31,12 @@ pub(super) async fn serve(
     stream: Stream,
     body: &mut RecvStream,
     conn: &Accepted,
-    http: &Http,
-    request: &Proxied<'_>,
+    request: &Proxied,
 ) {
     // The exchange starts the limit when it has connected.
-    let limit = Limit::new(request.proxy.response_timeout, End::ResponseTimeout);
+    let limit = Limit::new(request.proxy().response_timeout, End::ResponseTimeout);
     let watch = &conn.context.timers.watch(conn.client.socket(), limit);
-    let mut waiting = Waiting { stream, conn, http };
+    let mut waiting = Waiting { stream, conn };
     Exchange { conn, watch, request }.run(&mut waiting, body).await;
 }
 
@@ -46,7 +44,6 @@ pub(super) async fn serve(
 struct Waiting<'a> {
     stream: Stream,
     conn: &'a Accepted,
-    http: &'a Http,
 }
 
 impl Client for Waiting<'_> {
@@ -135,7 +132,7 @@ impl Client for Waiting<'_> {
         // 2. The body.
         let first = bytes[length..].to_vec();
         heads.clear();
-        watch.renew(Limit::new(request.proxy.idle_timeout, End::Idle));
+        watch.renew(Limit::new(request.proxy().idle_timeout, End::Idle));
         let mut down = Download::new(head.body, upstream, conn);
         let passing = down.run(first, &mut stream);
         let result = beside(passing, sending, sent).await;
@@ -152,18 +149,21 @@ impl Client for Waiting<'_> {
         Ok(passed)
     }
 
-    fn go_on(&mut self, _: &Proxied<'_>, _: &Passed, _: bool, _: &mut Flow) {}
+    fn go_on(&mut self, _: &Proxied, _: &Passed, _: bool, _: &mut Flow) {}
 
     fn send_error(
         &mut self,
-        request: &Proxied<'_>,
+        request: &Proxied,
         status: u16,
         line: &'static str,
         _: Option<Vec<u8>>,
         outcome: &mut Outcome,
     ) {
-        let Waiting { stream, conn, http } = self;
-        let (route, method) = (Some(request.route), request.asked.method());
+        let Waiting { stream, conn } = self;
+        let service = conn.listener.service();
+        let http = service.as_ref().and_then(|service| service.http());
+        let Some(http) = http else { return stream.respond.send_reset(Reason::CANCEL) };
+        let (route, method) = (Some(request.route()), request.asked.method());
         let response = OwnResponse::text(status, line);
         stream.send_response(conn, http, route, method, response, outcome);
     }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use h2::RecvStream;
 
-use crate::config::Http;
 use crate::front::accepted::Accepted;
+use crate::front::http::Limits;
 use crate::observe::outcome::End;
 use crate::timers::{Limit, OnDrain};
 
@@ -21,12 +21,13 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// Reads the rest of a body. A stream that is dropped without that is reset right behind its
 /// response, with NO_ERROR (RFC 9113 section 8.1). curl 7.88 then fails with an error of the stream
 /// and shows no response, because both arrive while it sends.
-pub(super) async fn skip(body: &mut RecvStream, conn: &Accepted, http: &Http) {
+pub(super) async fn skip(body: &mut RecvStream, conn: &Accepted) {
+    let Some(limits) = Limits::of(&conn.listener) else { return };
     let limit = Limit::new(SILENCE, End::Done);
     let watch = conn.context.timers.watch(conn.client.socket(), limit);
     watch.on_drain(OnDrain::Now);
     let (begun, mut skipped) = (Instant::now(), 0);
-    while skipped < MAX_SKIPPED && begun.elapsed() < http.head_timeout {
+    while skipped < MAX_SKIPPED && begun.elapsed() < limits.head_timeout {
         let piece = poll_fn(|cx| match watch.poll_fired(cx.waker()) {
             Poll::Ready(_) => Poll::Ready(None),
             Poll::Pending => body.poll_data(cx),

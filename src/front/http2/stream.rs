@@ -13,17 +13,19 @@ use super::piece::Piece;
 use super::send::{Broken, capacity, cut_off, finish, read_size, release, send_all, send_now};
 use super::skip::skip;
 use super::{MAX_STREAMS, Open, Place, Shared, proxy};
-use crate::config::{Action, Files, Http, Protocol, Route, Scheme};
+use crate::config::{Action, Files, Http, Route, Scheme};
 use crate::files::{self, Content};
 use crate::front::accepted::Accepted;
-use crate::front::http::{Asked, Proxied, Query, Source, file_response, misdirected, respond};
+use crate::front::http::{
+    Asked, Limits, Proxied, Query, Source, file_response, misdirected, respond,
+};
 use crate::front::moment::Moment;
 use crate::front::response::Response;
+use crate::front::service::{LiveRoute, Service};
 use crate::front::visitor::Visitor;
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::http::response_head::{Content as Sent, Persistence};
 use crate::proto::http::{Conditions, Reject, Request, parse_request};
-use crate::route;
 use crate::timers::{Limit, Watch};
 
 /// How records name the version.
@@ -55,19 +57,20 @@ pub(super) fn begin(
     let (parts, mut body) = request.into_parts();
     let mut head = Vec::with_capacity(512);
     write_request(&parts, !body.is_end_stream(), &mut head);
-    let stream = Stream { shared: Rc::clone(shared), head, respond, start };
-    let waiting = stream.answer_at_once();
+    let mut stream = Stream { shared: Rc::clone(shared), head, respond, start };
+    // A reload may have removed the listener.
+    let Some(service) = shared.conn.listener.service() else {
+        return stream.respond.send_reset(Reason::REFUSED_STREAM);
+    };
+    let waiting = stream.answer_at_once(&service).map(|stream| (stream, service));
     if waiting.is_some() || !body.is_end_stream() {
         let open = Open::new(shared);
         monoio::spawn(async move {
-            if let Some(stream) = waiting {
-                stream.serve(&mut body).await;
+            if let Some((stream, service)) = waiting {
+                stream.serve(service, &mut body).await;
             }
-            let conn = &open.0.conn;
-            if let Protocol::Http(http) = &conn.listener.config.protocol
-                && !body.is_end_stream()
-            {
-                skip(&mut body, conn, http).await;
+            if !body.is_end_stream() {
+                skip(&mut body, &open.0.conn).await;
             }
             drop(open);
         });
@@ -76,9 +79,9 @@ pub(super) fn begin(
 
 impl Stream {
     /// Answers the request, unless it has to wait: then it comes back.
-    fn answer_at_once(mut self) -> Option<Stream> {
+    fn answer_at_once(mut self, service: &Service) -> Option<Stream> {
         let conn = Rc::clone(&self.shared.conn);
-        let Protocol::Http(http) = &conn.listener.config.protocol else { return None };
+        let http = service.http()?;
         let head = std::mem::take(&mut self.head);
         let request = match parse_request(&head, http.max_headers) {
             Ok(request) => request,
@@ -92,19 +95,20 @@ impl Stream {
             self.send(&conn, http, &request, &head, None, Response::challenge(content));
             return None;
         }
-        let route = route::find(http, &request, Scheme::Https);
-        if let Some(reject) = misdirected(&conn, http, &request, route) {
+        let live = service.route(&request, Scheme::Https);
+        let route = live.map(|live| &*live.route);
+        if let Some(reject) = misdirected(&conn, service, &request, route) {
             self.reject(&conn, http, Some(&request), None, reject);
             return None;
         }
-        match route.map(|route| (route, &route.action)) {
+        match live.map(|live| (live, &live.route.action)) {
             Some((_, Action::Proxy(_))) if request.may_be_passed_on() => {}
-            Some((route, Action::Files(files))) => {
-                let found = query(&conn, &request, route, files, &head, self.start)?.lookup();
+            Some((live, Action::Files(files))) => {
+                let found = query(&conn, &request, live, &head, self.start)?.lookup();
                 match found {
                     Some(found) if !matches!(found.content, Content::File(_)) => {
                         let response = file_response(&found, files, request.path, request.query);
-                        self.send(&conn, http, &request, &head, Some(route), response);
+                        self.send(&conn, http, &request, &head, route, response);
                         return None;
                     }
                     _ => {}
@@ -122,13 +126,14 @@ impl Stream {
     }
 
     /// Serves a request that has to wait.
-    async fn serve(mut self, body: &mut RecvStream) {
+    async fn serve(mut self, service: Rc<Service>, body: &mut RecvStream) {
         let conn = Rc::clone(&self.shared.conn);
-        let Protocol::Http(http) = &conn.listener.config.protocol else { return };
+        let Some(http) = service.http() else { return };
         let head = std::mem::take(&mut self.head);
         // It was valid a moment ago.
         let Ok(request) = parse_request(&head, http.max_headers) else { return };
-        let Some(route) = route::find(http, &request, Scheme::Https) else { return };
+        let Some(live) = service.route(&request, Scheme::Https).cloned() else { return };
+        let route = &*live.route;
         let Some(_place) = Place::take(&self.shared) else {
             // The request was not processed, so the client may send it again (RFC 9113 section
             // 8.7).
@@ -142,12 +147,12 @@ impl Stream {
         match &route.action {
             Action::Proxy(proxy) => {
                 let (conn, scheme, start) = (&*conn, Scheme::Https, self.start);
-                let (request, head, rest) = (&request, &head[..], &b""[..]);
+                let (live, request, head, rest) = (&live, &request, &head[..], &b""[..]);
                 let protocol = PROTOCOL;
                 let source = Source {
                     conn,
                     http,
-                    route,
+                    live,
                     proxy,
                     request,
                     scheme,
@@ -157,11 +162,18 @@ impl Stream {
                     protocol,
                 };
                 match Proxied::new(&source) {
-                    Ok(proxied) => proxy::serve(self, body, conn, http, &proxied).await,
+                    Ok(proxied) => {
+                        // The exchange may last long.
+                        drop(service);
+                        proxy::serve(self, body, conn, &proxied).await;
+                    }
                     Err(reject) => self.reject(conn, http, Some(request), Some(route), reject),
                 }
             }
-            Action::Files(files) => self.file(&conn, http, &request, route, files, &head).await,
+            Action::Files(files) => {
+                drop(service);
+                self.file(&conn, &request, &live, files, &head).await;
+            }
             Action::Tunnel(_) | Action::Redirect(_) | Action::Respond(_) => {}
         }
     }
@@ -216,7 +228,7 @@ impl Stream {
             record.host = Some(request.host).filter(|host| !host.is_empty());
             record.path = Some(request.target);
             record.route = route.map(|route| &*route.name);
-            if conn.listener.names_visitors {
+            if conn.listener.names_visitors() {
                 Visitor::of(head).describe(record);
             }
         });
@@ -269,15 +281,16 @@ impl Stream {
     async fn file(
         &mut self,
         conn: &Accepted,
-        http: &Http,
         request: &Request<'_>,
-        route: &Route,
+        live: &LiveRoute,
         files: &Files,
         head: &[u8],
     ) {
         // 1. Find the file.
-        let Some(site) = conn.listener.sites.of(files) else { return };
-        let limit = Limit::new(http.keepalive_timeout, End::Idle);
+        let Some(site) = &live.site else { return };
+        let Some(limits) = Limits::of(&conn.listener) else { return };
+        let route = &*live.route;
+        let limit = Limit::new(limits.keepalive_timeout, End::Idle);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         let conditions = Conditions::of_head(head);
         let wanted =
@@ -301,6 +314,8 @@ impl Stream {
         // 2. Send the head, and the bytes if there are few.
         let response = file_response(&found, files, request.path, request.query);
         if !matches!(found.content, Content::File(_)) {
+            let service = conn.listener.service();
+            let Some(http) = service.as_ref().and_then(|service| service.http()) else { return };
             return self.send(conn, http, request, head, Some(route), response);
         }
         let mut out = Vec::with_capacity(512);
@@ -338,7 +353,7 @@ async fn send_file(
     conn: &Accepted,
     watch: &Watch,
 ) -> End {
-    let Some(store) = &conn.context.store else { return End::Local };
+    let Some(store) = conn.context.store.get() else { return End::Local };
     let pool = &conn.context.pool;
     while body.left() > 0 {
         // What the client does not take is not read.
@@ -387,15 +402,14 @@ fn broken_off(broken: Broken, stream: &mut SendStream<Piece>) -> End {
     }
 }
 
-fn query<'a, 'c>(
+fn query<'a>(
     conn: &'a Accepted,
     request: &'a Request<'a>,
-    route: &'c Route,
-    files: &'c Files,
+    live: &'a Rc<LiveRoute>,
     head: &'a [u8],
     start: Moment,
-) -> Option<Query<'a, 'c>> {
-    let site = conn.listener.sites.of(files)?;
+) -> Option<Query<'a>> {
+    let site = live.site.as_ref()?;
     let (rest, persistence) = (&b""[..], Persistence::Persistent);
-    Some(Query { conn, site, files, route, request, head, rest, persistence, start })
+    Some(Query { conn, site, live, request, head, rest, persistence, start })
 }

@@ -13,6 +13,7 @@ pub(super) use servers::Servers;
 
 use super::accepted::Accepted;
 use super::linger::linger;
+use super::service::Service;
 use super::sni::Asked;
 use crate::config::TlsEnd;
 use crate::handshake::{self, Failure};
@@ -29,12 +30,15 @@ const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 3, 3, 0, 2, 2, 112];
 /// connection has its record.
 pub(super) async fn accept(
     conn: &mut Accepted,
+    service: &Service,
     watch: &Watch,
-    asked: &Asked<'_>,
+    asked: &Asked,
     end: &Arc<TlsEnd>,
     bytes: Vec<u8>,
 ) -> bool {
-    let Some(client) = shake_hands(conn, watch, asked, end, bytes).await else { return false };
+    let Some(client) = shake_hands(conn, service, watch, asked, end, bytes).await else {
+        return false;
+    };
     conn.client = Transport::Tls(client);
     conn.tls_rule = Some(Arc::clone(end));
     true
@@ -43,13 +47,14 @@ pub(super) async fn accept(
 /// Makes the handshake. `None` if it has failed: then the connection has its record.
 async fn shake_hands(
     conn: &Accepted,
+    service: &Service,
     watch: &Watch,
-    asked: &Asked<'_>,
+    asked: &Asked,
     end: &Arc<TlsEnd>,
     bytes: Vec<u8>,
 ) -> Option<Rc<TlsStream>> {
     let pool = &conn.context.tls;
-    let session = conn.listener.servers.of(end).and_then(|server| server.session().ok());
+    let session = service.servers.of(end).and_then(|server| server.session().ok());
     let Some(session) = session else {
         refuse(conn, asked, End::TlsFailed, Some("no_certificate"));
         send_unrecognized_name(conn, watch).await;
@@ -113,7 +118,7 @@ pub(super) async fn answer_challenge(
 }
 
 /// Counts and records a handshake that has failed.
-fn refuse(conn: &Accepted, asked: &Asked<'_>, end: End, error: Option<&'static str>) {
+fn refuse(conn: &Accepted, asked: &Asked, end: End, error: Option<&'static str>) {
     conn.listener.counters.tls.add_failure();
     conn.record(conn.start(), &Outcome::new(end), |record| {
         asked.describe(record);

@@ -3,9 +3,10 @@
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::{Protocol, TlsAction, TlsEnd, TlsRule};
+use crate::config::{Listener, TlsAction, TlsEnd, TlsRule};
 use crate::proto::tls::{Identity, Server, ServerSettings, TicketKeys};
 
 /// Where an identity comes from.
@@ -25,7 +26,7 @@ pub enum Origin {
 /// The servers of a listener; none unless a rule of it ends TLS.
 #[derive(Default)]
 pub(in crate::front) struct Servers {
-    entries: Vec<Entry>,
+    entries: Vec<Rc<Entry>>,
     demand_certificates: bool,
 }
 
@@ -40,31 +41,29 @@ struct Entry {
 }
 
 impl Servers {
-    /// Makes the servers of the rules of a listener.
-    pub(in crate::front) fn new(protocol: &Protocol, keys: &Arc<TicketKeys>) -> Servers {
-        let rules = match protocol {
-            Protocol::Tls(tls) => &tls.rules[..],
-            Protocol::Http(http) => http.tls.as_ref().map_or(&[][..], |tls| &tls.rules),
-            Protocol::Tcp(_) | Protocol::Udp(_) => &[],
+    /// Makes the servers of the rules of a listener. Those of `before` are used again whose rules
+    /// have not changed.
+    pub(in crate::front) fn new(
+        listener: &Listener,
+        keys: &Arc<TicketKeys>,
+        before: Option<&Servers>,
+    ) -> Servers {
+        let entry = |(rule, end): (&TlsRule, &Arc<TlsEnd>)| {
+            let mut entries = before.into_iter().flat_map(|before| &before.entries);
+            match entries.find(|entry| entry.is_of(rule, end)) {
+                Some(entry) => Rc::clone(entry),
+                None => Rc::new(Entry::new(rule, end, keys)),
+            }
         };
-        let entry = |rule: &TlsRule, end: &Arc<TlsEnd>| {
-            let identities = end.certificates.iter().map(|one| one.identity.clone()).collect();
-            let entry = Entry {
-                end: Arc::clone(end),
-                names: end.acme.then(|| rule.exact_names().into()),
-                identities: RefCell::new(identities),
-                server: RefCell::new(None),
-            };
-            entry.make(keys);
-            entry
-        };
-        let ends = rules.iter().filter_map(|rule| match &rule.action {
-            TlsAction::End(end) => Some(entry(rule, end)),
-            TlsAction::PassOn { .. } | TlsAction::Obfs { .. } => None,
-        });
-        let entries: Vec<Entry> = ends.collect();
+        let entries: Vec<Rc<Entry>> = ends(listener).map(entry).collect();
         let demand_certificates = entries.iter().any(|entry| entry.end.client_ca.is_some());
         Servers { entries, demand_certificates }
+    }
+
+    /// Returns true if these servers have the certificates that the configuration has.
+    pub(in crate::front) fn are_of(&self, listener: &Listener) -> bool {
+        let mut pairs = self.entries.iter().zip(ends(listener));
+        pairs.all(|(entry, (rule, end))| entry.is_of(rule, end))
     }
 
     /// Returns true if a rule demands certificates of its clients.
@@ -103,14 +102,46 @@ impl Servers {
     }
 }
 
+/// The rules of a listener that end TLS.
+fn ends(listener: &Listener) -> impl Iterator<Item = (&TlsRule, &Arc<TlsEnd>)> {
+    listener.tls_rules().iter().filter_map(|rule| match &rule.action {
+        TlsAction::End(end) => Some((&**rule, end)),
+        TlsAction::PassOn { .. } | TlsAction::Obfs { .. } => None,
+    })
+}
+
 impl Entry {
+    fn new(rule: &TlsRule, end: &Arc<TlsEnd>, keys: &Arc<TicketKeys>) -> Entry {
+        let identities = end.certificates.iter().map(|one| one.identity.clone()).collect();
+        let entry = Entry {
+            end: Arc::clone(end),
+            names: end.acme.then(|| rule.exact_names().into()),
+            identities: RefCell::new(identities),
+            server: RefCell::new(None),
+        };
+        entry.make(keys);
+        entry
+    }
+
+    /// Returns true if the entry is that of a rule, with the certificates that the configuration
+    /// has. Those by ACME are not in the configuration.
+    fn is_of(&self, rule: &TlsRule, end: &Arc<TlsEnd>) -> bool {
+        let configured = end.certificates.iter().map(|one| &one.identity);
+        let has_same_names =
+            self.names.as_deref().is_none_or(|names| *names == *rule.exact_names());
+        Arc::ptr_eq(&self.end, end)
+            && has_same_names
+            && (end.acme || self.identities.borrow().iter().eq(configured))
+    }
+
     /// Replaces an identity. Returns true if it was replaced.
     fn replace(&self, origin: &Origin, identity: &Identity) -> bool {
         let mut identities = self.identities.borrow_mut();
         match origin {
             Origin::Acme(names) if self.names.as_ref() == Some(names) => {
+                let is_other = identities.first() != Some(identity);
                 *identities = vec![identity.clone()];
-                true
+                is_other
             }
             Origin::Acme(_) => false,
             Origin::Files { certificate, key } => {

@@ -11,8 +11,9 @@ use std::rc::Rc;
 use super::Upgrade;
 use super::hold::{ClientLeft, send_then_hold, unless_client_leaves};
 use crate::cluster::ConnectFailure;
-use crate::config::{FieldRules, Protocol};
+use crate::config::FieldRules;
 use crate::front::accepted::{Accepted, relayed};
+use crate::front::http::Limits;
 use crate::front::linger::linger;
 use crate::front::response::{Response as OwnResponse, status_for};
 use crate::observe::outcome::{End, Outcome};
@@ -24,18 +25,13 @@ use crate::timers::{Limit, OnDrain, Watch};
 use crate::upstream::{Connection, Failure, Response};
 
 /// Forwards the handshake, relays, and writes the record.
-pub(super) async fn serve(
-    conn: &Accepted,
-    watch: &Watch,
-    mut upgrade: Upgrade<'_>,
-    early_data: bool,
-) {
+pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade, early_data: bool) {
     let (client, pool) = (&conn.client, &conn.context.pool);
-    let timeouts = upgrade.tunnel.timeouts;
+    let timeouts = upgrade.timeouts;
 
     // 1. Connect. The attempts have their own limits.
     watch.on_drain(OnDrain::Wait);
-    let lease = match Box::pin(conn.connect(&upgrade.tunnel.cluster)).await {
+    let lease = match Box::pin(conn.connect(upgrade.live.cluster())).await {
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, failure).await,
     };
@@ -125,7 +121,7 @@ fn check(
     }
 }
 
-impl Upgrade<'_> {
+impl Upgrade {
     /// Returns the flow to the upstream, which begins with the bytes that may be sent at once, and
     /// the bytes that are held.
     fn split(&mut self, pool: &Rc<Pool>, early_data: bool) -> (Flow, Vec<u8>) {
@@ -155,7 +151,7 @@ impl Upgrade<'_> {
             Body::Chunked(_) => Framing::Chunked,
             Body::UntilClose => Framing::None,
         };
-        let FieldRules { set, remove, .. } = &self.route.response_fields;
+        let FieldRules { set, remove, .. } = &self.live.route.response_fields;
         let (hop, date) = (Hop::of(head)?, conn.context.date());
         let passed = forward::Response {
             hop: &hop,
@@ -194,10 +190,12 @@ impl Upgrade<'_> {
     /// An upgrade is a GET, so the response has content.
     fn error(&self, conn: &Accepted, status: u16) -> (Vec<u8>, usize) {
         let mut response = OwnResponse::text(status, reason_phrase(status));
-        if let Protocol::Http(http) = &conn.listener.config.protocol {
+        let service = conn.listener.service();
+        if let Some(http) = service.as_ref().and_then(|service| service.http()) {
             response = response.with_page(&http.error_pages);
         }
-        let (rules, date, mut out) = (&self.route.response_fields, conn.context.date(), Vec::new());
+        let (rules, date, mut out) =
+            (&self.live.route.response_fields, conn.context.date(), Vec::new());
         if let Some(page) =
             response.write(rules, Content::Sent, &date, Persistence::Close, &mut out)
         {
@@ -211,8 +209,8 @@ impl Upgrade<'_> {
 /// Sends an error response, and closes: bytes after an upgrade are not a request.
 async fn send_error(conn: &Accepted, watch: &Watch, response: Vec<u8>) {
     watch.set_upstream(None);
-    if let Protocol::Http(http) = &conn.listener.config.protocol {
-        watch.renew(Limit::new(http.keepalive_timeout, End::Idle));
+    if let Some(limits) = Limits::of(&conn.listener) {
+        watch.renew(Limit::new(limits.keepalive_timeout, End::Idle));
     }
     let mut down = Flow::new(&conn.context.pool, response);
     match down.flush(&conn.client, watch).await {

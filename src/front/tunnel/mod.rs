@@ -10,14 +10,16 @@ mod forward;
 mod hold;
 mod terminate;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::accepted::Accepted;
 use super::http::Source;
 use super::moment::Moment;
 use super::response::protocol;
+use super::service::LiveRoute;
 use super::visitor::Kept;
-use crate::config::{Route, Tunnel, TunnelKind};
+use crate::config::{RelayTimeouts, Tunnel, TunnelKind};
 use crate::observe::access_log::Record;
 use crate::observe::outcome::Outcome;
 use crate::proto::http::{Body, Request, Version, write_websocket_alone};
@@ -26,9 +28,10 @@ use crate::timers::Watch;
 use terminate::HandshakeResponse;
 
 /// An upgrade request and where it goes.
-pub(super) struct Upgrade<'c> {
-    route: &'c Route,
-    tunnel: &'c Tunnel,
+pub(super) struct Upgrade {
+    live: Rc<LiveRoute>,
+    kind: TunnelKind,
+    timeouts: RelayTimeouts,
     /// The head and everything that was read after it.
     bytes: Vec<u8>,
     /// The length of the head in `bytes`.
@@ -48,13 +51,13 @@ pub(super) struct Upgrade<'c> {
     start: Moment,
 }
 
-impl<'c> Upgrade<'c> {
+impl Upgrade {
     /// Makes an upgrade of a request. `rest` begins with `head` and contains everything read after
     /// it.
     pub(super) fn new(
         conn: &Accepted,
-        route: &'c Route,
-        tunnel: &'c Tunnel,
+        live: &Rc<LiveRoute>,
+        tunnel: &Tunnel,
         request: &Request<'_>,
         head: &[u8],
         rest: &[u8],
@@ -72,12 +75,13 @@ impl<'c> Upgrade<'c> {
             head_length = bytes.len();
             bytes.extend_from_slice(&rest[head.len()..]);
         }
-        let visitor = Kept::of(head, conn.listener.names_visitors);
+        let visitor = Kept::of(head, conn.listener.names_visitors());
         let mut upgrade = Upgrade {
             charge: conn.context.pool.charge(),
             visitor,
-            route,
-            tunnel,
+            live: Rc::clone(live),
+            kind: tunnel.kind,
+            timeouts: tunnel.timeouts,
             bytes,
             head: head_length,
             body,
@@ -93,15 +97,16 @@ impl<'c> Upgrade<'c> {
 
     /// Makes an upgrade on a route that passes requests on. `head` is the one for the cluster, and
     /// `rest` is what was read after that of the client.
-    pub(super) fn through(source: &Source<'_, 'c>, mut bytes: Vec<u8>) -> Self {
-        let &Source { conn, route, proxy, request, head, rest, start, .. } = source;
+    pub(super) fn through(source: &Source<'_>, mut bytes: Vec<u8>) -> Self {
+        let &Source { conn, live, proxy, request, head, rest, start, .. } = source;
         let head_length = bytes.len();
         bytes.extend_from_slice(rest);
         let mut upgrade = Upgrade {
             charge: conn.context.pool.charge(),
-            visitor: Kept::of(head, conn.listener.names_visitors),
-            route,
-            tunnel: &proxy.upgrades,
+            visitor: Kept::of(head, conn.listener.names_visitors()),
+            live: Rc::clone(live),
+            kind: proxy.upgrades.kind,
+            timeouts: proxy.upgrades.timeouts,
             bytes,
             head: head_length,
             body: if let Body::Length(length) = request.body { length } else { 0 },
@@ -137,8 +142,8 @@ impl<'c> Upgrade<'c> {
         record.method = Some("GET");
         record.host = Some(&self.host);
         record.path = Some(&self.target);
-        record.route = Some(&self.route.name);
-        record.cluster = Some(&self.tunnel.cluster);
+        record.route = Some(&self.live.route.name);
+        record.cluster = Some(self.live.cluster().name());
         if let Some(visitor) = &self.visitor {
             visitor.visitor().describe(record);
         }
@@ -146,8 +151,8 @@ impl<'c> Upgrade<'c> {
 }
 
 /// Serves the tunnel to its end and writes its record.
-pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade<'_>) {
-    match (upgrade.response.take(), upgrade.tunnel.kind) {
+pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade) {
+    match (upgrade.response.take(), upgrade.kind) {
         (Some(response), _) => terminate::serve(conn, watch, upgrade, response).await,
         (None, TunnelKind::Forward { early_data }) => {
             forward::serve(conn, watch, upgrade, early_data).await;

@@ -63,10 +63,10 @@ impl HandshakeResponse {
 pub(super) async fn serve(
     conn: &Accepted,
     watch: &Watch,
-    mut upgrade: Upgrade<'_>,
+    mut upgrade: Upgrade,
     response: HandshakeResponse,
 ) {
-    let (pool, timeouts) = (&conn.context.pool, upgrade.tunnel.timeouts);
+    let (pool, timeouts) = (&conn.context.pool, upgrade.timeouts);
 
     // 1. Send the 101. The relay sends what does not fit.
     let head = response.head(&conn.context.date());
@@ -82,7 +82,7 @@ pub(super) async fn serve(
     };
 
     // 2. Connect.
-    let lease = match Box::pin(conn.connect(&upgrade.tunnel.cluster)).await {
+    let lease = match Box::pin(conn.connect(upgrade.live.cluster())).await {
         Ok(lease) => lease,
         Err(failure) => {
             conn.reset_for(&failure);

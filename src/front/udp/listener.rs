@@ -11,16 +11,17 @@ use super::join::send_joined;
 use super::quota::{SocketQuota, max_sessions_of_worker, socket_quotas};
 use super::table::{IdleLimits, Table};
 use super::{Buffers, Key, NO_REPLY_TIMEOUT, Udp};
-use crate::config::{self, Protocol};
 use crate::front::context::Context;
-use crate::front::generation::{Generation, Listener};
+use crate::front::generation::Generation;
+use crate::front::listener::Listener;
+use crate::front::service::Service;
 use crate::sys::{Batch, Connected, Shares, UdpSocket};
 use crate::timers::ticks;
 
 /// A listener with its sockets, before it starts.
-struct Bound<'g> {
-    listener: &'g Rc<Listener>,
-    config: &'g config::Udp,
+struct Bound {
+    listener: Rc<Listener>,
+    service: Rc<Service>,
     sockets: Vec<UdpSocket>,
 }
 
@@ -44,25 +45,31 @@ pub fn start_udp(
     let connected = Rc::new(Connected::start()?);
     let generation = context.generation.borrow();
     let bound = by_listener(&generation, sockets)?;
-    let max_sessions = bound.iter().map(|bound| max_sessions_of_worker(bound.config, workers));
+    let max_sessions = bound.iter().filter_map(|bound| bound.service.udp());
+    let max_sessions = max_sessions.map(|config| max_sessions_of_worker(config, workers));
     let quotas = socket_quotas(shares.sessions, &max_sessions.collect::<Vec<_>>());
     let start = |(bound, quota)| Udp::start(context, bound, quota, &buffers, &connected);
-    Ok(bound.into_iter().zip(quotas).map(start).collect())
+    Ok(bound.into_iter().zip(quotas).filter_map(start).collect())
 }
 
 /// Groups sockets by their listener.
 fn by_listener(
     generation: &Generation,
     sockets: Vec<(Arc<str>, StdSocket)>,
-) -> io::Result<Vec<Bound<'_>>> {
-    let mut all: Vec<Bound<'_>> = Vec::new();
+) -> io::Result<Vec<Bound>> {
+    let mut all: Vec<Bound> = Vec::new();
     for (name, socket) in sockets {
         let Some(listener) = generation.listener(&name) else { continue };
-        let Protocol::Udp(config) = &listener.config.protocol else { continue };
+        let Some(service) = listener.service().filter(|service| service.udp().is_some()) else {
+            continue;
+        };
         let socket = UdpSocket::bound(socket)?;
-        match all.iter_mut().find(|bound| Rc::ptr_eq(bound.listener, listener)) {
+        match all.iter_mut().find(|bound| Rc::ptr_eq(&bound.listener, listener)) {
             Some(bound) => bound.sockets.push(socket),
-            None => all.push(Bound { listener, config, sockets: vec![socket] }),
+            None => {
+                let (listener, sockets) = (Rc::clone(listener), vec![socket]);
+                all.push(Bound { listener, service, sockets });
+            }
         }
     }
     Ok(all)
@@ -71,20 +78,21 @@ fn by_listener(
 impl Udp {
     fn start(
         context: &Rc<Context>,
-        bound: Bound<'_>,
+        bound: Bound,
         quota: SocketQuota,
         buffers: &Rc<Buffers>,
         connected: &Rc<Connected>,
-    ) -> Rc<Udp> {
-        let Bound { listener, config, sockets } = bound;
+    ) -> Option<Rc<Udp>> {
+        let Bound { listener, service, sockets } = bound;
+        let config = service.udp()?;
         let idle_limits = IdleLimits {
             no_reply: ticks(config.idle_timeout.min(NO_REPLY_TIMEOUT)),
             replied: ticks(config.idle_timeout),
         };
         let udp = Rc::new(Udp {
             context: Rc::clone(context),
-            listener: Rc::clone(listener),
-            cluster: Rc::clone(listener.cluster(&config.cluster)),
+            listener,
+            cluster: Rc::clone(service.cluster(&config.cluster)),
             idle_limits,
             sockets: RefCell::new(sockets.into_iter().map(Rc::new).collect()),
             sessions: RefCell::new(Table::new(quota.max_sessions())),
@@ -96,7 +104,7 @@ impl Udp {
         for (index, socket) in udp.sockets.borrow().iter().enumerate() {
             monoio::spawn(Rc::clone(&udp).receive(index, Rc::clone(socket)));
         }
-        udp
+        Some(udp)
     }
 
     /// Receives what clients send to one socket, until the worker drains.

@@ -37,7 +37,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::context::Context;
-use super::generation::Listener;
+use super::listener::Listener;
 use super::moment::Moment;
 use crate::cluster::{Cluster, InUse, Tried};
 use crate::sys::{Address, Batch, Connected, UdpSocket};

@@ -1,5 +1,7 @@
 //! What each request leads to: a response at once, or an exchange that waits.
 
+use std::rc::Rc;
+
 use super::{Connection, MAX_SKIPPED, Next};
 use crate::config::{Action, Files, Http, Route};
 use crate::files::Content;
@@ -9,6 +11,7 @@ use crate::front::http::files::{self, Query};
 use crate::front::http::proxy::{Proxied, Source, write_head};
 use crate::front::moment::Moment;
 use crate::front::response::{Response, protocol};
+use crate::front::service::{LiveRoute, Service};
 use crate::front::tunnel::Upgrade;
 use crate::front::visitor::Visitor;
 use crate::observe::access_log::Record;
@@ -22,6 +25,7 @@ const MISDIRECTED: Reject =
 
 /// One request in the bytes that were read.
 struct One<'a> {
+    http: &'a Http,
     request: &'a Request<'a>,
     head: &'a [u8],
     /// The head, and everything that was read after it.
@@ -29,44 +33,47 @@ struct One<'a> {
     start: Moment,
 }
 
-impl<'c> Connection<'c> {
+impl Connection<'_> {
     /// Answers one request. `rest` begins with its head and contains everything that was read after
     /// it.
     pub(super) fn answer(
         &mut self,
+        service: &Service,
         head: &[u8],
         rest: &[u8],
         now: Moment,
         out: &mut Vec<u8>,
-    ) -> Next<'c> {
-        let request = match parse_request(head, self.http.max_headers) {
+    ) -> Next {
+        let Some(http) = service.http() else { return Next::Drop };
+        let request = match parse_request(head, http.max_headers) {
             Ok(request) => request,
             Err(reject) => {
-                self.reject(reject, Sent::for_rejected(head), now, out);
+                self.reject(service, reject, Sent::for_rejected(head), now, out);
                 return Next::Linger;
             }
         };
         let start = self.begun.take().unwrap_or(now);
-        let one = One { request: &request, head, rest, start };
+        let one = One { http, request: &request, head, rest, start };
         // A challenge of a certificate authority comes before any route.
         let challenges = self.conn.context.challenges.borrow();
         if let Some(content) = challenges.content(request.path) {
             return self.respond(&one, Some("acme"), None, Response::challenge(content), out);
         }
-        let route = route::find(self.http, &request, self.scheme);
-        if let Some(reject) = misdirected(self.conn, self.http, &request, route) {
-            return self.refuse(&one, None, reject, now, out);
+        let live = service.route(&request, self.scheme);
+        let route = live.map(|live| &*live.route);
+        if let Some(reject) = misdirected(self.conn, service, &request, route) {
+            return self.refuse(service, &one, None, reject, now, out);
         }
-        match route.map(|route| (route, &route.action)) {
-            Some((route, Action::Tunnel(tunnel))) => {
-                let upgrade = Upgrade::new(self.conn, route, tunnel, &request, head, rest, start);
+        match live.map(|live| (live, &live.route.action)) {
+            Some((live, Action::Tunnel(tunnel))) => {
+                let upgrade = Upgrade::new(self.conn, live, tunnel, &request, head, rest, start);
                 Next::Tunnel(Box::new(upgrade))
             }
-            Some((route, Action::Proxy(proxy))) if request.may_be_passed_on() => {
+            Some((live, Action::Proxy(proxy))) if request.may_be_passed_on() => {
                 let source = Source {
                     conn: self.conn,
-                    http: self.http,
-                    route,
+                    http,
+                    live,
                     proxy,
                     request: &request,
                     scheme: self.scheme,
@@ -81,9 +88,9 @@ impl<'c> Connection<'c> {
                 } else {
                     Proxied::new(&source).map(|proxied| Next::Proxy(Box::new(proxied)))
                 };
-                next.unwrap_or_else(|reject| self.refuse(&one, Some(route), reject, now, out))
+                next.unwrap_or_else(|reject| self.refuse(service, &one, route, reject, now, out))
             }
-            Some((route, Action::Files(files))) => self.find_file(&one, route, files, out),
+            Some((live, Action::Files(files))) => self.find_file(&one, live, files, out),
             _ => {
                 let name = route.map(|route| &*route.name);
                 self.respond(&one, name, route, respond(route, &request, self.scheme), out)
@@ -95,15 +102,15 @@ impl<'c> Connection<'c> {
     fn find_file(
         &mut self,
         one: &One<'_>,
-        route: &'c Route,
-        files: &'c Files,
+        live: &Rc<LiveRoute>,
+        files: &Files,
         out: &mut Vec<u8>,
-    ) -> Next<'c> {
+    ) -> Next {
         let &One { request, head, start, .. } = one;
-        let conn = self.conn;
-        let Some(site) = conn.listener.sites.of(files) else { return Next::Drop };
+        let (conn, route) = (self.conn, &*live.route);
+        let Some(site) = &live.site else { return Next::Drop };
         let (persistence, rest) = (self.persistence(request), &one.rest[head.len()..]);
-        let query = Query { conn, site, files, route, request, head, rest, persistence, start };
+        let query = Query { conn, site, live, request, head, rest, persistence, start };
         match query.lookup() {
             Some(found) if !matches!(found.content, Content::File(_)) => {
                 let response = files::respond(&found, files, request.path, request.query);
@@ -116,7 +123,7 @@ impl<'c> Connection<'c> {
     /// What a response says of the connection, which goes on unless the request or a drain ends it.
     fn persistence(&self, request: &Request<'_>) -> Persistence {
         match request.version {
-            _ if !may_go_on(request) || self.conn.context.draining.get() => Persistence::Close,
+            _ if !may_go_on(request) || self.conn.must_end() => Persistence::Close,
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         }
@@ -130,13 +137,13 @@ impl<'c> Connection<'c> {
         route: Option<&Route>,
         response: Response<'_>,
         out: &mut Vec<u8>,
-    ) -> Next<'c> {
-        let &One { request, head, start, .. } = one;
+    ) -> Next {
+        let &One { http, request, head, start, .. } = one;
         let persistence = self.persistence(request);
         let (status, reason) = (response.status, response.reason);
         let content = Sent::for_method(request.method);
-        let rules = route.map_or(&self.http.response_fields, |route| &route.response_fields);
-        let written = self.append(response, rules, content, persistence, out);
+        let rules = route.map_or(&http.response_fields, |route| &route.response_fields);
+        let written = self.append(response, Some(http), rules, content, persistence, out);
         let outcome =
             Outcome { reason, bytes_up: head.len() as u64, ..written.outcome(status, End::Done) };
         self.conn.record(start, &outcome, |record| {
@@ -150,15 +157,16 @@ impl<'c> Connection<'c> {
     /// Refuses a valid request, which may have got as far as a route. The connection ends after it.
     fn refuse(
         &mut self,
+        service: &Service,
         one: &One<'_>,
         route: Option<&Route>,
         reject: Reject,
         now: Moment,
         out: &mut Vec<u8>,
-    ) -> Next<'c> {
+    ) -> Next {
         self.begun = Some(one.start);
         let content = Sent::for_method(one.request.method);
-        self.reject_request(reject, content, Some((one, route)), now, out);
+        self.reject_request(service, reject, content, Some((one, route)), now, out);
         Next::Linger
     }
 
@@ -168,19 +176,27 @@ impl<'c> Connection<'c> {
         record.method = Some(request.method);
         record.host = Some(request.host).filter(|host| !host.is_empty());
         record.path = Some(request.target);
-        if self.conn.listener.names_visitors {
+        if self.conn.listener.names_visitors() {
             Visitor::of(head).describe(record);
         }
     }
 
     /// Answers a head that is not a valid request.
-    pub(super) fn reject(&mut self, reject: Reject, content: Sent, now: Moment, out: &mut Vec<u8>) {
-        self.reject_request(reject, content, None, now, out);
+    pub(super) fn reject(
+        &mut self,
+        service: &Service,
+        reject: Reject,
+        content: Sent,
+        now: Moment,
+        out: &mut Vec<u8>,
+    ) {
+        self.reject_request(service, reject, content, None, now, out);
     }
 
     /// Refuses a request. `request` is what is known of it if its head is valid.
     fn reject_request(
         &mut self,
+        service: &Service,
         reject: Reject,
         content: Sent,
         request: Option<(&One<'_>, Option<&Route>)>,
@@ -188,9 +204,10 @@ impl<'c> Connection<'c> {
         out: &mut Vec<u8>,
     ) {
         let route = request.and_then(|(_, route)| route);
-        let rules = route.map_or(&self.http.response_fields, |route| &route.response_fields);
+        let Some(http) = service.http() else { return };
+        let rules = route.map_or(&http.response_fields, |route| &route.response_fields);
         let response = Response::reject(reject);
-        let written = self.append(response, rules, content, Persistence::Close, out);
+        let written = self.append(response, Some(http), rules, content, Persistence::Close, out);
         let end = match reject.status {
             408 => End::HeadTimeout,
             503 => End::Overflow,
@@ -217,16 +234,16 @@ impl<'c> Connection<'c> {
 /// not asked for. A redirect from plain HTTP to HTTPS needs none.
 pub(in crate::front) fn misdirected(
     conn: &Accepted,
-    http: &Http,
+    service: &Service,
     request: &Request<'_>,
     route: Option<&Route>,
 ) -> Option<Reject> {
-    if !conn.listener.servers.demand_certificates() {
+    if !service.servers.demand_certificates() {
         return None;
     }
     let own = conn.tls_rule.as_deref();
     let is_upgrade = own.is_none() && route.is_some_and(Route::leads_to_https);
-    let tls = http.tls.as_ref();
+    let tls = service.tls();
     let is_misdirected =
         !is_upgrade && tls.is_some_and(|tls| route::is_misdirected(tls, own, request.host));
     is_misdirected.then_some(MISDIRECTED)

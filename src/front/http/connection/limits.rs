@@ -1,12 +1,42 @@
 //! The time limits of a connection, and what happens when one fires.
 
+use std::time::Duration;
+
 use super::{Connection, Next};
+use crate::config::Http;
+use crate::front::listener::Listener;
 use crate::front::moment::Moment;
 use crate::front::response::protocol;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::response_head::Content;
 use crate::proto::http::{Reject, Version};
 use crate::timers::{Fired, Limit, OnDrain};
+
+/// The limits of requests, as the configuration of the moment has them. A connection that waits
+/// keeps these alone of it.
+#[derive(Clone, Copy)]
+pub(in crate::front) struct Limits {
+    /// See [`Http::head_timeout`].
+    pub(in crate::front) head_timeout: Duration,
+    /// See [`Http::keepalive_timeout`].
+    pub(in crate::front) keepalive_timeout: Duration,
+    /// See [`Http::max_head`].
+    pub(in crate::front) max_head: usize,
+}
+
+impl Limits {
+    /// Those of a listener. `None` if it does not serve HTTP any more.
+    pub(in crate::front) fn of(listener: &Listener) -> Option<Limits> {
+        listener.present().as_ref().and_then(|service| service.http()).map(Limits::from)
+    }
+}
+
+impl From<&Http> for Limits {
+    fn from(http: &Http) -> Limits {
+        let &Http { head_timeout, keepalive_timeout, max_head, .. } = http;
+        Limits { head_timeout, keepalive_timeout, max_head }
+    }
+}
 
 const TIMEOUT: Reject =
     Reject { status: 408, reason: "slow_head", text: "the request took too long" };
@@ -29,14 +59,16 @@ pub(super) enum State {
     Sending,
 }
 
-impl<'c> Connection<'c> {
+impl Connection<'_> {
     /// Ends the connection after a limit has fired before the request was complete.
-    pub(super) fn end_by(&mut self, fired: Fired) -> Next<'c> {
+    pub(super) fn end_by(&mut self, fired: Fired) -> Next {
         match fired {
             Fired::TimedOut(_) if !self.held.is_empty() => {
                 let mut out = self.scratch();
                 let content = Content::for_rejected(&self.held);
-                self.reject(TIMEOUT, content, Moment::now(), &mut out);
+                if let Some(service) = self.conn.listener.service() {
+                    self.reject(&service, TIMEOUT, content, Moment::now(), &mut out);
+                }
                 self.send(&out);
                 Next::Linger
             }
@@ -52,7 +84,7 @@ impl<'c> Connection<'c> {
 
     /// Records an incomplete request, if there is one, of a client that is gone. A TLS session that
     /// has failed is recorded in any case.
-    pub(super) fn gone(&mut self, end: End) -> Next<'c> {
+    pub(super) fn gone(&mut self, end: End) -> Next {
         let is_failure = end == End::TlsFailed
             && self.conn.client.tls().is_some_and(|tls| tls.failure() != Some("truncated"));
         let begun = self.begun.filter(|_| !self.held.is_empty());
@@ -85,7 +117,7 @@ impl<'c> Connection<'c> {
                 self.watch.touch();
             }
         } else {
-            let head = Limit::new(self.http.head_timeout, End::HeadTimeout);
+            let head = Limit::new(self.limits.head_timeout, End::HeadTimeout);
             let is_receiving = self.state == State::Receiving;
             self.watch.restart(if is_receiving { head } else { self.between_requests() });
         }
@@ -93,7 +125,7 @@ impl<'c> Connection<'c> {
 
     /// The limit between two requests, and for a client that does not take its responses.
     pub(super) fn between_requests(&self) -> Limit {
-        Limit::new(self.http.keepalive_timeout, End::Idle)
+        Limit::new(self.limits.keepalive_timeout, End::Idle)
     }
 
     /// Returns true while a request has begun and is not complete, or a body is dropped.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::{Connection, State};
-use crate::config::FieldRules;
+use crate::config::{FieldRules, Http};
 use crate::front::moment::Moment;
 use crate::front::response::Response;
 use crate::observe::outcome::{End, Outcome};
@@ -46,18 +46,22 @@ impl Written {
 }
 
 impl Connection<'_> {
-    /// Appends a response, with the page of its status, to `out`. A large body is kept: it follows
-    /// `out`, so that no other response can be appended before it is sent.
+    /// Appends a response, with the page that `http` has for its status, to `out`. A large body is
+    /// kept: it follows `out`, so that no other response can be appended before it is sent.
     pub(in crate::front::http) fn append(
         &mut self,
         response: Response<'_>,
+        http: Option<&Http>,
         rules: &FieldRules,
         content: Content,
         persistence: Persistence,
         out: &mut Vec<u8>,
     ) -> Written {
         debug_assert!(self.body.is_none(), "a large body is the last of the responses");
-        let response = response.with_page(&self.http.error_pages);
+        let response = match http {
+            Some(http) => response.with_page(&http.error_pages),
+            None => response,
+        };
         let (before, date) = (out.len(), self.conn.context.date());
         let large = response.write(rules, content, &date, persistence, out);
         let bytes = out.len() - before + large.as_ref().map_or(0, |bytes| bytes.len());

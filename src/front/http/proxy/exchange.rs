@@ -90,7 +90,7 @@ pub(in crate::front) trait Client {
     /// Ends an exchange whose response was passed on, as far as it came.
     fn go_on(
         &mut self,
-        request: &Proxied<'_>,
+        request: &Proxied,
         passed: &Passed,
         is_sent: bool,
         up: &mut Flow,
@@ -100,7 +100,7 @@ pub(in crate::front) trait Client {
     /// after the request, if all of that was read.
     fn send_error(
         &mut self,
-        request: &Proxied<'_>,
+        request: &Proxied,
         status: u16,
         line: &'static str,
         behind: Option<Vec<u8>>,
@@ -116,7 +116,7 @@ pub(in crate::front) trait Client {
 pub(in crate::front) struct Exchange<'a> {
     pub(in crate::front) conn: &'a Accepted,
     pub(in crate::front) watch: &'a Watch,
-    pub(in crate::front) request: &'a Proxied<'a>,
+    pub(in crate::front) request: &'a Proxied,
 }
 
 impl Exchange<'_> {
@@ -127,7 +127,7 @@ impl Exchange<'_> {
         body: &mut C::Body,
     ) -> C::Next {
         let &Exchange { conn, request, .. } = self;
-        let cluster = Rc::clone(conn.listener.cluster(&request.proxy.cluster));
+        let cluster = Rc::clone(request.cluster());
         let mut may_reuse = true;
         loop {
             let lease = match conn.connect_to(&cluster, may_reuse).await {
@@ -163,7 +163,7 @@ impl Exchange<'_> {
     ) -> Option<C::Next> {
         let &Exchange { conn, watch, request } = self;
         let pool = &conn.context.pool;
-        watch.renew(Limit::new(request.proxy.response_timeout, End::ResponseTimeout));
+        watch.renew(Limit::new(request.proxy().response_timeout, End::ResponseTimeout));
         let transport = lease.upstream.clone();
         let upstream = Upstream::new(&transport, pool, watch);
         let mut heads = Heads::new(pool.charge(), request.kind);
@@ -225,8 +225,8 @@ impl Exchange<'_> {
         conn.record(request.start, &outcome, |record| request.describe(record));
         if passed.end != End::Done {
             transport.reset_on_close();
-        } else if passed.is_reusable && is_sent && !conn.context.draining.get() {
-            cluster.keep(lease, &conn.listener.config.socket, &conn.context.timers);
+        } else if passed.is_reusable && is_sent && !conn.must_end() {
+            cluster.keep(lease, &conn.listener.options(), &conn.context.timers);
         }
         Some(client.go_on(request, &passed, is_sent, &mut up))
     }
@@ -330,7 +330,7 @@ async fn upload<C: Client>(
 }
 
 /// What was read after the request.
-pub(super) fn behind(request: &Proxied<'_>, up: &mut Flow) -> Vec<u8> {
+pub(super) fn behind(request: &Proxied, up: &mut Flow) -> Vec<u8> {
     if up.is_coded() { up.take_behind() } else { request.behind.clone() }
 }
 

@@ -21,9 +21,9 @@ use crate::timers::{Fired, Limit, OnDrain};
 use crate::transport::Transport;
 use crate::upstream::{Connection as Upstream, Failure, Heads};
 
-impl<'c> Connection<'c> {
+impl Connection<'_> {
     /// Passes a request on, and its response back. Returns what comes after it.
-    pub(in crate::front::http) async fn proxy(&mut self, request: &Proxied<'c>) -> Next<'c> {
+    pub(in crate::front::http) async fn proxy(&mut self, request: &Proxied) -> Next {
         let (conn, watch) = (self.conn, self.watch);
         watch.on_drain(OnDrain::Wait);
         let mut body = &conn.client;
@@ -34,7 +34,7 @@ impl<'c> Connection<'c> {
     /// passed on.
     fn respond_whole(
         &mut self,
-        request: &Proxied<'_>,
+        request: &Proxied,
         form: Form,
         response: &[u8],
         head: usize,
@@ -51,7 +51,7 @@ impl<'c> Connection<'c> {
 
 impl<'c> Client for Connection<'c> {
     type Body = &'c Transport;
-    type Next = Next<'c>;
+    type Next = Next;
 
     fn chunks(limit: u64) -> Stack {
         Stack::new(Rechunk::with_limit(limit))
@@ -98,7 +98,7 @@ impl<'c> Client for Connection<'c> {
         let has_length = matches!(request.body, Body::Length(_));
         let is_short = has_length && request.left.get() <= MAX_SKIPPED;
         let is_clear = is_sent || (is_short && !request.expects_continue);
-        let may_persist = request.is_persistent && is_clear && !conn.context.draining.get();
+        let may_persist = request.is_persistent && is_clear && !conn.must_end();
         let form = Form::of(&head, request, may_persist);
         let mut passed = Passed {
             status: head.status,
@@ -142,7 +142,7 @@ impl<'c> Client for Connection<'c> {
             down.allow(body - rest);
         }
         heads.clear();
-        watch.renew(Limit::new(request.proxy.idle_timeout, End::Idle));
+        watch.renew(Limit::new(request.proxy().idle_timeout, End::Idle));
         let passing = pass_body(&mut down, form, upstream, &conn.client);
         let result = beside(passing, sending, sent).await;
         passed.end = end_of(result, form, &down);
@@ -152,13 +152,7 @@ impl<'c> Client for Connection<'c> {
         Ok(passed)
     }
 
-    fn go_on(
-        &mut self,
-        request: &Proxied<'_>,
-        passed: &Passed,
-        is_sent: bool,
-        up: &mut Flow,
-    ) -> Next<'c> {
+    fn go_on(&mut self, request: &Proxied, passed: &Passed, is_sent: bool, up: &mut Flow) -> Next {
         if passed.end != End::Done {
             self.conn.client.reset_on_close();
             return Next::Drop;
@@ -174,27 +168,27 @@ impl<'c> Client for Connection<'c> {
 
     fn send_error(
         &mut self,
-        request: &Proxied<'_>,
+        request: &Proxied,
         status: u16,
         line: &'static str,
         behind: Option<Vec<u8>>,
         outcome: &mut Outcome,
-    ) -> Next<'c> {
-        let is_draining = self.conn.context.draining.get();
+    ) -> Next {
+        let is_draining = self.conn.must_end();
         let behind = behind.filter(|_| request.is_persistent && !is_draining);
         let persistence = match request.asked.version() {
             _ if behind.is_none() => Persistence::Close,
             Version::Http11 => Persistence::Persistent,
             Version::Http10 => Persistence::KeepAlive,
         };
-        let written = self.answer_error(request.route, status, line, request.kind, persistence);
+        let written = self.answer_error(request.route(), status, line, request.kind, persistence);
         (outcome.bytes_down, outcome.head_down) = (written.bytes, written.head);
         let Some(behind) = behind else { return Next::Linger };
         self.resume(Body::NONE, behind);
         Next::Read
     }
 
-    fn abandon(&mut self) -> Next<'c> {
+    fn abandon(&mut self) -> Next {
         self.conn.client.reset_on_close();
         Next::Drop
     }

@@ -5,10 +5,12 @@ use std::cell::Cell;
 use std::io::Write;
 use std::rc::Rc;
 
-use crate::config::{FieldRules, Http, PathMatch, PathRewrite, Proxy, Route, Scheme};
+use crate::cluster::Cluster;
+use crate::config::{Action, FieldRules, Http, PathMatch, PathRewrite, Proxy, Route, Scheme};
 use crate::front::accepted::Accepted;
 use crate::front::http::asked::Asked;
 use crate::front::moment::Moment;
+use crate::front::service::LiveRoute;
 use crate::observe::access_log::Record;
 use crate::proto::codec::Stack;
 use crate::proto::http::forward::{self, Framing, Rules, write_request};
@@ -25,9 +27,8 @@ const NO_HOST: Reject =
     Reject { status: 400, reason: "no_host", text: "a request to this path needs a Host" };
 
 /// A request on its way to a cluster.
-pub(in crate::front) struct Proxied<'c> {
-    pub(in crate::front) route: &'c Route,
-    pub(in crate::front) proxy: &'c Proxy,
+pub(in crate::front) struct Proxied {
+    live: Rc<LiveRoute>,
     pub(in crate::front) asked: Asked,
     /// How often the request was sent again.
     pub(in crate::front) retries: Cell<u32>,
@@ -52,11 +53,12 @@ pub(in crate::front) struct Proxied<'c> {
 }
 
 /// What a request is made of.
-pub(in crate::front) struct Source<'a, 'c> {
-    pub(in crate::front) conn: &'c Accepted,
-    pub(in crate::front) http: &'c Http,
-    pub(in crate::front) route: &'c Route,
-    pub(in crate::front) proxy: &'c Proxy,
+pub(in crate::front) struct Source<'a> {
+    pub(in crate::front) conn: &'a Accepted,
+    pub(in crate::front) http: &'a Http,
+    pub(in crate::front) live: &'a Rc<LiveRoute>,
+    /// The action of its route.
+    pub(in crate::front) proxy: &'a Proxy,
     pub(in crate::front) request: &'a Request<'a>,
     pub(in crate::front) scheme: Scheme,
     /// The client's head.
@@ -68,13 +70,13 @@ pub(in crate::front) struct Source<'a, 'c> {
     pub(in crate::front) protocol: &'static str,
 }
 
-impl<'c> Proxied<'c> {
+impl Proxied {
     /// Makes the request for the cluster.
     ///
     /// # Errors
     /// The request is refused.
-    pub(in crate::front) fn new(source: &Source<'_, 'c>) -> Result<Proxied<'c>, Reject> {
-        let &Source { conn, proxy, request, rest, .. } = source;
+    pub(in crate::front) fn new(source: &Source<'_>) -> Result<Proxied, Reject> {
+        let &Source { conn, request, rest, .. } = source;
         let head = write_head(source)?;
         // What follows a body whose length is known belongs to the next requests.
         let (early, behind, body) = match request.body {
@@ -89,8 +91,7 @@ impl<'c> Proxied<'c> {
         let mut charge = conn.context.pool.charge();
         charge.set(asked.kept() + head.len() + early.len() + behind.len());
         Ok(Proxied {
-            route: source.route,
-            proxy,
+            live: Rc::clone(source.live),
             asked,
             retries: Cell::new(0),
             left: Cell::new(0),
@@ -104,6 +105,24 @@ impl<'c> Proxied<'c> {
             start: source.start,
             _charge: charge,
         })
+    }
+
+    /// Its route.
+    pub(in crate::front) fn route(&self) -> &Route {
+        &self.live.route
+    }
+
+    /// The action of its route.
+    pub(in crate::front) fn proxy(&self) -> &Proxy {
+        let Action::Proxy(proxy) = &self.live.route.action else {
+            unreachable!("requests with other actions are not passed on")
+        };
+        proxy
+    }
+
+    /// The cluster that it goes to.
+    pub(super) fn cluster(&self) -> &Rc<Cluster> {
+        self.live.cluster()
     }
 
     /// Returns true if the request may be sent a second time after the first one was lost: it has
@@ -129,7 +148,7 @@ impl<'c> Proxied<'c> {
                 flow
             }
             Body::Chunked(_) | Body::UntilClose => {
-                Flow::coded(pool, chunks(self.proxy.max_body.unwrap_or(u64::MAX)))
+                Flow::coded(pool, chunks(self.proxy().max_body.unwrap_or(u64::MAX)))
             }
         };
         flow.keep_open();
@@ -151,8 +170,8 @@ impl<'c> Proxied<'c> {
 
     /// Says in a record what was asked for.
     pub(in crate::front) fn describe<'a>(&'a self, record: &mut Record<'a>) {
-        self.asked.describe(Some(self.route), record);
-        record.cluster = Some(&self.proxy.cluster);
+        self.asked.describe(Some(self.route()), record);
+        record.cluster = Some(&self.proxy().cluster);
     }
 }
 
@@ -166,8 +185,8 @@ pub(super) fn rules<'a, N, V>(set: &'a [(N, V)], remove: &'a [N]) -> Rules<'a, N
 ///
 /// # Errors
 /// The request is refused.
-pub(in crate::front) fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, Reject> {
-    let &Source { conn, http, route, proxy, request, scheme, head, .. } = source;
+pub(in crate::front) fn write_head(source: &Source<'_>) -> Result<Vec<u8>, Reject> {
+    let &Source { conn, http, live, proxy, request, scheme, head, .. } = source;
     // The body of an upgrade comes before its tunnel (RFC 9110 section 7.8). Chunks are counted
     // as they arrive.
     if let (Body::Length(length), Some(most)) = (request.body, proxy.max_body)
@@ -185,7 +204,7 @@ pub(in crate::front) fn write_head(source: &Source<'_, '_>) -> Result<Vec<u8>, R
         None => &host,
     };
     let mut target = Vec::with_capacity(request.target.len() + 16);
-    write_target(source, route, &mut target);
+    write_target(source, &live.route, &mut target);
     let (mut address, mut is_trusted) = (Vec::with_capacity(40), false);
     if let Address::Ip(ip) = &conn.address {
         let ip = ip.ip().to_canonical();
@@ -238,7 +257,7 @@ fn authority(request: &Request<'_>, out: &mut Vec<u8>) {
 }
 
 /// Writes the target in origin form (RFC 9112 section 3.2.1), rewritten as the route says.
-fn write_target(source: &Source<'_, '_>, route: &Route, out: &mut Vec<u8>) {
+fn write_target(source: &Source<'_>, route: &Route, out: &mut Vec<u8>) {
     let request = source.request;
     match (&source.proxy.rewrite.path, &route.path) {
         (PathRewrite::Keep, _) => out.extend_from_slice(request.path.as_bytes()),

@@ -37,7 +37,7 @@ pub(super) struct Form {
 
 impl Form {
     /// Chooses the form. `may_persist` is false if the connection is closed in any case.
-    pub(super) fn of(response: &Response, request: &Proxied<'_>, may_persist: bool) -> Form {
+    pub(super) fn of(response: &Response, request: &Proxied, may_persist: bool) -> Form {
         let speaks_chunks = request.asked.version() == Version::Http11;
         let (transfer, framing) = match response.body {
             Body::Length(0) => (Transfer::Nothing, no_body(response, request.kind)),
@@ -103,13 +103,13 @@ fn no_body(response: &Response, kind: RequestKind) -> Framing {
 pub(super) fn write_head(
     head: &[u8],
     form: Form,
-    request: &Proxied<'_>,
+    request: &Proxied,
     date: &[u8],
     out: &mut Vec<u8>,
 ) -> Option<()> {
     let hop = Hop::of(head)?;
     // They contain those of the listener.
-    let fields = &request.route.response_fields;
+    let fields = &request.route().response_fields;
     let response = forward::Response {
         hop: &hop,
         rules: &[rules(&fields.set, &fields.remove)],
@@ -125,7 +125,7 @@ pub(super) fn write_head(
 pub(in crate::front) fn response_fields(
     head: &[u8],
     response: &Response,
-    request: &Proxied<'_>,
+    request: &Proxied,
     date: &[u8],
     sink: &mut impl Sink,
 ) -> Option<()> {
@@ -135,7 +135,7 @@ pub(in crate::front) fn response_fields(
         Body::Length(length) => Framing::Length(length),
         Body::Chunked(_) | Body::UntilClose => Framing::None,
     };
-    let fields = &request.route.response_fields;
+    let fields = &request.route().response_fields;
     let response = forward::Response {
         hop: &hop,
         rules: &[rules(&fields.set, &fields.remove)],

@@ -1,0 +1,131 @@
+//! Two configurations share what is equal in both: parts of a new one become the objects of the one
+//! before. So a reload finds what has changed by comparing pointers, and what has not changed takes
+//! no memory a second time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Config, Host, Listener, Protocol, Route, Tls, TlsAction, TlsRule};
+
+impl Config {
+    /// Makes each part of this configuration that is equal to one of `before` the same object.
+    pub fn share_with(&mut self, before: &Config) {
+        let clusters: HashMap<&str, _> =
+            before.clusters.iter().map(|cluster| (&*cluster.name, cluster)).collect();
+        for cluster in &mut self.clusters {
+            share(cluster, clusters.get(&*cluster.name).copied());
+        }
+        let listeners: HashMap<&str, _> =
+            before.listeners.iter().map(|listener| (&*listener.name, listener)).collect();
+        for listener in &mut self.listeners {
+            let Some(&before) = listeners.get(&*listener.name) else { continue };
+            if let Some(listener) = Arc::get_mut(listener) {
+                listener.share_with(before);
+            }
+            share(listener, Some(before));
+        }
+    }
+}
+
+impl Listener {
+    fn share_with(&mut self, before: &Listener) {
+        match (&mut self.protocol, &before.protocol) {
+            (Protocol::Tls(tls), Protocol::Tls(before)) => tls.share_with(before),
+            (Protocol::Http(http), Protocol::Http(before)) => {
+                if let (Some(tls), Some(before)) = (&mut http.tls, &before.tls) {
+                    tls.share_with(before);
+                }
+                share_routes(&mut http.hosts, &before.hosts);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Routes of the same name that differ are few: a route for upgrades and one for other requests.
+fn share_routes(hosts: &mut [Host], before: &[Host]) {
+    let mut routes: HashMap<&str, Vec<&Arc<Route>>> = HashMap::new();
+    for route in before.iter().flat_map(|host| &host.routes) {
+        routes.entry(&route.name).or_default().push(route);
+    }
+    for route in hosts.iter_mut().flat_map(|host| &mut host.routes) {
+        let same_name = routes.get(&*route.name).into_iter().flatten();
+        share(route, same_name.copied().find(|before| ***before == **route));
+    }
+}
+
+impl Tls {
+    fn share_with(&mut self, before: &Tls) {
+        for rule in &mut self.rules {
+            let found = before.rules.iter().find(|before| before.names == rule.names);
+            // A rule with another name may still end TLS in the same way.
+            if let Some(rule) = Arc::get_mut(rule) {
+                share_end(rule, before);
+            }
+            share(rule, found);
+        }
+    }
+}
+
+fn share_end(rule: &mut TlsRule, before: &Tls) {
+    let TlsAction::End(end) = &mut rule.action else { return };
+    let ends = before.rules.iter().filter_map(|rule| match &rule.action {
+        TlsAction::End(end) => Some(end),
+        TlsAction::PassOn { .. } | TlsAction::Obfs { .. } => None,
+    });
+    let found = ends.into_iter().find(|before| before.scope == end.scope);
+    share(end, found);
+}
+
+fn share<T: PartialEq>(own: &mut Arc<T>, before: Option<&Arc<T>>) {
+    if let Some(before) = before.filter(|before| ***before == **own) {
+        *own = Arc::clone(before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config;
+
+    const HEAD: &str = "[cluster.a]\nendpoints = [\"127.0.0.1:1\"]\n\
+                        [cluster.b]\nendpoints = [\"127.0.0.1:2\"]\n\
+                        [[listener]]\nname = \"l4\"\nlisten = \"127.0.0.1:3\"\n\
+                        protocol = \"tcp\"\ncluster = \"a\"\n\
+                        [[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:4\"\n\
+                        protocol = \"http\"\n[[listener.host]]\n";
+
+    fn parse(rest: &str) -> Config {
+        let text = format!("{HEAD}{rest}");
+        config::parse("test", &text, Path::new("")).unwrap_or_else(|errors| panic!("{errors}"))
+    }
+
+    fn route(path: &str, body: &str) -> String {
+        format!("[[listener.host.route]]\npath = \"{path}\"\nrespond = {{ body = \"{body}\" }}\n")
+    }
+
+    fn routes(config: &Config) -> &[Arc<Route>] {
+        let Protocol::Http(http) = &config.listeners[1].protocol else { panic!("it is http") };
+        &http.hosts[0].routes
+    }
+
+    #[test]
+    fn what_is_equal_is_the_same_object_and_what_differs_is_another() {
+        let before = parse(&(route("/one", "1") + &route("/two", "2")));
+        let mut same = parse(&(route("/one", "1") + &route("/two", "2")));
+        same.share_with(&before);
+        assert!(same.listeners.iter().zip(&before.listeners).all(|(a, b)| Arc::ptr_eq(a, b)));
+        assert!(same.clusters.iter().zip(&before.clusters).all(|(a, b)| Arc::ptr_eq(a, b)));
+
+        let mut other = parse(&(route("/new", "0") + &route("/two", "2") + &route("/one", "x")));
+        let expected = parse(&(route("/new", "0") + &route("/two", "2") + &route("/one", "x")));
+        other.share_with(&before);
+        assert_eq!(other, expected, "the meaning stays");
+        assert!(Arc::ptr_eq(&other.listeners[0], &before.listeners[0]));
+        assert!(!Arc::ptr_eq(&other.listeners[1], &before.listeners[1]));
+        assert!(Arc::ptr_eq(&routes(&other)[1], &routes(&before)[1]));
+        assert!(!Arc::ptr_eq(&routes(&other)[2], &routes(&before)[0]));
+    }
+}
