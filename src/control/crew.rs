@@ -8,9 +8,9 @@ use std::thread;
 use core_affinity::CoreId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::bind::Bound;
 use super::endpoints::Failures;
 use super::rings;
+use super::sockets::Sockets;
 use super::watch::Watch;
 use crate::config::{Driver, Workers};
 use crate::error::Error;
@@ -101,7 +101,7 @@ impl Crew {
         pending: Vec<PendingWorker>,
         driver: Driver,
         layout: &Arc<Layout>,
-        bound: &mut Bound,
+        sockets: &Sockets,
         failures: &Failures,
         shares: Shares,
     ) -> Result<Running, Error> {
@@ -113,12 +113,13 @@ impl Crew {
         for ((index, worker), (balance, inbox)) in pending.into_iter().enumerate().zip(balances) {
             let (plan, own_plans) = channel();
             plans.push(plan);
+            let (streams, datagrams) = sockets.of_worker(index);
             let setup = Setup {
                 index,
                 cpu: worker.cpu,
                 layout: Arc::clone(layout),
-                sockets: bound.take_sockets(index),
-                datagrams: bound.take_datagrams(index),
+                sockets: streams,
+                datagrams,
                 workers: self.len(),
                 failures: failures.reports(),
                 shares,

@@ -3,7 +3,6 @@
 //! touches a connection.
 
 pub mod acme;
-mod bind;
 mod certificates;
 mod crew;
 mod dns;
@@ -13,7 +12,7 @@ mod orders;
 mod paint;
 mod rings;
 mod signals;
-mod unix_path;
+mod sockets;
 mod watch;
 
 use std::collections::HashMap;
@@ -37,6 +36,7 @@ use crew::Crew;
 use dns::Dns;
 use endpoints::Failures;
 use signals::Signals;
+use sockets::{Inherited, Sockets};
 
 /// How long the start waits for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
@@ -81,8 +81,8 @@ async fn live(
     // 1. Take first what may be refused: signals, ports, files.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
-    let mut bound = tokio::select! {
-        bound = bind::bind(&config, cpus.len()) => bound?,
+    let mut sockets = tokio::select! {
+        sockets = Sockets::open(&config, cpus.len(), Inherited::default()) => sockets?,
         signal = signals.ending(None) => return ended_early(signal),
     };
     let mut writer = Writer::start()?;
@@ -113,8 +113,8 @@ async fn live(
     // 3. Start the workers.
     let shares = Shares::of(file_limit, &config.needs(crew.len()));
     let running =
-        crew.start(pending, config.server.driver, &layout, &mut bound, &failures, shares).await?;
-    bound.announce();
+        crew.start(pending, config.server.driver, &layout, &sockets, &failures, shares).await?;
+    sockets.announce();
     tracing::info!(
         workers = crew.len(),
         driver = %running.driver_name(),
@@ -146,8 +146,8 @@ async fn live(
         %signal, ?drain_timeout,
         "no new connections are accepted; open ones may continue until drain_timeout"
     );
-    // The sockets still listen, so no other process has taken the paths over.
-    bound.remove_paths();
+    // The workers still accept, so no other process has taken the paths over.
+    sockets.close();
     crew.tell(&Command::Drain);
     tokio::select! {
         () = drain(drain_timeout, &mut crew, &mut signals, &writer) => {}

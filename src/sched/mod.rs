@@ -10,12 +10,14 @@
 //! - [`Outbox`]: the small messages that flows have read in one turn of the event loop are sent by
 //!   one system call.
 //! - [`WaitQueue`]: tasks wait for something that they share, first in, first out.
+//! - [`StopFlag`]: ends the wait of a task from outside.
 //! - [`Memory`]: all connections together keep a bounded number of bytes.
 //!
 //! It knows streams, but no limits, no protocols and no configuration.
 
 mod memory;
 mod outbox;
+mod stop_flag;
 #[cfg(test)]
 mod testing;
 mod turns;
@@ -24,6 +26,7 @@ mod yielder;
 
 pub use memory::{BUDGET, Charge, Memory, SMALL};
 pub use outbox::{MAX_MESSAGE, Outbox, QueuedSend, ShortSend};
+pub use stop_flag::StopFlag;
 pub use turns::{BULK_BUDGET, Turn, Turns};
 pub use wait_queue::{Ticket, WaitQueue};
 pub use yielder::Yielder;

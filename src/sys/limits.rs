@@ -66,8 +66,8 @@ impl Needs {
 
     /// Descriptors that are open from the start.
     fn fixed(&self) -> u64 {
-        // The runtime has a second descriptor for each socket that it accepts from.
-        let sockets = 2 * self.stream_sockets as u64 + self.udp_sockets as u64;
+        // The control plane has one descriptor for each socket, and the worker's runtime another.
+        let sockets = 2 * (self.stream_sockets + self.udp_sockets) as u64;
         // A directory is opened anew before the one before it is closed, and two sockets wake the
         // tasks that wait for a disk.
         let files = if self.roots > 0 { 2 * self.roots as u64 + 2 } else { 0 };

@@ -3,7 +3,7 @@
 //! once, instead of on every connection.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use socket2::{SockAddr, SockRef, Socket, Type};
@@ -32,6 +32,23 @@ pub fn listen(
     socket.listen(options.backlog)?;
     // The type stands for Unix listeners as well, since the runtime takes no other type.
     Ok(TcpListener::from(socket))
+}
+
+/// Sets the options of a socket that listens already: of one that a reload keeps, or that another
+/// process has bound. A second listen(2) changes the length of the accept queue.
+///
+/// # Errors
+/// As listen(2) and setsockopt(2); practically never.
+pub fn listen_anew(
+    listener: &TcpListener,
+    options: &SocketOptions,
+    is_unix: bool,
+) -> io::Result<()> {
+    let socket = SockRef::from(listener);
+    if !is_unix {
+        options.set_on_listener(&socket)?;
+    }
+    socket.listen(options.backlog)
 }
 
 /// Fails with EADDRINUSE if a socket listens on the address. bind(2) without SO_REUSEPORT then
@@ -78,12 +95,6 @@ pub fn accept_queue_length(listener: &impl AsFd) -> usize {
     };
     // For a listening socket this field is the length of the queue (tcp_get_info of Linux).
     if result == 0 { info.tcpi_unacked as usize } else { 0 }
-}
-
-/// Ends the accepts that wait on the socket, with EINVAL, and refuses new connections
-/// (shutdown(2)).
-pub fn stop_listening(listener: &impl AsFd) {
-    let _ = SockRef::from(listener).shutdown(Shutdown::Read);
 }
 
 /// Makes a socket that can be bound to the address.

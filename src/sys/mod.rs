@@ -31,7 +31,7 @@ pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use file::{Directory, File, Lookup, Metadata, Opened, probe_open_below};
 pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, hard_file_limit, raise_file_limit};
-pub use listen::{accept_queue_length, listen, probe_tcp, stop_listening, try_accept};
+pub use listen::{accept_queue_length, listen, listen_anew, probe_tcp, try_accept};
 pub use options::SocketOptions;
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;

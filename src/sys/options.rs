@@ -25,18 +25,21 @@ pub struct SocketOptions {
 }
 
 impl SocketOptions {
-    /// Sets the options of a TCP socket that is going to listen. Accepted connections inherit those
-    /// for connections.
+    /// Sets the options of a TCP socket that listens or is going to. Accepted connections inherit
+    /// those for connections. Options that are off are set, too, because the socket may have had
+    /// others before.
     pub(super) fn set_on_listener(&self, socket: &Socket) -> io::Result<()> {
         socket.set_tcp_nodelay(self.nodelay)?;
-        if let Some(keepalive) = self.keepalive {
-            socket.set_tcp_keepalive(&keepalive.into())?;
+        match self.keepalive {
+            Some(keepalive) => socket.set_tcp_keepalive(&keepalive.into())?,
+            None => socket.set_keepalive(false)?,
         }
-        if self.user_timeout.is_some() {
-            socket.set_tcp_user_timeout(self.user_timeout)?;
-        }
+        socket.set_tcp_user_timeout(self.user_timeout)?;
         if self.fast_open {
             set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, self.backlog)?;
+        } else {
+            // A kernel without Fast Open refuses the option, and has it off.
+            let _ = set_int(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, 0);
         }
         Ok(())
     }

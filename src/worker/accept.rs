@@ -1,19 +1,27 @@
 //! Accepts connections: several accepts are in flight for each socket. Each connection gets a task
 //! of its own, on this worker or on one that has clearly fewer connections.
+//!
+//! An acceptor can be paused, so that another process accepts from the same socket, and it can be
+//! stopped. Both cancel the accepts in flight. The socket is never shut down (shutdown(2)), because
+//! that would end it for the other process as well. An accept that completes although it is being
+//! cancelled has its connection, which is served.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::TcpListener as StdListener;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use monoio::io::Canceller;
 use monoio::net::TcpListener;
 
 use super::balance::{Balance, HandedOver, Inbox};
 use super::{Running, Socket};
 use crate::config::Driver;
-use crate::front::{self, Accepted, Context, Listener, Permit};
+use crate::front::{self, Accepted, Context, Permit};
+use crate::sched::StopFlag;
 use crate::sys::{self, Address, Errno, Stream};
 
 /// The most accepts in a row over epoll.
@@ -25,18 +33,45 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 /// The pause after a wake-up without a connection.
 const AFTER_NOTHING: Duration = Duration::from_millis(1);
 
-/// A listening socket and the tasks that accept from it.
+/// The most connections that an accept queue has: one more than the longest backlog (listen(2)).
+const LONGEST_QUEUE: u32 = 65_536;
+
+/// A listening socket and the tasks that accept from it. It is identified by its socket; the name
+/// of its listener may change.
 pub(super) struct Acceptor {
     context: Rc<Context>,
     balance: Rc<Balance>,
-    socket: Socket,
-    runtime: TcpListener,
+    /// The name of the listener.
+    listener: RefCell<Arc<str>>,
+    /// `None` when it is closed. A task holds the descriptors only while it accepts, and not while
+    /// an accepted connection waits: after a stop the address is free at once.
+    open: RefCell<Option<Rc<Open>>>,
+    /// Whether accepts are in the ring; otherwise one task waits until the socket is ready.
+    in_ring: bool,
+    /// The number of tasks that accept, and how many there are to be.
+    tasks: Cell<usize>,
+    most_tasks: usize,
+    /// Accepts in the ring.
+    in_flight: Cell<usize>,
+    /// Set while it is paused or stopped.
+    paused: StopFlag,
+    /// Cancels the accepts in the ring.
+    canceller: RefCell<Canceller>,
+    /// Whether it is to be closed when no accept is in flight any more.
+    is_stopping: Cell<bool>,
     /// Connections that wait, as they were last added to [`Shortage`](crate::front::Shortage).
     waiting: Cell<usize>,
     /// When `waiting` was last counted.
     looked: Cell<Option<Instant>>,
     /// Accepted connections that wait for a [`Permit`].
     held: Cell<usize>,
+}
+
+/// The descriptors of a socket.
+struct Open {
+    socket: Arc<StdListener>,
+    /// A duplicate, which the runtime closes.
+    runtime: TcpListener,
 }
 
 /// Which worker serves a connection, with its permit.
@@ -104,112 +139,208 @@ impl Acceptor {
         context: &Rc<Context>,
         balance: &Rc<Balance>,
         socket: Socket,
-        in_flight: usize,
+        accepts: usize,
     ) -> io::Result<Rc<Self>> {
-        // On a non-blocking socket an accept through the ring returns EAGAIN instead of waiting;
-        // epoll needs a non-blocking socket. The socket of a Unix path is shared by the workers and
-        // is also non-blocking, because another worker may accept first after the same wake-up.
-        let in_ring = in_flight > 0 && !socket.unix;
-        socket.socket.set_nonblocking(!in_ring)?;
-        let runtime = TcpListener::from_std(socket.socket.try_clone()?)?;
-        let (context, balance) = (Rc::clone(context), Rc::clone(balance));
-        let (waiting, looked, held) = (Cell::new(0), Cell::new(None), Cell::new(0));
-        let acceptor = Acceptor { context, balance, socket, runtime, waiting, looked, held };
-        let acceptor = Rc::new(acceptor);
-        // Several accepts in flight complete by one system call. Under a steady load one wake-up
-        // finds several connections anyway; there 1, 8 and 32 in flight cost the same (0.97 to 1.03
-        // of the CPU for a connection, paired medians of 9 rounds).
-        for _ in 0..if in_ring { in_flight } else { 1 } {
-            let acceptor = Rc::clone(&acceptor);
-            monoio::spawn(async move {
-                if in_ring {
-                    acceptor.accept_in_ring().await
-                } else {
-                    acceptor.accept_ready().await
-                }
-            });
-        }
+        let Socket { listener, socket, unix } = socket;
+        // The socket of a Unix path is shared by the workers, and another worker may accept first
+        // after the same wake-up.
+        let in_ring = accepts > 0 && !unix;
+        let runtime = TcpListener::from_std(socket.try_clone()?)?;
+        let acceptor = Rc::new(Acceptor {
+            context: Rc::clone(context),
+            balance: Rc::clone(balance),
+            listener: RefCell::new(listener),
+            open: RefCell::new(Some(Rc::new(Open { socket, runtime }))),
+            in_ring,
+            tasks: Cell::new(0),
+            // Several accepts in flight complete by one system call. Under a steady load one
+            // wake-up finds several connections anyway; there 1, 8 and 32 in flight cost the same
+            // (0.97 to 1.03 of the CPU for a connection, paired medians of 9 rounds).
+            most_tasks: if in_ring { accepts } else { 1 },
+            in_flight: Cell::new(0),
+            paused: StopFlag::default(),
+            canceller: RefCell::default(),
+            is_stopping: Cell::new(false),
+            waiting: Cell::new(0),
+            looked: Cell::new(None),
+            held: Cell::new(0),
+        });
+        acceptor.resume()?;
         Ok(acceptor)
     }
 
-    /// Serves the connections of the accept queue, which a close would drop, and ends the tasks.
+    /// Returns true if this is the acceptor of a socket.
+    #[expect(dead_code, reason = "a reload will use it")]
+    pub(super) fn has(&self, socket: &Arc<StdListener>) -> bool {
+        self.open.borrow().as_ref().is_some_and(|open| Arc::ptr_eq(&open.socket, socket))
+    }
+
+    /// Replaces the name of its listener.
+    #[expect(dead_code, reason = "a reload will use it")]
+    pub(super) fn rename(&self, listener: Arc<str>) {
+        self.listener.replace(listener);
+    }
+
+    /// Cancels the accepts in flight and begins no other. The accept queue stays as it is.
+    pub(super) fn pause(&self) {
+        self.paused.set();
+        let canceller = self.canceller.take().cancel();
+        self.canceller.replace(canceller);
+    }
+
+    /// Returns true when a paused acceptor has no accept in flight any more.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    /// Accepts again after a pause.
+    ///
+    /// # Errors
+    /// As fcntl(2); practically never.
+    pub(super) fn resume(self: &Rc<Self>) -> io::Result<()> {
+        let Some(open) = self.open() else { return Ok(()) };
+        // On a non-blocking socket an accept through the ring returns EAGAIN instead of waiting;
+        // readiness needs a non-blocking socket. Another process may have changed the flag, which
+        // belongs to the socket and not to the descriptor (fcntl(2)).
+        open.socket.set_nonblocking(!self.in_ring)?;
+        self.paused.clear();
+        while self.tasks.get() < self.most_tasks {
+            self.tasks.set(self.tasks.get() + 1);
+            let acceptor = Rc::clone(self);
+            monoio::spawn(async move {
+                if acceptor.in_ring {
+                    acceptor.accept_in_ring().await;
+                } else {
+                    acceptor.accept_ready().await;
+                }
+                acceptor.tasks.set(acceptor.tasks.get() - 1);
+            });
+        }
+        Ok(())
+    }
+
+    /// Serves the connections of the accept queue, which a close would drop, and closes the
+    /// socket. That of a paused acceptor is only closed, because another process accepts from it.
     pub(super) fn stop(&self) {
-        let _ = self.socket.socket.set_nonblocking(true);
-        // The loop is limited to a full queue, which has one connection more than the backlog
-        // (listen(2)). Clients that connect meanwhile could otherwise keep the worker here.
-        let listener = self.listener();
-        let backlog = listener.map_or(0, |listener| listener.options().backlog);
-        for _ in 0..=backlog {
+        if self.paused.is_set() {
+            self.open.take();
+            return;
+        }
+        self.serve_queue();
+        self.pause();
+        self.is_stopping.set(true);
+        self.close_if_idle();
+    }
+
+    /// Returns true when a stopped acceptor has closed its socket and accepts nothing more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.open.borrow().is_none()
+    }
+
+    /// Closes a stopped socket once no accept is in flight. The queue is served again, because
+    /// clients may have connected meanwhile.
+    fn close_if_idle(&self) {
+        if self.is_stopping.get() && self.is_idle() {
+            self.serve_queue();
+            self.open.take();
+        }
+    }
+
+    /// Serves the connections of the accept queue.
+    fn serve_queue(&self) {
+        let Some(open) = self.open() else { return };
+        let _ = open.socket.set_nonblocking(true);
+        // The loop is limited to a full queue. Clients that connect meanwhile could otherwise keep
+        // the worker here.
+        for _ in 0..LONGEST_QUEUE {
             if self.context.load.is_full() {
                 break;
             }
-            let Ok((fd, address)) = sys::try_accept(&self.socket.socket) else { break };
+            let Ok((fd, address)) = sys::try_accept(&open.socket) else { break };
             self.serve_or_hand_over(fd, address);
         }
-        // Ends the accepts in flight. The socket of a Unix path is shared by all workers, which
-        // stop at the same command.
-        sys::stop_listening(&self.socket.socket);
+    }
+
+    /// The descriptors; `None` if the socket is closed.
+    fn open(&self) -> Option<Rc<Open>> {
+        self.open.borrow().clone()
+    }
+
+    /// The descriptors, as long as the acceptor is neither paused nor stopped.
+    fn accepting(&self) -> Option<Rc<Open>> {
+        if self.paused.is_set() { None } else { self.open() }
     }
 
     async fn accept_in_ring(&self) {
-        loop {
-            match self.runtime.accept().await {
+        while let Some(open) = self.accepting() {
+            let cancel = self.canceller.borrow().handle();
+            self.in_flight.set(self.in_flight.get() + 1);
+            let accepted = open.runtime.cancelable_accept(cancel).await;
+            self.in_flight.set(self.in_flight.get() - 1);
+            drop(open);
+            match accepted {
                 Ok((stream, address)) => {
                     let (stream, address) = (Stream::accepted(stream), Address::Ip(address));
                     // Accepts that already wait come first.
                     let may_go_first = self.context.waiting_accepts.is_empty();
                     let at_once = if may_go_first { self.destination() } else { None };
-                    let destination = match at_once {
-                        Some(destination) => destination,
-                        None => self.wait_for_destination().await,
+                    let Some(destination) = at_once else {
+                        self.close_if_idle();
+                        let destination = self.wait_for_destination().await;
+                        self.serve_at(destination, stream, address);
+                        continue;
                     };
-                    match destination {
-                        Destination::OtherWorker(to, permit) => {
-                            self.hand_over(to, permit, stream.into_fd(), address);
-                        }
-                        Destination::ThisWorker(permit) => self.serve(Ok(stream), address, permit),
-                    }
+                    self.serve_at(destination, stream, address);
+                    self.close_if_idle();
                 }
-                Err(_) if self.context.draining.get() => return,
+                Err(_) if self.paused.is_set() => self.close_if_idle(),
+                // It was resumed before this accept was cancelled.
+                Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
                 Err(error) => self.failed(&error).await,
             }
         }
     }
 
-    async fn accept_ready(&self) {
-        while !self.context.draining.get() {
-            if let Err(error) = self.runtime.readable(false).await {
-                self.failed(&error).await;
-                continue;
+    fn serve_at(&self, destination: Destination, stream: Stream, address: Address) {
+        match destination {
+            Destination::OtherWorker(to, permit) => {
+                self.hand_over(to, permit, stream.into_fd(), address);
             }
-            let mut accepted = 0;
-            loop {
-                if accepted == BATCH {
-                    // Yields, so that the tasks of the accepted connections and all others run
-                    // first.
-                    self.context.pool.yielder().yield_now().await;
-                    break;
-                }
-                if !self.context.waiting_accepts.is_empty() || !self.has_room() {
-                    self.wait_for_room().await;
-                }
-                match sys::try_accept(&self.socket.socket) {
-                    Ok((fd, address)) => {
-                        accepted += 1;
-                        self.serve_or_hand_over(fd, address);
-                    }
-                    Err(Errno::AGAIN) if accepted > 0 => break,
-                    // Another worker accepted first, or has stopped the shared socket already. A
-                    // stopped socket is always ready and has no connections.
-                    Err(Errno::AGAIN) => {
-                        monoio::time::sleep(AFTER_NOTHING).await;
-                        break;
-                    }
-                    Err(_) if self.context.draining.get() => return,
-                    Err(errno) => self.failed(&errno.into()).await,
-                }
+            Destination::ThisWorker(permit) => self.serve(Ok(stream), address, permit),
+        }
+    }
+
+    async fn accept_ready(&self) {
+        while let Some(open) = self.accepting() {
+            match self.paused.unless_set(open.runtime.readable(false)).await {
+                None => return,
+                Some(Ok(())) => self.accept_batch(open).await,
+                Some(Err(error)) => self.failed(&error).await,
             }
         }
+    }
+
+    /// Accepts the connections of a socket that is ready.
+    async fn accept_batch(&self, open: Rc<Open>) {
+        for accepted in 0..BATCH {
+            if !self.context.waiting_accepts.is_empty() || !self.has_room() {
+                let _ = self.paused.unless_set(self.wait_for_room()).await;
+            }
+            // Checked before each accept, because the queue belongs to another process then.
+            if self.paused.is_set() {
+                return;
+            }
+            match sys::try_accept(&open.socket) {
+                Ok((fd, address)) => self.serve_or_hand_over(fd, address),
+                Err(Errno::AGAIN) if accepted > 0 => return,
+                // Another worker accepted first.
+                Err(Errno::AGAIN) => return monoio::time::sleep(AFTER_NOTHING).await,
+                Err(errno) => self.failed(&errno.into()).await,
+            }
+        }
+        // Yields, so that the tasks of the accepted connections and all others run first.
+        drop(open);
+        self.context.pool.yielder().yield_now().await;
     }
 
     /// Serves an accepted connection for which there was room before the accept.
@@ -281,7 +412,8 @@ impl Acceptor {
     fn look_at_queue(&self) {
         if self.looked.get().is_none_or(|looked| looked.elapsed() >= BACK_OFF) {
             self.looked.set(Some(Instant::now()));
-            self.set_waiting(sys::accept_queue_length(&self.socket.socket) + self.held.get());
+            let queue = self.open().map_or(0, |open| sys::accept_queue_length(&open.socket));
+            self.set_waiting(queue + self.held.get());
         }
     }
 
@@ -293,7 +425,7 @@ impl Acceptor {
     }
 
     fn hand_over(&self, to: usize, permit: Permit, fd: OwnedFd, address: Address) {
-        let listener = Arc::clone(&self.socket.listener);
+        let listener = Arc::clone(&self.listener.borrow());
         let conn = HandedOver { listener, fd, address, permit };
         if let Err(HandedOver { fd, address, .. }) = self.balance.hand_over(to, conn) {
             self.serve_in_any_case(fd, address);
@@ -308,15 +440,10 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: io::Result<Stream>, address: Address, permit: Permit) {
-        serve(&self.context, &self.socket.listener, stream, address, permit);
+        serve(&self.context, &self.listener.borrow(), stream, address, permit);
     }
 
-    /// The listener in the present generation.
-    fn listener(&self) -> Option<Rc<Listener>> {
-        self.context.generation.borrow().listener(&self.socket.listener).cloned()
-    }
-
-    /// Handles a failed accept. The accept loop goes on until the worker ends.
+    /// Handles a failed accept. The accept loop goes on.
     async fn failed(&self, error: &io::Error) {
         // The connection was aborted before the accept (accept(2)). Others may wait, so there is no
         // pause.
@@ -324,9 +451,14 @@ impl Acceptor {
             return;
         }
         self.look_at_queue();
-        if let Some(listener) = self.listener() {
+        self.count_failed(error);
+        monoio::time::sleep(BACK_OFF).await;
+    }
+
+    fn count_failed(&self, error: &io::Error) {
+        let generation = self.context.generation.borrow();
+        if let Some(listener) = generation.listener(&self.listener.borrow()) {
             listener.admission.accept_failed(error);
         }
-        monoio::time::sleep(BACK_OFF).await;
     }
 }

@@ -37,6 +37,9 @@ const RECORD_TIME: Duration = Duration::from_secs(1);
 /// nothing yet.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// The pause between two checks whether accepts are cancelled.
+const CANCEL_PAUSE: Duration = Duration::from_millis(1);
+
 /// A command of the control plane to a worker.
 #[derive(Clone, Debug)]
 pub enum Command {
@@ -63,8 +66,13 @@ pub enum Command {
         /// Each worker adds 1 when it answers them.
         published: Arc<AtomicUsize>,
     },
+    /// Accept no connections and receive no datagrams of clients, because another process does so
+    /// on the same sockets. Each worker adds 1 to the number when it has stopped.
+    Pause(Arc<AtomicUsize>),
+    /// Accept and receive again after a pause.
+    Resume,
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
-    /// connections have ended.
+    /// connections have ended. After a pause the accept queues are left to the other process.
     Drain,
     /// End all connections and return.
     Stop,
@@ -74,10 +82,19 @@ pub enum Command {
 pub struct Socket {
     /// The name of the listener.
     pub listener: Arc<str>,
-    /// Bound and listening. All workers have the same socket of a Unix path.
-    pub socket: TcpListener,
+    /// Bound and listening. Other workers may have the same socket, as that of a Unix path, and so
+    /// may other processes. So it is never shut down.
+    pub socket: Arc<TcpListener>,
     /// Whether it is a Unix socket. The runtime cannot return the addresses of its clients.
     pub unix: bool,
+}
+
+/// A UDP socket of one worker.
+pub struct Datagrams {
+    /// The name of the listener.
+    pub listener: Arc<str>,
+    /// Bound. Other processes may have it, too.
+    pub socket: Arc<UdpSocket>,
 }
 
 /// All that a worker needs.
@@ -90,8 +107,8 @@ pub struct Setup {
     pub layout: Arc<Layout>,
     /// Its listening sockets.
     pub sockets: Vec<Socket>,
-    /// Its UDP sockets, each with the name of its listener.
-    pub datagrams: Vec<(Arc<str>, UdpSocket)>,
+    /// Its UDP sockets.
+    pub datagrams: Vec<Datagrams>,
     /// How many workers there are.
     pub workers: usize,
     /// Where it sends reports of endpoints that fail.
@@ -177,7 +194,6 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
 struct Worker {
     /// What all of its connections share.
     context: Rc<Context>,
-    /// Empty while the worker drains.
     acceptors: Vec<Rc<Acceptor>>,
     udp: Vec<Rc<Udp>>,
     /// The tick at which the drain began.
@@ -221,7 +237,8 @@ impl Worker {
         let acceptors =
             accept::start(context, balance, inbox, setup.sockets, running, shares.accepts)
                 .map_err(|error| Error::start("cannot use a listening socket", error, ""))?;
-        let udp = front::start_udp(context, setup.datagrams, setup.workers, &shares)
+        let datagrams = setup.datagrams.into_iter().map(|socket| (socket.listener, socket.socket));
+        let udp = front::start_udp(context, datagrams.collect(), setup.workers, &shares)
             .map_err(|error| Error::start("cannot use a UDP socket", error, ""))?;
         (worker.acceptors, worker.udp) = (acceptors, udp);
         Ok(worker)
@@ -241,6 +258,7 @@ impl Worker {
     fn is_drained(&self) -> bool {
         self.context.draining.get()
             && self.context.load.open() == 0
+            && self.acceptors.iter().all(|acceptor| acceptor.is_closed())
             && self.udp.iter().all(|udp| udp.is_drained())
     }
 
@@ -259,18 +277,38 @@ impl Worker {
                 *self.context.challenges.borrow_mut() = challenges;
                 published.fetch_add(1, Ordering::Release);
             }
+            Command::Pause(paused) => self.pause(paused),
+            Command::Resume => {
+                // An error is that of fcntl(2), which does not happen on an open socket.
+                self.acceptors.iter().for_each(|acceptor| drop(acceptor.resume()));
+                self.udp.iter().for_each(Udp::resume);
+            }
             Command::Drain | Command::Stop => {
                 if !self.context.draining.replace(true) {
-                    // The last task of each acceptor and UDP listener closes its sockets. So
-                    // another process can bind the addresses while this one drains. The ring, which
-                    // the kernel tears down after the end of the process, holds none of the
-                    // sockets.
-                    self.acceptors.drain(..).for_each(|acceptor| acceptor.stop());
+                    // Acceptors and UDP listeners close their sockets as soon as nothing is in
+                    // flight. So another process can bind the addresses while this one drains. The
+                    // ring, which the kernel tears down after the end of the process, holds none of
+                    // the sockets.
+                    self.acceptors.iter().for_each(|acceptor| acceptor.stop());
                     self.udp.iter().for_each(Udp::drain);
                     self.context.generation.borrow().close_idle();
                 }
             }
         }
+    }
+
+    /// Stops to accept and to receive. UDP sockets are not read any more from here on; accepts in
+    /// flight are cancelled within moments.
+    fn pause(&self, paused: Arc<AtomicUsize>) {
+        self.acceptors.iter().for_each(|acceptor| acceptor.pause());
+        self.udp.iter().for_each(|udp| udp.pause());
+        let acceptors = self.acceptors.clone();
+        monoio::spawn(async move {
+            while !acceptors.iter().all(|acceptor| acceptor.is_idle()) {
+                monoio::time::sleep(CANCEL_PAUSE).await;
+            }
+            paused.fetch_add(1, Ordering::Release);
+        });
     }
 
     /// Ends connections that a drain ends. Repeated at each tick, because a worker that had not

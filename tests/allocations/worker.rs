@@ -15,7 +15,7 @@ use ringgate::front::{Layout, Resources};
 use ringgate::observe::access_log::{Target, Writer};
 use ringgate::sys::{self, Address, Shares};
 use ringgate::timers::TICK;
-use ringgate::worker::{self, Balance, Command, Plan, Setup, Socket, Trial};
+use ringgate::worker::{self, Balance, Command, Datagrams, Plan, Setup, Socket, Trial};
 
 use super::counter;
 
@@ -76,8 +76,9 @@ impl Worker {
         let address = match (&config.listeners[0].protocol, &config.listeners[0].addresses[0]) {
             (Protocol::Udp(_), Address::Ip(ip)) => {
                 let socket = sys::bind_udp(*ip, true).unwrap();
-                datagrams.push((Arc::clone(&config.listeners[0].name), socket));
-                datagrams[0].1.local_addr().unwrap()
+                let (listener, socket) = (Arc::clone(&config.listeners[0].name), Arc::new(socket));
+                datagrams.push(Datagrams { listener, socket });
+                datagrams[0].socket.local_addr().unwrap()
             }
             _ => {
                 sockets.push(listen(&config));
@@ -193,7 +194,7 @@ impl fmt::Display for Counted {
 fn listen(config: &Config) -> Socket {
     let listener = &config.listeners[0];
     let socket = sys::listen(&listener.addresses[0], &listener.socket, false).unwrap();
-    Socket { listener: Arc::clone(&listener.name), socket, unix: false }
+    Socket { listener: Arc::clone(&listener.name), socket: Arc::new(socket), unix: false }
 }
 
 /// What the control plane says of static clusters.

@@ -40,8 +40,8 @@ impl Udp {
     /// Closes the sockets and starts ending all sessions, because the worker drains. UDP has no end
     /// of a session, and another process cannot take over clients while a socket is bound.
     pub fn drain(self: &Rc<Self>) {
-        // Wakes the task that receives from the socket, which then closes it.
-        self.sockets.take().iter().for_each(|socket| socket.end());
+        // Ends the task that receives from the socket, which then closes it.
+        self.sockets.take().iter().for_each(|socket| socket.stopped.set());
         monoio::spawn(Rc::clone(self).end_in_batches());
     }
 

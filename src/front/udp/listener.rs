@@ -10,11 +10,12 @@ use std::sync::Arc;
 use super::join::send_joined;
 use super::quota::{SocketQuota, max_sessions_of_worker, socket_quotas};
 use super::table::{IdleLimits, Table};
-use super::{Buffers, Key, NO_REPLY_TIMEOUT, Udp};
+use super::{Buffers, ClientSocket, Key, NO_REPLY_TIMEOUT, Udp};
 use crate::front::context::Context;
 use crate::front::generation::Generation;
 use crate::front::listener::Listener;
 use crate::front::service::Service;
+use crate::sched::StopFlag;
 use crate::sys::{Batch, Connected, Shares, UdpSocket};
 use crate::timers::ticks;
 
@@ -32,7 +33,7 @@ struct Bound {
 /// The runtime or the kernel refuses a socket.
 pub fn start_udp(
     context: &Rc<Context>,
-    sockets: Vec<(Arc<str>, StdSocket)>,
+    sockets: Vec<(Arc<str>, Arc<StdSocket>)>,
     workers: usize,
     shares: &Shares,
 ) -> io::Result<Vec<Rc<Udp>>> {
@@ -55,7 +56,7 @@ pub fn start_udp(
 /// Groups sockets by their listener.
 fn by_listener(
     generation: &Generation,
-    sockets: Vec<(Arc<str>, StdSocket)>,
+    sockets: Vec<(Arc<str>, Arc<StdSocket>)>,
 ) -> io::Result<Vec<Bound>> {
     let mut all: Vec<Bound> = Vec::new();
     for (name, socket) in sockets {
@@ -63,7 +64,8 @@ fn by_listener(
         let Some(service) = listener.service().filter(|service| service.udp().is_some()) else {
             continue;
         };
-        let socket = UdpSocket::bound(socket)?;
+        // The runtime closes its own duplicate.
+        let socket = UdpSocket::bound(socket.try_clone()?)?;
         match all.iter_mut().find(|bound| Rc::ptr_eq(&bound.listener, listener)) {
             Some(bound) => bound.sockets.push(socket),
             None => {
@@ -94,25 +96,40 @@ impl Udp {
             listener,
             cluster: Rc::clone(service.cluster(&config.cluster)),
             idle_limits,
-            sockets: RefCell::new(sockets.into_iter().map(Rc::new).collect()),
+            sockets: RefCell::new(sockets.into_iter().map(ClientSocket::new).collect()),
             sessions: RefCell::new(Table::new(quota.max_sessions())),
             quota,
             has_closing_sockets: Cell::new(false),
             buffers: Rc::clone(buffers),
             connected: Rc::clone(connected),
         });
-        for (index, socket) in udp.sockets.borrow().iter().enumerate() {
-            monoio::spawn(Rc::clone(&udp).receive(index, Rc::clone(socket)));
-        }
+        udp.resume();
         Some(udp)
     }
 
-    /// Receives what clients send to one socket, until the worker drains.
-    async fn receive(self: Rc<Self>, index: usize, socket: Rc<UdpSocket>) {
+    /// Stops receiving what clients send. Sessions go on: their replies are sent.
+    pub fn pause(&self) {
+        self.sockets.borrow().iter().for_each(|socket| socket.stopped.set());
+    }
+
+    /// Receives what clients send, from the start or after a pause.
+    pub fn resume(self: &Rc<Self>) {
+        for (index, socket) in self.sockets.borrow().iter().enumerate() {
+            socket.stopped.clear();
+            // After a short pause the task may still be there.
+            if !socket.has_task.replace(true) {
+                monoio::spawn(Rc::clone(self).receive(index, Rc::clone(socket)));
+            }
+        }
+    }
+
+    /// Receives what clients send to one socket, until that is stopped.
+    async fn receive(self: Rc<Self>, index: usize, client: Rc<ClientSocket>) {
         let yielder = self.context.pool.yielder();
+        let ClientSocket { socket, stopped, has_task } = &*client;
         loop {
-            socket.readable().await;
-            if self.context.draining.get() {
+            if stopped.unless_set(socket.readable()).await.is_none() {
+                has_task.set(false);
                 return;
             }
             // An error is about a datagram that was sent earlier (ICMP). Reporting it clears it.
@@ -140,6 +157,13 @@ impl Udp {
         send_joined(items, &mut self.buffers.joined.borrow_mut(), |key, bytes, segment| {
             self.send_to_endpoint(&key, bytes, segment);
         });
+    }
+}
+
+impl ClientSocket {
+    fn new(socket: UdpSocket) -> Rc<ClientSocket> {
+        let (stopped, has_task) = (StopFlag::default(), Cell::new(false));
+        Rc::new(ClientSocket { socket, stopped, has_task })
     }
 }
 

@@ -40,6 +40,7 @@ use super::context::Context;
 use super::listener::Listener;
 use super::moment::Moment;
 use crate::cluster::{Cluster, InUse, Tried};
+use crate::sched::StopFlag;
 use crate::sys::{Address, Batch, Connected, UdpSocket};
 pub use listener::start_udp;
 pub use quota::udp_session_limit;
@@ -58,7 +59,7 @@ pub struct Udp {
     cluster: Rc<Cluster>,
     idle_limits: IdleLimits,
     /// Empty while the worker drains. The task that receives from a socket holds it, too.
-    sockets: RefCell<Vec<Rc<UdpSocket>>>,
+    sockets: RefCell<Vec<Rc<ClientSocket>>>,
     sessions: RefCell<Table<Key, Session>>,
     /// Counts the sockets to endpoints, including those of sessions that have ended.
     quota: SocketQuota,
@@ -68,6 +69,15 @@ pub struct Udp {
     buffers: Rc<Buffers>,
     /// What the sockets to endpoints share.
     connected: Rc<Connected>,
+}
+
+/// A socket that clients send to. It is never shut down, because another process may have it, too.
+struct ClientSocket {
+    socket: UdpSocket,
+    /// Set when the task that receives from it must end.
+    stopped: StopFlag,
+    /// Whether there is such a task.
+    has_task: Cell<bool>,
 }
 
 /// Scratch buffers for all listeners of a worker.

@@ -80,7 +80,7 @@ impl Udp {
         let items = batch.iter().map(|received| ((), received.bytes, received.segment));
         send_joined(items, &mut self.buffers.joined.borrow_mut(), |(), bytes, segment| {
             // A socket that serves many peers does not report the errors of one of them.
-            let (lost, _) = socket.send(client, local, bytes, segment);
+            let (lost, _) = socket.socket.send(client, local, bytes, segment);
             count_sent(&session.bytes_down, bytes.len(), lost * segment);
         });
     }

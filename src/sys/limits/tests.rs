@@ -17,7 +17,7 @@ const BOTH: Needs = Needs {
 fn most(needs: &Needs, shares: &Shares) -> u64 {
     let waiting = shares.accepts * needs.stream_sockets;
     let streams = 2 * shares.connections + waiting;
-    let worker = WORKER_DESCRIPTORS as usize + 2 * needs.stream_sockets + needs.udp_sockets;
+    let worker = WORKER_DESCRIPTORS as usize + 2 * (needs.stream_sockets + needs.udp_sockets);
     let worker = worker + 2 * shares.pipes + streams + shares.idle + shares.sessions;
     CONTROL_DESCRIPTORS + (shares.reserve + needs.workers * worker) as u64
 }

@@ -127,7 +127,8 @@ impl UdpSocket {
         }
     }
 
-    /// Wakes the tasks that wait. Later waits return at once, too.
+    /// Wakes the tasks that wait for a connected socket. Later waits return at once, too. Not for a
+    /// bound socket, which another process may have, too.
     pub fn end(&self) {
         self.stream.shutdown();
     }

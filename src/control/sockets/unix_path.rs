@@ -16,7 +16,9 @@ use tokio::net::UnixStream;
 
 use crate::sys::{self, Address, SocketOptions};
 
-/// A path that this process has bound.
+/// The path of a socket that this process removes when it ends. Dropping it removes the path, which
+/// must happen while the socket still listens: another process may take over a path that does not
+/// answer.
 pub(super) struct OwnPath {
     path: PathBuf,
     file: Option<FileId>,
@@ -92,9 +94,9 @@ impl FileId {
     }
 }
 
-impl OwnPath {
+impl Drop for OwnPath {
     /// Removes the path, unless another file has replaced it.
-    pub(super) fn remove(self) {
+    fn drop(&mut self) {
         let found = FileId::at(&self.path);
         if found.is_some() && found == self.file {
             let _ = fs::remove_file(&self.path);

@@ -1,0 +1,108 @@
+//! Another configuration: addresses that are new are bound, all or none, before anything changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::address::{Binding, SocketsOfAddress};
+use super::{Inherited, Sockets};
+use crate::config::{Config, Listener};
+use crate::error::Error;
+
+/// How long an address in use is retried. After a process was killed, the kernel closes its rings
+/// in the background, and the rings hold its sockets for some more milliseconds. A process that
+/// drains closes its listening sockets within a tick of its workers, and so does a reload.
+const IN_USE_FOR: Duration = Duration::from_secs(2);
+
+/// What [`Sockets`] are to become. Dropping it closes what was bound for it and removes the paths.
+pub(in crate::control) struct Change {
+    /// In the order of the configuration.
+    addresses: Vec<Planned>,
+}
+
+enum Planned {
+    /// Sockets that are kept, and their position.
+    Kept {
+        position: usize,
+        listener: Arc<Listener>,
+    },
+    New(SocketsOfAddress),
+}
+
+impl Sockets {
+    /// Binds what another configuration needs beyond what there is, and changes nothing else.
+    ///
+    /// # Errors
+    /// The error of the first address that is refused, with advice.
+    #[expect(dead_code, reason = "a reload will use it")]
+    pub(in crate::control) async fn prepare(&self, config: &Config) -> Result<Change, Error> {
+        self.prepare_with(config, Inherited::default()).await
+    }
+
+    /// As [`Sockets::prepare`], and uses inherited sockets where there are some.
+    pub(super) async fn prepare_with(
+        &self,
+        config: &Config,
+        _inherited: Inherited,
+    ) -> Result<Change, Error> {
+        let until = Instant::now() + IN_USE_FOR;
+        let mut is_kept = vec![false; self.addresses.len()];
+        let mut change = Change { addresses: Vec::new() };
+        for listener in &config.listeners {
+            for address in &listener.addresses {
+                let mut held = self.addresses.iter().enumerate();
+                let kept = held
+                    .find(|(position, held)| !is_kept[*position] && held.serves(listener, address));
+                if let Some((position, _)) = kept {
+                    is_kept[position] = true;
+                    let listener = Arc::clone(listener);
+                    change.addresses.push(Planned::Kept { position, listener });
+                    continue;
+                }
+                let mut held = self.addresses.iter();
+                let is_held = held.any(|held| held.is_in_the_way(listener, address));
+                let binding = Binding { listener, address, workers: self.workers, is_held };
+                change.addresses.push(Planned::New(binding.bind_until(until).await?));
+            }
+        }
+        Ok(change)
+    }
+
+    /// Takes a change into use: from now on these are the sockets. `change` must come from the last
+    /// call of [`Sockets::prepare`]. Sockets that are kept get the options of their listener.
+    /// Removed ones are closed here, and by the workers once they do not serve them any more.
+    #[expect(dead_code, reason = "a reload will use it")]
+    pub(in crate::control) fn apply(&mut self, change: Change) {
+        let mut before: Vec<Option<SocketsOfAddress>> =
+            self.addresses.drain(..).map(Some).collect();
+        for planned in change.addresses {
+            match planned {
+                Planned::Kept { position, listener } => {
+                    let kept = before.get_mut(position).and_then(Option::take);
+                    let mut kept = kept.expect("a change names each of these addresses once");
+                    kept.reconfigure(listener);
+                    self.addresses.push(kept);
+                }
+                Planned::New(new) => {
+                    new.announce("listening");
+                    self.addresses.push(new);
+                }
+            }
+        }
+        for removed in before.iter().flatten() {
+            removed.announce("no longer listening");
+        }
+    }
+}
+
+impl Change {
+    /// The sockets that were bound for it.
+    pub(super) fn into_new(self) -> Vec<SocketsOfAddress> {
+        let new = self.addresses.into_iter().filter_map(|planned| match planned {
+            Planned::New(new) => Some(new),
+            Planned::Kept { .. } => None,
+        });
+        new.collect()
+    }
+}
