@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, Config, Errors, Form, Warning};
-use crate::control;
+use crate::config::{self, Config, Errors, Form};
+use crate::control::{self, Source};
 use crate::error::Error;
 
 /// Version and commit. The drivers are the same in every build.
@@ -34,10 +34,11 @@ enum Command {
     /// Serve until SIGTERM, SIGINT or SIGQUIT.
     ///
     /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let open connections end within
-    /// server.drain_timeout; a second one: end at once. SIGUSR1: reopen log files. Other signals,
-    /// SIGHUP and SIGUSR2 among them, are logged and have no other effect. Exit codes: 0 ended as
-    /// asked; 1 failed (a port, a log file, a ring, a worker); 2 wrong command line; 64 a
-    /// configuration that is wrong or cannot be read, or a wrong value of RINGGATE_LOG.
+    /// server.drain_timeout; a second one: end at once. SIGHUP: read the configuration again and
+    /// serve by it, without ending a connection. SIGUSR1: reopen log files. Other signals are
+    /// logged and have no other effect. Exit codes: 0 ended as asked; 1 failed (a port, a log file,
+    /// a ring, a worker); 2 wrong command line; 64 a configuration that is wrong or cannot be read,
+    /// or a wrong value of RINGGATE_LOG.
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///
@@ -158,7 +159,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
         Command::Run(run) => match read(run.config.as_deref()) {
-            Ok(config) => return serve(config, run.config.is_none()),
+            Ok(config) => return serve(config, run.config),
             Err(error) => Err(error),
         },
         Command::Check { files } => check(&files),
@@ -186,25 +187,29 @@ fn read(file: Option<&Path>) -> Result<Config, Error> {
     }
 }
 
-fn serve(config: Config, is_example: bool) -> ExitCode {
-    let json = config.log.json;
-    let diagnostics = match control::start_diagnostics(&config.log) {
-        Ok(diagnostics) => diagnostics,
-        Err(error) => return exit_code(Err(error), json, std::io::stderr()),
+/// Serves by a configuration that was read from `file`; without a file, it is the built-in example.
+fn serve(config: Config, file: Option<PathBuf>) -> ExitCode {
+    let logging = match control::start_diagnostics(&config.log) {
+        Ok(logging) => logging,
+        Err(error) => return exit_code(Err(error), config.log.json, std::io::stderr()),
     };
-    for Warning { what, file, line, column, advice } in config.warnings.each() {
-        tracing::warn!(message = what, file, line, column, advice);
-    }
-    if is_example {
-        tracing::info!(
-            "no --config is given: the built-in example is used (--print-default-config shows it)"
-        );
-    }
-    let result = control::run(config);
+    control::warn_of(&config);
+    let source = match file {
+        None => {
+            tracing::info!(
+                "no --config is given: the built-in example is used (--print-default-config shows \
+                 it)"
+            );
+            Source::Example
+        }
+        Some(file) if file.as_os_str() == "-" => Source::Stdin,
+        Some(file) => Source::File(file),
+    };
+    let result = control::run(config, source, &logging);
     // Signals no longer end the process by default, so a direct write to a stderr that is not read
     // would block for ever. The error goes into the queue of the diagnostics instead.
-    let code = exit_code(result, json, &**diagnostics.queue());
-    diagnostics.flush();
+    let code = exit_code(result, logging.is_json(), &**logging.queue());
+    logging.flush();
     code
 }
 

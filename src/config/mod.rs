@@ -158,7 +158,7 @@ pub struct Server {
 }
 
 /// `server.workers`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Workers {
     /// `"auto"`: one worker per CPU of the process's affinity mask.
     Auto,

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use crate::config::{self, Config, HostName, TlsAction, TlsRule};
+use crate::config::{self, Config, HostName, TlsAction};
 use crate::error::chain;
 use crate::front::Origin;
 use crate::proto::tls::{Identity, ROTATION, TicketKeys};
@@ -24,22 +25,61 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// The time between two warnings about the same certificate.
 const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
-/// Follows the files of this configuration until it is dropped. Returns at once if no rule ends
-/// TLS. `keys` are the first keys of tickets.
-pub(super) async fn follow(
-    config: Arc<Config>,
-    keys: Arc<TicketKeys>,
+/// The task that follows the files of the configuration of the moment.
+pub(super) struct Certificates {
+    config: watch::Sender<Arc<Config>>,
+    keys: watch::Receiver<Arc<TicketKeys>>,
+}
+
+impl Certificates {
+    /// Starts the task, which ends when this is dropped. `keys` are the first keys of tickets.
+    pub(super) fn start(
+        config: &Arc<Config>,
+        keys: &Arc<TicketKeys>,
+        workers: Vec<Sender<Command>>,
+    ) -> Certificates {
+        let (config_sender, config) = watch::channel(Arc::clone(config));
+        let (keys_sender, keys) = watch::channel(Arc::clone(keys));
+        tokio::spawn(follow(config, keys_sender, workers));
+        Certificates { config: config_sender, keys }
+    }
+
+    /// The keys of tickets at present.
+    pub(super) fn keys(&self) -> Arc<TicketKeys> {
+        Arc::clone(&self.keys.borrow())
+    }
+
+    /// Follows another configuration, which the workers get now.
+    pub(super) fn commit(&self, config: &Arc<Config>) {
+        self.config.send_replace(Arc::clone(config));
+    }
+}
+
+async fn follow(
+    mut config: watch::Receiver<Arc<Config>>,
+    keys: watch::Sender<Arc<TicketKeys>>,
     workers: Vec<Sender<Command>>,
 ) {
-    let ends_tls = |rule: &Arc<TlsRule>| matches!(rule.action, TlsAction::End(_));
-    if !config.listeners.iter().flat_map(|listener| listener.tls_rules()).any(ends_tls) {
-        return;
-    }
-    let mut pairs = pairs(&config);
-    let mut tickets = Tickets::new(&config, keys);
+    let present = Arc::clone(&config.borrow_and_update());
+    let mut tickets = Tickets::new(&present, Arc::clone(&keys.borrow()));
+    let mut pairs = pairs(&present);
+    drop(present);
     let mut warned = Instant::now();
     loop {
-        sleep(INTERVAL).await;
+        tokio::select! {
+            // Without rules that end TLS there is nothing to look at.
+            () = sleep(INTERVAL), if !pairs.is_empty() => {}
+            changed = config.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let present = Arc::clone(&config.borrow_and_update());
+                tickets = tickets.of(&present);
+                pairs = self::pairs(&present);
+                keys.send_replace(Arc::clone(&tickets.keys));
+                continue;
+            }
+        }
         // The disk may be slow or gone: reading it must not hold up the control plane.
         let looked = tokio::task::spawn_blocking(move || {
             let commands: Vec<Command> =
@@ -48,6 +88,11 @@ pub(super) async fn follow(
         });
         let Ok((looked_pairs, looked_tickets, commands)) = looked.await else { return };
         (pairs, tickets) = (looked_pairs, looked_tickets);
+        // The workers have got what a newer configuration has read.
+        if config.has_changed().is_ok_and(|has_changed| has_changed) {
+            continue;
+        }
+        keys.send_replace(Arc::clone(&tickets.keys));
         for command in commands {
             for worker in &workers {
                 // A worker that has ended needs nothing.
@@ -209,6 +254,15 @@ impl Tickets {
             Some(file) => Source::File(file.path.clone(), None),
         };
         Tickets { keys, source }
+    }
+
+    /// Returns those of another configuration. Keys that are made here stay.
+    fn of(self, config: &Config) -> Tickets {
+        match (&config.tls.ticket_keys, &self.source) {
+            (None, Source::Made(_)) => self,
+            (None, Source::File(..)) => Tickets::new(config, self.keys),
+            (Some(file), _) => Tickets::new(config, Arc::clone(&file.keys)),
+        }
     }
 
     /// Returns the command that makes the workers use new keys, if there are some.

@@ -176,6 +176,14 @@ impl Crew {
         }
     }
 
+    /// Sends each worker a command of its own, by its index.
+    pub(super) fn tell_each(&self, command: impl Fn(usize) -> Command) {
+        for (index, worker) in self.commands.iter().enumerate() {
+            // An error means that the worker has ended.
+            let _ = worker.send(command(index));
+        }
+    }
+
     /// Waits until the last worker has ended.
     pub(super) async fn ended(&mut self) {
         while self.ended.recv().await.is_some() {}

@@ -5,14 +5,17 @@ use std::error::Error as _;
 use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use super::paint;
 use crate::config::Log;
 use crate::error::{Error, chain};
-use crate::observe::diagnostics::Diagnostics;
+use crate::observe::diagnostics::{Diagnostics, Queue};
 
 /// The environment variable that overrides `log.level`. It takes a level, or directives such as
 /// `info,ringgate::control=debug`.
@@ -21,12 +24,73 @@ const VARIABLE: &str = "RINGGATE_LOG";
 /// The target of the event that ends the process. It is written at every level, also at `off`.
 const ENDING: &str = "ringgate::ending";
 
+/// The layer that writes events. A reload replaces it.
+type Events = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Diagnostics that are being written.
+pub struct Logging {
+    diagnostics: Diagnostics,
+    /// `None` if a subscriber was installed before; only a test does that.
+    events: Option<reload::Handle<Events, Registry>>,
+    is_json: AtomicBool,
+}
+
+impl Logging {
+    /// The queue on the way to stderr.
+    pub fn queue(&self) -> &Arc<Queue> {
+        self.diagnostics.queue()
+    }
+
+    /// Waits until everything in the queue is written, but not for long.
+    pub fn flush(&self) {
+        self.diagnostics.flush();
+    }
+
+    /// Returns true if diagnostics are JSON.
+    pub fn is_json(&self) -> bool {
+        self.is_json.load(Ordering::Relaxed)
+    }
+
+    /// Reports why a reload has changed nothing: the errors of a configuration as `ringgate check`
+    /// shows them.
+    pub(super) fn report_unchanged(&self, error: &Error) {
+        match error {
+            Error::Configuration(errors) if self.is_json() => {
+                tracing::error!(
+                    error = %errors,
+                    "the new configuration is not used: it has errors"
+                );
+            }
+            Error::Configuration(_) => {
+                report_error(error, false, &**self.queue());
+                tracing::error!("the new configuration is not used: it has errors");
+            }
+            _ => {
+                let (what, advice) = (error.to_string(), error.advice());
+                let cause = error.source().map(chain);
+                tracing::error!(what, error = cause, advice, "the new configuration is not used");
+            }
+        }
+    }
+
+    /// Writes diagnostics by another configuration from now on. RINGGATE_LOG goes on to override
+    /// the level.
+    pub(super) fn reload(&self, log: &Log) {
+        let Some(events) = &self.events else { return };
+        // The value of RINGGATE_LOG was valid at the start.
+        let Ok(directives) = directives(log) else { return };
+        // An error means that there is no subscriber any more.
+        let _ = events.reload(layer(log, &directives, Arc::clone(self.queue())));
+        self.is_json.store(log.json, Ordering::Relaxed);
+    }
+}
+
 /// Starts writing diagnostics. Must be called once.
 ///
 /// # Errors
 /// RINGGATE_LOG has an invalid value, or a thread cannot be started. After that [`report_error`]
 /// can still write the error, but nothing else is written.
-pub fn init(log: &Log) -> Result<Diagnostics, Error> {
+pub fn init(log: &Log) -> Result<Logging, Error> {
     let started = directives(log).and_then(|directives| {
         let report = |lost| {
             tracing::warn!(
@@ -46,7 +110,7 @@ pub fn init(log: &Log) -> Result<Diagnostics, Error> {
             return Err(error);
         }
     };
-    subscribe(log, &directives, Arc::clone(diagnostics.queue()));
+    let events = subscribe(log, &directives, Arc::clone(diagnostics.queue()));
     let of_panics = diagnostics.clone();
     std::panic::set_hook(Box::new(move |panic| {
         report_panic(&of_panics, panic);
@@ -54,7 +118,7 @@ pub fn init(log: &Log) -> Result<Diagnostics, Error> {
         // their share of the clients. Release builds abort on panic anyway.
         std::process::abort();
     }));
-    Ok(diagnostics)
+    Ok(Logging { diagnostics, events, is_json: AtomicBool::new(log.json) })
 }
 
 /// The directives of RINGGATE_LOG, or those that follow from the configuration.
@@ -66,23 +130,33 @@ fn directives(log: &Log) -> Result<String, Error> {
     }
 }
 
-/// Installs a subscriber that writes the events which the (valid) directives let through.
-fn subscribe<W>(log: &Log, directives: &str, writer: W)
+/// Installs a subscriber that writes the events which the (valid) directives let through. Returns
+/// the handle of its layer.
+fn subscribe<W>(log: &Log, directives: &str, writer: W) -> Option<reload::Handle<Events, Registry>>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(format!("{directives},{ENDING}=error")))
+    let (events, handle) = reload::Layer::new(layer(log, directives, writer));
+    // Only a test would call this twice; the first subscriber then stays.
+    tracing_subscriber::registry().with(events).try_init().ok()?;
+    Some(handle)
+}
+
+fn layer<W>(log: &Log, directives: &str, writer: W) -> Events
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::new(format!("{directives},{ENDING}=error"));
+    let events = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_writer(writer)
         // By default an error of formatting is printed to stderr, which could block or panic.
         .log_internal_errors(false);
-    // Only a test would call this twice; the first subscriber then stays.
-    let _ = if log.json {
-        subscriber.json().with_ansi(false).try_init()
+    if log.json {
+        filter.and_then(events.json().with_ansi(false)).boxed()
     } else {
-        subscriber.with_ansi(paint::stderr_shows_colour()).try_init()
-    };
+        filter.and_then(events.with_ansi(paint::stderr_shows_colour())).boxed()
+    }
 }
 
 /// Writes the error that ends the process: as an event if diagnostics are JSON, else as text.

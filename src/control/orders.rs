@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::acme::{Acme, ChallengeKind, Challenges, Clock, Event, Names, Settings};
+pub(super) use super::acme::Settings;
+use super::acme::{Acme, ChallengeKind, Challenges, Clock, Event, Names};
 use crate::config::{Challenge, Config, HostName, TlsAction, TlsRule};
 use crate::error::Error;
 use crate::front::{self, Origin};
@@ -21,11 +23,76 @@ const PUBLISH: Duration = Duration::from_secs(5);
 /// The time between two looks whether they do.
 const PUBLISH_CHECK: Duration = Duration::from_millis(20);
 
-/// Opens the storage of `[acme]`. `None` if no rule uses it. Blocks while files are read.
-///
-/// # Errors
-/// The storage cannot be used, or names cannot share a certificate.
-pub(super) fn open(config: &Config) -> Result<Option<Acme>, Error> {
+/// The certificates that come by ACME: a task that orders and renews them.
+pub(super) struct Orders {
+    settings: Option<Settings>,
+    issued: watch::Receiver<Vec<(Origin, Identity)>>,
+    /// `None` if none is ordered.
+    task: Option<AbortHandle>,
+}
+
+/// What a configuration orders, with its storage open.
+pub(super) struct Opened {
+    settings: Option<Settings>,
+    /// `None` if nothing is ordered, or if it is what is ordered at present.
+    acme: Option<Acme>,
+}
+
+impl Orders {
+    /// Opens the storage of `[acme]`, unless it orders the same as `before`. Blocks while files are
+    /// read.
+    ///
+    /// # Errors
+    /// The storage cannot be used, or names cannot share a certificate.
+    pub(super) fn open(config: &Config, before: Option<&Settings>) -> Result<Opened, Error> {
+        let settings = settings(config)?;
+        let acme = match &settings {
+            Some(settings) if Some(settings) != before => Some(Acme::open(settings.clone())?),
+            _ => None,
+        };
+        Ok(Opened { settings, acme })
+    }
+
+    /// Begins with nothing.
+    pub(super) fn none() -> Orders {
+        Orders { settings: None, issued: watch::channel(Vec::new()).1, task: None }
+    }
+
+    /// What is ordered at present.
+    pub(super) fn settings(&self) -> Option<&Settings> {
+        self.settings.as_ref()
+    }
+
+    /// Orders by another configuration from now on. Returns the certificates that there are.
+    pub(super) fn commit(
+        &mut self,
+        opened: Opened,
+        workers: Vec<Sender<Command>>,
+    ) -> Vec<(Origin, Identity)> {
+        let Opened { settings, acme } = opened;
+        if self.settings != settings {
+            self.settings = settings;
+            let stored = acme.iter().flat_map(Acme::certificates);
+            let stored = stored.map(|(names, identity)| (origin(names), identity.clone()));
+            let (sender, issued) = watch::channel(stored.collect());
+            self.issued = issued;
+            let task = acme.map(|acme| tokio::spawn(follow(acme, sender, workers)).abort_handle());
+            if let Some(before) = std::mem::replace(&mut self.task, task) {
+                before.abort();
+            }
+        }
+        self.issued.borrow().clone()
+    }
+}
+
+impl Drop for Orders {
+    fn drop(&mut self) {
+        self.task.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// What a configuration orders. `None` if no rule uses ACME.
+fn settings(config: &Config) -> Result<Option<Settings>, Error> {
     let Some(acme) = &config.acme else { return Ok(None) };
     let mut orders = Vec::new();
     let mut seen = HashSet::new();
@@ -39,7 +106,7 @@ pub(super) fn open(config: &Config) -> Result<Option<Acme>, Error> {
     if orders.is_empty() {
         return Ok(None);
     }
-    Acme::open(Settings {
+    Ok(Some(Settings {
         directory: acme.directory.clone(),
         contacts: acme.contact.clone(),
         storage: acme.storage.clone(),
@@ -50,8 +117,7 @@ pub(super) fn open(config: &Config) -> Result<Option<Acme>, Error> {
         authorities: acme.ca.as_ref().map(|ca| ca.path.clone()),
         orders,
         clock: Clock::default(),
-    })
-    .map(Some)
+    }))
 }
 
 /// The names of a rule, in its order.
@@ -66,21 +132,25 @@ fn names(rule: &TlsRule) -> Result<Names, Error> {
     })
 }
 
-/// Sends workers the certificates that are stored. They find the commands when they start.
-pub(super) fn send_stored(acme: &Acme, workers: &[Sender<Command>]) {
-    for (names, identity) in acme.certificates() {
-        tell(workers, &certificate(names, identity.clone()));
-    }
-}
-
 /// Orders and renews certificates, and sends workers what they need for it.
-pub(super) async fn follow(acme: Acme, workers: Vec<Sender<Command>>) {
+async fn follow(
+    acme: Acme,
+    issued: watch::Sender<Vec<(Origin, Identity)>>,
+    workers: Vec<Sender<Command>>,
+) {
     let (sender, mut events) = mpsc::channel(4);
     let run = acme.run(sender);
     let receive = async {
         while let Some(event) = events.recv().await {
             match event {
-                Event::Issued { names, identity } => tell(&workers, &certificate(&names, identity)),
+                Event::Issued { names, identity } => {
+                    let origin = origin(&names);
+                    issued.send_modify(|all| {
+                        all.retain(|(other, _)| *other != origin);
+                        all.push((origin.clone(), identity.clone()));
+                    });
+                    tell(&workers, &Command::Certificate { origin, identity });
+                }
                 Event::Challenges { challenges, published } => {
                     // Without an answer the authority is not asked, and the attempt fails.
                     if publish(&challenges, &workers).await {
@@ -123,10 +193,10 @@ fn for_workers(challenges: &Challenges) -> front::Challenges {
     }
 }
 
-fn certificate(names: &Names, identity: Identity) -> Command {
+fn origin(names: &Names) -> Origin {
     let mut sorted: Vec<String> = names.iter().map(str::to_owned).collect();
     sorted.sort_unstable();
-    Command::Certificate { origin: Origin::Acme(sorted.into()), identity }
+    Origin::Acme(sorted.into())
 }
 
 fn tell(workers: &[Sender<Command>], command: &Command) {

@@ -1,6 +1,7 @@
-//! Signals of the process (signal(7)): SIGTERM, SIGINT and SIGQUIT end it, SIGUSR1 reopens logs.
-//! The signals of [`unused`] would end it by default. They are logged and have no other effect,
-//! because a wrong signal must not close every connection.
+//! Signals of the process (signal(7)): SIGTERM, SIGINT and SIGQUIT end it, SIGHUP reads the
+//! configuration again, SIGUSR1 reopens logs. The signals of [`unused`] would end it by default.
+//! They are logged and have no other effect, because a wrong signal must not close every
+//! connection.
 //!
 //! SIGKILL and SIGSTOP cannot be handled. The signals of a fault (SIGSEGV, SIGABRT, SIGTRAP,
 //! SIGSYS, …) and SIGXCPU, which enforces a limit on purpose, keep their default. SIGPIPE is
@@ -10,10 +11,10 @@ use std::io;
 
 use tokio::signal::unix::{self, SignalKind, signal};
 
-use crate::observe::access_log::Writer;
-
 /// What a signal asks for.
-enum Signal {
+pub(super) enum Signal {
+    /// Read the configuration again.
+    Reload,
     /// Close log files and open them again by name.
     Reopen,
     /// End the process. The value is the signal's name.
@@ -25,7 +26,11 @@ pub(super) struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     quit: unix::Signal,
+    reload: unix::Signal,
     reopen: unix::Signal,
+    /// Whether these have arrived and were not handled yet.
+    must_reload: bool,
+    must_reopen: bool,
 }
 
 impl Signals {
@@ -35,7 +40,10 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
+            reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            must_reload: false,
+            must_reopen: false,
         };
         // The handler stays installed without a receiver. With a handler, a write beyond
         // RLIMIT_FSIZE fails with EFBIG instead of ending the process, and the log loses records.
@@ -47,23 +55,33 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Waits for the next signal.
-    async fn next(&mut self) -> Signal {
+    /// Waits for the next signal. May be dropped at any time.
+    pub(super) async fn next(&mut self) -> Signal {
+        if std::mem::take(&mut self.must_reopen) {
+            return Signal::Reopen;
+        }
+        if std::mem::take(&mut self.must_reload) {
+            return Signal::Reload;
+        }
         tokio::select! {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
             _ = self.interrupt.recv() => Signal::End("SIGINT"),
             _ = self.quit.recv() => Signal::End("SIGQUIT"),
+            _ = self.reload.recv() => Signal::Reload,
             _ = self.reopen.recv() => Signal::Reopen,
         }
     }
 
-    /// Waits for a signal that asks for the end, and returns its name. Handles the other signals
-    /// meanwhile. Without a writer there are no log files to reopen yet.
-    pub(super) async fn ending(&mut self, writer: Option<&Writer>) -> &'static str {
+    /// Waits for a signal that asks for the end, and returns its name. [`Signals::next`] returns
+    /// those that arrive meanwhile. May be dropped at any time.
+    pub(super) async fn ending(&mut self) -> &'static str {
         loop {
-            match self.next().await {
-                Signal::End(name) => return name,
-                Signal::Reopen => writer.into_iter().for_each(Writer::reopen),
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.quit.recv() => return "SIGQUIT",
+                _ = self.reload.recv() => self.must_reload = true,
+                _ = self.reopen.recv() => self.must_reopen = true,
             }
         }
     }
@@ -72,7 +90,6 @@ impl Signals {
 /// Signals that end a process by default and have no use here, and their names.
 fn unused() -> Vec<(libc::c_int, String)> {
     let named = [
-        (libc::SIGHUP, "SIGHUP"),
         (libc::SIGUSR2, "SIGUSR2"),
         (libc::SIGALRM, "SIGALRM"),
         (libc::SIGVTALRM, "SIGVTALRM"),
@@ -95,8 +112,8 @@ async fn log_each(mut received: unix::Signal, signal: String) {
     while received.recv().await.is_some() {
         tracing::warn!(
             %signal,
-            "the signal has no effect: SIGTERM drains and stops, SIGUSR1 reopens log files, \
-             certificates are read again by themselves, and a new configuration needs a restart"
+            "the signal has no effect: SIGTERM drains and stops, SIGHUP reads the configuration \
+             again, SIGUSR1 reopens log files"
         );
     }
 }

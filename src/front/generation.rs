@@ -105,6 +105,8 @@ pub struct Generation {
     removed: HashMap<Arc<str>, Rc<Listener>>,
     clusters: HashMap<Arc<str>, Member>,
     ticket_keys: Option<Arc<TicketKeys>>,
+    /// The group of the last new listener.
+    groups: u16,
 }
 
 /// A cluster, and the configuration that it was made of.
@@ -161,7 +163,10 @@ impl Generation {
         for shared in &layout.listeners {
             let name = &shared.config.name;
             let listener = before.remove(name).or_else(|| self.removed.remove(name));
-            let listener = listener.unwrap_or_else(|| Rc::new(Listener::new(shared)));
+            let listener = listener.unwrap_or_else(|| {
+                self.groups = self.groups.wrapping_add(1);
+                Rc::new(Listener::new(shared, self.groups))
+            });
             let service = match listener.service() {
                 Some(service) if service.is_of(&shared.config, &clusters) => service,
                 before => Rc::new(Service::new(&shared.config, &parts, before.as_deref())),
@@ -188,9 +193,10 @@ impl Generation {
         }
     }
 
-    /// The listener with this name.
+    /// The listener with this name; also one that was removed, as long as connections use it:
+    /// another worker may have accepted a connection before that.
     pub fn listener(&self, name: &str) -> Option<&Rc<Listener>> {
-        self.listeners.get(name)
+        self.listeners.get(name).or_else(|| self.removed.get(name))
     }
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.
@@ -234,7 +240,7 @@ impl Generation {
         self.each_cluster(|cluster| cluster.sweep(timers));
         self.removed.retain(|_, listener| {
             listener.end_service(timers.now());
-            Rc::strong_count(listener) > 1
+            Rc::strong_count(listener) > 1 || listener.has_service()
         });
     }
 

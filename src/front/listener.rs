@@ -23,6 +23,8 @@ use crate::timers::ticks;
 
 /// One listener of one worker. Its connections share it.
 pub struct Listener {
+    /// Unlikely to be that of another listener.
+    group: u16,
     name: Arc<str>,
     /// Its limit of connections, which all workers share.
     pub admission: Arc<Admission>,
@@ -48,8 +50,9 @@ struct Log {
 
 impl Listener {
     /// Makes a listener that does nothing yet.
-    pub(super) fn new(shared: &Shared) -> Listener {
+    pub(super) fn new(shared: &Shared, group: u16) -> Listener {
         Listener {
+            group,
             name: Arc::clone(&shared.config.name),
             admission: Arc::clone(&shared.admission),
             counters: Counters::default(),
@@ -83,6 +86,11 @@ impl Listener {
         self.removed.get().is_some()
     }
 
+    /// Returns true as long as requests are served.
+    pub(super) fn has_service(&self) -> bool {
+        self.service.borrow().is_some()
+    }
+
     /// Ends the service if the listener was removed a while ago.
     pub(super) fn end_service(&self, now: u32) {
         let removed = self.removed.get();
@@ -92,8 +100,8 @@ impl Listener {
     }
 
     /// The group of its connections (see [`Watch::join_group`](crate::timers::Watch::join_group)).
-    pub(super) fn group(&self) -> usize {
-        std::ptr::from_ref(self) as usize
+    pub(super) fn group(&self) -> u16 {
+        self.group
     }
 
     /// The name, which no other listener of the configuration has.

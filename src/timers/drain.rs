@@ -21,7 +21,7 @@ impl Watch {
     }
 
     /// Makes the connection one of a group, which [`Timers::end_idle`] ends together.
-    pub fn join_group(&self, group: usize) {
+    pub fn join_group(&self, group: u16) {
         self.conn(|conn| conn.group = group);
     }
 }
@@ -38,7 +38,7 @@ impl Timers {
     }
 
     /// Ends the connections of a group that a drain would end at once.
-    pub fn end_idle(&self, group: usize) {
+    pub fn end_idle(&self, group: u16) {
         self.end(|conn| conn.group == group && conn.on_drain == OnDrain::Now);
     }
 

@@ -80,28 +80,65 @@ enum Destination {
     OtherWorker(usize, Permit),
 }
 
-/// Starts to accept connections, and to serve those that other workers hand over.
-///
-/// # Errors
-/// The runtime cannot use a socket.
-pub(super) fn start(
-    context: &Rc<Context>,
-    balance: Balance,
-    inbox: Inbox,
-    sockets: Vec<Socket>,
-    running: Running,
-    accepts: usize,
-) -> io::Result<Vec<Rc<Acceptor>>> {
-    let inbox_context = Rc::clone(context);
-    inbox.open(move |conn| {
-        let HandedOver { listener, fd, address, permit } = conn;
-        serve(&inbox_context, &listener, Stream::from_fd(fd), address, permit);
-    })?;
-    let balance = Rc::new(balance);
-    let ring = running.driver == Driver::IoUring;
-    let in_flight = if ring { accepts } else { 0 };
-    let start = |socket| Acceptor::start(context, &balance, socket, in_flight);
-    sockets.into_iter().map(start).collect()
+/// The acceptors of a worker.
+pub(super) struct Acceptors {
+    context: Rc<Context>,
+    balance: Rc<Balance>,
+    is_ring: bool,
+    all: Vec<Rc<Acceptor>>,
+}
+
+impl Acceptors {
+    /// Begins to serve the connections that other workers hand over. There are no acceptors yet.
+    ///
+    /// # Errors
+    /// The runtime cannot use the socket pair that wakes the worker.
+    pub(super) fn start(
+        context: &Rc<Context>,
+        balance: Balance,
+        inbox: Inbox,
+        running: Running,
+    ) -> io::Result<Acceptors> {
+        let inbox_context = Rc::clone(context);
+        inbox.open(move |conn| {
+            let HandedOver { listener, fd, address, permit } = conn;
+            serve(&inbox_context, &listener, Stream::from_fd(fd), address, permit);
+        })?;
+        let is_ring = running.driver == Driver::IoUring;
+        let (context, balance) = (Rc::clone(context), Rc::new(balance));
+        Ok(Acceptors { context, balance, is_ring, all: Vec::new() })
+    }
+
+    /// Those that accept, and those that are stopped and not closed yet.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Acceptor>> {
+        self.all.iter()
+    }
+
+    /// Accepts from these sockets and no others. Those that are there already keep their accepts in
+    /// flight. New ones get `accepts` of them.
+    ///
+    /// # Errors
+    /// The runtime cannot use a socket. The others are served.
+    pub(super) fn apply(&mut self, sockets: Vec<Socket>, accepts: usize) -> io::Result<()> {
+        self.all.retain(|acceptor| !acceptor.is_closed());
+        for acceptor in &self.all {
+            if !sockets.iter().any(|socket| acceptor.has(&socket.socket)) {
+                acceptor.stop();
+            }
+        }
+        let in_flight = if self.is_ring { accepts } else { 0 };
+        let mut result = Ok(());
+        for socket in sockets {
+            match self.all.iter().find(|acceptor| acceptor.has(&socket.socket)) {
+                Some(acceptor) => acceptor.rename(socket.listener),
+                None => match Acceptor::start(&self.context, &self.balance, socket, in_flight) {
+                    Ok(acceptor) => self.all.push(acceptor),
+                    Err(error) => result = Err(error),
+                },
+            }
+        }
+        result
+    }
 }
 
 /// Serves an accepted connection on this worker, by the listener of this name in the present
@@ -170,13 +207,11 @@ impl Acceptor {
     }
 
     /// Returns true if this is the acceptor of a socket.
-    #[expect(dead_code, reason = "a reload will use it")]
     pub(super) fn has(&self, socket: &Arc<StdListener>) -> bool {
         self.open.borrow().as_ref().is_some_and(|open| Arc::ptr_eq(&open.socket, socket))
     }
 
     /// Replaces the name of its listener.
-    #[expect(dead_code, reason = "a reload will use it")]
     pub(super) fn rename(&self, listener: Arc<str>) {
         self.listener.replace(listener);
     }

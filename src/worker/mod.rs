@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use core_affinity::CoreId;
 
 use crate::cluster::Report;
-use crate::error::Error;
-use crate::front::{self, Challenges, Context, Layout, Origin, Shortage, Udp};
+use crate::error::{Error, chain};
+use crate::front::{Challenges, Context, Layout, Origin, Shortage, Udp, UdpListeners};
 use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
 use crate::sys::{Address, Shares};
 use crate::timers::{TICK, ticks};
-use accept::Acceptor;
+use accept::Acceptors;
 pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial};
 pub use pulse::Pulse;
@@ -41,7 +41,7 @@ const GRACE: Duration = Duration::from_secs(1);
 const CANCEL_PAUSE: Duration = Duration::from_millis(1);
 
 /// A command of the control plane to a worker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Command {
     /// Sets the endpoints of a cluster.
     Endpoints {
@@ -71,6 +71,26 @@ pub enum Command {
     Pause(Arc<AtomicUsize>),
     /// Accept and receive again after a pause.
     Resume,
+    /// Serves by another configuration from now on. Its sockets follow by [`Command::Sockets`],
+    /// when all workers know the new listeners: they hand connections over to each other by name.
+    Layout {
+        /// The listeners and clusters.
+        layout: Arc<Layout>,
+        /// The descriptors that the worker may have open at once, by their use.
+        shares: Shares,
+        /// Each worker adds 1 when it serves by it.
+        applied: Arc<AtomicUsize>,
+    },
+    /// Serves these sockets from now on, and no others. Those that it serves already stay as they
+    /// are; only their listeners may have other names.
+    Sockets {
+        /// All listening sockets of the worker.
+        streams: Vec<Socket>,
+        /// All of its UDP sockets.
+        datagrams: Vec<Datagrams>,
+        /// Each worker adds 1 when it serves them.
+        applied: Arc<AtomicUsize>,
+    },
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
     /// connections have ended. After a pause the accept queues are left to the other process.
     Drain,
@@ -79,6 +99,7 @@ pub enum Command {
 }
 
 /// A listening socket of one worker.
+#[derive(Clone)]
 pub struct Socket {
     /// The name of the listener.
     pub listener: Arc<str>,
@@ -90,6 +111,7 @@ pub struct Socket {
 }
 
 /// A UDP socket of one worker.
+#[derive(Clone)]
 pub struct Datagrams {
     /// The name of the listener.
     pub listener: Arc<str>,
@@ -194,8 +216,9 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
 struct Worker {
     /// What all of its connections share.
     context: Rc<Context>,
-    acceptors: Vec<Rc<Acceptor>>,
-    udp: Vec<Rc<Udp>>,
+    acceptors: Acceptors,
+    udp: UdpListeners,
+    shares: Shares,
     /// The tick at which the drain began.
     drain_begun: Option<u32>,
     commands: Receiver<Command>,
@@ -220,10 +243,13 @@ impl Worker {
         let context = Rc::new(context);
         // The writer of the access log ends when the last reference to its sinks is dropped.
         drop(layout);
+        let acceptors = Acceptors::start(&context, balance, inbox, running)
+            .map_err(|error| Error::start("cannot use a pair of sockets", error, ""))?;
         let mut worker = Worker {
+            acceptors,
+            udp: UdpListeners::new(&context, setup.workers),
             context,
-            acceptors: Vec::new(),
-            udp: Vec::new(),
+            shares,
             drain_begun: None,
             commands: setup.commands,
             failures: setup.failures,
@@ -233,14 +259,7 @@ impl Worker {
         while let Ok(command) = worker.commands.try_recv() {
             worker.handle(command);
         }
-        let context = &worker.context;
-        let acceptors =
-            accept::start(context, balance, inbox, setup.sockets, running, shares.accepts)
-                .map_err(|error| Error::start("cannot use a listening socket", error, ""))?;
-        let datagrams = setup.datagrams.into_iter().map(|socket| (socket.listener, socket.socket));
-        let udp = front::start_udp(context, datagrams.collect(), setup.workers, &shares)
-            .map_err(|error| Error::start("cannot use a UDP socket", error, ""))?;
-        (worker.acceptors, worker.udp) = (acceptors, udp);
+        worker.set_sockets(setup.sockets, setup.datagrams)?;
         Ok(worker)
     }
 
@@ -277,6 +296,22 @@ impl Worker {
                 *self.context.challenges.borrow_mut() = challenges;
                 published.fetch_add(1, Ordering::Release);
             }
+            Command::Layout { layout, shares, applied } => {
+                self.set_layout(&layout, shares);
+                // The control plane frees what only this layout has.
+                drop(layout);
+                applied.fetch_add(1, Ordering::Release);
+            }
+            Command::Sockets { streams, datagrams, applied } => {
+                if let Err(error) = self.set_sockets(streams, datagrams) {
+                    tracing::error!(
+                        error = %chain(&error),
+                        "a worker cannot serve a socket of the new configuration: reload again \
+                         when the cause is gone"
+                    );
+                }
+                applied.fetch_add(1, Ordering::Release);
+            }
             Command::Pause(paused) => self.pause(paused),
             Command::Resume => {
                 // An error is that of fcntl(2), which does not happen on an open socket.
@@ -297,12 +332,41 @@ impl Worker {
         }
     }
 
+    /// Serves by another configuration.
+    fn set_layout(&mut self, layout: &Layout, shares: Shares) {
+        self.shares = shares;
+        self.context.set_shares(&shares);
+        if let Err(error) = self.context.apply(layout) {
+            tracing::error!(%error, "a worker cannot serve files: it has no sockets left for it");
+        }
+    }
+
+    /// Serves these sockets and no others.
+    ///
+    /// # Errors
+    /// The runtime cannot use a socket. The others are served.
+    fn set_sockets(
+        &mut self,
+        streams: Vec<Socket>,
+        datagrams: Vec<Datagrams>,
+    ) -> Result<(), Error> {
+        // A worker that drains has closed its sockets.
+        if self.context.draining.get() {
+            return Ok(());
+        }
+        let accepting = self.acceptors.apply(streams, self.shares.accepts);
+        let datagrams = datagrams.into_iter().map(|socket| (socket.listener, socket.socket));
+        let receiving = self.udp.apply(datagrams.collect(), &self.shares);
+        accepting.map_err(|error| Error::start("cannot use a listening socket", error, ""))?;
+        receiving.map_err(|error| Error::start("cannot use a UDP socket", error, ""))
+    }
+
     /// Stops to accept and to receive. UDP sockets are not read any more from here on; accepts in
     /// flight are cancelled within moments.
     fn pause(&self, paused: Arc<AtomicUsize>) {
         self.acceptors.iter().for_each(|acceptor| acceptor.pause());
         self.udp.iter().for_each(|udp| udp.pause());
-        let acceptors = self.acceptors.clone();
+        let acceptors: Vec<_> = self.acceptors.iter().cloned().collect();
         monoio::spawn(async move {
             while !acceptors.iter().all(|acceptor| acceptor.is_idle()) {
                 monoio::time::sleep(CANCEL_PAUSE).await;

@@ -75,6 +75,20 @@ pub struct Settings {
     pub clock: Clock,
 }
 
+/// Settings are equal if they order the same. A process has one clock.
+impl PartialEq for Settings {
+    fn eq(&self, other: &Settings) -> bool {
+        let Settings { directory, contacts, storage, challenge, authorities, orders, clock: _ } =
+            self;
+        *directory == other.directory
+            && *contacts == other.contacts
+            && *storage == other.storage
+            && *challenge == other.challenge
+            && *authorities == other.authorities
+            && *orders == other.orders
+    }
+}
+
 /// The certificates of one ACME directory.
 pub struct Acme {
     settings: Settings,

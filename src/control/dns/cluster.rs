@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::super::crew::Crew;
 use super::files::Files;
 use super::follower::{Follower, Key, Update};
 use super::lookup::Family;
@@ -23,9 +23,42 @@ use crate::worker::Command;
 /// the other family, within this time share the line: they mostly have the same cause.
 const SETTLE: Duration = Duration::from_millis(300);
 
+/// Where a cluster's endpoints go.
+pub(super) struct Follows {
+    /// The configuration of the moment.
+    config: watch::Receiver<Arc<Config>>,
+    workers: Vec<Sender<Command>>,
+    /// False while the configuration of the cluster is not in use yet.
+    is_sending: AtomicBool,
+}
+
+impl Follows {
+    pub(super) fn new(
+        config: watch::Receiver<Arc<Config>>,
+        workers: Vec<Sender<Command>>,
+    ) -> Follows {
+        Follows { config, workers, is_sending: AtomicBool::new(false) }
+    }
+
+    /// From now on changes are sent to the workers.
+    pub(super) fn begin_sending(&self) {
+        self.is_sending.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What is known of a cluster.
+#[derive(Clone)]
+pub(super) struct Answers {
+    /// The addresses of each name.
+    pub(super) addresses: HashMap<Key, Vec<IpAddr>>,
+    /// What follows from them.
+    pub(super) endpoints: Arc<[Address]>,
+    /// The names without a first answer.
+    pub(super) unanswered: Vec<String>,
+}
+
 /// One cluster: the addresses of its names, and what was sent to the workers.
 pub(super) struct Cluster {
-    config: Arc<Config>,
     name: Arc<str>,
     names: Vec<DnsName>,
     states: Names,
@@ -34,39 +67,45 @@ pub(super) struct Cluster {
     resolved: Vec<SocketAddr>,
     /// Addresses of `resolved` that are not endpoints because they lead back to the cluster.
     excluded: Vec<SocketAddr>,
-    /// The endpoints that the workers have.
-    sent: Vec<SocketAddr>,
-    workers: Vec<Sender<Command>>,
-    files: Files,
+    /// The endpoints that follow from all that.
+    endpoints: Vec<SocketAddr>,
+    follows: Arc<Follows>,
 }
 
 impl Cluster {
-    /// `hosts` are the distinct hosts of `names`, each with the families to look up.
+    /// `hosts` are the distinct hosts of `names`, each with the families to look up. `known` are
+    /// the last answers about names, which count until there are newer ones.
     pub(super) fn new(
-        config: Arc<Config>,
         name: &Arc<str>,
         names: &[DnsName],
         hosts: &[(String, Vec<Family>)],
-        crew: &Crew,
-        files: &Files,
+        mut known: HashMap<Key, Vec<IpAddr>>,
+        follows: &Arc<Follows>,
     ) -> Cluster {
-        Cluster {
-            config,
+        known.retain(|(host, family), _| {
+            hosts.iter().any(|(own, families)| own == host && families.contains(family))
+        });
+        let mut cluster = Cluster {
             name: Arc::clone(name),
             names: names.to_vec(),
             states: Names::new(hosts.iter().cloned()),
-            addresses: HashMap::new(),
+            addresses: known,
             resolved: Vec::new(),
             excluded: Vec::new(),
-            sent: Vec::new(),
-            workers: crew.commands(),
-            files: files.clone(),
-        }
+            endpoints: Vec::new(),
+            follows: Arc::clone(follows),
+        };
+        cluster.update_endpoints();
+        cluster
     }
 
-    /// The names without a first answer.
-    pub(super) fn unanswered(&self) -> Vec<String> {
-        self.states.unanswered()
+    /// What is known at present.
+    pub(super) fn answers(&self) -> Answers {
+        Answers {
+            addresses: self.addresses.clone(),
+            endpoints: self.endpoints.iter().copied().map(Address::Ip).collect(),
+            unanswered: self.states.unanswered(),
+        }
     }
 
     /// Starts the followers of its names, and processes their results.
@@ -74,15 +113,18 @@ impl Cluster {
         mut self,
         hosts: Vec<(String, Vec<Family>)>,
         refresh: Duration,
-        unanswered: watch::Sender<Vec<String>>,
+        files: Files,
+        answers: watch::Sender<Answers>,
     ) {
         let (sender, mut updates) = mpsc::unbounded_channel();
         // Dropped with this task, which ends the followers.
         let mut followers = JoinSet::new();
         for (host, families) in hosts {
             for family in families {
-                let follower = Follower::new((host.clone(), family), refresh);
-                followers.spawn(follower.run(self.files.clone(), sender.clone()));
+                let key = (host.clone(), family);
+                let known = self.addresses.get(&key).cloned().unwrap_or_default();
+                let follower = Follower::new(key, refresh, known);
+                followers.spawn(follower.run(files.clone(), sender.clone()));
             }
         }
         let mut log_at = None;
@@ -102,8 +144,11 @@ impl Cluster {
                     self.addresses.insert(key, addresses);
                     // Send at once: answers for IPv4 and IPv6 mostly come together, but neither
                     // waits.
-                    self.update_endpoints();
-                    unanswered.send_replace(self.states.unanswered());
+                    let has_changed = self.update_endpoints();
+                    answers.send_replace(self.answers());
+                    if has_changed {
+                        self.send();
+                    }
                 }
                 () = settled => {
                     log_at = None;
@@ -130,8 +175,8 @@ impl Cluster {
         }
     }
 
-    /// Sends the endpoints to the workers if they have changed.
-    fn update_endpoints(&mut self) {
+    /// Derives the endpoints from the addresses. Returns true if they have changed.
+    fn update_endpoints(&mut self) -> bool {
         let mut resolved = Vec::new();
         for name in &self.names {
             for family in [Family::V4, Family::V6] {
@@ -144,15 +189,15 @@ impl Cluster {
         resolved.sort();
         resolved.dedup();
         if resolved == self.resolved {
-            return;
+            return false;
         }
         self.exclude_loops(&resolved);
         let is_used = |address: &&SocketAddr| !self.excluded.contains(address);
         let endpoints: Vec<SocketAddr> = resolved.iter().filter(is_used).copied().collect();
         self.resolved = resolved;
-        if endpoints != self.sent {
-            self.send(endpoints);
-        }
+        let has_changed = endpoints != self.endpoints;
+        self.endpoints = endpoints;
+        has_changed
     }
 
     /// Checks the new addresses and warns of those that lead back to the cluster, which the check
@@ -162,7 +207,8 @@ impl Cluster {
         self.excluded.retain(|address| resolved.contains(address));
         let is_new = |address: &&SocketAddr| !self.resolved.contains(address);
         let new: Vec<SocketAddr> = resolved.iter().filter(is_new).copied().collect();
-        for back in self.config.loops_through(&self.name, &new, sys::is_local) {
+        let config = Arc::clone(&self.follows.config.borrow());
+        for back in config.loops_through(&self.name, &new, sys::is_local) {
             let (cluster, endpoint, listeners) =
                 (&self.name, back.address, back.listeners.join(" "));
             if back.certain {
@@ -184,17 +230,20 @@ impl Cluster {
         }
     }
 
-    fn send(&mut self, endpoints: Vec<SocketAddr>) {
-        let list = endpoints.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
-        let (cluster, count) = (&self.name, endpoints.len());
-        if endpoints.is_empty() {
+    /// Logs the endpoints, and sends them to the workers.
+    fn send(&self) {
+        let list = self.endpoints.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        let (cluster, count) = (&self.name, self.endpoints.len());
+        if self.endpoints.is_empty() {
             tracing::warn!(%cluster, "the cluster has no endpoints left");
         } else {
             tracing::info!(%cluster, count, endpoints = list, "the cluster has endpoints");
         }
-        let addresses: Arc<[Address]> = endpoints.iter().copied().map(Address::Ip).collect();
-        self.sent = endpoints;
-        for worker in &self.workers {
+        if !self.follows.is_sending.load(Ordering::Relaxed) {
+            return;
+        }
+        let addresses: Arc<[Address]> = self.endpoints.iter().copied().map(Address::Ip).collect();
+        for worker in &self.follows.workers {
             let addresses = Arc::clone(&addresses);
             let cluster = Arc::clone(&self.name);
             // An error means that the worker has ended.

@@ -41,8 +41,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    pub(super) fn new(key: Key, refresh: Duration) -> Follower {
-        Follower { key, refresh, addresses: Vec::new(), empty_since: None }
+    /// `known` is the last good answer, if there was one.
+    pub(super) fn new(key: Key, refresh: Duration, known: Vec<IpAddr>) -> Follower {
+        Follower { key, refresh, addresses: known, empty_since: None }
     }
 
     /// Runs until the receiver of the updates is dropped.
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
 
     fn follower() -> Follower {
-        Follower::new(("node.test".into(), Family::V4), Duration::from_secs(5))
+        Follower::new(("node.test".into(), Family::V4), Duration::from_secs(5), Vec::new())
     }
 
     fn one() -> Vec<IpAddr> {

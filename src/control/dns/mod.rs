@@ -14,74 +14,144 @@ mod names;
 mod server;
 mod system;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::AbortHandle;
 
-use self::cluster::Cluster;
+use self::cluster::{Answers, Cluster, Follows};
 use self::files::Files;
 use self::lookup::{Family, Found, look_up};
-use super::crew::Crew;
-use crate::config::{Config, Discovery, DnsFamily, DnsName};
+use crate::config::{self, Config, Discovery, DnsFamily, DnsName};
 use crate::error::{Error, chain};
+use crate::sys::Address;
 use crate::worker::Command;
 
-/// The tasks that look up the names of all clusters. Dropping this ends the look-ups.
+/// The tasks that look up the names of all clusters of a configuration.
 pub(super) struct Dns {
-    _clusters: JoinSet<()>,
-    /// The names of each cluster without a first answer.
-    unanswered: Vec<watch::Receiver<Vec<String>>>,
+    files: Files,
+    /// The configuration of the moment, for checks of new addresses.
+    config: watch::Sender<Arc<Config>>,
+    workers: Vec<Sender<Command>>,
+    clusters: HashMap<Arc<str>, Member>,
 }
 
-impl Dns {
+/// A strict_dns cluster and its task.
+struct Member {
+    config: Arc<config::Cluster>,
+    follows: Arc<Follows>,
+    task: Arc<Task>,
+    answers: watch::Receiver<Answers>,
+}
+
+/// A task that ends when this is dropped.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The clusters of a configuration that is not in use yet. Those that are new or have changed are
+/// looked up already; their answers do not reach the workers before [`Dns::commit`].
+pub(super) struct Next {
+    config: Arc<Config>,
+    clusters: HashMap<Arc<str>, Member>,
+}
+
+impl Next {
     /// Waits until every name of every cluster has its first answer.
     pub(super) async fn first_answers(&mut self) {
-        for names in &mut self.unanswered {
+        for member in self.clusters.values_mut() {
             // An error means that the task has ended, which happens only with the process.
-            let _ = names.wait_for(Vec::is_empty).await;
+            let _ = member.answers.wait_for(|answers| answers.unanswered.is_empty()).await;
         }
     }
 
     /// The names without a first answer, separated by commas.
     pub(super) fn missing(&self) -> String {
-        let missing = self.unanswered.iter().flat_map(|names| names.borrow().clone());
-        let mut missing: Vec<String> = missing.collect();
+        let unanswered = |member: &Member| member.answers.borrow().unanswered.clone();
+        let mut missing: Vec<String> = self.clusters.values().flat_map(unanswered).collect();
         missing.sort();
         missing.dedup();
         missing.join(", ")
     }
 }
 
-/// Sends the endpoints of static clusters, and starts to look up those of strict_dns clusters.
-///
-/// # Errors
-/// A thread cannot be started.
-pub(super) fn start(config: &Arc<Config>, crew: &Crew) -> Result<Dns, Error> {
-    let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
-        Discovery::StrictDns { names, .. } => names.as_slice(),
-        Discovery::Static(_) => &[],
-    });
-    let files = Files::start(names.map(|name| name.host.as_str()))?;
-    let (mut clusters, mut unanswered) = (JoinSet::new(), Vec::new());
-    for cluster in &config.clusters {
-        let name = &cluster.name;
-        match &cluster.discovery {
-            Discovery::Static(addresses) => {
-                let (cluster, addresses) = (Arc::clone(name), addresses.as_slice().into());
-                crew.tell(&Command::Endpoints { cluster, addresses });
-            }
-            Discovery::StrictDns { names, refresh, family } => {
-                let hosts = families_of_hosts(names, *family);
-                let cluster = Cluster::new(Arc::clone(config), name, names, &hosts, crew, &files);
-                let (sender, names) = watch::channel(cluster.unanswered());
-                clusters.spawn(cluster.run(hosts, *refresh, sender));
-                unanswered.push(names);
-            }
-        }
+impl Dns {
+    /// Starts the thread that reads the system's configuration of names. Nothing is looked up yet.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
+    pub(super) fn start(config: &Arc<Config>, workers: Vec<Sender<Command>>) -> Result<Dns, Error> {
+        let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
+            Discovery::StrictDns { names, .. } => names.as_slice(),
+            Discovery::Static(_) => &[],
+        });
+        let files = Files::start(names.map(|name| name.host.as_str()))?;
+        let config = watch::Sender::new(Arc::clone(config));
+        Ok(Dns { files, config, workers, clusters: HashMap::new() })
     }
-    Ok(Dns { _clusters: clusters, unanswered })
+
+    /// Starts to look up the clusters of another configuration, as far as they differ from the
+    /// present ones. They begin with the last answers about the same names.
+    pub(super) fn prepare(&self, config: &Arc<Config>) -> Next {
+        let mut clusters = HashMap::new();
+        for cluster in &config.clusters {
+            let Discovery::StrictDns { names, refresh, family } = &cluster.discovery else {
+                continue;
+            };
+            let before = self.clusters.get(&cluster.name);
+            let same = before.filter(|before| before.config.discovery == cluster.discovery);
+            let member = match same {
+                Some(before) => Member {
+                    config: Arc::clone(cluster),
+                    follows: Arc::clone(&before.follows),
+                    task: Arc::clone(&before.task),
+                    answers: before.answers.clone(),
+                },
+                None => {
+                    let hosts = families_of_hosts(names, *family);
+                    let known = before.map(|before| before.answers.borrow().addresses.clone());
+                    let follows =
+                        Arc::new(Follows::new(self.config.subscribe(), self.workers.clone()));
+                    let known = known.unwrap_or_default();
+                    let task = Cluster::new(&cluster.name, names, &hosts, known, &follows);
+                    let (sender, answers) = watch::channel(task.answers());
+                    let task = tokio::spawn(task.run(hosts, *refresh, self.files.clone(), sender));
+                    let (config, task) = (Arc::clone(cluster), Arc::new(Task(task.abort_handle())));
+                    Member { config, follows, task, answers }
+                }
+            };
+            clusters.insert(Arc::clone(&cluster.name), member);
+        }
+        Next { config: Arc::clone(config), clusters }
+    }
+
+    /// Makes the prepared clusters the present ones, and ends the look-ups of the others. Returns
+    /// the endpoints of all clusters, which the workers must get before any other command.
+    pub(super) fn commit(&mut self, next: Next) -> Vec<(Arc<str>, Arc<[Address]>)> {
+        let Next { config, clusters } = next;
+        self.config.send_replace(Arc::clone(&config));
+        self.clusters = clusters;
+        let endpoints = |cluster: &Arc<config::Cluster>| {
+            let addresses = match &cluster.discovery {
+                Discovery::Static(addresses) => addresses.as_slice().into(),
+                Discovery::StrictDns { .. } => {
+                    let member = self.clusters.get(&cluster.name)?;
+                    member.follows.begin_sending();
+                    let answers = member.answers.borrow();
+                    Arc::clone(&answers.endpoints)
+                }
+            };
+            Some((Arc::clone(&cluster.name), addresses))
+        };
+        config.clusters.iter().filter_map(endpoints).collect()
+    }
 }
 
 /// Looks up hosts that the control plane itself connects to.

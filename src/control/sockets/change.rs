@@ -35,7 +35,6 @@ impl Sockets {
     ///
     /// # Errors
     /// The error of the first address that is refused, with advice.
-    #[expect(dead_code, reason = "a reload will use it")]
     pub(in crate::control) async fn prepare(&self, config: &Config) -> Result<Change, Error> {
         self.prepare_with(config, Inherited::default()).await
     }
@@ -72,7 +71,6 @@ impl Sockets {
     /// Takes a change into use: from now on these are the sockets. `change` must come from the last
     /// call of [`Sockets::prepare`]. Sockets that are kept get the options of their listener.
     /// Removed ones are closed here, and by the workers once they do not serve them any more.
-    #[expect(dead_code, reason = "a reload will use it")]
     pub(in crate::control) fn apply(&mut self, change: Change) {
         let mut before: Vec<Option<SocketsOfAddress>> =
             self.addresses.drain(..).map(Some).collect();

@@ -25,6 +25,7 @@ use crate::error::Error;
 use crate::sys::Address;
 use crate::worker::{Datagrams, Socket};
 use address::SocketsOfAddress;
+pub(super) use change::Change;
 pub(super) use inherited::Inherited;
 
 /// All sockets, by address and worker.

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{Session, Udp};
+use super::{Current, Session, Udp};
 use crate::front::moment::Moment;
 use crate::observe::outcome::{End, Outcome, Relay};
 use crate::sys::{Address, ConnectError, Errno};
@@ -16,7 +16,7 @@ impl Udp {
     pub fn tick(&self) {
         let now = self.context.timers.now();
         loop {
-            let idle = self.sessions.borrow_mut().pop_idle(now, self.idle_limits);
+            let idle = self.sessions.borrow_mut().pop_idle(now, self.idle_limits.get());
             let Some(session) = idle else { return };
             self.end(&session, End::Idle);
         }
@@ -31,7 +31,7 @@ impl Udp {
     /// goes to another endpoint.
     pub(super) fn end_refused(&self, session: &Session, errno: Errno) {
         let endpoint = &session.upstream.endpoint;
-        self.cluster.refused_datagrams(endpoint, ConnectError::Refused(errno).into());
+        session.current.cluster.refused_datagrams(endpoint, ConnectError::Refused(errno).into());
         session.tried.borrow_mut().failed.push(Rc::clone(&endpoint.address));
         self.sessions.borrow_mut().remove(&session.key);
         self.end(session, End::ConnectFailed);
@@ -41,8 +41,23 @@ impl Udp {
     /// of a session, and another process cannot take over clients while a socket is bound.
     pub fn drain(self: &Rc<Self>) {
         // Ends the task that receives from the socket, which then closes it.
-        self.sockets.take().iter().for_each(|socket| socket.stopped.set());
+        self.sockets.take().iter().flatten().for_each(|socket| socket.stopped.set());
         monoio::spawn(Rc::clone(self).end_in_batches());
+    }
+
+    /// Ends the sessions of clients that send to a socket which was removed.
+    pub(super) async fn end_of_socket(self: Rc<Self>, place: usize) {
+        loop {
+            let keys = self.sessions.borrow().keys_where(DRAIN_BATCH, |key| key.socket == place);
+            if keys.is_empty() {
+                return;
+            }
+            for key in keys {
+                let session = self.sessions.borrow_mut().remove(&key);
+                session.iter().for_each(|session| self.end(session, End::Drain));
+            }
+            self.context.pool.yielder().yield_now().await;
+        }
     }
 
     /// Returns true when the worker drains and all sessions have ended.
@@ -86,10 +101,12 @@ impl Udp {
             ..Outcome::new(end)
         };
         session.tried.take().note(&mut outcome);
-        self.record(&session.client, session.start, &outcome);
-        self.listener.counters.end();
+        session.current.record(&session.client, session.start, &outcome);
+        session.current.listener.counters.end();
     }
+}
 
+impl Current {
     /// Counts an outcome and writes its access record.
     pub(super) fn record(&self, client: &Address, start: Moment, outcome: &Outcome) {
         self.listener.record(client, start, outcome, |record| {

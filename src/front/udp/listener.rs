@@ -1,174 +1,216 @@
-//! The UDP listeners of a worker. Each of their sockets has a task that receives what clients send
-//! and forwards it by session.
+//! The UDP listeners of a worker, and what a reload changes of them.
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, UdpSocket as StdSocket};
+use std::net::UdpSocket as StdSocket;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::join::send_joined;
 use super::quota::{SocketQuota, max_sessions_of_worker, socket_quotas};
 use super::table::{IdleLimits, Table};
-use super::{Buffers, ClientSocket, Key, NO_REPLY_TIMEOUT, Udp};
+use super::{Buffers, ClientSocket, Current, NO_REPLY_TIMEOUT, Udp};
+use crate::config;
 use crate::front::context::Context;
-use crate::front::generation::Generation;
 use crate::front::listener::Listener;
 use crate::front::service::Service;
 use crate::sched::StopFlag;
 use crate::sys::{Batch, Connected, Shares, UdpSocket};
 use crate::timers::ticks;
 
-/// A listener with its sockets, before it starts.
-struct Bound {
+/// The UDP listeners of one worker.
+pub struct UdpListeners {
+    context: Rc<Context>,
+    workers: usize,
+    /// `None` before the first socket: a batch takes 2 MiB, and workers without UDP need none.
+    tools: Option<Tools>,
+    all: Vec<Rc<Udp>>,
+}
+
+/// What all listeners of a worker share.
+struct Tools {
+    buffers: Rc<Buffers>,
+    connected: Rc<Connected>,
+}
+
+/// A listener, and the sockets that it is to have.
+struct Wanted {
     listener: Rc<Listener>,
     service: Rc<Service>,
-    sockets: Vec<UdpSocket>,
+    sockets: Vec<Arc<StdSocket>>,
 }
 
-/// Starts serving the UDP sockets of a worker. Each comes with the name of its listener. All
-/// their sessions together get [`Shares::sessions`] descriptors.
-///
-/// # Errors
-/// The runtime or the kernel refuses a socket.
-pub fn start_udp(
-    context: &Rc<Context>,
-    sockets: Vec<(Arc<str>, Arc<StdSocket>)>,
-    workers: usize,
-    shares: &Shares,
-) -> io::Result<Vec<Rc<Udp>>> {
-    // The batch takes 2 MiB, and workers without UDP do not need it.
-    if sockets.is_empty() {
-        return Ok(Vec::new());
+impl UdpListeners {
+    /// Makes the listeners of one of `workers` workers; none so far.
+    pub fn new(context: &Rc<Context>, workers: usize) -> UdpListeners {
+        UdpListeners { context: Rc::clone(context), workers, tools: None, all: Vec::new() }
     }
-    let batch = RefCell::new(Batch::new());
-    let buffers = Rc::new(Buffers { batch, joined: RefCell::default() });
-    let connected = Rc::new(Connected::start()?);
-    let generation = context.generation.borrow();
-    let bound = by_listener(&generation, sockets)?;
-    let max_sessions = bound.iter().filter_map(|bound| bound.service.udp());
-    let max_sessions = max_sessions.map(|config| max_sessions_of_worker(config, workers));
-    let quotas = socket_quotas(shares.sessions, &max_sessions.collect::<Vec<_>>());
-    let start = |(bound, quota)| Udp::start(context, bound, quota, &buffers, &connected);
-    Ok(bound.into_iter().zip(quotas).filter_map(start).collect())
-}
 
-/// Groups sockets by their listener.
-fn by_listener(
-    generation: &Generation,
-    sockets: Vec<(Arc<str>, Arc<StdSocket>)>,
-) -> io::Result<Vec<Bound>> {
-    let mut all: Vec<Bound> = Vec::new();
-    for (name, socket) in sockets {
-        let Some(listener) = generation.listener(&name) else { continue };
-        let Some(service) = listener.service().filter(|service| service.udp().is_some()) else {
-            continue;
+    /// All listeners.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Udp>> {
+        self.all.iter()
+    }
+
+    /// Serves these sockets from now on, each by the listener with its name. All sessions together
+    /// get [`Shares::sessions`] descriptors. A socket that is served already keeps its sessions,
+    /// whatever the name of its listener was; the sessions of one that is not in the list end.
+    ///
+    /// # Errors
+    /// The runtime or the kernel refuses a socket. Sockets before it are served.
+    pub fn apply(
+        &mut self,
+        sockets: Vec<(Arc<str>, Arc<StdSocket>)>,
+        shares: &Shares,
+    ) -> io::Result<()> {
+        let wanted = self.by_listener(sockets);
+        let max_sessions = wanted.iter().filter_map(|wanted| wanted.service.udp());
+        let max_sessions = max_sessions.map(|config| max_sessions_of_worker(config, self.workers));
+        let quotas = socket_quotas(shares.sessions, &max_sessions.collect::<Vec<_>>());
+        // First of all, so that a socket that goes to another listener has no other task.
+        let is_wanted = |socket: &Arc<StdSocket>| {
+            let listeners = |udp: &Rc<Udp>| wanted.iter().find(|wanted| udp.has_any(wanted));
+            let mut owners = self.all.iter().filter(|udp| udp.has(socket));
+            let goes_to = owners.next().and_then(listeners);
+            goes_to.is_some_and(|wanted| contains(&wanted.sockets, socket))
         };
-        // The runtime closes its own duplicate.
-        let socket = UdpSocket::bound(socket.try_clone()?)?;
-        match all.iter_mut().find(|bound| Rc::ptr_eq(&bound.listener, listener)) {
-            Some(bound) => bound.sockets.push(socket),
-            None => {
-                let (listener, sockets) = (Rc::clone(listener), vec![socket]);
-                all.push(Bound { listener, service, sockets });
+        self.all.iter().for_each(|udp| udp.retain(is_wanted));
+        let mut before = std::mem::take(&mut self.all);
+        let mut result = Ok(());
+        for (wanted, quota) in wanted.into_iter().zip(quotas) {
+            let kept = before.iter().position(|udp| udp.has_any(&wanted));
+            let udp = match kept {
+                Some(position) => Ok(before.swap_remove(position)),
+                None => self.make(&wanted, &quota),
+            };
+            let applied = udp.and_then(|udp| {
+                let applied = udp.apply(wanted, quota);
+                self.all.push(udp);
+                applied
+            });
+            result = result.and(applied);
+        }
+        before.iter().for_each(Udp::drain);
+        result
+    }
+
+    /// Groups sockets by their listener.
+    fn by_listener(&self, sockets: Vec<(Arc<str>, Arc<StdSocket>)>) -> Vec<Wanted> {
+        let generation = self.context.generation.borrow();
+        let mut all: Vec<Wanted> = Vec::new();
+        for (name, socket) in sockets {
+            let Some(listener) = generation.listener(&name) else { continue };
+            let service = listener.service().filter(|service| service.udp().is_some());
+            let Some(service) = service else { continue };
+            match all.iter_mut().find(|wanted| Rc::ptr_eq(&wanted.listener, listener)) {
+                Some(wanted) => wanted.sockets.push(socket),
+                None => {
+                    let (listener, sockets) = (Rc::clone(listener), vec![socket]);
+                    all.push(Wanted { listener, service, sockets });
+                }
             }
         }
+        all
     }
-    Ok(all)
+
+    /// Makes a listener without sockets.
+    fn make(&mut self, wanted: &Wanted, quota: &SocketQuota) -> io::Result<Rc<Udp>> {
+        let tools = match &mut self.tools {
+            Some(tools) => tools,
+            none => none.insert(Tools::start()?),
+        };
+        Ok(Rc::new(Udp {
+            context: Rc::clone(&self.context),
+            current: RefCell::new(wanted.current()),
+            idle_limits: Cell::new(wanted.idle_limits()),
+            sockets: RefCell::default(),
+            sessions: RefCell::new(Table::new(quota.max_sessions())),
+            quota: RefCell::new(SocketQuota::default()),
+            has_closing_sockets: Cell::new(false),
+            buffers: Rc::clone(&tools.buffers),
+            connected: Rc::clone(&tools.connected),
+        }))
+    }
+}
+
+impl Tools {
+    fn start() -> io::Result<Tools> {
+        let batch = RefCell::new(Batch::new());
+        let buffers = Rc::new(Buffers { batch, joined: RefCell::default() });
+        Ok(Tools { buffers, connected: Rc::new(Connected::start()?) })
+    }
+}
+
+impl Wanted {
+    fn config(&self) -> &config::Udp {
+        self.service.udp().expect("only listeners of UDP are wanted")
+    }
+
+    fn current(&self) -> Current {
+        let cluster = Rc::clone(self.service.cluster(&self.config().cluster));
+        Current { listener: Rc::clone(&self.listener), cluster }
+    }
+
+    fn idle_limits(&self) -> IdleLimits {
+        let idle_timeout = self.config().idle_timeout;
+        IdleLimits {
+            no_reply: ticks(idle_timeout.min(NO_REPLY_TIMEOUT)),
+            replied: ticks(idle_timeout),
+        }
+    }
 }
 
 impl Udp {
-    fn start(
-        context: &Rc<Context>,
-        bound: Bound,
-        quota: SocketQuota,
-        buffers: &Rc<Buffers>,
-        connected: &Rc<Connected>,
-    ) -> Option<Rc<Udp>> {
-        let Bound { listener, service, sockets } = bound;
-        let config = service.udp()?;
-        let idle_limits = IdleLimits {
-            no_reply: ticks(config.idle_timeout.min(NO_REPLY_TIMEOUT)),
-            replied: ticks(config.idle_timeout),
-        };
-        let udp = Rc::new(Udp {
-            context: Rc::clone(context),
-            listener,
-            cluster: Rc::clone(service.cluster(&config.cluster)),
-            idle_limits,
-            sockets: RefCell::new(sockets.into_iter().map(ClientSocket::new).collect()),
-            sessions: RefCell::new(Table::new(quota.max_sessions())),
-            quota,
-            has_closing_sockets: Cell::new(false),
-            buffers: Rc::clone(buffers),
-            connected: Rc::clone(connected),
-        });
-        udp.resume();
-        Some(udp)
-    }
-
-    /// Stops receiving what clients send. Sessions go on: their replies are sent.
-    pub fn pause(&self) {
-        self.sockets.borrow().iter().for_each(|socket| socket.stopped.set());
-    }
-
-    /// Receives what clients send, from the start or after a pause.
-    pub fn resume(self: &Rc<Self>) {
-        for (index, socket) in self.sockets.borrow().iter().enumerate() {
-            socket.stopped.clear();
-            // After a short pause the task may still be there.
-            if !socket.has_task.replace(true) {
-                monoio::spawn(Rc::clone(self).receive(index, Rc::clone(socket)));
+    /// Takes over what is wanted. Sessions go on as they have begun.
+    fn apply(self: &Rc<Self>, wanted: Wanted, quota: SocketQuota) -> io::Result<()> {
+        self.current.replace(wanted.current());
+        self.idle_limits.set(wanted.idle_limits());
+        self.sessions.borrow_mut().set_max(quota.max_sessions());
+        let quota = self.quota.borrow().replaced_by(quota);
+        self.quota.replace(quota);
+        let mut result = Ok(());
+        for socket in wanted.sockets {
+            if self.has(&socket) {
+                continue;
+            }
+            match ClientSocket::new(socket) {
+                Ok(socket) => self.sockets.borrow_mut().push(Some(socket)),
+                Err(error) => result = Err(error),
             }
         }
+        self.resume();
+        result
     }
 
-    /// Receives what clients send to one socket, until that is stopped.
-    async fn receive(self: Rc<Self>, index: usize, client: Rc<ClientSocket>) {
-        let yielder = self.context.pool.yielder();
-        let ClientSocket { socket, stopped, has_task } = &*client;
-        loop {
-            if stopped.unless_set(socket.readable()).await.is_none() {
-                has_task.set(false);
-                return;
-            }
-            // An error is about a datagram that was sent earlier (ICMP). Reporting it clears it.
-            let received = socket.receive(&mut self.buffers.batch.borrow_mut());
-            if received.is_ok() {
-                self.forward_batch(index);
-            }
-            // Yield also after sessions have ended, so that their tasks close the sockets.
-            if yielder.should_yield() || self.has_closing_sockets.replace(false) {
-                yielder.yield_now().await;
+    fn has(&self, socket: &Arc<StdSocket>) -> bool {
+        let sockets = self.sockets.borrow();
+        sockets.iter().flatten().any(|own| Arc::ptr_eq(&own.shared, socket))
+    }
+
+    fn has_any(&self, wanted: &Wanted) -> bool {
+        wanted.sockets.iter().any(|socket| self.has(socket))
+    }
+
+    /// Closes the sockets that are not wanted any more, and ends their sessions.
+    fn retain(self: &Rc<Self>, is_wanted: impl Fn(&Arc<StdSocket>) -> bool) {
+        let mut sockets = self.sockets.borrow_mut();
+        for (place, slot) in sockets.iter_mut().enumerate() {
+            if let Some(socket) = slot.take_if(|socket| !is_wanted(&socket.shared)) {
+                // Ends the task that receives from the socket, which then closes it.
+                socket.stopped.set();
+                monoio::spawn(Rc::clone(self).end_of_socket(place));
             }
         }
-    }
-
-    /// Forwards what was received from clients.
-    fn forward_batch(self: &Rc<Self>, socket: usize) {
-        let batch = self.buffers.batch.borrow();
-        // Nothing can be sent to port 0, so there could be no reply.
-        let valid = batch.iter().filter(|received| received.from.port() != 0);
-        let items = valid.map(|received| {
-            let local = received.to.filter(can_send_from);
-            let key = Key { client: received.from, socket, local };
-            (key, received.bytes, received.segment)
-        });
-        send_joined(items, &mut self.buffers.joined.borrow_mut(), |key, bytes, segment| {
-            self.send_to_endpoint(&key, bytes, segment);
-        });
     }
 }
 
 impl ClientSocket {
-    fn new(socket: UdpSocket) -> Rc<ClientSocket> {
+    fn new(shared: Arc<StdSocket>) -> io::Result<Rc<ClientSocket>> {
+        // The runtime closes its own duplicate.
+        let socket = UdpSocket::bound(shared.try_clone()?)?;
         let (stopped, has_task) = (StopFlag::default(), Cell::new(false));
-        Rc::new(ClientSocket { socket, stopped, has_task })
+        Ok(Rc::new(ClientSocket { socket, shared, stopped, has_task }))
     }
 }
 
-/// Returns false for multicast and broadcast addresses, which cannot be source addresses.
-fn can_send_from(local: &IpAddr) -> bool {
-    let broadcast = matches!(local, IpAddr::V4(v4) if v4.is_broadcast());
-    !local.is_multicast() && !broadcast
+fn contains(sockets: &[Arc<StdSocket>], socket: &Arc<StdSocket>) -> bool {
+    sockets.iter().any(|one| Arc::ptr_eq(one, socket))
 }

@@ -13,7 +13,8 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
-//! | `listener` | starts the listeners of a worker, and receives what clients send |
+//! | `listener` | the listeners of a worker, and what a reload changes of them |
+//! | `receive` | receives what clients send |
 //! | `open` | opens a session with the next endpoint |
 //! | `session` | forwards datagrams to the endpoint, and replies to the client |
 //! | `end` | ends sessions, drains the worker, and writes records |
@@ -28,12 +29,14 @@ mod join;
 mod listener;
 mod open;
 mod quota;
+mod receive;
 mod session;
 mod table;
 
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
@@ -42,7 +45,7 @@ use super::moment::Moment;
 use crate::cluster::{Cluster, InUse, Tried};
 use crate::sched::StopFlag;
 use crate::sys::{Address, Batch, Connected, UdpSocket};
-pub use listener::start_udp;
+pub use listener::UdpListeners;
 pub use quota::udp_session_limit;
 use quota::{SocketPermit, SocketQuota};
 use table::{IdleLimits, Table};
@@ -55,14 +58,15 @@ const NO_REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A listener on one worker.
 pub struct Udp {
     context: Rc<Context>,
-    listener: Rc<Listener>,
-    cluster: Rc<Cluster>,
-    idle_limits: IdleLimits,
-    /// Empty while the worker drains. The task that receives from a socket holds it, too.
-    sockets: RefCell<Vec<Rc<ClientSocket>>>,
+    /// What new sessions do. A reload replaces it.
+    current: RefCell<Current>,
+    idle_limits: Cell<IdleLimits>,
+    /// A socket keeps its place; that of a removed one stays empty. The task that receives from a
+    /// socket holds it, too. All are empty while the worker drains.
+    sockets: RefCell<Vec<Option<Rc<ClientSocket>>>>,
     sessions: RefCell<Table<Key, Session>>,
     /// Counts the sockets to endpoints, including those of sessions that have ended.
-    quota: SocketQuota,
+    quota: RefCell<SocketQuota>,
     /// Set when a session ends, until the receiving task yields: the session's task can then close
     /// its socket.
     has_closing_sockets: Cell<bool>,
@@ -71,9 +75,18 @@ pub struct Udp {
     connected: Rc<Connected>,
 }
 
+/// The listener of new sessions, and where they lead.
+#[derive(Clone)]
+struct Current {
+    listener: Rc<Listener>,
+    cluster: Rc<Cluster>,
+}
+
 /// A socket that clients send to. It is never shut down, because another process may have it, too.
 struct ClientSocket {
     socket: UdpSocket,
+    /// The same socket as the control plane knows it.
+    shared: Arc<StdSocket>,
     /// Set when the task that receives from it must end.
     stopped: StopFlag,
     /// Whether there is such a task.
@@ -99,6 +112,8 @@ struct Key {
 
 struct Session {
     key: Key,
+    /// The listener that it began with, and its cluster.
+    current: Current,
     client: Address,
     upstream: Upstream,
     tried: RefCell<Tried>,

@@ -26,7 +26,8 @@ impl Udp {
     /// Opens a session and starts the task that forwards its replies.
     fn open(self: &Rc<Self>, key: &Key, now: u32) -> Option<Rc<Session>> {
         let (client, start) = (Address::Ip(key.client), Moment::now());
-        let mut candidates = self.cluster.candidates_for_session();
+        let current = self.current.borrow().clone();
+        let mut candidates = current.cluster.candidates_for_session();
         let upstream = match self.connect(&mut candidates) {
             Ok(upstream) => upstream,
             Err(end) => {
@@ -34,7 +35,7 @@ impl Udp {
                 let mut outcome = Outcome::new(end);
                 outcome.endpoint = tried.last.clone();
                 tried.note(&mut outcome);
-                self.record(&client, start, &outcome);
+                current.record(&client, start, &outcome);
                 return None;
             }
         };
@@ -43,6 +44,7 @@ impl Udp {
             client,
             upstream,
             tried: RefCell::new(candidates.connected()),
+            current: current.clone(),
             start,
             bytes_up: Cell::new(0),
             bytes_down: Cell::new(0),
@@ -50,11 +52,12 @@ impl Udp {
             is_ended: Cell::new(false),
         });
         // Only after connecting: a session that cannot be opened must not evict another.
-        if self.sessions.borrow().is_full() {
+        // More than one if a reload has lowered the limit.
+        while self.sessions.borrow().is_full() {
             self.evict_one();
         }
         self.sessions.borrow_mut().insert(*key, Rc::clone(&session), now);
-        self.listener.counters.begin();
+        session.current.listener.counters.begin();
         monoio::spawn(Rc::clone(self).forward_replies(Rc::clone(&session)));
         Some(session)
     }
@@ -64,7 +67,7 @@ impl Udp {
     fn connect(&self, candidates: &mut Candidates<'_>) -> Result<Upstream, End> {
         // Sockets of ended sessions that are still open may use the quota up. With so many new
         // clients at one time, the datagrams of some are dropped.
-        let Some(permit) = self.quota.acquire() else { return Err(End::Local) };
+        let Some(permit) = self.quota.borrow().acquire() else { return Err(End::Local) };
         let mut end = End::NoEndpoint;
         while let Some(endpoint) = candidates.next() {
             // The configuration refuses endpoints with a path.

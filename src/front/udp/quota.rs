@@ -11,6 +11,7 @@ use crate::sys::{CLOSING_SESSIONS, Shares};
 const CLOSING_PART: usize = 4;
 
 /// Counts the sockets of one listener's sessions until they are closed.
+#[derive(Default)]
 pub(super) struct SocketQuota {
     open: Rc<Cell<usize>>,
     max: usize,
@@ -68,6 +69,11 @@ impl SocketQuota {
         let closing = (share / CLOSING_PART).max(spare).clamp(1, CLOSING_SESSIONS);
         let max_sessions = max_sessions.min(share.saturating_sub(closing)).max(1);
         SocketQuota { open: Rc::default(), max: max_sessions + closing, max_sessions }
+    }
+
+    /// The quota in place of this one, which counts the same sockets.
+    pub(super) fn replaced_by(&self, quota: SocketQuota) -> SocketQuota {
+        SocketQuota { open: Rc::clone(&self.open), ..quota }
     }
 
     /// The most sessions at one time.

@@ -75,7 +75,7 @@ impl Udp {
         self.sessions.borrow_mut().mark_replied(&session.key, self.context.timers.now());
         let sockets = self.sockets.borrow();
         // `None` if the worker drains: this session is about to end.
-        let Some(socket) = sockets.get(socket) else { return };
+        let Some(Some(socket)) = sockets.get(socket) else { return };
         let batch = self.buffers.batch.borrow();
         let items = batch.iter().map(|received| ((), received.bytes, received.segment));
         send_joined(items, &mut self.buffers.joined.borrow_mut(), |(), bytes, segment| {

@@ -68,6 +68,17 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         }
     }
 
+    /// Changes the most sessions. Those beyond it stay until they are removed.
+    pub(super) fn set_max(&mut self, max: usize) {
+        self.max = max.max(1);
+    }
+
+    /// The keys of some sessions, at most `limit` of them.
+    pub(super) fn keys_where(&self, limit: usize, is_wanted: impl Fn(&K) -> bool) -> Vec<K> {
+        let keys = self.entries.iter().map(|(_, entry)| entry.key);
+        keys.filter(is_wanted).take(limit).collect()
+    }
+
     /// Returns true when there are `max` sessions.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= self.max

@@ -1,0 +1,386 @@
+//! What the process serves by: one configuration, with all that was made of it. A reload prepares
+//! the next one beside it, and then puts it in its place.
+//!
+//! Everything that may be refused is prepared: the file is read and checked, addresses are bound,
+//! logs are opened, names are looked up. Until [`Serving::commit`] nothing has changed, and what
+//! was prepared can be dropped. `commit` cannot fail.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use core_affinity::CoreId;
+
+use super::certificates::Certificates;
+use super::crew::Crew;
+use super::dns::{self, Dns};
+use super::endpoints::Failures;
+use super::orders::{self, Orders};
+use super::sockets::{self, Inherited, Sockets};
+use super::{Logging, enough_descriptors};
+use crate::config::{self, AccessLog, Config, LogPath, Warning};
+use crate::error::Error;
+use crate::files::{self, Threads};
+use crate::front::{self, Admission, Layout, Resources};
+use crate::observe::access_log::{Target, Writer};
+use crate::proto::tls::Authorities;
+use crate::sys::{self, Shares};
+use crate::worker::{Command, Running};
+
+/// How long a start and a reload wait for the first DNS answers.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long workers may take for another configuration. They read commands once a tick.
+const APPLY: Duration = Duration::from_secs(10);
+/// The time between two looks whether they have it.
+const APPLY_CHECK: Duration = Duration::from_millis(10);
+
+/// Where a configuration comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// It is built in.
+    Example,
+    /// Standard input, which cannot be read a second time.
+    Stdin,
+    /// A file.
+    File(PathBuf),
+}
+
+/// What the process serves by.
+pub(super) struct Serving {
+    source: Source,
+    file_limit: u64,
+    pub(super) config: Arc<Config>,
+    pub(super) layout: Arc<Layout>,
+    pub(super) writer: Writer,
+    pub(super) sockets: Sockets,
+    pub(super) crew: Crew,
+    pub(super) running: Running,
+    failures: Failures,
+    dns: Dns,
+    certificates: Certificates,
+    orders: Orders,
+    /// The limits of all listeners with connections, also of those that were removed.
+    admissions: HashMap<Arc<str>, Arc<Admission>>,
+}
+
+/// What was read for a configuration, which may have blocked for long.
+struct Read {
+    config: Config,
+    system: Option<Authorities>,
+    files: Option<Threads>,
+    opened: orders::Opened,
+}
+
+/// The next configuration, with everything that may be refused.
+pub(super) struct Prepared {
+    begun: Instant,
+    config: Arc<Config>,
+    layout: Layout,
+    change: sockets::Change,
+    names: dns::Next,
+    opened: orders::Opened,
+    shares: Shares,
+}
+
+impl Serving {
+    /// Starts to serve.
+    ///
+    /// # Errors
+    /// A port, a file, a ring or another resource is refused.
+    pub(super) async fn start(
+        config: Config,
+        source: Source,
+        cpus: Vec<Option<CoreId>>,
+        file_limit: u64,
+    ) -> Result<Serving, Error> {
+        // 1. Take first what may be refused: ports, files.
+        let config = Arc::new(config);
+        let sockets = Sockets::open(&config, cpus.len(), Inherited::default()).await?;
+        let mut writer = Writer::start()?;
+        let system = system_authorities(&config, None)?;
+        let files = threads_for_files(&config, None)?;
+        let open = |log: &AccessLog| writer.open(&target(&log.path));
+        let resources = Resources { system, files, ..Resources::default() };
+        let mut layout = Layout::new(&config, resources, &HashMap::new(), open)?;
+        let failures = Failures::start()?;
+        let opened = Orders::open(&config, None)?;
+
+        // 2. Resolve the endpoints.
+        let (mut crew, pending) = Crew::new(cpus);
+        let mut dns = Dns::start(&config, crew.commands())?;
+        let mut names = dns.prepare(&config);
+        first_answers(&mut names).await;
+        layout.endpoints = dns.commit(names);
+
+        // 3. Start the workers.
+        let mut orders = Orders::none();
+        layout.certificates = orders.commit(opened, crew.commands());
+        let (layout, shares) =
+            (Arc::new(layout), Shares::of(file_limit, &config.needs(crew.len())));
+        let driver = config.server.driver;
+        let running = crew.start(pending, driver, &layout, &sockets, &failures, shares).await?;
+        sockets.announce();
+        tracing::info!(
+            workers = crew.len(),
+            driver = %running.driver_name(),
+            ring_size = running.ring_size,
+            file_limit,
+            connection_limit = crew.len() * shares.connections,
+            udp_session_limit = front::udp_session_limit(&config, crew.len(), &shares),
+            "ready"
+        );
+        let certificates = Certificates::start(&config, &layout.ticket_keys, crew.commands());
+        let admissions = admissions(&layout).collect();
+        Ok(Serving {
+            source,
+            file_limit,
+            config,
+            layout,
+            writer,
+            sockets,
+            crew,
+            running,
+            failures,
+            dns,
+            certificates,
+            orders,
+            admissions,
+        })
+    }
+
+    /// Prepares the configuration that the file has now. Changes nothing; the future may be dropped
+    /// at any time.
+    ///
+    /// # Errors
+    /// The configuration is not valid, or a resource is refused.
+    pub(super) async fn prepare(&mut self) -> Result<Prepared, Error> {
+        let begun = Instant::now();
+
+        // 1. Read the file, and what it names. On a network file system this may take long.
+        let Read { config, system, files, opened } = self.read().await?;
+        let needs = config.needs(self.crew.len());
+        enough_descriptors(self.file_limit, &needs)?;
+
+        // 2. Open the logs and bind the addresses.
+        let resources = Resources {
+            system,
+            files,
+            ticket_keys: Some(self.certificates.keys()),
+            ..Resources::default()
+        };
+        let open = |log: &AccessLog| self.writer.open(&target(&log.path));
+        let layout = Layout::new(&config, resources, &self.admissions, open)?;
+        let change = self.sockets.prepare(&config).await?;
+
+        // 3. Look up new names.
+        let config = Arc::new(config);
+        let mut names = self.dns.prepare(&config);
+        first_answers(&mut names).await;
+        let shares = Shares::of(self.file_limit, &needs);
+        Ok(Prepared { begun, config, layout, change, names, opened, shares })
+    }
+
+    async fn read(&self) -> Result<Read, Error> {
+        let (source, before) = (self.source.clone(), Arc::clone(&self.config));
+        let (system, files) = (self.layout.system.clone(), self.layout.files.clone());
+        let orders = self.orders.settings().cloned();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut config = source.read_again()?;
+            keep_what_is_fixed(&mut config, &before);
+            config.share_with(&before);
+            let system = system_authorities(&config, system)?;
+            let files = threads_for_files(&config, files)?;
+            let opened = Orders::open(&config, orders.as_ref())?;
+            Ok(Read { config, system, files, opened })
+        });
+        read.await.unwrap_or_else(|error| Err(Error::start("cannot read files", error, "")))
+    }
+
+    /// Serves by what was prepared.
+    pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
+        let Prepared { begun, config, mut layout, change, names, opened, shares } = prepared;
+        warn_of(&config);
+        logging.reload(&config.log);
+
+        // 1. The workers get the listeners and clusters. There is no await between the state that
+        // they get and the command, so that nothing newer goes before it.
+        layout.endpoints = self.dns.commit(names);
+        layout.certificates = self.orders.commit(opened, self.crew.commands());
+        layout.ticket_keys = match &config.tls.ticket_keys {
+            Some(_) => layout.ticket_keys,
+            None => self.certificates.keys(),
+        };
+        self.certificates.commit(&config);
+        let layout = Arc::new(layout);
+        let applied = Arc::new(AtomicUsize::new(0));
+        let command =
+            Command::Layout { layout: Arc::clone(&layout), shares, applied: Arc::clone(&applied) };
+        self.crew.tell(&command);
+        drop(command);
+        self.wait_for(&applied).await;
+
+        // 2. All workers know the new listeners, so any of them may accept for them.
+        self.sockets.apply(change);
+        let applied = Arc::new(AtomicUsize::new(0));
+        self.crew.tell_each(|worker| {
+            let (streams, datagrams) = self.sockets.of_worker(worker);
+            Command::Sockets { streams, datagrams, applied: Arc::clone(&applied) }
+        });
+        self.wait_for(&applied).await;
+
+        // 3. Forget the configuration before. A large one takes a while to free.
+        self.admissions.retain(|_, admission| Arc::strong_count(admission) > 1);
+        self.admissions.extend(admissions(&layout));
+        let changed = Changed::between(&self.config, &config);
+        let before = (
+            std::mem::replace(&mut self.config, config),
+            std::mem::replace(&mut self.layout, layout),
+        );
+        tracing::info!(
+            listeners_changed = changed.listeners,
+            clusters_changed = changed.clusters,
+            took_ms = begun.elapsed().as_millis() as u64,
+            "reloaded"
+        );
+        drop(tokio::task::spawn_blocking(move || {
+            drop(before);
+            sys::release_memory();
+        }));
+    }
+
+    /// Waits until each worker has counted that it has applied a command.
+    async fn wait_for(&self, applied: &AtomicUsize) {
+        let begun = Instant::now();
+        while applied.load(Ordering::Acquire) < self.crew.len() {
+            // A worker that has ended or hangs is found elsewhere.
+            if begun.elapsed() >= APPLY {
+                tracing::warn!("a worker has not taken over the new configuration yet");
+                return;
+            }
+            tokio::time::sleep(APPLY_CHECK).await;
+        }
+    }
+
+    /// Writes what is left in the logs. The workers have ended.
+    pub(super) fn end(self) {
+        let Serving { failures, layout, writer, .. } = self;
+        failures.finish();
+        drop(layout);
+        writer.close();
+    }
+}
+
+impl Source {
+    /// Reads the configuration again. May block.
+    fn read_again(&self) -> Result<Config, Error> {
+        let refuse = |cause| {
+            let advice = "start ringgate with `--config FILE`";
+            Err(Error::start("cannot read the configuration again", cause, advice))
+        };
+        match self {
+            Source::File(path) => {
+                config::load(path).map_err(|errors| Error::Configuration(errors.into()))
+            }
+            Source::Example => refuse("it is the built-in example"),
+            Source::Stdin => refuse("it came from standard input"),
+        }
+    }
+}
+
+/// Says what is valid but probably unintended.
+pub fn warn_of(config: &Config) {
+    for Warning { what, file, line, column, advice } in config.warnings.each() {
+        tracing::warn!(message = what, file, line, column, advice);
+    }
+}
+
+/// Restores the settings that a running process cannot change, and says so.
+fn keep_what_is_fixed(config: &mut Config, before: &Config) {
+    let is_other = [
+        ("server.workers", config.server.workers != before.server.workers),
+        ("server.driver", config.server.driver != before.server.driver),
+    ];
+    for (key, _) in is_other.into_iter().filter(|(_, is_other)| *is_other) {
+        tracing::warn!(
+            key,
+            "a reload cannot change this key: the old value stays in use. It takes a take-over \
+             (SIGUSR2) or a restart"
+        );
+    }
+    config.server.workers = before.server.workers.clone();
+    config.server.driver = before.server.driver;
+}
+
+/// How many listeners and clusters were added, removed or changed.
+struct Changed {
+    listeners: usize,
+    clusters: usize,
+}
+
+impl Changed {
+    fn between(before: &Config, after: &Config) -> Changed {
+        Changed {
+            listeners: differing(&before.listeners, &after.listeners, |one| &one.name),
+            clusters: differing(&before.clusters, &after.clusters, |one| &one.name),
+        }
+    }
+}
+
+/// Counts the names whose items are not the same object in both.
+fn differing<T>(before: &[Arc<T>], after: &[Arc<T>], name: impl Fn(&T) -> &Arc<str>) -> usize {
+    let known: HashMap<&str, &Arc<T>> = before.iter().map(|one| (&**name(one), one)).collect();
+    let is_same = |one: &&Arc<T>| known.get(&**name(one)).is_some_and(|old| Arc::ptr_eq(old, one));
+    let names = |one: &&Arc<T>| known.contains_key(&**name(one));
+    let kept = after.iter().filter(names).count();
+    // Changed ones, new ones, removed ones.
+    after.len() - after.iter().filter(is_same).count() + before.len() - kept
+}
+
+fn admissions(layout: &Layout) -> impl Iterator<Item = (Arc<str>, Arc<Admission>)> {
+    let pair = |one: &front::Shared| (Arc::clone(&one.config.name), Arc::clone(&one.admission));
+    layout.listeners.iter().map(pair)
+}
+
+/// Waits for the first DNS answers for [`FIRST_ANSWERS`] at most.
+async fn first_answers(names: &mut dns::Next) {
+    if tokio::time::timeout(FIRST_ANSWERS, names.first_answers()).await.is_err() {
+        let names = names.missing();
+        tracing::warn!(names, "no answer from DNS yet: going on without these names");
+    }
+}
+
+/// The authorities of this machine, if a cluster needs them. May block.
+fn system_authorities(
+    config: &Config,
+    known: Option<Authorities>,
+) -> Result<Option<Authorities>, Error> {
+    if !config.needs_system_authorities() || known.is_some() {
+        return Ok(known);
+    }
+    Authorities::system().map(Some).map_err(|error| {
+        let advice = "install them (package ca-certificates), or name a file by `ca`";
+        Error::start("cannot check the certificates of clusters with TLS", error, advice)
+    })
+}
+
+/// The threads that read files, if a route serves some. Makes sure that their directories can be
+/// opened. Blocks for as long as that takes.
+fn threads_for_files(config: &Config, known: Option<Threads>) -> Result<Option<Threads>, Error> {
+    for files in config.files() {
+        files::probe(&files.root)?;
+    }
+    if config.files().next().is_none() || known.is_some() {
+        return Ok(known);
+    }
+    Threads::start().map(Some).map_err(|error| Error::start("cannot start a thread", error, ""))
+}
+
+fn target(path: &LogPath) -> Target {
+    match path {
+        LogPath::Stdout => Target::Stdout,
+        LogPath::Stderr => Target::Stderr,
+        LogPath::File(path) => Target::File(path.clone()),
+    }
+}
