@@ -44,7 +44,7 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
             watch.renew(limit);
             watch.on_drain(OnDrain::Grace);
         }
-        http::run(&mut http::Connection::new(&conn, limits, &watch, first), fired).await;
+        http::run(&mut http::Connection::new(&conn, &watch, first), fired).await;
     }
 }
 

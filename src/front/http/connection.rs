@@ -66,7 +66,6 @@ pub(in crate::front) enum Next {
 /// One connection between two turns.
 pub(in crate::front) struct Connection<'c> {
     pub(super) conn: &'c Accepted,
-    limits: Limits,
     /// The scheme of its requests.
     scheme: Scheme,
     pub(super) watch: &'c Watch,
@@ -104,18 +103,12 @@ impl Used {
 
 impl<'c> Connection<'c> {
     /// Makes a connection from which `first` was read.
-    pub(in crate::front) fn new(
-        conn: &'c Accepted,
-        limits: Limits,
-        watch: &'c Watch,
-        first: Vec<u8>,
-    ) -> Self {
+    pub(in crate::front) fn new(conn: &'c Accepted, watch: &'c Watch, first: Vec<u8>) -> Self {
         let mut charge = conn.context.pool.charge();
         charge.set(first.len());
         watch.join_group(conn.listener.group());
         Connection {
             conn,
-            limits,
             scheme: if conn.client.tls().is_some() { Scheme::Https } else { Scheme::Http },
             watch,
             state: if first.is_empty() { State::Fresh } else { State::Begun },
@@ -164,8 +157,9 @@ impl<'c> Connection<'c> {
         let conn = self.conn;
         // A reload may have changed it since the last turn.
         let Some(service) = conn.listener.service() else { return Next::Drop };
-        let Some(http) = service.http() else { return Next::Drop };
-        self.limits = Limits::from(http);
+        if service.http().is_none() {
+            return Next::Drop;
+        }
         let mut buffer = conn.context.pool.buffer();
         let filled = match self.read(&mut buffer) {
             Ok(0) => return self.gone(End::Client),
@@ -234,14 +228,14 @@ impl<'c> Connection<'c> {
         }
         // Read less when the budget is spent, because less may be kept.
         let end = held + self.conn.context.pool.read_size();
-        let end = end.min(self.limits.max_head + READ_AHEAD);
+        let end = end.min(self.limits().max_head + READ_AHEAD);
         let read = self.conn.client.recv(&mut buffer[held..end])?;
         Ok(if read == 0 { 0 } else { held + read })
     }
 
     /// How long the client may take no bytes.
     pub(super) fn keepalive_timeout(&self) -> Duration {
-        self.limits.keepalive_timeout
+        self.limits().keepalive_timeout
     }
 
     /// Goes on after an exchange that has waited. `unread` is what is left of the body of its
@@ -342,13 +336,13 @@ impl<'c> Connection<'c> {
         match self.scan.advance(bytes) {
             Scan::Complete { start, end } => {
                 self.scan = HeadScan::default();
-                if end > self.limits.max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
+                if end > self.limits().max_head { Err(TOO_LARGE) } else { Ok(Some((start, end))) }
             }
             // A head begins with a method or an empty line. Anything else, such as a TLS hello, is
             // refused without waiting for more. A hello may well have a line feed.
             _ if bytes.first().is_some_and(|&byte| !may_begin(byte)) => Err(NOT_HTTP),
             Scan::BareLineFeed => Err(LINE_FEED),
-            Scan::Incomplete if bytes.len() >= self.limits.max_head => Err(TOO_LARGE),
+            Scan::Incomplete if bytes.len() >= self.limits().max_head => Err(TOO_LARGE),
             Scan::Incomplete => Ok(None),
         }
     }

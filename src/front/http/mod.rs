@@ -45,7 +45,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
         let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
-        run(&mut Connection::new(&conn, limits, &watch, Vec::new()), None).await;
+        run(&mut Connection::new(&conn, &watch, Vec::new()), None).await;
     }
 }
 

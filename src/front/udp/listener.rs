@@ -191,9 +191,10 @@ impl Udp {
 
     /// Closes the sockets that are not wanted any more, and ends their sessions.
     fn retain(self: &Rc<Self>, is_wanted: impl Fn(&Arc<StdSocket>) -> bool) {
-        let mut sockets = self.sockets.borrow_mut();
-        for (place, slot) in sockets.iter_mut().enumerate() {
-            if let Some(socket) = slot.take_if(|socket| !is_wanted(&socket.shared)) {
+        let sockets = self.sockets.borrow().clone();
+        for (place, socket) in sockets.iter().enumerate() {
+            if let Some(socket) = socket.as_ref().filter(|socket| !is_wanted(&socket.shared)) {
+                self.sockets.borrow_mut()[place] = None;
                 // Ends the task that receives from the socket, which then closes it.
                 socket.stopped.set();
                 monoio::spawn(Rc::clone(self).end_of_socket(place));

@@ -13,6 +13,10 @@ use tempfile::TempDir;
 
 use super::{LONG, Process, SHORT, connect, require, run, wait_for};
 
+/// What a reload says at its end.
+const RELOADED: &str = " reloaded ";
+const REFUSED: &str = "the new configuration is not used";
+
 /// How ringgate is started.
 #[derive(Default)]
 pub(crate) struct Setup {
@@ -30,6 +34,8 @@ pub(crate) struct Setup {
 pub(crate) struct Ringgate {
     process: Process,
     dir: TempDir,
+    /// As in [`Setup`].
+    server: String,
 }
 
 /// `ringgate` with these arguments and a quiet environment.
@@ -90,6 +96,31 @@ impl Ringgate {
             records.retain(&wanted);
             (records.len() >= count).then_some(records)
         })
+    }
+
+    /// Changes listeners and clusters, and waits until they are used.
+    #[track_caller]
+    pub(crate) fn reload(&self, config: &str) {
+        let line = self.try_reload(config);
+        assert!(line.contains(RELOADED), "{line}");
+    }
+
+    /// The same, with the line that says what has become of it.
+    #[track_caller]
+    pub(crate) fn try_reload(&self, config: &str) -> String {
+        let results = || {
+            let mut lines = self.lines();
+            lines.retain(|line| line.contains(RELOADED) || line.contains(REFUSED));
+            lines
+        };
+        let before = results().len();
+        fs::write(self.config_file(), text(&self.server, config, self.dir.path())).unwrap();
+        self.signal(Signal::HUP);
+        wait_for("the end of a reload", LONG, || results().into_iter().nth(before))
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.dir.path().join("ringgate.toml")
     }
 
     pub(crate) fn access_log(&self) -> PathBuf {
@@ -174,6 +205,16 @@ impl Ringgate {
     }
 }
 
+/// The whole file.
+fn text(server: &str, config: &str, dir: &Path) -> String {
+    let workers = if server.contains("workers") { "" } else { "workers = 2" };
+    // A test may have a log of its own.
+    let log = dir.join("access.log");
+    let log = format!("[access_log]\npath = {log:?}\nformat = \"json\"\n");
+    let log = if config.contains("[access_log]") { "" } else { &log };
+    format!("[server]\n{workers}\n{server}\n{log}{config}")
+}
+
 impl Setup {
     /// Starts and waits until it is ready.
     #[track_caller]
@@ -206,16 +247,11 @@ impl Setup {
             command = through;
         }
         command.envs(self.env).current_dir(dir.path());
-        Ringgate { process: Process::spawn(command), dir }
+        Ringgate { process: Process::spawn(command), dir, server: self.server }
     }
 
     fn text(&self, dir: &Path) -> String {
-        let workers = if self.server.contains("workers") { "" } else { "workers = 2" };
-        let log = dir.join("access.log");
-        format!(
-            "[server]\n{workers}\n{}\n[access_log]\npath = {log:?}\nformat = \"json\"\n{}",
-            self.server, self.config
-        )
+        text(&self.server, &self.config, dir)
     }
 }
 

@@ -12,9 +12,8 @@ use crate::proto::http::response_head::Content;
 use crate::proto::http::{Reject, Version};
 use crate::timers::{Fired, Limit, OnDrain};
 
-/// The limits of requests, as the configuration of the moment has them. A connection that waits
-/// keeps these alone of it.
-#[derive(Clone, Copy)]
+/// The limits of requests, as the configuration of the moment has them.
+#[derive(Clone, Copy, Default)]
 pub(in crate::front) struct Limits {
     /// See [`Http::head_timeout`].
     pub(in crate::front) head_timeout: Duration,
@@ -60,6 +59,11 @@ pub(super) enum State {
 }
 
 impl Connection<'_> {
+    /// The limits of the moment; all 0 if the listener was removed a while ago.
+    pub(super) fn limits(&self) -> Limits {
+        Limits::of(&self.conn.listener).unwrap_or_default()
+    }
+
     /// Ends the connection after a limit has fired before the request was complete.
     pub(super) fn end_by(&mut self, fired: Fired) -> Next {
         match fired {
@@ -117,7 +121,7 @@ impl Connection<'_> {
                 self.watch.touch();
             }
         } else {
-            let head = Limit::new(self.limits.head_timeout, End::HeadTimeout);
+            let head = Limit::new(self.limits().head_timeout, End::HeadTimeout);
             let is_receiving = self.state == State::Receiving;
             self.watch.restart(if is_receiving { head } else { self.between_requests() });
         }
@@ -125,7 +129,7 @@ impl Connection<'_> {
 
     /// The limit between two requests, and for a client that does not take its responses.
     pub(super) fn between_requests(&self) -> Limit {
-        Limit::new(self.limits.keepalive_timeout, End::Idle)
+        Limit::new(self.limits().keepalive_timeout, End::Idle)
     }
 
     /// Returns true while a request has begun and is not complete, or a body is dropped.
