@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Errors, Form};
-use crate::control::{self, Source};
+use crate::control::{self, Predecessor, Source};
 use crate::error::Error;
 
 /// Version and commit. The drivers are the same in every build.
@@ -35,10 +35,11 @@ enum Command {
     ///
     /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let open connections end within
     /// server.drain_timeout; a second one: end at once. SIGHUP: read the configuration again and
-    /// serve by it, without ending a connection. SIGUSR1: reopen log files. Other signals are
-    /// logged and have no other effect. Exit codes: 0 ended as asked; 1 failed (a port, a log file,
-    /// a ring, a worker); 2 wrong command line; 64 a configuration that is wrong or cannot be read,
-    /// or a wrong value of RINGGATE_LOG.
+    /// serve by it, without ending a connection. SIGUSR1: reopen log files. SIGUSR2: start this
+    /// program again with the same arguments; it takes the sockets over, and this process drains.
+    /// Other signals are logged and have no other effect. Exit codes: 0 ended as asked; 1 failed (a
+    /// port, a log file, a ring, a worker); 2 wrong command line; 64 a configuration that is wrong
+    /// or cannot be read, or a wrong value of RINGGATE_LOG.
     Run(Run),
     /// Check configuration files without binding or creating anything.
     ///
@@ -158,10 +159,14 @@ fn named_file(arguments: &[String]) -> &str {
 pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
-        Command::Run(run) => match read(run.config.as_deref()) {
-            Ok(config) => return serve(config, run.config),
-            Err(error) => Err(error),
-        },
+        Command::Run(run) => {
+            // Before anything starts a thread.
+            let predecessor = Predecessor::of_this_process();
+            match read(run.config.as_deref()) {
+                Ok(config) => return serve(config, run.config, predecessor),
+                Err(error) => Err(error),
+            }
+        }
         Command::Check { files } => check(&files),
         Command::Config(ConfigCommand::Schema) => print(&config::schema()),
         Command::Config(ConfigCommand::Reference { man: false }) => print(&config::reference()),
@@ -188,7 +193,7 @@ fn read(file: Option<&Path>) -> Result<Config, Error> {
 }
 
 /// Serves by a configuration that was read from `file`; without a file, it is the built-in example.
-fn serve(config: Config, file: Option<PathBuf>) -> ExitCode {
+fn serve(config: Config, file: Option<PathBuf>, predecessor: Option<Predecessor>) -> ExitCode {
     let logging = match control::start_diagnostics(&config.log) {
         Ok(logging) => logging,
         Err(error) => return exit_code(Err(error), config.log.json, std::io::stderr()),
@@ -205,7 +210,7 @@ fn serve(config: Config, file: Option<PathBuf>) -> ExitCode {
         Some(file) if file.as_os_str() == "-" => Source::Stdin,
         Some(file) => Source::File(file),
     };
-    let result = control::run(config, source, &logging);
+    let result = control::run(config, source, predecessor, &logging);
     // Signals no longer end the process by default, so a direct write to a stderr that is not read
     // would block for ever. The error goes into the queue of the diagnostics instead.
     let code = exit_code(result, logging.is_json(), &**logging.queue());

@@ -107,6 +107,7 @@ impl Config {
             workers,
             stream_sockets: 0,
             udp_sockets: 0,
+            surplus_sockets: 0,
             max_sessions: 0,
             idle: 0,
             names: 0,

@@ -10,13 +10,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::endpoints::Failures;
 use super::rings;
-use super::sockets::Sockets;
 use super::watch::Watch;
 use crate::config::{Driver, Workers};
 use crate::error::Error;
 use crate::front::{Layout, Shortage};
 use crate::sys::Shares;
-use crate::worker::{self, Balance, Command, Pulse, Running, Setup};
+use crate::worker::{self, Balance, Command, Datagrams, Pulse, Running, Setup, Socket};
 
 /// All workers.
 pub(super) struct Crew {
@@ -32,6 +31,8 @@ pub(super) struct Crew {
 pub(super) struct PendingWorker {
     cpu: Option<CoreId>,
     commands: Receiver<Command>,
+    pub(super) streams: Vec<Socket>,
+    pub(super) datagrams: Vec<Datagrams>,
 }
 
 /// Returns the CPU of each worker. `None` if the CPUs of this process are not known.
@@ -70,7 +71,8 @@ impl Crew {
         for cpu in cpus {
             let (sender, commands) = channel();
             senders.push(sender);
-            pending.push(PendingWorker { cpu, commands });
+            let (streams, datagrams) = (Vec::new(), Vec::new());
+            pending.push(PendingWorker { cpu, commands, streams, datagrams });
         }
         let crew = Crew {
             pulses: senders.iter().map(|_| Arc::default()).collect(),
@@ -92,18 +94,19 @@ impl Crew {
         self.commands.clone()
     }
 
-    /// Starts all workers and waits until each runs.
+    /// Starts all workers and waits until each runs. They do not serve before `may_run` returns,
+    /// which is called when all of them have their runtimes.
     ///
     /// # Errors
-    /// The error of the first worker that cannot start.
+    /// The error of the first worker that cannot start, or that of `may_run`.
     pub(super) async fn start(
         &mut self,
         pending: Vec<PendingWorker>,
         driver: Driver,
         layout: &Arc<Layout>,
-        sockets: &Sockets,
         failures: &Failures,
         shares: Shares,
+        may_run: impl AsyncFnOnce() -> Result<(), Error>,
     ) -> Result<Running, Error> {
         let (started, reports) = channel();
         let (built, results) = channel();
@@ -113,13 +116,12 @@ impl Crew {
         for ((index, worker), (balance, inbox)) in pending.into_iter().enumerate().zip(balances) {
             let (plan, own_plans) = channel();
             plans.push(plan);
-            let (streams, datagrams) = sockets.of_worker(index);
             let setup = Setup {
                 index,
                 cpu: worker.cpu,
                 layout: Arc::clone(layout),
-                sockets: streams,
-                datagrams,
+                sockets: worker.streams,
+                datagrams: worker.datagrams,
                 workers: self.len(),
                 failures: failures.reports(),
                 shares,
@@ -145,15 +147,20 @@ impl Crew {
         // From here on only the workers hold senders, so the receivers notice their end.
         self.alive = None;
         drop((built, started));
-        let reports = tokio::task::spawn_blocking(move || {
+        let ended_early = || Error::start("cannot start the workers", "they ended early", "");
+        let agreed = tokio::task::spawn_blocking(move || {
             rings::agree(driver, &plans, &results)?;
+            Ok(plans)
+        });
+        let plans = agreed.await.map_err(|_| ended_early())??;
+        may_run().await?;
+        let reports = tokio::task::spawn_blocking(move || {
             let count = plans.len();
             // Lets the workers run.
             drop(plans);
             // Each worker reports once: how it runs, or why it does not.
             reports.iter().take(count).collect::<Result<Vec<_>, _>>()
         });
-        let ended_early = || Error::start("cannot start the workers", "they ended early", "");
         let running = reports.await.map_err(|_| ended_early())??;
         running.first().copied().ok_or_else(ended_early)
     }

@@ -15,15 +15,15 @@ mod rings;
 mod serving;
 mod signals;
 mod sockets;
+mod takeover;
 mod watch;
 
 use std::time::Duration;
 
-use core_affinity::CoreId;
-
 pub use logging::{Logging, init as start_diagnostics, report_error};
 pub use paint::for_stderr;
 pub use serving::{Source, warn_of};
+pub use takeover::Predecessor;
 
 use crate::config::Config;
 use crate::error::Error;
@@ -33,15 +33,22 @@ use crate::worker::Command;
 use crew::Crew;
 use serving::Serving;
 use signals::{Signal, Signals};
+use takeover::{Link, TakeOver};
 
 /// How long workers that must stop may take to write their last records.
 const RECORD_TIME: Duration = Duration::from_secs(3);
 
-/// Runs ringgate by a configuration that was read from `source`, until a signal ends it.
+/// Runs ringgate by a configuration that was read from `source`, until a signal ends it. Takes the
+/// sockets of a predecessor over, if there is one.
 ///
 /// # Errors
 /// It cannot start, because a port, a file or a ring is refused.
-pub fn run(config: Config, source: Source, logging: &Logging) -> Result<(), Error> {
+pub fn run(
+    config: Config,
+    source: Source,
+    predecessor: Option<Predecessor>,
+    logging: &Logging,
+) -> Result<(), Error> {
     let file_limit = sys::raise_file_limit();
     let cpus = crew::worker_cpus(&config.server.workers)?;
     // Before the runtime, which panics where there are no descriptors for it.
@@ -50,42 +57,49 @@ pub fn run(config: Config, source: Source, logging: &Logging) -> Result<(), Erro
         .enable_all()
         .build()
         .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
-    let result = runtime.block_on(live(config, source, logging, cpus, file_limit));
+    let start = async {
+        let link = predecessor.map(Link::open).transpose()?;
+        Serving::start(config, source, cpus, file_limit, link).await
+    };
+    let result = runtime.block_on(live(start, logging));
     // Without waiting for a thread that reads a file: its file system may hang.
     runtime.shutdown_background();
     result
 }
 
 async fn live(
-    config: Config,
-    source: Source,
+    start: impl Future<Output = Result<Serving, Error>>,
     logging: &Logging,
-    cpus: Vec<Option<CoreId>>,
-    file_limit: u64,
 ) -> Result<(), Error> {
     // 1. Start to serve. Signals come first, so that none is lost.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     let mut serving = tokio::select! {
-        serving = Serving::start(config, source, cpus, file_limit) => serving?,
+        serving = start => serving?,
         signal = signals.ending() => return ended_early(signal),
     };
     let mut watch = serving.crew.watch(serving.running);
 
     // 2. Wait for the signal that ends the process, and handle the others.
-    let signal = loop {
+    let mut take_over = TakeOver::default();
+    let ending = loop {
         let report = || report::of(&serving.layout, &serving.crew.shortage());
         let signal = tokio::select! {
             signal = signals.next() => signal,
+            successor = take_over.succeeds() => break Ending::TakenOver(successor),
             error = watch.until_one_fails(report) => return Err(error),
         };
         match signal {
-            Signal::End(name) => break name,
+            Signal::End(name) => break Ending::Signal(name),
             Signal::Reopen => serving.writer.reopen(),
+            Signal::TakeOver => take_over.start(&serving),
+            Signal::Reload if take_over.is_in_progress() => {
+                tracing::warn!("SIGHUP has no effect: a take-over is in progress");
+            }
             Signal::Reload => {
                 let prepared = tokio::select! {
                     prepared = serving.prepare() => prepared,
-                    name = signals.ending() => break name,
+                    name = signals.ending() => break Ending::Signal(name),
                 };
                 match prepared {
                     Ok(prepared) => serving.commit(prepared, logging).await,
@@ -97,12 +111,26 @@ async fn live(
 
     // 3. Drain and end.
     let drain_timeout = serving.config.server.drain_timeout;
-    tracing::info!(
-        %signal, ?drain_timeout,
-        "no new connections are accepted; open ones may continue until drain_timeout"
-    );
-    // The workers still accept, so no other process has taken the paths over.
-    serving.sockets.close();
+    take_over.give_up().await;
+    match ending {
+        Ending::Signal(signal) => {
+            tracing::info!(
+                %signal, ?drain_timeout,
+                "no new connections are accepted; open ones may continue until drain_timeout"
+            );
+            // The workers still accept, so no other process has taken the paths over.
+            serving.sockets.close();
+        }
+        Ending::TakenOver(successor) => {
+            tracing::info!(
+                successor,
+                ?drain_timeout,
+                "taken over: new connections go to the successor; open ones may continue here \
+                 until drain_timeout"
+            );
+            serving.sockets.leave();
+        }
+    }
     serving.crew.tell(&Command::Drain);
     let (crew, writer, layout) = (&mut serving.crew, &serving.writer, &serving.layout);
     let shortage = crew.shortage();
@@ -114,6 +142,14 @@ async fn live(
     serving.end();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Why a process begins to end.
+enum Ending {
+    /// A signal, by its name.
+    Signal(&'static str),
+    /// Another process serves in its place. The value is its id.
+    TakenOver(u32),
 }
 
 /// # Errors
@@ -164,6 +200,9 @@ async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: 
             Signal::Reopen => writer.reopen(),
             Signal::Reload => {
                 tracing::warn!("SIGHUP has no effect: the process is about to end");
+            }
+            Signal::TakeOver => {
+                tracing::warn!(reason = "the process is about to end", "no take-over");
             }
         }
     }

@@ -18,7 +18,8 @@ use super::crew::Crew;
 use super::dns::{self, Dns};
 use super::endpoints::Failures;
 use super::orders::{self, Orders};
-use super::sockets::{self, Inherited, Sockets};
+use super::sockets::{self, Sockets};
+use super::takeover::{Attempt, Link, Offered};
 use super::{Logging, enough_descriptors};
 use crate::config::{self, AccessLog, Config, LogPath, Warning};
 use crate::error::Error;
@@ -26,7 +27,7 @@ use crate::files::{self, Threads};
 use crate::front::{self, Admission, Layout, Resources};
 use crate::observe::access_log::{Target, Writer};
 use crate::proto::tls::Authorities;
-use crate::sys::{self, Shares};
+use crate::sys::{self, Needs, Shares};
 use crate::worker::{Command, Running};
 
 /// How long a start and a reload wait for the first DNS answers.
@@ -49,7 +50,7 @@ pub enum Source {
 
 /// What the process serves by.
 pub(super) struct Serving {
-    source: Source,
+    pub(super) source: Source,
     file_limit: u64,
     pub(super) config: Arc<Config>,
     pub(super) layout: Arc<Layout>,
@@ -94,21 +95,27 @@ impl Serving {
         source: Source,
         cpus: Vec<Option<CoreId>>,
         file_limit: u64,
+        link: Option<Link>,
     ) -> Result<Serving, Error> {
         // 1. Take first what may be refused: ports, files.
         let config = Arc::new(config);
-        let sockets = Sockets::open(&config, cpus.len(), Inherited::default()).await?;
+        let offered = match &link {
+            Some(link) => link.offered().await?,
+            None => Offered::default(),
+        };
+        let mut sockets = Sockets::open(&config, cpus.len(), offered.sockets).await?;
         let mut writer = Writer::start()?;
         let system = system_authorities(&config, None)?;
         let files = threads_for_files(&config, None)?;
         let open = |log: &AccessLog| writer.open(&target(&log.path));
-        let resources = Resources { system, files, ..Resources::default() };
+        let ticket_keys = offered.ticket_keys;
+        let resources = Resources { system, files, ticket_keys, ..Resources::default() };
         let mut layout = Layout::new(&config, resources, &HashMap::new(), open)?;
         let failures = Failures::start()?;
         let opened = Orders::open(&config, None)?;
 
         // 2. Resolve the endpoints.
-        let (mut crew, pending) = Crew::new(cpus);
+        let (mut crew, mut pending) = Crew::new(cpus);
         let mut dns = Dns::start(&config, crew.commands())?;
         let mut names = dns.prepare(&config);
         first_answers(&mut names).await;
@@ -117,10 +124,22 @@ impl Serving {
         // 3. Start the workers.
         let mut orders = Orders::none();
         layout.certificates = orders.commit(opened, crew.commands());
-        let (layout, shares) =
-            (Arc::new(layout), Shares::of(file_limit, &config.needs(crew.len())));
-        let driver = config.server.driver;
-        let running = crew.start(pending, driver, &layout, &sockets, &failures, shares).await?;
+        let shares = Shares::of(file_limit, &needs(&config, crew.len(), &sockets));
+        let (layout, driver) = (Arc::new(layout), config.server.driver);
+        for (index, worker) in pending.iter_mut().enumerate() {
+            (worker.streams, worker.datagrams) = sockets.of_worker(index);
+        }
+        let may_run = async || {
+            if let Some(link) = &link {
+                link.ready().await?;
+            }
+            sockets.commit();
+            Ok(())
+        };
+        let running = crew.start(pending, driver, &layout, &failures, shares, may_run).await?;
+        if let Some(link) = link {
+            link.accepting().await;
+        }
         sockets.announce();
         tracing::info!(
             workers = crew.len(),
@@ -160,7 +179,7 @@ impl Serving {
 
         // 1. Read the file, and what it names. On a network file system this may take long.
         let Read { config, system, files, opened } = self.read().await?;
-        let needs = config.needs(self.crew.len());
+        let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;
 
         // 2. Open the logs and bind the addresses.
@@ -180,6 +199,14 @@ impl Serving {
         first_answers(&mut names).await;
         let shares = Shares::of(self.file_limit, &needs);
         Ok(Prepared { begun, config, layout, change, names, opened, shares })
+    }
+
+    /// Begins to give the sockets to another process.
+    pub(super) fn attempt(&self) -> Attempt {
+        // A successor reads those of a file itself.
+        let are_made_here = self.config.tls.ticket_keys.is_none();
+        let ticket_keys = are_made_here.then(|| self.certificates.keys());
+        Attempt::start(&self.sockets, ticket_keys.as_deref(), self.crew.commands())
     }
 
     async fn read(&self) -> Result<Read, Error> {
@@ -270,6 +297,11 @@ impl Serving {
         drop(layout);
         writer.close();
     }
+}
+
+/// The objects that need descriptors.
+fn needs(config: &Config, workers: usize, sockets: &Sockets) -> Needs {
+    Needs { surplus_sockets: sockets.surplus(), ..config.needs(workers) }
 }
 
 impl Source {

@@ -1,7 +1,7 @@
 //! Signals of the process (signal(7)): SIGTERM, SIGINT and SIGQUIT end it, SIGHUP reads the
-//! configuration again, SIGUSR1 reopens logs. The signals of [`unused`] would end it by default.
-//! They are logged and have no other effect, because a wrong signal must not close every
-//! connection.
+//! configuration again, SIGUSR1 reopens logs, SIGUSR2 starts the program again and gives its
+//! sockets to it. The signals of [`unused`] would end the process by default. They are logged and
+//! have no other effect, because a wrong signal must not close every connection.
 //!
 //! SIGKILL and SIGSTOP cannot be handled. The signals of a fault (SIGSEGV, SIGABRT, SIGTRAP,
 //! SIGSYS, …) and SIGXCPU, which enforces a limit on purpose, keep their default. SIGPIPE is
@@ -17,6 +17,8 @@ pub(super) enum Signal {
     Reload,
     /// Close log files and open them again by name.
     Reopen,
+    /// Start the program again, and give the sockets to the new process.
+    TakeOver,
     /// End the process. The value is the signal's name.
     End(&'static str),
 }
@@ -28,9 +30,11 @@ pub(super) struct Signals {
     quit: unix::Signal,
     reload: unix::Signal,
     reopen: unix::Signal,
+    take_over: unix::Signal,
     /// Whether these have arrived and were not handled yet.
     must_reload: bool,
     must_reopen: bool,
+    must_take_over: bool,
 }
 
 impl Signals {
@@ -42,8 +46,10 @@ impl Signals {
             quit: signal(SignalKind::quit())?,
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            take_over: signal(SignalKind::user_defined2())?,
             must_reload: false,
             must_reopen: false,
+            must_take_over: false,
         };
         // The handler stays installed without a receiver. With a handler, a write beyond
         // RLIMIT_FSIZE fails with EFBIG instead of ending the process, and the log loses records.
@@ -63,12 +69,16 @@ impl Signals {
         if std::mem::take(&mut self.must_reload) {
             return Signal::Reload;
         }
+        if std::mem::take(&mut self.must_take_over) {
+            return Signal::TakeOver;
+        }
         tokio::select! {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
             _ = self.interrupt.recv() => Signal::End("SIGINT"),
             _ = self.quit.recv() => Signal::End("SIGQUIT"),
             _ = self.reload.recv() => Signal::Reload,
             _ = self.reopen.recv() => Signal::Reopen,
+            _ = self.take_over.recv() => Signal::TakeOver,
         }
     }
 
@@ -82,6 +92,7 @@ impl Signals {
                 _ = self.quit.recv() => return "SIGQUIT",
                 _ = self.reload.recv() => self.must_reload = true,
                 _ = self.reopen.recv() => self.must_reopen = true,
+                _ = self.take_over.recv() => self.must_take_over = true,
             }
         }
     }
@@ -90,7 +101,6 @@ impl Signals {
 /// Signals that end a process by default and have no use here, and their names.
 fn unused() -> Vec<(libc::c_int, String)> {
     let named = [
-        (libc::SIGUSR2, "SIGUSR2"),
         (libc::SIGALRM, "SIGALRM"),
         (libc::SIGVTALRM, "SIGVTALRM"),
         (libc::SIGPROF, "SIGPROF"),
@@ -113,7 +123,7 @@ async fn log_each(mut received: unix::Signal, signal: String) {
         tracing::warn!(
             %signal,
             "the signal has no effect: SIGTERM drains and stops, SIGHUP reads the configuration \
-             again, SIGUSR1 reopens log files"
+             again, SIGUSR1 reopens log files, SIGUSR2 replaces the process without a gap"
         );
     }
 }

@@ -42,6 +42,8 @@ pub struct Needs {
     pub stream_sockets: usize,
     /// Number of addresses that UDP listeners listen on.
     pub udp_sockets: usize,
+    /// Number of sockets, of all workers together, that workers have beyond one for each address.
+    pub surplus_sockets: usize,
     /// The sum of `max_sessions` over all UDP listeners.
     pub max_sessions: usize,
     /// The idle connections to endpoints that each worker would keep.
@@ -71,7 +73,10 @@ impl Needs {
         // A directory is opened anew before the one before it is closed, and two sockets wake the
         // tasks that wait for a disk.
         let files = if self.roots > 0 { 2 * self.roots as u64 + 2 } else { 0 };
-        CONTROL_DESCRIPTORS + self.workers.max(1) as u64 * (WORKER_DESCRIPTORS + sockets + files)
+        let surplus = 2 * self.surplus_sockets as u64;
+        CONTROL_DESCRIPTORS
+            + surplus
+            + self.workers.max(1) as u64 * (WORKER_DESCRIPTORS + sockets + files)
     }
 }
 

@@ -21,6 +21,20 @@ pub fn listen(
     options: &SocketOptions,
     reuse_port: bool,
 ) -> io::Result<TcpListener> {
+    let socket = bind_without_listening(address, options, reuse_port)?;
+    SockRef::from(&socket).listen(options.backlog)?;
+    Ok(socket)
+}
+
+/// As [`listen`], but clients that connect do not come to this socket until [`listen_anew`].
+///
+/// # Errors
+/// As bind(2).
+pub fn bind_without_listening(
+    address: &Address,
+    options: &SocketOptions,
+    reuse_port: bool,
+) -> io::Result<TcpListener> {
     let address = address.to_sock_addr()?;
     let socket = socket_for(&address, Type::STREAM.nonblocking())?;
     if !address.is_unix() {
@@ -29,7 +43,6 @@ pub fn listen(
         options.set_on_listener(&socket)?;
     }
     socket.bind(&address)?;
-    socket.listen(options.backlog)?;
     // The type stands for Unix listeners as well, since the runtime takes no other type.
     Ok(TcpListener::from(socket))
 }

@@ -19,6 +19,7 @@ mod limits;
 mod listen;
 mod memory;
 mod options;
+mod pass;
 mod pipe;
 mod ports;
 mod random;
@@ -32,9 +33,15 @@ pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use file::{Directory, File, Lookup, Metadata, Opened, probe_open_below};
 pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, hard_file_limit, raise_file_limit};
-pub use listen::{accept_queue_length, listen, listen_anew, probe_tcp, try_accept};
+pub use listen::{
+    accept_queue_length, bind_without_listening, listen, listen_anew, probe_tcp, try_accept,
+};
 pub use memory::release_memory;
 pub use options::SocketOptions;
+pub use pass::{
+    BoundSocket, MAX_DESCRIPTORS, bind_later, bound_address, bound_socket, inherited_packet_socket,
+    let_inherit, number_of, packet_pair, receive_packet, send_packet, unbound_udp,
+};
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;
 pub use random::random_bytes;

@@ -233,7 +233,7 @@ impl Acceptor {
     /// # Errors
     /// As fcntl(2); practically never.
     pub(super) fn resume(self: &Rc<Self>) -> io::Result<()> {
-        let Some(open) = self.open() else { return Ok(()) };
+        let Some(open) = self.open().filter(|_| !self.is_stopping.get()) else { return Ok(()) };
         // On a non-blocking socket an accept through the ring returns EAGAIN instead of waiting;
         // readiness needs a non-blocking socket. Another process may have changed the flag, which
         // belongs to the socket and not to the descriptor (fcntl(2)).
@@ -257,14 +257,14 @@ impl Acceptor {
     /// Serves the connections of the accept queue, which a close would drop, and closes the
     /// socket. That of a paused acceptor is only closed, because another process accepts from it.
     pub(super) fn stop(&self) {
-        if self.paused.is_set() {
+        if !self.paused.is_set() {
+            self.serve_queue();
+            self.pause();
+            self.is_stopping.set(true);
+            self.close_if_idle();
+        } else if !self.is_stopping.get() {
             self.open.take();
-            return;
         }
-        self.serve_queue();
-        self.pause();
-        self.is_stopping.set(true);
-        self.close_if_idle();
     }
 
     /// Returns true when a stopped acceptor has closed its socket and accepts nothing more.

@@ -59,6 +59,7 @@ mod self_connect;
 mod shares;
 mod stops;
 mod support;
+mod takeover;
 mod terminate;
 mod tls;
 mod tls_ended;

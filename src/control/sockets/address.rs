@@ -2,12 +2,13 @@
 //! for all workers of a Unix path.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::inherited::overlap;
 use super::unix_path::{self, OwnPath};
 use super::{ByWorker, protocol_name};
 use crate::config::{Listener, Protocol};
@@ -24,13 +25,19 @@ const LONGEST_PAUSE_FOR_PATH: Duration = Duration::from_millis(250);
 /// The sockets of one address of one listener.
 pub(super) struct SocketsOfAddress {
     /// Dropped before the sockets are closed.
-    _path: Option<OwnPath>,
+    pub(super) path: Option<OwnPath>,
     pub(super) listener: Arc<Listener>,
     /// The address in the configuration.
     pub(super) configured: Address,
     /// The same, with the port that the kernel chose for port 0.
     pub(super) bound: Address,
     pub(super) sockets: ByWorker,
+    /// Whether the sockets are inherited and another process may still serve them.
+    pub(super) is_pending: bool,
+    /// Whether the path is removed at the end.
+    pub(super) owns_path: bool,
+    /// UDP sockets that are bound by [`SocketsOfAddress::commit`].
+    pub(super) unbound: Vec<Arc<UdpSocket>>,
 }
 
 /// Binds the sockets of one address.
@@ -129,9 +136,22 @@ impl Binding<'_> {
         Ok(self.made(ByWorker::Datagrams(sockets), Address::Ip(bound), None))
     }
 
-    fn made(&self, sockets: ByWorker, bound: Address, path: Option<OwnPath>) -> SocketsOfAddress {
-        let (listener, configured) = (Arc::clone(self.listener), self.address.clone());
-        SocketsOfAddress { _path: path, listener, configured, bound, sockets }
+    pub(super) fn made(
+        &self,
+        sockets: ByWorker,
+        bound: Address,
+        path: Option<OwnPath>,
+    ) -> SocketsOfAddress {
+        SocketsOfAddress {
+            owns_path: path.is_some(),
+            path,
+            listener: Arc::clone(self.listener),
+            configured: self.address.clone(),
+            bound,
+            sockets,
+            is_pending: false,
+            unbound: Vec::new(),
+        }
     }
 }
 
@@ -146,15 +166,9 @@ impl SocketsOfAddress {
     }
 
     /// Returns true if a socket without SO_REUSEPORT cannot be bound to the address because of
-    /// these sockets: the same port of the same or of all addresses of the family.
+    /// these sockets.
     pub(super) fn is_in_the_way(&self, listener: &Listener, address: &Address) -> bool {
-        let (Address::Ip(own), Address::Ip(other)) = (&self.bound, address) else { return false };
-        let covers = |one: &SocketAddr, other: &SocketAddr| {
-            one.ip() == other.ip() || one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4()
-        };
-        is_udp(&self.listener) == is_udp(listener)
-            && own.port() == other.port()
-            && (covers(own, other) || covers(other, own))
+        is_udp(&self.listener) == is_udp(listener) && overlap(&self.bound, address)
     }
 
     /// Takes the options of a listener.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::address::{Binding, SocketsOfAddress};
+use super::inherited::Groups;
 use super::{Inherited, Sockets};
 use crate::config::{Config, Listener};
 use crate::error::Error;
@@ -36,14 +37,15 @@ impl Sockets {
     /// # Errors
     /// The error of the first address that is refused, with advice.
     pub(in crate::control) async fn prepare(&self, config: &Config) -> Result<Change, Error> {
-        self.prepare_with(config, Inherited::default()).await
+        let mut none = Groups::new(Inherited::default());
+        self.prepare_with(config, &mut none).await
     }
 
     /// As [`Sockets::prepare`], and uses inherited sockets where there are some.
     pub(super) async fn prepare_with(
         &self,
         config: &Config,
-        _inherited: Inherited,
+        inherited: &mut Groups,
     ) -> Result<Change, Error> {
         let until = Instant::now() + IN_USE_FOR;
         let mut is_kept = vec![false; self.addresses.len()];
@@ -59,10 +61,16 @@ impl Sockets {
                     change.addresses.push(Planned::Kept { position, listener });
                     continue;
                 }
+                let group = inherited.take(config, listener, address);
                 let mut held = self.addresses.iter();
-                let is_held = held.any(|held| held.is_in_the_way(listener, address));
+                let is_held = held.any(|held| held.is_in_the_way(listener, address))
+                    || inherited.are_in_the_way(listener, address);
                 let binding = Binding { listener, address, workers: self.workers, is_held };
-                change.addresses.push(Planned::New(binding.bind_until(until).await?));
+                let new = match group {
+                    Some(group) => binding.adopt(group),
+                    None => binding.bind_until(until).await?,
+                };
+                change.addresses.push(Planned::New(new));
             }
         }
         Ok(change)

@@ -18,6 +18,8 @@ mod inherited;
 mod unix_path;
 
 use std::net::{TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{Config, Listener, Protocol};
@@ -26,12 +28,24 @@ use crate::sys::Address;
 use crate::worker::{Datagrams, Socket};
 use address::SocketsOfAddress;
 pub(super) use change::Change;
+use inherited::Groups;
 pub(super) use inherited::Inherited;
+use unix_path::OwnPath;
 
 /// All sockets, by address and worker.
 pub(super) struct Sockets {
     workers: usize,
     addresses: Vec<SocketsOfAddress>,
+    /// Paths of inherited sockets that no listener has, to be removed.
+    abandoned: Vec<PathBuf>,
+}
+
+/// A socket that another process gets.
+pub(super) enum HandedOver {
+    /// A listening socket.
+    Stream(Arc<TcpListener>),
+    /// A UDP socket.
+    Datagram(Arc<UdpSocket>),
 }
 
 /// The sockets of one address. A worker may have several, or have one together with others.
@@ -51,9 +65,75 @@ impl Sockets {
         workers: usize,
         inherited: Inherited,
     ) -> Result<Sockets, Error> {
-        let none = Sockets { workers, addresses: Vec::new() };
-        let change = none.prepare_with(config, inherited).await?;
-        Ok(Sockets { workers, addresses: change.into_new() })
+        let mut inherited = Groups::new(inherited);
+        let mut sockets = Sockets { workers, addresses: Vec::new(), abandoned: Vec::new() };
+        let change = sockets.prepare_with(config, &mut inherited).await?;
+        sockets.addresses = change.into_new();
+        sockets.abandoned = inherited.close_rest();
+        Ok(sockets)
+    }
+
+    /// Takes inherited sockets into use. Must be called before the workers run, and after the
+    /// process that served them has stopped.
+    pub(super) fn commit(&mut self) {
+        self.addresses.iter_mut().for_each(SocketsOfAddress::commit);
+        for path in self.abandoned.drain(..) {
+            drop(OwnPath::adopt(&path));
+        }
+    }
+
+    /// How many sockets there are beyond one for each worker and address.
+    pub(super) fn surplus(&self) -> usize {
+        let surplus = |address: &SocketsOfAddress| {
+            let sockets = match &address.sockets {
+                ByWorker::Streams(workers) => workers.iter().map(Vec::len).sum::<usize>(),
+                ByWorker::Datagrams(workers) => workers.iter().map(Vec::len).sum(),
+            };
+            sockets.saturating_sub(self.workers)
+        };
+        self.addresses.iter().map(surplus).sum()
+    }
+
+    /// All sockets, for another process, those of one address in the order of the workers.
+    pub(super) fn to_hand_over(&self) -> Vec<HandedOver> {
+        let mut handed: Vec<HandedOver> = Vec::new();
+        for address in &self.addresses {
+            let first = handed.len();
+            match &address.sockets {
+                ByWorker::Streams(workers) => {
+                    for socket in workers.iter().flatten() {
+                        let is_same = |other: &HandedOver| other.is_stream(socket);
+                        // Workers may share a socket.
+                        if !handed[first..].iter().any(is_same) {
+                            handed.push(HandedOver::Stream(Arc::clone(socket)));
+                        }
+                    }
+                }
+                ByWorker::Datagrams(workers) => {
+                    let sockets = workers.iter().flatten();
+                    handed.extend(sockets.map(|socket| HandedOver::Datagram(Arc::clone(socket))));
+                }
+            }
+        }
+        handed
+    }
+
+    /// The paths of Unix sockets that the service manager has bound.
+    pub(super) fn foreign_paths(&self) -> Vec<PathBuf> {
+        let foreign = self.addresses.iter().filter(|address| !address.owns_path);
+        let path = |address: &SocketsOfAddress| match &address.bound {
+            Address::Unix(path) => Some(path.clone()),
+            Address::Ip(_) => None,
+        };
+        foreign.filter_map(path).collect()
+    }
+
+    /// Leaves the paths of Unix sockets to the process that has the sockets, too, and closes all
+    /// sockets that no worker has.
+    pub(super) fn leave(&mut self) {
+        for address in self.addresses.drain(..) {
+            address.path.into_iter().for_each(OwnPath::leave);
+        }
     }
 
     /// The sockets of one worker: those that it accepts from, and its UDP sockets.
@@ -90,6 +170,21 @@ impl Sockets {
     /// while the workers still accept: another process may take over a path that does not answer.
     pub(super) fn close(&mut self) {
         self.addresses.clear();
+    }
+}
+
+impl HandedOver {
+    fn is_stream(&self, socket: &Arc<TcpListener>) -> bool {
+        matches!(self, HandedOver::Stream(own) if Arc::ptr_eq(own, socket))
+    }
+}
+
+impl AsFd for HandedOver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            HandedOver::Stream(socket) => socket.as_fd(),
+            HandedOver::Datagram(socket) => socket.as_fd(),
+        }
     }
 }
 

@@ -94,6 +94,18 @@ impl FileId {
     }
 }
 
+impl OwnPath {
+    /// The path of a socket that another process has bound, and that it leaves to this one.
+    pub(super) fn adopt(path: &Path) -> OwnPath {
+        OwnPath { path: path.to_owned(), file: FileId::at(path) }
+    }
+
+    /// Does not remove the path, because another process does.
+    pub(super) fn leave(mut self) {
+        self.file = None;
+    }
+}
+
 impl Drop for OwnPath {
     /// Removes the path, unless another file has replaced it.
     fn drop(&mut self) {

@@ -35,6 +35,7 @@ pub struct TicketKeys(Vec<Arc<Key>>);
 
 struct Key {
     name: [u8; NAME],
+    bytes: [u8; KEY],
     aead: RandomizedNonceKey,
     made: SystemTime,
 }
@@ -56,7 +57,7 @@ impl Key {
         let name = digest(&SHA256, &[&b"ringgate ticket key"[..], bytes].concat());
         let aead = RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes).expect("a key of 32 bytes");
         let name = name.as_ref()[..NAME].try_into().expect("SHA-256 has 32 bytes");
-        Arc::new(Key { name, aead, made })
+        Arc::new(Key { name, bytes: *bytes, aead, made })
     }
 
     fn random(now: SystemTime) -> Arc<Key> {
@@ -82,6 +83,25 @@ impl TicketKeys {
         };
         keys.extend(self.0.iter().filter(is_used).take(MAX_KEYS).cloned());
         TicketKeys(keys)
+    }
+
+    /// Writes keys for another process: a line for each, with the time at which it was made.
+    pub fn to_text(&self) -> String {
+        let line =
+            |key: &Arc<Key>| format!("{} {}\n", STANDARD.encode(key.bytes), seconds(key.made));
+        self.0.iter().map(line).collect()
+    }
+
+    /// Reads what [`TicketKeys::to_text`] has written. `None` if it is something else.
+    pub fn from_text(text: &str) -> Option<TicketKeys> {
+        let key = |line: &str| {
+            let (key, made) = line.split_once(' ')?;
+            let bytes: [u8; KEY] = STANDARD.decode(key).ok()?.try_into().ok()?;
+            let made = Duration::from_secs(made.parse().ok()?);
+            Some(Key::new(&bytes, UNIX_EPOCH.checked_add(made)?))
+        };
+        let keys = text.lines().map(key).collect::<Option<Vec<_>>>()?;
+        (!keys.is_empty()).then_some(TicketKeys(keys))
     }
 
     /// Reads keys: one line with the base64 of 32 bytes for each. Empty lines and those that begin
@@ -197,6 +217,20 @@ mod tests {
         assert_eq!(reads(&[2, 1], "a"), Some(b"state".to_vec()));
         assert_eq!(reads(&[1], "b"), None);
         assert_eq!(reads(&[2], "a"), None);
+    }
+
+    #[test]
+    fn another_process_reads_tickets_with_the_keys_that_it_gets() {
+        let old = TicketKeys::random().rotated();
+        let ticket = Tickets::new(&Arc::new(old.clone()), "a").encrypt(b"state").unwrap();
+        let new = TicketKeys::from_text(&old.to_text()).unwrap();
+        assert_eq!(new, old);
+        // The time is kept, so that keys are dropped when they are old.
+        assert_eq!(new.0.iter().map(|key| seconds(key.made)).max(), Some(seconds(old.0[0].made)));
+        let new = Arc::new(new.rotated());
+        assert_eq!(Tickets::new(&new, "a").decrypt(&ticket), Some(b"state".to_vec()));
+        assert!(TicketKeys::from_text("").is_none());
+        assert!(TicketKeys::from_text("short 1").is_none());
     }
 
     #[test]

@@ -7,6 +7,7 @@ const BOTH: Needs = Needs {
     workers: 2,
     stream_sockets: 1,
     udp_sockets: 1,
+    surplus_sockets: 0,
     max_sessions: 65_536,
     idle: 0,
     names: 1,
@@ -68,8 +69,16 @@ proptest! {
         idle in 0usize..10_000,
         names in 0usize..100,
     ) {
-        let needs =
-            Needs { workers, stream_sockets, udp_sockets, max_sessions, idle, names, roots: 0 };
+        let needs = Needs {
+            workers,
+            stream_sockets,
+            udp_sockets,
+            surplus_sockets: 0,
+            max_sessions,
+            idle,
+            names,
+            roots: 0,
+        };
         let shares = Shares::of(limit, &needs);
         prop_assert!(stream_sockets == 0 || shares.connections > 0 && shares.accepts > 0);
         prop_assert!(udp_sockets == 0 || shares.sessions > 0);

@@ -1,0 +1,98 @@
+//! Take-over: a running process starts its program again and gives the new process its sockets. The
+//! first is called the predecessor, the second the successor.
+//!
+//! Both have the same sockets, and with them one O_NONBLOCK flag and one accept queue, so they
+//! never accept at the same time:
+//!
+//! 1. The predecessor starts the successor and sends it all sockets.
+//! 2. The successor makes everything that can be refused, and sends `ready`.
+//! 3. The predecessor stops to accept and to receive, and sends `go`. Clients wait in the accept
+//!    queues.
+//! 4. The successor's workers accept, and it sends `accepting`.
+//! 5. The predecessor drains and ends.
+//!
+//! If the successor ends or is late, the predecessor kills it and goes on as before.
+
+mod link;
+mod predecessor;
+mod successor;
+
+use std::future::pending;
+use std::os::fd::OwnedFd;
+
+pub(super) use predecessor::Attempt;
+pub(super) use successor::{Link, Offered};
+
+use super::serving::{Serving, Source};
+use crate::sys;
+
+/// The environment variable with the number of the successor's socket.
+const VARIABLE: &str = "RINGGATE_TAKEOVER";
+/// The version of the packets. A successor of another version refuses to start.
+const VERSION: u32 = 1;
+
+const READY: &[u8] = b"ready";
+const GO: &[u8] = b"go";
+/// The predecessor goes on, so the successor must not accept.
+const ABORT: &[u8] = b"abort";
+const ACCEPTING: &[u8] = b"accepting";
+
+/// The connection of a successor to its predecessor.
+#[derive(Debug)]
+pub struct Predecessor(OwnedFd);
+
+impl Predecessor {
+    /// The process that has started this one for a take-over; `None` if there is none. Must be
+    /// called while the process has one thread.
+    pub fn of_this_process() -> Option<Predecessor> {
+        sys::inherited_packet_socket(VARIABLE).map(Predecessor)
+    }
+}
+
+/// The take-over of this process, if one is in progress.
+#[derive(Default)]
+pub(super) struct TakeOver(Option<Attempt>);
+
+impl TakeOver {
+    /// Starts a take-over, or logs why there is none.
+    pub(super) fn start(&mut self, serving: &Serving) {
+        let reason = if std::process::id() == 1 {
+            "this is process 1, and its container ends with it: restart the container"
+        } else if matches!(serving.source, Source::Stdin) {
+            "the configuration came from standard input, which can be read only once"
+        } else if self.is_in_progress() {
+            "one is in progress"
+        } else {
+            tracing::info!("starting the successor of this process");
+            self.0 = Some(serving.attempt());
+            return;
+        };
+        tracing::warn!(reason, "no take-over");
+    }
+
+    pub(super) fn is_in_progress(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Waits until another process has taken over, and returns its id. Logs failures meanwhile. May
+    /// be dropped at any time.
+    pub(super) async fn succeeds(&mut self) -> u32 {
+        let Some(attempt) = &mut self.0 else { return pending().await };
+        let result = attempt.result().await;
+        self.0 = None;
+        match result {
+            Ok(successor) => successor,
+            Err(reason) => {
+                tracing::warn!(%reason, "the take-over has failed: this process goes on");
+                pending().await
+            }
+        }
+    }
+
+    /// Gives up what is in progress.
+    pub(super) async fn give_up(self) {
+        if let Some(attempt) = self.0 {
+            attempt.give_up().await;
+        }
+    }
+}

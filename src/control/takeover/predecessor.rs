@@ -1,0 +1,239 @@
+//! The predecessor's side of a take-over.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::{Child, Command as Program};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
+
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::link::{Offer, Packets};
+use super::{ABORT, ACCEPTING, GO, READY, VARIABLE, VERSION};
+use crate::control::sockets::{HandedOver, Sockets};
+use crate::proto::tls::TicketKeys;
+use crate::sys;
+use crate::worker::Command;
+
+/// How long the successor may take until it is ready. It resolves names meanwhile.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long the workers of this process may take to stop, which they do within a tick.
+const PAUSED_WITHIN: Duration = Duration::from_secs(5);
+/// How long the successor may take from then on until it accepts. Clients wait.
+const ACCEPTING_WITHIN: Duration = Duration::from_secs(5);
+/// How long a successor that has got SIGKILL may take to end, which it does at once.
+const KILLED_WITHIN: Duration = Duration::from_secs(1);
+/// The pause between two checks whether the workers have stopped, or the successor has ended.
+const CHECK: Duration = Duration::from_millis(1);
+
+/// Why a take-over has failed. Nothing has changed then.
+#[derive(Debug)]
+pub(in crate::control) enum Failure {
+    /// The program cannot be started.
+    Start(io::Error),
+    /// The successor has ended before it accepted.
+    Ended,
+    /// The successor was not ready in time.
+    NotReady,
+    /// The successor did not accept in time.
+    NotAccepting,
+    /// The successor has sent something else.
+    Unexpected,
+    /// The sockets cannot be sent.
+    Send(io::Error),
+    /// The workers of this process did not stop in time.
+    Workers,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Start(error) => write!(f, "the program cannot be started: {error}"),
+            Failure::Ended => f.write_str("the successor has ended; its own diagnostics say why"),
+            Failure::NotReady => f.write_str("the successor was not ready in time"),
+            Failure::NotAccepting => f.write_str("the successor did not accept in time"),
+            Failure::Unexpected => f.write_str("the successor has sent an unknown packet"),
+            Failure::Send(error) => write!(f, "the sockets cannot be sent: {error}"),
+            Failure::Workers => f.write_str("the workers of this process did not stop in time"),
+        }
+    }
+}
+
+/// A take-over in progress. Dropping it kills the successor, and the workers go on.
+pub(in crate::control) struct Attempt(JoinHandle<Result<u32, Failure>>);
+
+impl Attempt {
+    /// Starts the program of this process again with the same arguments, and gives it the sockets.
+    /// Must be called on the runtime.
+    pub(in crate::control) fn start(
+        sockets: &Sockets,
+        ticket_keys: Option<&TicketKeys>,
+        workers: Vec<Sender<Command>>,
+    ) -> Attempt {
+        let first = Offer {
+            version: VERSION,
+            more: true,
+            foreign_paths: sockets.foreign_paths(),
+            ticket_keys: ticket_keys.map(TicketKeys::to_text).unwrap_or_default(),
+        };
+        Attempt(tokio::spawn(take_over(sockets.to_hand_over(), first, workers)))
+    }
+
+    /// Waits for the end of the take-over, and returns the id of the process that has taken over.
+    /// May be dropped at any time.
+    ///
+    /// # Errors
+    /// The take-over has failed. The successor is gone, and the workers go on.
+    pub(in crate::control) async fn result(&mut self) -> Result<u32, Failure> {
+        // An error of the task is a panic, after which its guard has killed the successor.
+        (&mut self.0).await.unwrap_or(Err(Failure::Unexpected))
+    }
+
+    /// Kills the successor, and lets the workers go on.
+    pub(in crate::control) async fn give_up(mut self) {
+        self.0.abort();
+        let _ = (&mut self.0).await;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn take_over(
+    handed: Vec<HandedOver>,
+    first: Offer,
+    workers: Vec<Sender<Command>>,
+) -> Result<u32, Failure> {
+    let mut successor = Successor::start(workers).map_err(Failure::Start)?;
+    // 1. All sockets.
+    let ready = async {
+        offer(&successor.packets, &handed, first).await?;
+        expect(&successor.packets, READY).await
+    };
+    timeout(READY_WITHIN, ready).await.map_err(|_| Failure::NotReady)??;
+    // 2. Stop, so that only one of the two accepts.
+    timeout(PAUSED_WITHIN, successor.pause_workers()).await.map_err(|_| Failure::Workers)?;
+    // 3. Its turn.
+    let accepting = async {
+        // An error means that it has ended, which the next receive says, too.
+        let _ = successor.packets.send(GO, &[]).await;
+        expect(&successor.packets, ACCEPTING).await
+    };
+    timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)??;
+    Ok(successor.keep())
+}
+
+/// Sends all sockets, and what the first packet has beside them.
+async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Result<(), Failure> {
+    let mut rest = handed;
+    loop {
+        let (now, later) = rest.split_at(rest.len().min(sys::MAX_DESCRIPTORS));
+        rest = later;
+        offer.more = !rest.is_empty();
+        let bytes = serde_json::to_vec(&offer).map_err(|error| Failure::Send(error.into()))?;
+        let descriptors: Vec<BorrowedFd<'_>> = now.iter().map(HandedOver::as_fd).collect();
+        match packets.send(&bytes, &descriptors).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::Ended),
+            Err(error) => return Err(Failure::Send(error)),
+        }
+        if rest.is_empty() {
+            return Ok(());
+        }
+        offer = Offer { version: VERSION, ..Offer::default() };
+    }
+}
+
+/// Waits for one packet.
+async fn expect(packets: &Packets, wanted: &[u8]) -> Result<(), Failure> {
+    match packets.receive().await {
+        Ok((bytes, _)) if bytes == wanted => Ok(()),
+        Ok(_) => Err(Failure::Unexpected),
+        Err(_) => Err(Failure::Ended),
+    }
+}
+
+/// The process of the successor. Dropping it kills the process, and the workers of this one go on.
+struct Successor {
+    /// `None` once it has taken over.
+    child: Option<Child>,
+    packets: Packets,
+    workers: Vec<Sender<Command>>,
+    has_paused: bool,
+}
+
+impl Successor {
+    fn start(workers: Vec<Sender<Command>>) -> io::Result<Successor> {
+        let (ours, theirs) = sys::packet_pair()?;
+        let mut arguments: Vec<OsString> = std::env::args_os().collect();
+        if arguments.is_empty() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let program = arguments.remove(0);
+        sys::let_inherit(&theirs)?;
+        let mut command = Program::new(program);
+        command.args(arguments).env(VARIABLE, sys::number_of(&theirs).to_string());
+        let packets = Packets::new(ours)?;
+        let child = command.spawn()?;
+        // From here on only the child has its end: when it ends, the packets do.
+        drop(theirs);
+        Ok(Successor { child: Some(child), packets, workers, has_paused: false })
+    }
+
+    /// Makes the workers of this process stop to accept and to receive.
+    async fn pause_workers(&mut self) {
+        self.has_paused = true;
+        let paused = Arc::new(AtomicUsize::new(0));
+        self.tell(&Command::Pause(Arc::clone(&paused)));
+        while paused.load(Ordering::Acquire) < self.workers.len() {
+            sleep(CHECK).await;
+        }
+    }
+
+    /// Lets the process go on, and returns its id.
+    fn keep(mut self) -> u32 {
+        let Some(child) = self.child.take() else { return 0 };
+        let id = child.id();
+        reap(child);
+        id
+    }
+
+    fn tell(&self, command: &Command) {
+        for worker in &self.workers {
+            // An error means that the worker has ended.
+            let _ = worker.send(command.clone());
+        }
+    }
+}
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        // A wrapper that has forked may be the child; this packet reaches the successor itself.
+        self.packets.try_send(ABORT);
+        let _ = child.kill();
+        // So that it accepts nothing any more when the workers do.
+        let deadline = Instant::now() + KILLED_WITHIN;
+        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            thread::park_timeout(CHECK);
+        }
+        reap(child);
+        if self.has_paused {
+            self.tell(&Command::Resume);
+        }
+    }
+}
+
+/// Waits for the end of a process in a thread of its own, because this one may drain for days.
+fn reap(mut child: Child) {
+    let wait = move || drop(child.wait());
+    // Without a thread the process becomes a zombie when it ends, until this one does.
+    drop(thread::Builder::new().name("successor".to_owned()).spawn(wait));
+}

@@ -1,0 +1,102 @@
+//! The successor's side of a take-over.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::link::{Offer, Packets};
+use super::{ACCEPTING, GO, Predecessor, READY, VERSION};
+use crate::control::sockets::Inherited;
+use crate::error::Error;
+use crate::proto::tls::TicketKeys;
+
+/// How long the predecessor may take to send its sockets, which it does at once.
+const SOCKETS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What the predecessor gives.
+#[derive(Default)]
+pub(in crate::control) struct Offered {
+    /// Its sockets.
+    pub(in crate::control) sockets: Inherited,
+    /// Its keys of session tickets.
+    pub(in crate::control) ticket_keys: Option<Arc<TicketKeys>>,
+}
+
+/// The connection to the predecessor, from the start until this process accepts.
+pub(in crate::control) struct Link(Packets);
+
+impl Link {
+    /// Must be called on the runtime.
+    ///
+    /// # Errors
+    /// As epoll_ctl(2).
+    pub(in crate::control) fn open(predecessor: Predecessor) -> Result<Link, Error> {
+        Packets::new(predecessor.0).map(Link).map_err(failed)
+    }
+
+    /// Receives the predecessor's sockets and keys.
+    ///
+    /// # Errors
+    /// The predecessor is gone, or is of a version with other packets.
+    pub(in crate::control) async fn offered(&self) -> Result<Offered, Error> {
+        match timeout(SOCKETS_WITHIN, self.receive_offers()).await {
+            Ok(offered) => offered.map_err(failed),
+            Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    async fn receive_offers(&self) -> io::Result<Offered> {
+        let mut offered = Offered::default();
+        loop {
+            let (bytes, descriptors) = self.0.receive().await?;
+            let offer: Offer = serde_json::from_slice(&bytes)?;
+            if offer.version != VERSION {
+                return Err(io::Error::other("the predecessor is of an incompatible version"));
+            }
+            offered.sockets.foreign_paths.extend(offer.foreign_paths);
+            if let Some(keys) = TicketKeys::from_text(&offer.ticket_keys) {
+                // A new key, because the time until the next one begins anew with each process.
+                offered.ticket_keys = Some(Arc::new(keys.rotated()));
+            }
+            for fd in descriptors {
+                offered.sockets.add(fd);
+            }
+            if !offer.more {
+                return Ok(offered);
+            }
+        }
+    }
+
+    /// Tells the predecessor that nothing can be refused any more, and waits until it has stopped.
+    /// A predecessor that has ended serves nothing, so this process goes on then.
+    ///
+    /// # Errors
+    /// The predecessor has given the take-over up, and goes on.
+    pub(in crate::control) async fn ready(&self) -> Result<(), Error> {
+        // If this fails, the receive says why.
+        let _ = self.0.send(READY, &[]).await;
+        match self.0.receive().await {
+            Ok((bytes, _)) if bytes == GO => {}
+            Ok(_) => return Err(failed(io::Error::other("the predecessor has given up"))),
+            Err(_) => {
+                tracing::warn!(
+                    "the predecessor has ended during the take-over: going on without it"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the predecessor that this process accepts.
+    pub(in crate::control) async fn accepting(self) {
+        // An error means that the predecessor has ended.
+        let _ = self.0.send(ACCEPTING, &[]).await;
+    }
+}
+
+fn failed(error: io::Error) -> Error {
+    let advice = "the predecessor goes on; its diagnostics say why it gave up";
+    Error::start("cannot take the sockets of the predecessor over", error, advice)
+}
