@@ -33,10 +33,11 @@ pub struct Cli {
 enum Command {
     /// Serve until SIGTERM, SIGINT or SIGQUIT.
     ///
-    /// SIGTERM, SIGINT or SIGQUIT: accept nothing new and let open connections end within
-    /// server.drain_timeout; a second one: end at once. SIGHUP: read the configuration again and
-    /// serve by it, without ending a connection. SIGUSR1: reopen log files. SIGUSR2: start this
-    /// program again with the same arguments; it takes the sockets over, and this process drains.
+    /// SIGTERM, SIGINT or SIGQUIT: accept nothing new after server.drain_delay and let open
+    /// connections end within server.drain_timeout; a second one: end at once. SIGHUP: read the
+    /// configuration again and serve by it, without ending a connection. SIGUSR1: reopen log files.
+    /// SIGUSR2: start this program again with the same arguments; it takes the sockets over, and
+    /// this process drains.
     /// Other signals are logged and have no other effect. Exit codes: 0 ended as asked; 1 failed (a
     /// port, a log file, a ring, a worker); 2 wrong command line; 64 a configuration that is wrong
     /// or cannot be read, or a wrong value of RINGGATE_LOG.

@@ -125,6 +125,7 @@ const CLUSTER: Lines = &[
 ];
 const TOP: Lines = &[
     "[server]\nworkers = [0, 3]",
+    "[server]\ndrain_delay = \"5s\"",
     "[server]\nworkers = 5\ndriver = \"epoll\"\ndrain_timeout = \"1m\"",
     "[log]\nlevel = \"off\"\nformat = \"json\"",
     "[access_log]\npath = \"./records\"\nformat = \"%{client} %{path}\"",

@@ -154,7 +154,9 @@ pub struct Server {
     pub workers: Workers,
     /// How workers wait for sockets.
     pub driver: Driver,
-    /// How long connections may continue after SIGTERM.
+    /// How long connections are still accepted after SIGTERM. `None`: they are not.
+    pub drain_delay: Option<Duration>,
+    /// How long connections may continue after that.
     pub drain_timeout: Duration,
 }
 

@@ -109,7 +109,24 @@ async fn live(
         }
     };
 
-    // 3. Drain and end.
+    // 3. Go on accepting for a while, if that is wanted.
+    let shortage = serving.crew.shortage();
+    let report = || report::of(&serving.layout, &shortage);
+    let mut signal = signal;
+    if let Some(delay) = serving.config.server.drain_delay {
+        tracing::info!(
+            %signal, drain_delay = ?delay,
+            "connections are accepted until drain_delay is over; the process ends after that"
+        );
+        serving.crew.tell(&Command::DrainSoon);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            further = further_end(&mut signals, &serving.writer) => signal = further,
+            error = watch.until_one_fails(report) => return Err(error),
+        }
+    }
+
+    // 4. Drain and end.
     let drain_timeout = serving.config.server.drain_timeout;
     take_over.give_up().await;
     match ending {
@@ -133,7 +150,6 @@ async fn live(
     }
     serving.crew.tell(&Command::Drain);
     let (crew, writer, layout) = (&mut serving.crew, &serving.writer, &serving.layout);
-    let shortage = crew.shortage();
     let report = || report::of(layout, &shortage);
     tokio::select! {
         () = drain(drain_timeout, crew, &mut signals, writer) => {}
@@ -179,24 +195,11 @@ fn ended_early(signal: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets the workers end by themselves until the limit, then stops them.
-async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: &Writer) {
-    let expired = tokio::time::sleep(limit);
-    let mut expired = std::pin::pin!(expired);
+/// Waits for a further signal that asks for the end, and returns its name. Handles the others.
+async fn further_end(signals: &mut Signals, writer: &Writer) -> &'static str {
     loop {
-        let signal = tokio::select! {
-            () = crew.ended() => return,
-            () = &mut expired => {
-                tracing::warn!("drain_timeout has expired: closing the connections that are left");
-                break;
-            }
-            signal = signals.next() => signal,
-        };
-        match signal {
-            Signal::End(signal) => {
-                tracing::warn!(%signal, "a second signal: stopping at once");
-                break;
-            }
+        match signals.next().await {
+            Signal::End(name) => return name,
             Signal::Reopen => writer.reopen(),
             Signal::Reload => {
                 tracing::warn!("SIGHUP has no effect: the process is about to end");
@@ -204,6 +207,19 @@ async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: 
             Signal::TakeOver => {
                 tracing::warn!(reason = "the process is about to end", "no take-over");
             }
+        }
+    }
+}
+
+/// Lets the workers end by themselves until the limit, then stops them.
+async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: &Writer) {
+    tokio::select! {
+        () = crew.ended() => return,
+        () = tokio::time::sleep(limit) => {
+            tracing::warn!("drain_timeout has expired: closing the connections that are left");
+        }
+        signal = further_end(signals, writer) => {
+            tracing::warn!(%signal, "a further signal: stopping at once");
         }
     }
     crew.tell(&Command::Stop);

@@ -68,7 +68,7 @@ impl Accepted {
 
     /// Returns true if the connection is to end after what it does at present.
     pub(super) fn must_end(&self) -> bool {
-        self.context.draining.get() || self.listener.is_removed()
+        self.context.closing.get() || self.listener.is_removed()
     }
 
     /// When the connection was accepted.

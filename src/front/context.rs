@@ -45,7 +45,10 @@ pub struct Context {
     pub responses: RefCell<Vec<u8>>,
     /// Counts accepted connections that are still served.
     pub load: Arc<Load>,
-    /// True while the worker drains: it takes no new work, and its connections are to end.
+    /// True while connections are to end: responses say that theirs ends. The worker drains, or
+    /// will after `server.drain_delay` and still accepts connections.
+    pub closing: Cell<bool>,
+    /// True while the worker drains: it takes no new work. `closing` is true, too.
     pub draining: Cell<bool>,
     /// Limits messages about accepted connections that cannot be used, over all listeners.
     pub unusable: Throttle,
@@ -86,6 +89,7 @@ impl Context {
             recorder: Recorder::default(),
             responses: RefCell::new(Vec::new()),
             load,
+            closing: Cell::new(false),
             draining: Cell::new(false),
             unusable: Throttle::default(),
             shortage,

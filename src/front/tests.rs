@@ -285,7 +285,7 @@ fn a_request_behind_the_last_answer_of_a_drain_is_not_answered() {
     let page = "prefix = \"/\"\nrespond = { body = \"page\" }";
     bench(&site("", page), async |bench| {
         let mut client = bench.client();
-        bench.context.draining.set(true);
+        bench.context.closing.set(true);
         client.write_all(GET.repeat(2).as_bytes()).unwrap();
         let response = bench.read_until(&mut client, "page").await;
         assert!(response.contains("Connection: close"), "{response}");

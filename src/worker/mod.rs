@@ -91,6 +91,9 @@ pub enum Command {
         /// Each worker adds 1 when it serves them.
         applied: Arc<AtomicUsize>,
     },
+    /// Goes on accepting, but ends idle connections, and lets each response say that its
+    /// connection ends. A drain follows.
+    DrainSoon,
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
     /// connections have ended. After a pause the accept queues are left to the other process.
     Drain,
@@ -318,7 +321,9 @@ impl Worker {
                 self.acceptors.iter().for_each(|acceptor| drop(acceptor.resume()));
                 self.udp.iter().for_each(Udp::resume);
             }
+            Command::DrainSoon => self.context.closing.set(true),
             Command::Drain | Command::Stop => {
+                self.context.closing.set(true);
                 if !self.context.draining.replace(true) {
                     // Acceptors and UDP listeners close their sockets as soon as nothing is in
                     // flight. So another process can bind the addresses while this one drains. The
@@ -378,11 +383,16 @@ impl Worker {
     /// Ends connections that a drain ends. Repeated at each tick, because a worker that had not
     /// read the command yet may have handed a connection over.
     fn end_what_drains(&mut self) {
-        if self.context.draining.get() {
-            let timers = &self.context.timers;
-            let begun = *self.drain_begun.get_or_insert(timers.now());
-            timers.drain(timers.now().wrapping_sub(begun) >= ticks(GRACE));
+        if !self.context.closing.get() {
+            return;
         }
+        let timers = &self.context.timers;
+        // New connections are accepted until the drain begins. They have sent nothing, too.
+        let grace_is_over = self.context.draining.get() && {
+            let begun = *self.drain_begun.get_or_insert(timers.now());
+            timers.now().wrapping_sub(begun) >= ticks(GRACE)
+        };
+        timers.drain(grace_is_over);
     }
 
     fn finish(&self) {

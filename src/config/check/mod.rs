@@ -135,6 +135,7 @@ impl Check<'_> {
         Server {
             workers: self.workers(&typed.workers),
             driver: typed.driver.get(),
+            drain_delay: typed.drain_delay.get().0,
             drain_timeout: typed.drain_timeout.get().0,
         }
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::types::{Field, Time, Workers};
+use crate::config::types::{Field, Off, Time, Workers};
 
 /// Workers and shutdown.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -24,8 +24,14 @@ pub(in crate::config) struct Server {
     /// How workers wait for sockets.
     #[schemars(extend("default" = "auto"))]
     pub(in crate::config) driver: Field<Driver>,
-    /// How long open connections may continue after SIGTERM, SIGINT or SIGQUIT. Nothing new is
-    /// accepted meanwhile. A second signal ends them at once.
+    /// How long ringgate goes on accepting after SIGTERM, SIGINT or SIGQUIT, so that load balancers
+    /// see that it ends before it refuses. Meanwhile HTTP/1.1 responses say `connection: close`,
+    /// HTTP/2 connections get a GOAWAY, and connections between two requests end. `drain_timeout`
+    /// begins when this time is over. A second signal ends it at once.
+    #[schemars(example = "10s", extend("default" = "off"))]
+    pub(in crate::config) drain_delay: Field<Off>,
+    /// How long open connections may continue after SIGTERM, SIGINT or SIGQUIT, and after
+    /// `drain_delay`. Nothing new is accepted meanwhile. A further signal ends them at once.
     #[schemars(example = "30s", extend("default" = "30s"))]
     pub(in crate::config) drain_timeout: Field<Time>,
 }

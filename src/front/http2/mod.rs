@@ -76,6 +76,8 @@ struct Shared {
     has_place: Cell<bool>,
     /// When the last stream began or ended.
     active: Cell<Instant>,
+    /// Set when a stream begins, until the task of the connection looks.
+    has_begun: Cell<bool>,
     /// Wakes the task of a connection that is to end when the last stream has ended.
     ending: Cell<Option<Waker>>,
 }
@@ -136,10 +138,10 @@ pub(super) async fn serve(conn: Accepted) {
         open: Cell::new(0),
         has_place: Cell::new(true),
         active: Cell::new(Instant::now()),
+        has_begun: Cell::new(false),
         ending: Cell::default(),
     });
     watch.renew(Limit::new(limits.keepalive_timeout, End::Idle));
-    watch.on_drain(OnDrain::Now);
     watch.join_group(conn.listener.group());
     if run(&mut connection, &io, &shared, &watch).await {
         // The last frames must arrive, whatever the client goes on sending.
@@ -166,6 +168,13 @@ async fn run(
             if let Poll::Ready(is_clean) = poll_streams(connection, io, shared, cx) {
                 return Poll::Ready(Event::Ended(is_clean));
             }
+            // Until then its first request may be on its way, as on a connection of HTTP/1.1.
+            if shared.has_begun.take() && phase == Phase::Open {
+                watch.on_drain(OnDrain::Now);
+                if shared.conn.must_end() {
+                    return Poll::Ready(Event::Fired(Fired::Drained));
+                }
+            }
             if phase == Phase::Ending {
                 if !is_busy(connection, shared) {
                     return Poll::Ready(Event::Idle);
@@ -191,8 +200,11 @@ async fn run(
                 watch.again();
             }
             // The client hears that no new stream is accepted, and may end those that are open (RFC
-            // 9113 section 6.8).
-            Event::Fired(Fired::Drained) if phase == Phase::Open && is_busy(connection, shared) => {
+            // 9113 section 6.8). A request that is on its way is still served before a drain.
+            Event::Fired(Fired::Drained)
+                if phase == Phase::Open
+                    && (is_busy(connection, shared) || !shared.conn.context.draining.get()) =>
+            {
                 phase = Phase::Ending;
                 connection.graceful_shutdown();
                 watch.on_drain(OnDrain::Wait);

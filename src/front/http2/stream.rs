@@ -54,6 +54,7 @@ pub(super) fn begin(
     }
     let start = Moment::now();
     shared.active.set(start.instant);
+    shared.has_begun.set(true);
     let (parts, mut body) = request.into_parts();
     let mut head = Vec::with_capacity(512);
     write_request(&parts, !body.is_end_stream(), &mut head);

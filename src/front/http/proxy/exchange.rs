@@ -223,9 +223,11 @@ impl Exchange<'_> {
         let is_spliced = passed.relay.is_ok() || up.spliced();
         outcome.relay = if is_spliced { Relay::Splice } else { Relay::Copy };
         conn.record(request.start, &outcome, |record| request.describe(record));
+        // While a drain is to come, other clients still need the connection.
+        let is_last = conn.context.draining.get() || conn.listener.is_removed();
         if passed.end != End::Done {
             transport.reset_on_close();
-        } else if passed.is_reusable && is_sent && !conn.must_end() {
+        } else if passed.is_reusable && is_sent && !is_last {
             cluster.keep(lease, &conn.listener.options(), &conn.context.timers);
         }
         Some(client.go_on(request, &passed, is_sent, &mut up))

@@ -174,8 +174,8 @@ impl<'c> Client for Connection<'c> {
         behind: Option<Vec<u8>>,
         outcome: &mut Outcome,
     ) -> Next {
-        let is_draining = self.conn.must_end();
-        let behind = behind.filter(|_| request.is_persistent && !is_draining);
+        let must_end = self.conn.must_end();
+        let behind = behind.filter(|_| request.is_persistent && !must_end);
         let persistence = match request.asked.version() {
             _ if behind.is_none() => Persistence::Close,
             Version::Http11 => Persistence::Persistent,
