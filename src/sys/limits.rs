@@ -1,6 +1,11 @@
 //! The limit of open files (getrlimit(2), RLIMIT_NOFILE), and how its descriptors are divided.
 
+use std::os::fd::OwnedFd;
+
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::Errno;
 
 /// Descriptors that the control plane opens at the start: the standard streams, its runtime,
 /// signals, log files.
@@ -160,6 +165,16 @@ pub fn hard_file_limit() -> u64 {
 /// The soft limit of open files; `u64::MAX` if there is none.
 pub fn file_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// Checks that so many more descriptors can be opened, by opening and closing them.
+///
+/// # Errors
+/// EMFILE, ENFILE or ENOMEM: there are fewer.
+pub fn check_descriptors(count: usize) -> Result<(), Errno> {
+    let opened: Result<Vec<OwnedFd>, Errno> =
+        (0..count).map(|_| eventfd(0, EventfdFlags::CLOEXEC)).collect();
+    opened.map(drop)
 }
 
 #[cfg(test)]

@@ -32,7 +32,10 @@ pub use address::Address;
 pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use file::{Directory, File, Lookup, Metadata, Opened, probe_open_below};
-pub use limits::{CLOSING_SESSIONS, Needs, Shares, file_limit, hard_file_limit, raise_file_limit};
+pub use limits::{
+    CLOSING_SESSIONS, Needs, Shares, check_descriptors, file_limit, hard_file_limit,
+    raise_file_limit,
+};
 pub use listen::{
     accept_queue_length, bind_without_listening, listen, listen_anew, probe_tcp, try_accept,
 };

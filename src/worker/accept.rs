@@ -6,6 +6,8 @@
 //! that would end it for the other process as well. An accept that completes although it is being
 //! cancelled has its connection, which is served.
 
+mod failures;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::TcpListener as StdListener;
@@ -65,6 +67,8 @@ pub(super) struct Acceptor {
     looked: Cell<Option<Instant>>,
     /// Accepted connections that wait for a [`Permit`].
     held: Cell<usize>,
+    /// The task whose accept failed last (see `failures`).
+    retrying: Cell<usize>,
 }
 
 /// The descriptors of a socket.
@@ -201,6 +205,7 @@ impl Acceptor {
             waiting: Cell::new(0),
             looked: Cell::new(None),
             held: Cell::new(0),
+            retrying: Cell::new(0),
         });
         acceptor.resume()?;
         Ok(acceptor)
@@ -240,11 +245,11 @@ impl Acceptor {
         open.socket.set_nonblocking(!self.in_ring)?;
         self.paused.clear();
         while self.tasks.get() < self.most_tasks {
-            self.tasks.set(self.tasks.get() + 1);
+            let task = self.tasks.replace(self.tasks.get() + 1);
             let acceptor = Rc::clone(self);
             monoio::spawn(async move {
                 if acceptor.in_ring {
-                    acceptor.accept_in_ring().await;
+                    acceptor.accept_in_ring(task).await;
                 } else {
                     acceptor.accept_ready().await;
                 }
@@ -306,8 +311,10 @@ impl Acceptor {
         if self.paused.is_set() { None } else { self.open() }
     }
 
-    async fn accept_in_ring(&self) {
-        while let Some(open) = self.accepting() {
+    async fn accept_in_ring(&self, task: usize) {
+        loop {
+            self.wait_for_descriptors(task).await;
+            let Some(open) = self.accepting() else { return };
             let cancel = self.canceller.borrow().handle();
             self.in_flight.set(self.in_flight.get() + 1);
             let accepted = open.runtime.cancelable_accept(cancel).await;
@@ -331,7 +338,10 @@ impl Acceptor {
                 Err(_) if self.paused.is_set() => self.close_if_idle(),
                 // It was resumed before this accept was cancelled.
                 Err(error) if error.raw_os_error() == Some(libc::ECANCELED) => {}
-                Err(error) => self.failed(&error).await,
+                Err(error) => {
+                    self.retrying.set(task);
+                    self.failed(&error).await;
+                }
             }
         }
     }
@@ -358,6 +368,7 @@ impl Acceptor {
     /// Accepts the connections of a socket that is ready.
     async fn accept_batch(&self, open: Rc<Open>) {
         for accepted in 0..BATCH {
+            let _ = self.paused.unless_set(self.wait_for_descriptors(0)).await;
             if !self.context.waiting_accepts.is_empty() || !self.has_room() {
                 let _ = self.paused.unless_set(self.wait_for_room()).await;
             }
@@ -443,22 +454,6 @@ impl Acceptor {
         }
     }
 
-    /// Counts the connections that wait, unless the last count was less than [`BACK_OFF`] ago.
-    fn look_at_queue(&self) {
-        if self.looked.get().is_none_or(|looked| looked.elapsed() >= BACK_OFF) {
-            self.looked.set(Some(Instant::now()));
-            let queue = self.open().map_or(0, |open| sys::accept_queue_length(&open.socket));
-            self.set_waiting(queue + self.held.get());
-        }
-    }
-
-    fn set_waiting(&self, now: usize) {
-        let before = self.waiting.replace(now);
-        if before != now {
-            self.context.shortage.waits(before, now);
-        }
-    }
-
     fn hand_over(&self, to: usize, permit: Permit, fd: OwnedFd, address: Address) {
         let listener = Arc::clone(&self.listener.borrow());
         let conn = HandedOver { listener, fd, address, permit };
@@ -476,24 +471,5 @@ impl Acceptor {
 
     fn serve(&self, stream: io::Result<Stream>, address: Address, permit: Permit) {
         serve(&self.context, &self.listener.borrow(), stream, address, permit);
-    }
-
-    /// Handles a failed accept. The accept loop goes on.
-    async fn failed(&self, error: &io::Error) {
-        // The connection was aborted before the accept (accept(2)). Others may wait, so there is no
-        // pause.
-        if error.kind() == io::ErrorKind::ConnectionAborted {
-            return;
-        }
-        self.look_at_queue();
-        self.count_failed(error);
-        monoio::time::sleep(BACK_OFF).await;
-    }
-
-    fn count_failed(&self, error: &io::Error) {
-        let generation = self.context.generation.borrow();
-        if let Some(listener) = generation.listener(&self.listener.borrow()) {
-            listener.admission.accept_failed(error);
-        }
     }
 }

@@ -26,6 +26,7 @@ mod drivers;
 mod endings;
 mod endpoints;
 mod fairness;
+mod faults;
 mod files;
 mod generations;
 mod hosts;

@@ -2,9 +2,12 @@
 //! count; the control plane reports once a second.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::sys::Errno;
+
+/// How many reports it takes until a failure for lack of descriptors is over: two to three seconds.
+const SHORT_FOR: u32 = 3;
 
 /// What happened since the last report. Shared by all workers, which touch it only when a resource
 /// is short.
@@ -22,9 +25,23 @@ pub struct Shortage {
     dropped: AtomicU64,
     /// The error of the last of these three; 0 if there was none.
     connect_errno: AtomicI32,
+    /// Reports until descriptors do not count as short any more.
+    short_for: AtomicU32,
 }
 
 impl Shortage {
+    /// Returns true if a descriptor was refused within the last seconds.
+    pub fn is_short(&self) -> bool {
+        self.short_for.load(Relaxed) > 0
+    }
+
+    /// Notes that a call has failed, which may be for lack of descriptors.
+    pub fn call_failed(&self, errno: Errno) {
+        if matches!(errno, Errno::MFILE | Errno::NFILE) {
+            self.short_for.store(SHORT_FOR, Relaxed);
+        }
+    }
+
     /// Counts a check that found connections waiting while no worker had room for them.
     pub fn full(&self) {
         self.full.fetch_add(1, Relaxed);
@@ -52,12 +69,15 @@ impl Shortage {
 
     /// Stores the error of the last socket that could not be made.
     pub(in crate::front) fn no_socket(&self, errno: Errno) {
+        self.call_failed(errno);
         self.connect_errno.store(errno.raw_os_error(), Relaxed);
     }
 
     /// Takes what is to be reported since the last call. `None` if there is nothing new.
     /// `accept_failed` is the name of a listener whose accept has failed since then, and the error.
     pub fn report(&self, accept_failed: Option<(Arc<str>, Errno)>) -> Option<Report> {
+        // A failure at this moment may be counted for one report less.
+        self.short_for.store(self.short_for.load(Relaxed).saturating_sub(1), Relaxed);
         let since_last = |count: &AtomicU64| count.swap(0, Relaxed);
         let full = since_last(&self.full);
         let report = Report {
@@ -120,6 +140,19 @@ mod tests {
         };
         assert_eq!(shortage.report(accept_failed), Some(expected));
         assert_eq!(shortage.report(None), None);
+    }
+
+    #[test]
+    fn descriptors_count_as_short_for_some_reports() {
+        let shortage = Shortage::default();
+        shortage.no_socket(Errno::ADDRNOTAVAIL);
+        assert!(!shortage.is_short());
+        shortage.no_socket(Errno::MFILE);
+        for _ in 0..SHORT_FOR {
+            assert!(shortage.is_short());
+            shortage.report(None);
+        }
+        assert!(!shortage.is_short());
     }
 
     #[test]

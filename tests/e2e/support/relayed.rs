@@ -73,6 +73,14 @@ impl Way {
         self.setup(backend, "1h", "1m").start()
     }
 
+    /// [`Way::start`] with more listeners and clusters.
+    #[track_caller]
+    pub(crate) fn start_with(self, backend: &Upstream, more: &str) -> Ringgate {
+        let mut setup = self.setup(backend, "1h", "1m");
+        setup.config += more;
+        setup.start()
+    }
+
     fn setup(self, backend: &Upstream, idle: &str, half_closed: &str) -> Setup {
         // Captured, so shown with the test's failure only.
         eprintln!("over {self:?}");
