@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::support::{
-    Echo, IO_URING_ENTER, IO_URING_SETUP, LONG, Ringgate, SHORT, SOON, Setup, as_ordinary_user,
-    as_user, l4, new_user, refusing, refusing_from, refusing_where, wait_for,
+    Echo, IO_URING_ENTER, IO_URING_REGISTER, IO_URING_SETUP, LONG, Ringgate, SHORT, SOON, Setup,
+    as_ordinary_user, as_user, l4, new_user, refusing, refusing_from, refusing_where, wait_for,
 };
 
 fn setup(echo: &Echo, server: &str, through: Command) -> Setup {
@@ -38,20 +38,26 @@ fn rings(gate: &Ringgate) -> usize {
 }
 
 #[test]
-fn where_a_ring_cannot_be_entered_it_serves_over_epoll_and_says_why() {
+fn where_a_call_of_io_uring_is_refused_it_serves_over_epoll_and_says_why() {
     let echo = Echo::start();
     for (call, error) in [
         (IO_URING_ENTER, libc::EPERM),
         (IO_URING_ENTER, libc::ENOSYS),
         (IO_URING_SETUP, libc::EPERM),
         (IO_URING_SETUP, libc::ENOSYS),
+        (IO_URING_REGISTER, libc::EPERM),
+        (IO_URING_REGISTER, libc::ENOSYS),
     ] {
         let gate = setup(&echo, "workers = 3", refusing(call, error)).start();
         gate.line_with("ready workers=3 driver=epoll");
         (0..10).for_each(|_| echoes(&mut gate.connect("ingress")));
-        let name = if call == IO_URING_ENTER { "io_uring_enter" } else { "io_uring_setup" };
+        let name = match call {
+            IO_URING_ENTER => "io_uring_enter",
+            IO_URING_REGISTER => "io_uring_register",
+            _ => "io_uring_setup",
+        };
         assert_eq!(lines_with(&gate, &format!(" call={name} ")), 1);
-        if call == IO_URING_ENTER || error == libc::EPERM {
+        if call != IO_URING_SETUP || error == libc::EPERM {
             assert_eq!(lines_with(&gate, "seccomp filter"), 1);
         }
     }

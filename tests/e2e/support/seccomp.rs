@@ -8,6 +8,7 @@ use super::require;
 /// Numbers of system calls. These are the same on every architecture.
 pub(crate) const IO_URING_SETUP: u32 = 425;
 pub(crate) const IO_URING_ENTER: u32 = 426;
+pub(crate) const IO_URING_REGISTER: u32 = 427;
 
 /// What stands behind it runs with a filter that refuses a call with an error, where its argument
 /// `at` (from 0) has the low half `value`; without one always.
