@@ -3,7 +3,15 @@
 //!
 //! Most tests keep a connection busy meanwhile: a fault must not touch what is open already.
 
+mod calls;
+mod clock;
 mod descriptors;
+mod disks;
+mod memory;
+mod names;
+mod pipes;
+mod ports;
+mod stopped;
 mod traffic;
 
 use std::time::Duration;

@@ -155,6 +155,10 @@ impl Ringgate {
         })
     }
 
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.is_running()
+    }
+
     #[track_caller]
     pub(crate) fn wait_exit(&mut self, limit: Duration) -> ExitStatus {
         self.process.wait_exit(limit)
