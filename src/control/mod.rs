@@ -82,7 +82,7 @@ async fn live(
 
     // 2. Wait for the signal that ends the process, and handle the others.
     let mut take_over = TakeOver::default();
-    let ending = loop {
+    let mut ending = loop {
         let report = || report::of(&serving.layout, &serving.crew.shortage());
         let signal = tokio::select! {
             signal = signals.next() => signal,
@@ -112,8 +112,8 @@ async fn live(
     // 3. Go on accepting for a while, if that is wanted.
     let shortage = serving.crew.shortage();
     let report = || report::of(&serving.layout, &shortage);
-    let mut signal = signal;
-    if let Some(delay) = serving.config.server.drain_delay {
+    take_over.give_up().await;
+    if let (Ending::Signal(signal), Some(delay)) = (&ending, serving.config.server.drain_delay) {
         tracing::info!(
             %signal, drain_delay = ?delay,
             "connections are accepted until drain_delay is over; the process ends after that"
@@ -121,14 +121,15 @@ async fn live(
         serving.crew.tell(&Command::DrainSoon);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            further = further_end(&mut signals, &serving.writer) => signal = further,
+            further = further_end(&mut signals, &serving.writer) => {
+                ending = Ending::Signal(further);
+            }
             error = watch.until_one_fails(report) => return Err(error),
         }
     }
 
     // 4. Drain and end.
     let drain_timeout = serving.config.server.drain_timeout;
-    take_over.give_up().await;
     match ending {
         Ending::Signal(signal) => {
             tracing::info!(
