@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -37,7 +37,8 @@ struct Key {
     name: [u8; NAME],
     bytes: [u8; KEY],
     aead: RandomizedNonceKey,
-    made: SystemTime,
+    /// On the monotonic clock, because the time of day may be set. `None` for a key of a file.
+    made: Option<Instant>,
 }
 
 /// What is wrong with a file of keys.
@@ -52,7 +53,7 @@ pub enum KeysFault {
 }
 
 impl Key {
-    fn new(bytes: &[u8; KEY], made: SystemTime) -> Arc<Key> {
+    fn new(bytes: &[u8; KEY], made: Option<Instant>) -> Arc<Key> {
         // The name must not reveal the key, and must be the same wherever the key is used.
         let name = digest(&SHA256, &[&b"ringgate ticket key"[..], bytes].concat());
         let aead = RandomizedNonceKey::new(&AES_256_GCM_SIV, bytes).expect("a key of 32 bytes");
@@ -60,27 +61,25 @@ impl Key {
         Arc::new(Key { name, bytes: *bytes, aead, made })
     }
 
-    fn random(now: SystemTime) -> Arc<Key> {
+    fn random() -> Arc<Key> {
         let mut bytes = [0; KEY];
         aws_lc_rs::rand::fill(&mut bytes).expect("random bytes of the kernel");
-        Key::new(&bytes, now)
+        Key::new(&bytes, Some(Instant::now()))
     }
 }
 
 impl TicketKeys {
     /// Makes one random key.
     pub fn random() -> TicketKeys {
-        TicketKeys(vec![Key::random(SystemTime::now())])
+        TicketKeys(vec![Key::random()])
     }
 
     /// Adds a random key in front, and drops keys whose tickets are not accepted any more.
     #[must_use]
     pub fn rotated(&self) -> TicketKeys {
-        let now = SystemTime::now();
-        let mut keys = vec![Key::random(now)];
-        let is_used = |key: &&Arc<Key>| {
-            now.duration_since(key.made).unwrap_or_default() < ROTATION + LIFETIME
-        };
+        let mut keys = vec![Key::random()];
+        let is_used =
+            |key: &&Arc<Key>| key.made.is_some_and(|made| made.elapsed() < ROTATION + LIFETIME);
         keys.extend(self.0.iter().filter(is_used).take(MAX_KEYS).cloned());
         TicketKeys(keys)
     }
@@ -118,7 +117,7 @@ impl TicketKeys {
             }
             let bytes = STANDARD.decode(line).ok().and_then(|bytes| bytes.try_into().ok());
             let bytes: [u8; KEY] = bytes.ok_or(KeysFault::Line(at + 1))?;
-            keys.push(Key::new(&bytes, UNIX_EPOCH));
+            keys.push(Key::new(&bytes, None));
         }
         match keys.len() {
             0 => Err(KeysFault::Empty),
@@ -189,7 +188,9 @@ impl ProducesTickets for Tickets {
         let plain = key.aead.open_in_place(nonce, Aad::from(&self.scope), &mut sealed).ok()?;
         let (issued, state) = plain.split_at_checked(ISSUED)?;
         let issued = u64::from_be_bytes(issued.try_into().ok()?);
-        let age = seconds(SystemTime::now()).saturating_sub(issued);
+        // A ticket from the future was issued before the time of day was set back. It may be one of
+        // a clock that was years ahead, which would be accepted for years.
+        let age = seconds(SystemTime::now()).abs_diff(issued);
         (age <= LIFETIME.as_secs()).then(|| state.to_vec())
     }
 }
@@ -243,24 +244,29 @@ mod tests {
         let reads = Tickets::new(&Arc::new(rotated), "a").decrypt(&ticket);
         assert_eq!(reads, Some(b"state".to_vec()));
         let age = |hours: u64| {
-            let made = SystemTime::now() - Duration::from_secs(hours * 3600);
-            TicketKeys(vec![Key::new(&[1; KEY], made)]).rotated().0.len()
+            let made = Instant::now() - Duration::from_secs(hours * 3600);
+            TicketKeys(vec![Key::new(&[1; KEY], Some(made))]).rotated().0.len()
         };
         assert_eq!((age(17), age(19)), (2, 1));
     }
 
     #[test]
     fn a_ticket_expires() {
-        let key = Key::new(&[1; KEY], UNIX_EPOCH);
+        let key = Key::new(&[1; KEY], None);
         let tickets = Tickets::new(&Arc::new(TicketKeys(vec![Arc::clone(&key)])), "a");
-        let issued = |ago: u64| {
-            let mut sealed = (seconds(SystemTime::now()) - ago).to_be_bytes().to_vec();
+        let issued = |ago: i64| {
+            let mut sealed = (seconds(SystemTime::now()) as i64 - ago).to_be_bytes().to_vec();
             sealed.extend_from_slice(b"state");
             let nonce = key.aead.seal_in_place_append_tag(Aad::from(b"a"), &mut sealed).unwrap();
             tickets.decrypt(&[&key.name[..], nonce.as_ref(), &sealed].concat())
         };
-        assert_eq!(issued(LIFETIME.as_secs() - 10), Some(b"state".to_vec()));
-        assert_eq!(issued(LIFETIME.as_secs() + 10), None);
+        let lifetime = LIFETIME.as_secs() as i64;
+        for ago in [lifetime - 10, 10 - lifetime] {
+            assert_eq!(issued(ago), Some(b"state".to_vec()), "{ago} s ago");
+        }
+        for ago in [lifetime + 10, -lifetime - 10] {
+            assert_eq!(issued(ago), None, "{ago} s ago");
+        }
     }
 
     #[test]
