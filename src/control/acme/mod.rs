@@ -30,6 +30,7 @@ pub use self::challenges::{ChallengeKind, Challenges, Event};
 pub use self::clock::Clock;
 pub use self::names::{Names, NamesError};
 
+use self::clock::SetBack;
 use self::failure::Failure;
 use self::https::Https;
 use self::schedule::{Retry, fraction, pause, renewal, within};
@@ -151,7 +152,13 @@ impl Acme {
         let mut clock = self.settings.clock.clone();
         while let Some(next) = (0..self.orders.len()).min_by_key(|at| self.orders[*at].next()) {
             tokio::select! {
-                () = clock.sleep_until(self.orders[next].next()) => {}
+                slept = clock.sleep_until(self.orders[next].next()) => {
+                    if slept == Err(SetBack) {
+                        let now = clock.now();
+                        self.orders.iter_mut().for_each(|order| order.reschedule(now));
+                        continue;
+                    }
+                }
                 () = events.closed() => return,
             }
             if self.orders[next].due <= clock.now() {
@@ -322,6 +329,19 @@ impl Order {
             .and_then(|identity| identity.not_after().duration_since(identity.not_before()).ok());
         self.earliest = Some(now + (lifetime.unwrap_or_default() / 10).min(MAX_REST));
         self.set_due(self.due);
+    }
+
+    /// Schedules everything anew after the clock was set back, because times that were reckoned from
+    /// the old one may be years ahead. An attempt that has failed is repeated now: it may have
+    /// failed because of the clock.
+    fn reschedule(&mut self, now: SystemTime) {
+        let due = match &self.identity {
+            Some(identity) if self.failures == 0 => due(identity, fraction()),
+            _ => now,
+        };
+        self.check = self.check.map(|_| now);
+        self.earliest = self.earliest.map(|earliest| earliest.min(now + MAX_REST));
+        self.set_due(due);
     }
 
     fn set_due(&mut self, due: SystemTime) {

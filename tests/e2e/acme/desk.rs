@@ -103,6 +103,11 @@ impl Desk {
         self.clock.send_modify(|ahead| *ahead += by);
     }
 
+    /// Sets the clock back.
+    pub(super) fn set_back(&self, by: Duration) {
+        self.clock.send_modify(|ahead| *ahead -= by);
+    }
+
     /// Waits for the next certificate.
     #[track_caller]
     pub(super) fn issued(&self) -> (Names, Identity) {

@@ -107,6 +107,21 @@ fn a_certificate_of_seconds_is_renewed_again_and_again() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_delays_no_attempt() {
+    let (place, storage) = (PebblePlace::new(), tempfile::tempdir().unwrap());
+    let answers = Answers::start(&place);
+    let desk = Desk::start(&place, &answers, storage.path(), Http01, &[&["a.test"]]);
+    desk.line_with("failures=1 ");
+    // The next attempt would be in ten years and two minutes.
+    desk.advance(3650 * DAY);
+    desk.line_with("failures=2 ");
+    let _pebble = place.start(QUARTER, 0);
+    desk.set_back(3650 * DAY);
+    let (names, identity) = desk.issued();
+    assert!(identity.covers(names.first()), "{identity:?}");
+}
+
+#[test]
 fn a_failure_keeps_the_certificate_and_is_told_once_for_each_attempt() {
     let (place, storage) = (PebblePlace::new(), tempfile::tempdir().unwrap());
     let (_pebble, answers) = (place.start(QUARTER, 0), Answers::start(&place));
