@@ -331,8 +331,8 @@ impl Order {
         self.set_due(self.due);
     }
 
-    /// Schedules everything anew after the clock was set back, because times that were reckoned from
-    /// the old one may be years ahead. An attempt that has failed is repeated now: it may have
+    /// Schedules everything anew after the clock was set back, because times that were reckoned
+    /// from the old one may be years ahead. An attempt that has failed is repeated now: it may have
     /// failed because of the clock.
     fn reschedule(&mut self, now: SystemTime) {
         let due = match &self.identity {

@@ -84,20 +84,21 @@ impl TicketKeys {
         TicketKeys(keys)
     }
 
-    /// Writes keys for another process: a line for each, with the time at which it was made.
+    /// Writes keys for another process: a line for each, with its age in seconds.
     pub fn to_text(&self) -> String {
-        let line =
-            |key: &Arc<Key>| format!("{} {}\n", STANDARD.encode(key.bytes), seconds(key.made));
+        let age = |key: &Key| key.made.map_or(0, |made| made.elapsed().as_secs());
+        let line = |key: &Arc<Key>| format!("{} {}\n", STANDARD.encode(key.bytes), age(key));
         self.0.iter().map(line).collect()
     }
 
     /// Reads what [`TicketKeys::to_text`] has written. `None` if it is something else.
     pub fn from_text(text: &str) -> Option<TicketKeys> {
         let key = |line: &str| {
-            let (key, made) = line.split_once(' ')?;
+            let (key, age) = line.split_once(' ')?;
             let bytes: [u8; KEY] = STANDARD.decode(key).ok()?.try_into().ok()?;
-            let made = Duration::from_secs(made.parse().ok()?);
-            Some(Key::new(&bytes, UNIX_EPOCH.checked_add(made)?))
+            let age = Duration::from_secs(age.parse().ok()?);
+            // A key from before the last boot would be older than any key in use.
+            Some(Key::new(&bytes, Some(Instant::now().checked_sub(age)?)))
         };
         let keys = text.lines().map(key).collect::<Option<Vec<_>>>()?;
         (!keys.is_empty()).then_some(TicketKeys(keys))
@@ -227,7 +228,9 @@ mod tests {
         let new = TicketKeys::from_text(&old.to_text()).unwrap();
         assert_eq!(new, old);
         // The time is kept, so that keys are dropped when they are old.
-        assert_eq!(new.0.iter().map(|key| seconds(key.made)).max(), Some(seconds(old.0[0].made)));
+        let youngest = |keys: &TicketKeys| keys.0.iter().filter_map(|key| key.made).max().unwrap();
+        // In whole seconds.
+        assert!(youngest(&new).elapsed().abs_diff(youngest(&old).elapsed()).as_secs() <= 1);
         let new = Arc::new(new.rotated());
         assert_eq!(Tickets::new(&new, "a").decrypt(&ticket), Some(b"state".to_vec()));
         assert!(TicketKeys::from_text("").is_none());
