@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::files::{self, Threads};
 use crate::front::{self, Admission, Layout, Resources};
 use crate::observe::access_log::{Target, Writer};
+use crate::observe::counters::Registry;
 use crate::proto::tls::Authorities;
 use crate::sys::{self, Needs, Shares};
 use crate::worker::{Command, Running};
@@ -64,6 +65,8 @@ pub(super) struct Serving {
     orders: Orders,
     /// The limits of all listeners with connections, also of those that were removed.
     admissions: HashMap<Arc<str>, Arc<Admission>>,
+    /// What the workers count of all listeners, also of those that were removed.
+    pub(super) counters: Registry,
 }
 
 /// What was read for a configuration, which may have blocked for long.
@@ -110,7 +113,8 @@ impl Serving {
         let open = |log: &AccessLog| writer.open(&target(&log.path));
         let ticket_keys = offered.ticket_keys;
         let resources = Resources { system, files, ticket_keys, ..Resources::default() };
-        let mut layout = Layout::new(&config, resources, &HashMap::new(), open)?;
+        let mut counters = Registry::new(cpus.len());
+        let mut layout = Layout::new(&config, resources, &HashMap::new(), &mut counters, open)?;
         let failures = Failures::start()?;
         let opened = Orders::open(&config, None)?;
 
@@ -166,6 +170,7 @@ impl Serving {
             certificates,
             orders,
             admissions,
+            counters,
         })
     }
 
@@ -190,7 +195,7 @@ impl Serving {
             ..Resources::default()
         };
         let open = |log: &AccessLog| self.writer.open(&target(&log.path));
-        let layout = Layout::new(&config, resources, &self.admissions, open)?;
+        let layout = Layout::new(&config, resources, &self.admissions, &mut self.counters, open)?;
         let change = self.sockets.prepare(&config).await?;
 
         // 3. Look up new names.
@@ -260,6 +265,7 @@ impl Serving {
         // 3. Forget the configuration before. A large one takes a while to free.
         self.admissions.retain(|_, admission| Arc::strong_count(admission) > 1);
         self.admissions.extend(admissions(&layout));
+        self.counters.forget_unused();
         let changed = Changed::between(&self.config, &config);
         let before = (
             std::mem::replace(&mut self.config, config),

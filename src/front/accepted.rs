@@ -45,7 +45,7 @@ impl Accepted {
         address: Address,
         permit: Permit,
     ) -> Option<Accepted> {
-        listener.counters.begin();
+        listener.counters.connections.begin();
         let admitted = listener.admission.admit();
         let is_admitted = admitted.is_some();
         let admitted = admitted.unwrap_or_default();
@@ -127,6 +127,7 @@ impl Accepted {
             watch.set_upstream(Some(lease.upstream.socket()));
             watch.set_tcp_keepalive(self.listener.tcp_keepalive());
             watch.renew(Limit::new(timeouts.idle, End::Idle));
+            let _tunnel = self.listener.counters.tunnels.guard();
             let (client, upstream) = (&self.client, &lease.upstream);
             let end = relay::run(client, upstream, up, down, watch, timeouts.half_closed).await;
             let end =
@@ -175,7 +176,7 @@ impl Accepted {
 
 impl Drop for Accepted {
     fn drop(&mut self) {
-        self.listener.counters.end();
+        self.listener.counters.connections.end();
         // The permit itself is dropped after this function, before the woken task runs.
         self.context.waiting_accepts.wake_front();
     }

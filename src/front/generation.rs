@@ -18,6 +18,7 @@ use crate::cluster::{Cluster, IdleQuota, Report};
 use crate::config::{self, AccessLog, Config};
 use crate::files::{Store, Threads};
 use crate::observe::access_log::{Recorder, Sink};
+use crate::observe::counters::{Counters, Registry};
 use crate::proto::tls::{Authorities, Identity, TicketKeys};
 use crate::sys::Address;
 use crate::timers::Timers;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub admission: Arc<Admission>,
     /// Where its records go; `None` if it writes none.
     pub sink: Option<Arc<Sink>>,
+    /// What each worker counts, in the order of the workers.
+    pub counters: Arc<[Arc<Counters>]>,
 }
 
 /// What a [`Layout`] takes from outside of the configuration.
@@ -67,7 +70,7 @@ pub struct Resources {
 
 impl Layout {
     /// Makes the layout of a configuration. `admissions` has the limits of listeners that there
-    /// are already, and `open` opens an access log.
+    /// are already, `counters` the counters of all, and `open` opens an access log.
     ///
     /// # Errors
     /// The first error of `open`.
@@ -75,6 +78,7 @@ impl Layout {
         config: &Config,
         resources: Resources,
         admissions: &HashMap<Arc<str>, Arc<Admission>>,
+        counters: &mut Registry,
         mut open: impl FnMut(&AccessLog) -> Result<Arc<Sink>, E>,
     ) -> Result<Layout, E> {
         let mut listeners = Vec::with_capacity(config.listeners.len());
@@ -85,6 +89,7 @@ impl Layout {
                 admission: admission
                     .unwrap_or_else(|| Arc::new(Admission::new(listener.max_connections))),
                 sink: listener.access_log.as_deref().map(&mut open).transpose()?,
+                counters: counters.of(&listener.name),
             });
         }
         let Resources { system, files, ticket_keys, endpoints, certificates } = resources;
@@ -165,7 +170,7 @@ impl Generation {
             let listener = before.remove(name).or_else(|| self.removed.remove(name));
             let listener = listener.unwrap_or_else(|| {
                 self.groups = self.groups.wrapping_add(1);
-                Rc::new(Listener::new(shared, self.groups))
+                Rc::new(Listener::new(shared, own.index, self.groups))
             });
             let service = match listener.service() {
                 Some(service) if service.is_of(&shared.config, &clusters) => service,

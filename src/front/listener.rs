@@ -29,7 +29,7 @@ pub struct Listener {
     /// Its limit of connections, which all workers share.
     pub admission: Arc<Admission>,
     /// What this worker counts.
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     options: Cell<SocketOptions>,
     log: RefCell<Option<Log>>,
     /// `None` if the configuration has had no such listener for [`LAST_REQUESTS`].
@@ -49,13 +49,13 @@ struct Log {
 }
 
 impl Listener {
-    /// Makes a listener that does nothing yet.
-    pub(super) fn new(shared: &Shared, group: u16) -> Listener {
+    /// Makes a listener of the worker with this index, which does nothing yet.
+    pub(super) fn new(shared: &Shared, index: usize, group: u16) -> Listener {
         Listener {
             group,
             name: Arc::clone(&shared.config.name),
             admission: Arc::clone(&shared.admission),
-            counters: Counters::default(),
+            counters: Arc::clone(&shared.counters[index]),
             options: Cell::new(shared.config.socket),
             log: RefCell::new(None),
             service: RefCell::new(None),

@@ -38,7 +38,9 @@ pub(super) fn serve(
         watch.set_tcp_keepalive(conn.listener.tcp_keepalive());
         let (client, upstream) = (&conn.client, &lease.upstream);
         let half_closed = timeouts.half_closed;
+        let tunnel = conn.listener.counters.tunnels.guard();
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
+        drop(tunnel);
 
         // 3. Write the record.
         let outcome = relayed(&conn, lease, &up, &down, end);

@@ -14,6 +14,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
 use crate::config;
+use crate::observe::counters::{Open, Registry};
 use crate::observe::outcome::End;
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Yielder};
@@ -33,7 +34,7 @@ struct Bench {
 
 fn layout(config: &config::Config) -> Layout {
     let open = |_: &config::AccessLog| Err("the log is off");
-    Layout::new(config, Resources::default(), &HashMap::new(), open).unwrap()
+    Layout::new(config, Resources::default(), &HashMap::new(), &mut Registry::new(1), open).unwrap()
 }
 
 /// Runs a worker over epoll. Only [`Bench::while_a_limit_fires`] moves its time on.
@@ -333,7 +334,7 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         // The relay keeps nothing of the configuration that it began with.
         assert!(old.upgrade().is_none());
         let same = Rc::clone(context.generation.borrow().listener("a").unwrap());
-        assert!(Rc::ptr_eq(&same, &listener) && listener.counters.open() == 1);
+        assert!(Rc::ptr_eq(&same, &listener) && listener.counters.connections.open() == 1);
         context.generation.borrow().set_endpoints("c", &[]);
         context.generation.borrow().set_endpoints("d", &[Address::Ip(endpoint)]);
 
@@ -342,7 +343,7 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         client.write_all(b"still").unwrap();
         assert_eq!(bench.read_until(&mut upstream, "still").await, "still");
         drop((client, upstream));
-        bench.wait_for(|| (listener.counters.open() == 1).then_some(())).await;
+        bench.wait_for(|| (listener.counters.connections.open() == 1).then_some(())).await;
     });
 }
 
@@ -350,16 +351,19 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
 fn a_connection_counts_from_its_beginning_to_its_end_and_its_outcome_once() {
     bench("protocol = \"tcp\"\ncluster = \"c\"\nidle_timeout = \"100ms\"", async |bench| {
         let listener = Rc::clone(bench.context.generation.borrow().listener("a").unwrap());
-        let counts = || (listener.counters.begun(), listener.counters.open());
+        let counts =
+            || (listener.counters.connections.begun(), listener.counters.connections.open());
         let mut client = bench.client();
         let mut upstream = bench.accept().await;
         client.write_all(b"four").unwrap();
         bench.read_until(&mut upstream, "four").await;
         assert_eq!((counts(), listener.counters.bytes()), ((1, 1), (0, 0)));
+        assert_eq!(listener.counters.open(), Open { tunnels: 1, ..Open::default() });
         drop(client);
         bench.read_to_end(&mut upstream).await;
         drop(upstream);
         bench.wait_for(|| (counts() == (1, 0)).then_some(())).await;
+        assert_eq!(listener.counters.open(), Open::default());
         assert_eq!(listener.counters.bytes(), (4, 0));
         assert_eq!(listener.counters.ended_by(End::Client), 1);
 

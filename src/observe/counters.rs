@@ -1,20 +1,97 @@
-//! What a worker counts of one listener. The cells belong to the worker; nothing is shared.
+//! What a worker counts of one listener. The worker that a cell belongs to is the only one that
+//! writes to it; the control plane may read it at any time.
+//!
+//! A count is written by a load and a store, which need no locked instruction because there is one
+//! writer. Counters belong to the name of a listener ([`Registry`]), so that they outlast a change
+//! of its configuration.
 
-use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::outcome::{End, Outcome};
 
-/// The counts of one listener on one worker, since the listener exists.
+/// A number that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add(&self, more: u64) {
+        self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
+    }
+
+    fn subtract(&self, less: u64) {
+        self.0.store(self.get().wrapping_sub(less), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How many of one kind have begun, and how many are open.
+#[derive(Debug, Default)]
+pub struct Gauge {
+    begun: Count,
+    open: Count,
+}
+
+impl Gauge {
+    /// Counts one that begins.
+    pub fn begin(&self) {
+        self.begun.add(1);
+        self.open.add(1);
+    }
+
+    /// Counts the end of one that was begun.
+    pub fn end(&self) {
+        self.open.subtract(1);
+    }
+
+    /// Counts one that begins, and its end when the guard is dropped.
+    pub fn guard(&self) -> Counted<'_> {
+        self.begin();
+        Counted(self)
+    }
+
+    /// Those that have begun.
+    pub fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Those that have begun and not ended.
+    pub fn open(&self) -> u64 {
+        self.open.get()
+    }
+}
+
+/// One that is counted as open.
 #[derive(Debug)]
+pub struct Counted<'a>(&'a Gauge);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// The counts of one listener on one worker, since a listener has this name. On cache lines of
+/// their own, and not beside those of another worker, which processors fetch in pairs.
+#[derive(Debug)]
+#[repr(align(128))]
 pub struct Counters {
-    /// Connections and sessions that have begun.
-    begun: Cell<u64>,
-    /// Connections and sessions at present.
-    open: Cell<u64>,
-    bytes_up: Cell<u64>,
-    bytes_down: Cell<u64>,
+    /// Connections, also those that are tunnels.
+    pub connections: Gauge,
+    /// Upgrades, and connections of L4 and of TLS that is passed on, from the begin of their relay
+    /// to its end.
+    pub tunnels: Gauge,
+    /// UDP sessions.
+    pub sessions: Gauge,
+    bytes_up: Count,
+    bytes_down: Count,
     /// Outcomes by their [`End`].
-    ends: [Cell<u64>; End::COUNT],
+    ends: [Count; End::COUNT],
     /// Handshakes of TLS that ends here.
     pub tls: TlsCounters,
 }
@@ -23,20 +100,19 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct TlsCounters {
     /// Full handshakes of TLS 1.2 and 1.3, then resumed ones.
-    done: [Cell<u64>; 4],
-    failed: Cell<u64>,
+    done: [Count; 4],
+    failed: Count,
 }
 
 impl TlsCounters {
     /// Counts a handshake that is done.
     pub fn add(&self, version: &str, is_resumed: bool) {
-        let count = &self.done[2 * usize::from(is_resumed) + usize::from(version == "1.3")];
-        count.set(count.get() + 1);
+        self.done[2 * usize::from(is_resumed) + usize::from(version == "1.3")].add(1);
     }
 
     /// Counts a handshake that has failed.
     pub fn add_failure(&self) {
-        self.failed.set(self.failed.get() + 1);
+        self.failed.add(1);
     }
 
     /// Handshakes with this version, "1.2" or "1.3", that were full or resumed.
@@ -53,44 +129,23 @@ impl TlsCounters {
 impl Default for Counters {
     fn default() -> Self {
         Counters {
-            begun: Cell::new(0),
-            open: Cell::new(0),
-            bytes_up: Cell::new(0),
-            bytes_down: Cell::new(0),
-            ends: [const { Cell::new(0) }; End::COUNT],
+            connections: Gauge::default(),
+            tunnels: Gauge::default(),
+            sessions: Gauge::default(),
+            bytes_up: Count::default(),
+            bytes_down: Count::default(),
+            ends: std::array::from_fn(|_| Count::default()),
             tls: TlsCounters::default(),
         }
     }
 }
 
 impl Counters {
-    /// Counts a connection or session that begins.
-    pub fn begin(&self) {
-        self.begun.set(self.begun.get() + 1);
-        self.open.set(self.open.get() + 1);
-    }
-
-    /// Counts the end of one that was begun.
-    pub fn end(&self) {
-        self.open.set(self.open.get() - 1);
-    }
-
     /// Counts how something went.
     pub fn add(&self, outcome: &Outcome) {
-        self.bytes_up.set(self.bytes_up.get() + outcome.bytes_up);
-        self.bytes_down.set(self.bytes_down.get() + outcome.bytes_down);
-        let count = &self.ends[outcome.end as usize];
-        count.set(count.get() + 1);
-    }
-
-    /// Connections and sessions that have begun.
-    pub fn begun(&self) -> u64 {
-        self.begun.get()
-    }
-
-    /// Connections and sessions at present.
-    pub fn open(&self) -> u64 {
-        self.open.get()
+        self.bytes_up.add(outcome.bytes_up);
+        self.bytes_down.add(outcome.bytes_down);
+        self.ends[outcome.end as usize].add(1);
     }
 
     /// Bytes from clients and to clients.
@@ -101,5 +156,129 @@ impl Counters {
     /// Outcomes with this end.
     pub fn ended_by(&self, end: End) -> u64 {
         self.ends[end as usize].get()
+    }
+
+    /// What is open.
+    pub fn open(&self) -> Open {
+        let tunnels = self.tunnels.open();
+        Open {
+            // The gauges are read one after the other, while the worker writes them.
+            connections: self.connections.open().saturating_sub(tunnels),
+            tunnels,
+            sessions: self.sessions.open(),
+        }
+    }
+}
+
+/// What is open, by its kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    /// Connections that are no tunnels.
+    pub connections: u64,
+    /// Upgrades and relays that have begun.
+    pub tunnels: u64,
+    /// UDP sessions.
+    pub sessions: u64,
+}
+
+impl Open {
+    /// The number of all of them.
+    pub fn all(&self) -> u64 {
+        self.connections + self.tunnels + self.sessions
+    }
+}
+
+impl AddAssign for Open {
+    fn add_assign(&mut self, other: Open) {
+        self.connections += other.connections;
+        self.tunnels += other.tunnels;
+        self.sessions += other.sessions;
+    }
+}
+
+/// The counters of all listeners by their names: one for each worker, in their order.
+#[derive(Debug)]
+pub struct Registry {
+    workers: usize,
+    listeners: BTreeMap<Arc<str>, Arc<[Arc<Counters>]>>,
+}
+
+impl Registry {
+    /// Makes a registry for a number of workers.
+    pub fn new(workers: usize) -> Registry {
+        Registry { workers, listeners: BTreeMap::new() }
+    }
+
+    /// The counters of the listener with this name. They are the same as before if a listener had
+    /// this name before.
+    pub fn of(&mut self, name: &Arc<str>) -> Arc<[Arc<Counters>]> {
+        let cells = || (0..self.workers).map(|_| Arc::default()).collect();
+        Arc::clone(self.listeners.entry(Arc::clone(name)).or_insert_with(cells))
+    }
+
+    /// Forgets the counters that no configuration and no connection uses any more.
+    pub fn forget_unused(&mut self) {
+        let is_used = |cells: &Arc<[Arc<Counters>]>| {
+            Arc::strong_count(cells) > 1 || cells.iter().any(|cell| Arc::strong_count(cell) > 1)
+        };
+        self.listeners.retain(|_, cells| is_used(cells));
+    }
+
+    /// What is open of each listener, over all workers, in the order of their names. Also of
+    /// listeners that the configuration does not have any more.
+    pub fn open(&self) -> impl Iterator<Item = (&str, Open)> {
+        self.listeners.iter().map(|(name, cells)| {
+            let mut sum = Open::default();
+            cells.iter().for_each(|counters| sum += counters.open());
+            (&**name, sum)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tunnel_is_not_counted_as_another_connection() {
+        let counters = Counters::default();
+        counters.connections.begin();
+        counters.connections.begin();
+        let tunnel = counters.tunnels.guard();
+        assert_eq!(counters.open(), Open { connections: 1, tunnels: 1, sessions: 0 });
+        drop(tunnel);
+        counters.connections.end();
+        assert_eq!(counters.open(), Open { connections: 1, tunnels: 0, sessions: 0 });
+        assert_eq!((counters.connections.begun(), counters.tunnels.begun()), (2, 1));
+    }
+
+    #[test]
+    fn counters_belong_to_a_name_and_are_summed_over_workers() {
+        let mut registry = Registry::new(2);
+        let (web, dns): (Arc<str>, Arc<str>) = ("web".into(), "dns".into());
+        let cells = registry.of(&web);
+        cells[0].connections.begin();
+        cells[1].connections.begin();
+        registry.of(&dns)[1].sessions.begin();
+        assert!(Arc::ptr_eq(&cells, &registry.of(&"web".into())));
+        let sessions = Open { sessions: 1, ..Open::default() };
+        let connections = Open { connections: 2, ..Open::default() };
+        let open = |registry: &Registry| -> Vec<(String, Open)> {
+            registry.open().map(|(name, open)| (name.to_owned(), open)).collect()
+        };
+        assert_eq!(open(&registry), [("dns".into(), sessions), ("web".into(), connections)]);
+        // A connection has its worker's cell only, without the list of them.
+        let cell = Arc::clone(&cells[1]);
+        drop(cells);
+        registry.forget_unused();
+        assert_eq!(open(&registry), [("web".into(), connections)]);
+        drop(cell);
+        registry.forget_unused();
+        assert_eq!(open(&registry), []);
+    }
+
+    #[test]
+    fn cells_of_two_workers_share_no_pair_of_cache_lines() {
+        assert_eq!((align_of::<Counters>(), size_of::<Counters>() % 128), (128, 0));
     }
 }

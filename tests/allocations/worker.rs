@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use ringgate::config::{self, AccessLog, Config, Discovery, LogPath, Protocol};
 use ringgate::front::{Layout, Resources};
 use ringgate::observe::access_log::{Target, Writer};
+use ringgate::observe::counters::Registry;
 use ringgate::sys::{self, Address, Shares};
 use ringgate::timers::TICK;
 use ringgate::worker::{self, Balance, Command, Datagrams, Plan, Setup, Socket, Trial};
@@ -70,7 +71,13 @@ impl Worker {
             LogPath::File(path) => writer.open(&Target::File(path.clone())),
             other => panic!("tests log to files, not to {other:?}"),
         };
-        let layout = Layout::new(&config, Resources::default(), &HashMap::new(), open);
+        let layout = Layout::new(
+            &config,
+            Resources::default(),
+            &HashMap::new(),
+            &mut Registry::new(1),
+            open,
+        );
         let layout = Arc::new(layout.unwrap_or_else(|e| panic!("{e}")));
         let (mut sockets, mut datagrams) = (Vec::new(), Vec::new());
         let address = match (&config.listeners[0].protocol, &config.listeners[0].addresses[0]) {

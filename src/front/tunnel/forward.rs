@@ -67,7 +67,9 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade, 
         // The flows have their own copies. An idle tunnel must hold no buffer.
         drop((held, response));
         let (upstream, half_closed) = (&lease.upstream, timeouts.half_closed);
+        let tunnel = conn.listener.counters.tunnels.guard();
         let end = relay::run(client, upstream, &mut up, &mut down, watch, half_closed).await;
+        drop(tunnel);
         watch.set_upstream(None);
         let outcome = relayed(conn, lease, &up, &down, end);
         let (status, upstream_status) = (Some(status), Some(status));

@@ -102,7 +102,7 @@ impl Udp {
         };
         session.tried.take().note(&mut outcome);
         session.current.record(&session.client, session.start, &outcome);
-        session.current.listener.counters.end();
+        session.current.listener.counters.sessions.end();
     }
 }
 

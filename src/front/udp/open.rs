@@ -57,7 +57,7 @@ impl Udp {
             self.evict_one();
         }
         self.sessions.borrow_mut().insert(*key, Rc::clone(&session), now);
-        session.current.listener.counters.begin();
+        session.current.listener.counters.sessions.begin();
         monoio::spawn(Rc::clone(self).forward_replies(Rc::clone(&session)));
         Some(session)
     }
