@@ -6,6 +6,7 @@ pub mod acme;
 mod certificates;
 mod crew;
 mod dns;
+mod drain;
 mod endpoints;
 mod logging;
 mod orders;
@@ -18,7 +19,7 @@ mod sockets;
 mod takeover;
 mod watch;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 pub use logging::{Logging, init as start_diagnostics, report_error};
 pub use paint::for_stderr;
@@ -30,13 +31,9 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::sys::{self, Needs};
 use crate::worker::Command;
-use crew::Crew;
 use serving::Serving;
 use signals::{Signal, Signals};
 use takeover::{Link, TakeOver};
-
-/// How long workers that must stop may take to write their last records.
-const RECORD_TIME: Duration = Duration::from_secs(3);
 
 /// Runs ringgate by a configuration that was read from `source`, until a signal ends it. Takes the
 /// sockets of a predecessor over, if there is one.
@@ -111,7 +108,8 @@ async fn live(
 
     // 3. Go on accepting for a while, if that is wanted.
     let shortage = serving.crew.shortage();
-    let report = || report::of(&serving.layout, &shortage);
+    let layout = Arc::clone(&serving.layout);
+    let report = || report::of(&layout, &shortage);
     take_over.give_up().await;
     if let (Ending::Signal(signal), Some(delay)) = (&ending, serving.config.server.drain_delay) {
         tracing::info!(
@@ -132,32 +130,23 @@ async fn live(
     let drain_timeout = serving.config.server.drain_timeout;
     match ending {
         Ending::Signal(signal) => {
-            tracing::info!(
-                %signal, ?drain_timeout,
-                "no new connections are accepted; open ones may continue until drain_timeout"
-            );
+            drain::announce(&serving.counters, signal, drain_timeout);
             // The workers still accept, so no other process has taken the paths over.
             serving.sockets.close();
         }
         Ending::TakenOver(successor) => {
-            tracing::info!(
-                successor,
-                ?drain_timeout,
-                "taken over: new connections go to the successor; open ones may continue here \
-                 until drain_timeout"
-            );
+            drain::announce_taken_over(&serving.counters, successor, drain_timeout);
             serving.sockets.leave();
         }
     }
     serving.crew.tell(&Command::Drain);
-    let (crew, writer, layout) = (&mut serving.crew, &serving.writer, &serving.layout);
-    let report = || report::of(layout, &shortage);
-    tokio::select! {
-        () = drain(drain_timeout, crew, &mut signals, writer) => {}
+    let cut_off = tokio::select! {
+        cut_off = drain::run(drain_timeout, &mut serving, &mut signals) => cut_off,
         error = watch.until_one_fails(report) => return Err(error),
-    }
+    };
+    drop(layout);
     serving.end();
-    tracing::info!("ended");
+    tracing::info!(cut_off, "ended");
     Ok(())
 }
 
@@ -210,19 +199,4 @@ async fn further_end(signals: &mut Signals, writer: &Writer) -> &'static str {
             }
         }
     }
-}
-
-/// Lets the workers end by themselves until the limit, then stops them.
-async fn drain(limit: Duration, crew: &mut Crew, signals: &mut Signals, writer: &Writer) {
-    tokio::select! {
-        () = crew.ended() => return,
-        () = tokio::time::sleep(limit) => {
-            tracing::warn!("drain_timeout has expired: closing the connections that are left");
-        }
-        signal = further_end(signals, writer) => {
-            tracing::warn!(%signal, "a further signal: stopping at once");
-        }
-    }
-    crew.tell(&Command::Stop);
-    let _ = tokio::time::timeout(RECORD_TIME, crew.ended()).await;
 }

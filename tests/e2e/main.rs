@@ -21,6 +21,7 @@ mod diagnostics;
 mod disguises;
 mod dns;
 mod dot_segments;
+mod drain;
 mod drain_delay;
 mod drivers;
 mod endings;

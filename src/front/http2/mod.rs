@@ -210,6 +210,14 @@ async fn run(
                 watch.on_drain(OnDrain::Wait);
                 watch.renew(idle(shared));
             }
+            // The time of the drain is over. The streams reset themselves first: without that the
+            // end of the connection could pass for that of a response.
+            Event::Fired(Fired::Drained)
+                if phase == Phase::Ending && is_busy(connection, shared) =>
+            {
+                phase = Phase::Last;
+                watch.renew(Limit::new(LAST, End::Idle));
+            }
             // A request that comes now was not accepted, and the client knows.
             Event::Fired(_) if phase != Phase::Last => {
                 phase = Phase::Last;
