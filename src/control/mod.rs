@@ -139,6 +139,7 @@ async fn live(
             serving.sockets.leave();
         }
     }
+    watch.let_end();
     serving.crew.tell(&Command::Drain);
     let cut_off = tokio::select! {
         cut_off = drain::run(drain_timeout, &mut serving, &mut signals) => cut_off,

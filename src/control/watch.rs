@@ -1,5 +1,8 @@
-//! Checks the workers once a second: reports what they cannot serve, and ends the process if the
-//! event loop of one has stopped.
+//! Checks the workers once a second: reports what they cannot serve, and ends the process if one is
+//! gone or its event loop has stopped.
+//!
+//! A worker that panics ends the process itself (`panics`). Its thread can also be killed, for
+//! example by a seccomp filter: then it has no clock any more.
 //!
 //! The runtime of a worker ignores an error of io_uring_enter(2) or epoll_wait(2) and calls again
 //! at once. If the call goes on failing, no tick and no task of the worker runs, so the worker
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::config::Driver;
 use crate::error::Error;
 use crate::sys::{RingRefusal, probe_ring};
-use crate::worker::{Pulse, Running};
+use crate::worker::{Life, Pulse, Running};
 
 /// The time between two checks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -34,6 +37,8 @@ pub(super) struct Watch {
     running: Running,
     seen: Vec<LastTick>,
     last: Instant,
+    /// Whether workers may end: the process drains.
+    may_end: bool,
 }
 
 /// The state of a worker at its last tick.
@@ -55,12 +60,21 @@ enum Finding {
     Suspected(usize),
     /// This worker uses the processor and does not tick.
     Spinning(usize),
+    /// This worker has ended by itself.
+    Ended(usize),
+    /// The thread of this worker is gone.
+    Gone(usize),
 }
 
 impl Watch {
     pub(super) fn new(pulses: Vec<Arc<Pulse>>, running: Running) -> Watch {
         let seen = vec![LastTick::default(); pulses.len()];
-        Watch { pulses, running, seen, last: Instant::now() }
+        Watch { pulses, running, seen, last: Instant::now(), may_end: false }
+    }
+
+    /// Lets workers end from now on, because the process drains.
+    pub(super) fn let_end(&mut self) {
+        self.may_end = true;
     }
 
     /// Checks once a second, and calls `report` each time. Returns when a worker has failed for
@@ -71,10 +85,10 @@ impl Watch {
         loop {
             checks.tick().await;
             report();
-            let pulses = self.pulses.iter().map(|pulse| Some((pulse.ticks()?, pulse.used())));
+            let lives = self.pulses.iter().map(|pulse| pulse.life());
             let passed = self.last.elapsed();
             self.last = Instant::now();
-            let finding = compare(&mut self.seen, pulses, passed);
+            let finding = compare(&mut self.seen, lives, passed, self.may_end);
             if let Some(error) = self.to_error(finding) {
                 return error;
             }
@@ -87,6 +101,14 @@ impl Watch {
             Finding::Ticking => return None,
             Finding::Suspected(worker) => (worker, false),
             Finding::Spinning(worker) => (worker, true),
+            Finding::Ended(worker) => {
+                let what = format!("worker {worker} has stopped");
+                return Some(Error::start(what, "it has ended by itself", ENDED));
+            }
+            Finding::Gone(worker) => {
+                let what = format!("worker {worker} has stopped");
+                return Some(Error::start(what, "its thread was killed", KILLED));
+            }
         };
         let what = format!("worker {worker} has stopped");
         if self.running.driver == Driver::IoUring
@@ -107,15 +129,26 @@ const REFUSED: &str = "a seccomp filter or a kernel error is the cause: restart 
 const SPINS: &str = "a system call that waits for events fails at once, or a task does not end: \
                      restart ringgate; `strace -f` shows the system calls";
 
-/// Compares the workers with the last check, `passed` ago. Workers that have ended are skipped.
+const ENDED: &str = "this is an error of ringgate: report it, and restart ringgate";
+const KILLED: &str = "a seccomp filter that kills threads, or a debugger, is the cause: restart \
+                      ringgate without it";
+
+/// Compares the workers with the last check, `passed` ago. Workers that have ended are skipped if
+/// they `may_end`.
 fn compare(
     seen: &mut [LastTick],
-    pulses: impl Iterator<Item = Option<(u32, Duration)>>,
+    lives: impl Iterator<Item = Life>,
     passed: Duration,
+    may_end: bool,
 ) -> Finding {
     let mut finding = Finding::Ticking;
-    for (index, (seen, pulse)) in seen.iter_mut().zip(pulses).enumerate() {
-        let Some((ticks, used)) = pulse else { continue };
+    for (index, (seen, life)) in seen.iter_mut().zip(lives).enumerate() {
+        let (ticks, used) = match life {
+            Life::Running { ticks, used } => (ticks, used),
+            Life::Ended if may_end => continue,
+            Life::Ended => return Finding::Ended(index),
+            Life::Gone => return Finding::Gone(index),
+        };
         // The worker has ticked, or the process was stopped: start counting again.
         if ticks != seen.ticks || passed >= LATE {
             *seen = LastTick { ticks, silence: Duration::ZERO, used };

@@ -29,7 +29,7 @@ use crate::timers::{TICK, ticks};
 use accept::Acceptors;
 pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial};
-pub use pulse::Pulse;
+pub use pulse::{Life, Pulse};
 
 /// The time for connections that were ended by force to write their records.
 const RECORD_TIME: Duration = Duration::from_secs(1);

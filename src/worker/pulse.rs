@@ -1,10 +1,26 @@
-//! Shows the control plane that the event loop of a worker makes progress.
+//! Shows the control plane that a worker lives, and that its event loop makes progress.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::sys::ThreadClock;
+
+/// What another thread sees of a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It runs.
+    Running {
+        /// Ticks so far. They wrap.
+        ticks: u32,
+        /// Processor time that its thread has used; 0 if it is not known.
+        used: Duration,
+    },
+    /// It has ended.
+    Ended,
+    /// Its thread is gone, and has not ended the worker before.
+    Gone,
+}
 
 /// Counts the ticks of one worker. Only the worker writes it.
 #[derive(Debug, Default)]
@@ -31,16 +47,22 @@ impl Pulse {
 
     /// Records that the worker has ended.
     pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::Relaxed);
+        self.ended.store(true, Ordering::Release);
     }
 
-    /// The number of ticks so far; `None` if the worker has ended.
-    pub fn ticks(&self) -> Option<u32> {
-        (!self.ended.load(Ordering::Relaxed)).then(|| self.ticks.load(Ordering::Relaxed))
-    }
-
-    /// The processor time of the worker's thread so far; 0 if it is not known.
-    pub fn used(&self) -> Duration {
-        self.clock.get().and_then(|clock| clock.used()).unwrap_or_default()
+    /// What the worker does at present.
+    pub fn life(&self) -> Life {
+        let ticks = self.ticks.load(Ordering::Relaxed);
+        let used = match self.clock.get() {
+            None => Some(Duration::ZERO),
+            // A thread that is gone has no clock.
+            Some(clock) => clock.used(),
+        };
+        // Asked last: a worker may end meanwhile, and then its thread.
+        match used {
+            _ if self.ended.load(Ordering::Acquire) => Life::Ended,
+            Some(used) => Life::Running { ticks, used },
+            None => Life::Gone,
+        }
     }
 }

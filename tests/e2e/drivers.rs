@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use crate::support::{
     Echo, IO_URING_ENTER, IO_URING_REGISTER, IO_URING_SETUP, LONG, Ringgate, SHORT, SOON, Setup,
-    as_ordinary_user, as_user, l4, new_user, refusing, refusing_from, refusing_where, wait_for,
+    as_ordinary_user, as_user, expect_closed, killing_at, l4, new_user, refusing, refusing_from,
+    refusing_where, wait_for,
 };
 
 fn setup(echo: &Echo, server: &str, through: Command) -> Setup {
@@ -100,6 +101,19 @@ fn a_worker_whose_own_ring_is_refused_ends_the_process() {
     let mut gate = setup(&echo, "workers = 1\ndriver = \"io_uring\"", through).start();
     assert_eq!(gate.wait_exit(LONG).code(), Some(1));
     gate.line_with("error: worker 0 has stopped: its event loop makes no progress");
+}
+
+#[test]
+fn a_worker_whose_thread_is_killed_ends_the_process() {
+    let echo = Echo::start();
+    // Over epoll a worker accepts by this call, and no other thread makes it.
+    let through = killing_at(libc::SYS_accept4 as u32);
+    let mut gate = setup(&echo, "workers = 1\ndriver = \"epoll\"", through).start();
+    let mut client = gate.connect("ingress");
+    assert_eq!(gate.wait_exit(SHORT).code(), Some(1));
+    let line = gate.line_with("error: worker 0 has stopped: its thread was killed");
+    assert!(gate.lines().iter().any(|line| line.contains("restart ringgate")), "{line}");
+    expect_closed(&mut client);
 }
 
 #[test]

@@ -51,7 +51,8 @@ pub(crate) use process::{
 pub(crate) use relayed::{EVERY_WAY, Relayed, SWITCHING, UPGRADE, Way};
 pub(crate) use ringgate::{Record, Ringgate, Setup, ringgate_command};
 pub(crate) use seccomp::{
-    IO_URING_ENTER, IO_URING_REGISTER, IO_URING_SETUP, refusing, refusing_from, refusing_where,
+    IO_URING_ENTER, IO_URING_REGISTER, IO_URING_SETUP, killing_at, refusing, refusing_from,
+    refusing_where,
 };
 pub(crate) use shadowsocks::{
     Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,

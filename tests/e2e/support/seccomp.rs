@@ -81,6 +81,13 @@ pub(crate) fn refusing_where(number: u32, error: i32, at: u32, value: u32) -> Co
     python(REFUSE, &arguments)
 }
 
+/// Kills the thread that makes a call of this number, and no other one.
+pub(crate) fn killing_at(number: u32) -> Command {
+    // The action SECCOMP_RET_KILL_THREAD is 0.
+    let script = REFUSE.replace("ERRNO | error", "0");
+    python(&script, &[number.to_string(), "0".into(), "-1".into(), "0".into()])
+}
+
 /// Refuses calls of this number from the moment on at which the file exists.
 pub(crate) fn refusing_from(number: u32, error: i32, file: &Path) -> Command {
     let file = file.to_str().unwrap().to_owned();
