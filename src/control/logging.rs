@@ -1,9 +1,7 @@
-//! Diagnostics on stderr, configured by `[log]` or RINGGATE_LOG, and the report of a panic.
+//! Diagnostics on stderr, configured by `[log]` or RINGGATE_LOG.
 
-use std::backtrace::{Backtrace, BacktraceStatus};
 use std::error::Error as _;
 use std::io::{self, Write};
-use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +10,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
-use super::paint;
+use super::{paint, panics};
 use crate::config::Log;
 use crate::error::{Error, chain};
 use crate::observe::diagnostics::{Diagnostics, Queue};
@@ -22,7 +20,7 @@ use crate::observe::diagnostics::{Diagnostics, Queue};
 const VARIABLE: &str = "RINGGATE_LOG";
 
 /// The target of the event that ends the process. It is written at every level, also at `off`.
-const ENDING: &str = "ringgate::ending";
+pub(super) const ENDING: &str = "ringgate::ending";
 
 /// The layer that writes events. A reload replaces it.
 type Events = Box<dyn Layer<Registry> + Send + Sync>;
@@ -111,13 +109,7 @@ pub fn init(log: &Log) -> Result<Logging, Error> {
         }
     };
     let events = subscribe(log, &directives, Arc::clone(diagnostics.queue()));
-    let of_panics = diagnostics.clone();
-    std::panic::set_hook(Box::new(move |panic| {
-        report_panic(&of_panics, panic);
-        // A worker that panics must not leave its listening sockets behind: they would still get
-        // their share of the clients. Release builds abort on panic anyway.
-        std::process::abort();
-    }));
+    panics::install_hook(diagnostics.clone());
     Ok(Logging { diagnostics, events, is_json: AtomicBool::new(log.json) })
 }
 
@@ -171,34 +163,6 @@ pub fn report_error(error: &Error, json: bool, mut stderr: impl Write) {
         // A full disk or a closed pipe must not turn an error into a crash.
         let _ = stderr.write_all(text.as_bytes());
     }
-}
-
-/// Reports a panic as a diagnostic. The standard hook writes to stderr itself, so a worker could
-/// wait for stderr and not end.
-fn report_panic(diagnostics: &Diagnostics, panic: &PanicHookInfo<'_>) {
-    let payload = panic.payload();
-    let text = payload.downcast_ref::<&str>().copied();
-    let message =
-        text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
-    let location = panic.location().map(ToString::to_string).unwrap_or_default();
-    let current = std::thread::current();
-    let thread = current.name().unwrap_or_default();
-    // Captured only if RUST_BACKTRACE asks for it.
-    let backtrace = Backtrace::capture();
-    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then_some(backtrace);
-    let backtrace = backtrace.as_ref().map(tracing::field::display);
-    // False if the panic happened while an event was being made.
-    if tracing::enabled!(target: ENDING, tracing::Level::ERROR) {
-        tracing::error!(
-            target: ENDING,
-            %thread, %location, panic = %message, backtrace,
-            "panicked"
-        );
-    } else {
-        let text = format!("{thread} panicked at {location}: {message}\n");
-        let _ = (&**diagnostics.queue()).write_all(text.as_bytes());
-    }
-    diagnostics.flush();
 }
 
 /// Returns the directives if they are valid.

@@ -11,6 +11,7 @@ mod endpoints;
 mod logging;
 mod orders;
 mod paint;
+mod panics;
 mod report;
 mod rings;
 mod serving;

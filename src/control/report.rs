@@ -1,7 +1,8 @@
-//! Reports of what the workers could not serve, once a second.
+//! Reports of what the workers could not serve, and of panics, once a second.
 
 use std::sync::Arc;
 
+use super::panics;
 use crate::front::{Layout, Report, Shortage};
 use crate::sys::{self, Errno};
 
@@ -9,6 +10,7 @@ use crate::sys::{self, Errno};
 pub(super) fn of(layout: &Layout, counts: &Shortage) {
     shortage(layout, counts);
     refused(layout);
+    panics::report_rest();
 }
 
 /// Reports what the workers could not serve for lack of descriptors or local ports.

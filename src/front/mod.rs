@@ -48,20 +48,21 @@ pub use udp::{Udp, UdpListeners, udp_session_limit};
 use std::rc::Rc;
 
 use crate::config::Protocol;
+use crate::sched::spawn_isolated;
 
 /// Serves one accepted connection to its end and writes its record. Each kind of traffic is
 /// spawned as a future of its own, because a task is as large as its largest future. A connection
-/// whose listener was removed meanwhile is closed.
+/// whose listener was removed meanwhile is closed. A panic ends the connection alone.
 pub fn spawn(conn: Accepted) {
     let Some(service) = conn.listener.service() else { return };
     match &service.config.protocol {
         Protocol::Tcp(tcp) => {
             let (cluster, timeouts) = (Rc::clone(service.cluster(&tcp.cluster)), tcp.timeouts);
-            drop(monoio::spawn(tcp::serve(conn, cluster, timeouts)));
+            spawn_isolated(tcp::serve(conn, cluster, timeouts));
         }
-        Protocol::Http(http) if http.tls.is_some() => drop(monoio::spawn(detect::serve(conn))),
-        Protocol::Http(_) => drop(monoio::spawn(http::serve(conn))),
-        Protocol::Tls(_) => drop(monoio::spawn(sni::serve(conn))),
+        Protocol::Http(http) if http.tls.is_some() => spawn_isolated(detect::serve(conn)),
+        Protocol::Http(_) => spawn_isolated(http::serve(conn)),
+        Protocol::Tls(_) => spawn_isolated(sni::serve(conn)),
         // UDP has no connections.
         Protocol::Udp(_) => {}
     }

@@ -1,6 +1,8 @@
 //! Events that a client cannot time: input that arrives just as a limit fires, or when memory is
 //! spent. The tests run connections of a worker and move its time on themselves.
 
+mod panics;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -44,25 +46,33 @@ fn bench(listener: &str, test: impl AsyncFnOnce(Bench)) {
 
 /// [`bench`] with another budget for what connections keep.
 fn bench_with(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
+    let builder = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new();
+    builder.enable_timer().build().unwrap().block_on(serve(listener, budget, test));
+}
+
+/// Runs a worker in the present runtime.
+async fn serve(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     upstream.set_nonblocking(true).unwrap();
     let address = upstream.local_addr().unwrap();
     let text = format!("{HEAD}{listener}\n[cluster.c]\nendpoints = [\"{address}\"]\n");
     let config = config::parse("test", &text, Path::new("")).unwrap_or_else(|e| panic!("{e}"));
-    let builder = monoio::RuntimeBuilder::<monoio::LegacyDriver>::new();
-    builder.enable_timer().build().unwrap().block_on(async {
-        let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
-        let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
-        let layout = layout(&config);
-        let context = Context::new(&layout, 0, pool, load, shortage, 4).unwrap();
-        context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
-        test(Bench { context: Rc::new(context), upstream }).await;
-    });
+    let pool = Pool::new(4, budget, None, Yielder::start().unwrap());
+    let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
+    let layout = layout(&config);
+    let context = Context::new(&layout, 0, pool, load, shortage, 4).unwrap();
+    context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
+    test(Bench { context: Rc::new(context), upstream }).await;
 }
 
 impl Bench {
     /// Connects a client that is served. Its connection buffers little before the client reads.
     fn client(&self) -> TcpStream {
+        self.client_of(spawn)
+    }
+
+    /// The same of a client that `serve` serves.
+    fn client_of(&self, serve: impl FnOnce(Accepted)) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         client.set_recv_buffer_size(4096).unwrap();
@@ -77,7 +87,7 @@ impl Bench {
         let listener = Rc::clone(self.context.generation.borrow().listener("a").unwrap());
         let address = Address::Ip(address);
         let conn = Accepted::admit(&self.context, &listener, stream, address, permit).unwrap();
-        spawn(conn);
+        serve(conn);
         client
     }
 

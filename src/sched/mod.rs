@@ -12,9 +12,11 @@
 //! - [`WaitQueue`]: tasks wait for something that they share, first in, first out.
 //! - [`StopFlag`]: ends the wait of a task from outside.
 //! - [`Memory`]: all connections together keep a bounded number of bytes.
+//! - [`spawn_isolated`]: a panic of one task ends that task alone.
 //!
 //! It knows streams, but no limits, no protocols and no configuration.
 
+mod catch_panic;
 mod memory;
 mod outbox;
 mod stop_flag;
@@ -24,6 +26,7 @@ mod turns;
 mod wait_queue;
 mod yielder;
 
+pub use catch_panic::{Panicked, begin_panic, catch_panic, not_caught, spawn_isolated};
 pub use memory::{BUDGET, Charge, Memory, SMALL};
 pub use outbox::{MAX_MESSAGE, Outbox, QueuedSend, ShortSend};
 pub use stop_flag::StopFlag;

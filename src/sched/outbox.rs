@@ -17,6 +17,7 @@ use std::io;
 use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 
+use super::catch_panic::not_caught;
 use crate::sys::{Errno, SendRing, Stream};
 
 /// The most bytes of one message.
@@ -161,7 +162,8 @@ impl Outbox {
         if inner.queue.is_empty() {
             return;
         }
-        inner.send_all();
+        // The messages of all flows: what is half sent must not be sent again.
+        not_caught(|| inner.send_all());
         let mut messages = std::mem::take(&mut inner.queue);
         drop(inner);
         // Cleared while nothing is borrowed: the last reference to a stream or a task may be

@@ -213,6 +213,10 @@ impl AsFd for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // The task of this stream has panicked. Its peer must not take what it has got for all.
+        if std::thread::panicking() && self.inner.is_some() {
+            self.reset_on_close();
+        }
         // A close through the runtime uses the ring: two entries, two completions and an
         // allocation. A direct close is cheaper, but only allowed if the runtime holds no poll of
         // this stream.

@@ -397,6 +397,10 @@ impl TlsStream {
 impl Drop for TlsStream {
     /// A clean close of the socket is announced by close_notify, as far as the socket has room.
     fn drop(&mut self) {
+        // The session may be in any state, and what it has sent is not all.
+        if std::thread::panicking() {
+            return self.socket.reset_on_close();
+        }
         let inner = self.inner.get_mut();
         if !inner.is_cut_off && !inner.is_truncated && inner.unsent.is_empty() {
             self.close_notify();

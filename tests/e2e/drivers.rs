@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Instant;
 
@@ -113,6 +114,31 @@ fn a_worker_whose_thread_is_killed_ends_the_process() {
     assert_eq!(gate.wait_exit(SHORT).code(), Some(1));
     let line = gate.line_with("error: worker 0 has stopped: its thread was killed");
     assert!(gate.lines().iter().any(|line| line.contains("restart ringgate")), "{line}");
+    expect_closed(&mut client);
+}
+
+#[test]
+fn a_panic_that_is_none_of_a_connection_ends_the_process_with_a_line_that_says_so() {
+    let echo = Echo::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("from-now-on");
+    // The runtime of the control plane panics if it cannot wait for events.
+    #[cfg(target_arch = "x86_64")]
+    let waits = libc::SYS_epoll_wait;
+    #[cfg(not(target_arch = "x86_64"))]
+    let waits = libc::SYS_epoll_pwait;
+    let through = refusing_from(waits as u32, libc::EBADF, &file);
+    let mut gate = setup(&echo, "workers = 1\ndriver = \"io_uring\"", through).start();
+    let mut client = gate.connect("ingress");
+    echoes(&mut client);
+    fs::write(&file, "").unwrap();
+    assert_eq!(gate.wait_exit(SHORT).signal(), Some(libc::SIGABRT));
+    let line = gate.line_with("panicked: the process ends");
+    for part in
+        ["ERROR", " thread=main ", " location=", " panic=", " advice=", "Restart=on-failure"]
+    {
+        assert!(line.contains(part), "{part}: {line}");
+    }
     expect_closed(&mut client);
 }
 

@@ -109,6 +109,7 @@ enum Event {
 pub(super) async fn serve(conn: Accepted) {
     let conn = Rc::new(conn);
     let Some(limits) = Limits::of(&conn.listener) else { return };
+    let _reset = ResetOnPanic(&conn);
     let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
     let watch = conn.context.timers.watch(conn.client.socket(), limit);
     watch.on_drain(OnDrain::Grace);
@@ -267,6 +268,18 @@ impl Shared {
     /// That of the listener at present; 0 if it was removed.
     fn keepalive_timeout(&self) -> Duration {
         Limits::of(&self.conn.listener).map_or(Duration::ZERO, |limits| limits.keepalive_timeout)
+    }
+}
+
+/// Makes the close a reset if the task of the connection panics. Its streams have tasks of their
+/// own, which hold the connection until they end.
+struct ResetOnPanic<'a>(&'a Accepted);
+
+impl Drop for ResetOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.client.reset_on_close();
+        }
     }
 }
 

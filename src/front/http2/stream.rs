@@ -26,6 +26,7 @@ use crate::front::visitor::Visitor;
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::http::response_head::{Content as Sent, Persistence};
 use crate::proto::http::{Conditions, Reject, Request, parse_request};
+use crate::sched::spawn_isolated;
 use crate::timers::{Limit, Watch};
 
 /// How records name the version.
@@ -66,7 +67,7 @@ pub(super) fn begin(
     let waiting = stream.answer_at_once(&service).map(|stream| (stream, service));
     if waiting.is_some() || !body.is_end_stream() {
         let open = Open::new(shared);
-        monoio::spawn(async move {
+        spawn_isolated(async move {
             if let Some((stream, service)) = waiting {
                 stream.serve(service, &mut body).await;
             }
@@ -269,7 +270,7 @@ impl Stream {
             let limit = Limit::new(http.keepalive_timeout, End::Idle);
             let watch = conn.context.timers.watch(conn.client.socket(), limit);
             let open = Open::new(&self.shared);
-            monoio::spawn(async move {
+            spawn_isolated(async move {
                 if send_all(&mut stream, body, true, &watch).await.is_err() {
                     cut_off(&mut stream);
                 }

@@ -37,6 +37,15 @@ impl Udp {
         self.end(session, End::ConnectFailed);
     }
 
+    /// Ends a session whose task has panicked: no replies would be forwarded any more.
+    pub(super) fn end_panicked(&self, session: &Session) {
+        // A session that has ended is not in the table, where the client may have another one.
+        if !session.is_ended.get() {
+            self.sessions.borrow_mut().remove(&session.key);
+            self.end(session, End::Local);
+        }
+    }
+
     /// Closes the sockets and starts ending all sessions, because the worker drains. UDP has no end
     /// of a session, and another process cannot take over clients while a socket is bound.
     pub fn drain(self: &Rc<Self>) {

@@ -7,6 +7,7 @@ use super::{Key, Session, Udp, Upstream};
 use crate::cluster::{Candidates, InUse};
 use crate::front::moment::Moment;
 use crate::observe::outcome::{End, Outcome};
+use crate::sched::catch_panic;
 use crate::sys::{Address, ConnectError, Errno, UdpSocket};
 
 impl Udp {
@@ -58,7 +59,13 @@ impl Udp {
         }
         self.sessions.borrow_mut().insert(*key, Rc::clone(&session), now);
         session.current.listener.counters.sessions.begin();
-        monoio::spawn(Rc::clone(self).forward_replies(Rc::clone(&session)));
+        let (udp, forwarded) = (Rc::clone(self), Rc::clone(&session));
+        monoio::spawn(async move {
+            let forwarding = Rc::clone(&udp).forward_replies(Rc::clone(&forwarded));
+            if catch_panic(forwarding).await.is_err() {
+                udp.end_panicked(&forwarded);
+            }
+        });
         Some(session)
     }
 

@@ -69,8 +69,11 @@ pub struct Lane {
 
 struct Open {
     sink: Arc<Sink>,
-    /// The current batch, which consists of whole lines.
+    /// The current batch. It consists of whole lines, up to `whole`.
     lines: Vec<u8>,
+    /// The length of the whole lines. Others are behind it only after a panic while a record was
+    /// formatted.
+    whole: usize,
     /// The number of lines in the batch.
     records: u64,
     /// The channel of emptied buffers. Each batch carries a clone of `home`, its sending end.
@@ -82,8 +85,15 @@ struct Open {
 impl Lane {
     fn new(sink: &Arc<Sink>) -> Lane {
         let (home, emptied) = sync_channel(SPARE);
-        let (lines, records, clock) = (Vec::new(), 0, Clock::default());
-        let open = Open { sink: Arc::clone(sink), lines, records, emptied, home, clock };
+        let open = Open {
+            sink: Arc::clone(sink),
+            lines: Vec::new(),
+            whole: 0,
+            records: 0,
+            emptied,
+            home,
+            clock: Clock::default(),
+        };
         Lane { open: RefCell::new(Some(open)) }
     }
 
@@ -127,7 +137,9 @@ impl Open {
             self.sink.counts.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.lines.truncate(self.whole);
         format.write(record, &mut self.clock, &mut self.lines);
+        self.whole = self.lines.len();
         self.records += 1;
         if self.lines.len() >= READY {
             self.hand_over();
@@ -143,6 +155,7 @@ impl Open {
 
     /// Hands the batch to the writer. If the queue is full, the batch is kept.
     fn hand_over(&mut self) {
+        self.lines.truncate(self.whole);
         if self.lines.is_empty() {
             return;
         }
@@ -153,7 +166,7 @@ impl Open {
         match self.sink.queue.try_send(Message::Batch(batch)) {
             Ok(()) => {
                 self.lines = self.emptied.try_recv().unwrap_or_default();
-                self.records = 0;
+                (self.whole, self.records) = (0, 0);
             }
             Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
                 self.sink.counts.waiting.fetch_sub(records, Ordering::Relaxed);
@@ -162,5 +175,34 @@ impl Open {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::note;
+    use super::super::{Target, Writer};
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_record_that_a_panic_has_left_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("access.log");
+        let mut writer = Writer::start().unwrap();
+        let sink = writer.open(&Target::File(path.clone())).unwrap();
+        let recorder = Recorder::default();
+        let lane = recorder.lane(&sink);
+        for (number, part) in [(1, "half of one"), (2, "half of another")] {
+            note(&lane, "web", number);
+            lane.open.borrow_mut().as_mut().unwrap().lines.extend_from_slice(part.as_bytes());
+        }
+        recorder.flush();
+        note(&lane, "web", 3);
+        drop(sink);
+        recorder.close();
+        writer.close();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains("half"), "{text}");
     }
 }

@@ -30,7 +30,7 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn note(lane: &Lane, listener: &str, number: u64) {
+pub(super) fn note(lane: &Lane, listener: &str, number: u64) {
     let client = Address::Ip(([192, 0, 2, 7], 51000).into());
     let record = Record {
         start: UNIX_EPOCH,
