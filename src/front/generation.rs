@@ -107,7 +107,7 @@ impl Layout {
 pub struct Generation {
     listeners: HashMap<Arc<str>, Rc<Listener>>,
     /// Listeners that the configuration does not have any more, while connections use them.
-    removed: HashMap<Arc<str>, Rc<Listener>>,
+    removed: Vec<Rc<Listener>>,
     clusters: HashMap<Arc<str>, Member>,
     ticket_keys: Option<Arc<TicketKeys>>,
     /// The group of the last new listener.
@@ -167,8 +167,13 @@ impl Generation {
         let mut before = std::mem::take(&mut self.listeners);
         for shared in &layout.listeners {
             let name = &shared.config.name;
-            let listener = before.remove(name).or_else(|| self.removed.remove(name));
-            let listener = listener.unwrap_or_else(|| {
+            // One of another protocol is another listener: clients of the old one may have
+            // connected and sent nothing yet.
+            let known = match before.get(name) {
+                Some(known) if known.serves_like(&shared.config) => before.remove(name),
+                _ => self.take_removed(&shared.config),
+            };
+            let listener = known.unwrap_or_else(|| {
                 self.groups = self.groups.wrapping_add(1);
                 Rc::new(Listener::new(shared, own.index, self.groups))
             });
@@ -181,10 +186,9 @@ impl Generation {
         }
 
         // 3. What is left of the configuration before.
-        for (name, listener) in before {
+        for listener in before.into_values() {
             listener.remove(own.timers.now());
-            own.timers.end_idle(listener.group());
-            self.removed.insert(name, listener);
+            self.removed.push(listener);
         }
 
         // 4. What is newer than the configuration.
@@ -201,7 +205,17 @@ impl Generation {
     /// The listener with this name; also one that was removed, as long as connections use it:
     /// another worker may have accepted a connection before that.
     pub fn listener(&self, name: &str) -> Option<&Rc<Listener>> {
-        self.listeners.get(name).or_else(|| self.removed.get(name))
+        let removed = || self.removed.iter().find(|listener| **listener.name() == *name);
+        self.listeners.get(name).or_else(removed)
+    }
+
+    /// Takes a listener back that was removed.
+    fn take_removed(&mut self, config: &config::Listener) -> Option<Rc<Listener>> {
+        let is_it = |listener: &Rc<Listener>| {
+            *listener.name() == config.name && listener.serves_like(config)
+        };
+        let position = self.removed.iter().position(is_it)?;
+        Some(self.removed.swap_remove(position))
     }
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.
@@ -243,8 +257,10 @@ impl Generation {
     /// whose last connection has ended. Called once a tick.
     pub fn sweep(&mut self, timers: &Timers) {
         self.each_cluster(|cluster| cluster.sweep(timers));
-        self.removed.retain(|_, listener| {
-            listener.end_service(timers.now());
+        self.removed.retain(|listener| {
+            if listener.end_service(timers.now()) {
+                timers.end_idle(listener.group());
+            }
             Rc::strong_count(listener) > 1 || listener.has_service()
         });
     }

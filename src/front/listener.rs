@@ -6,6 +6,7 @@
 //! that lasts for days keeps no configuration alive.
 
 use std::cell::{Cell, Ref, RefCell};
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::admission::Admission;
 use super::generation::Shared;
 use super::moment::Moment;
 use super::service::Service;
-use crate::config::AccessLog;
+use crate::config::{self, AccessLog};
 use crate::observe::access_log::{Lane, Record, Recorder};
 use crate::observe::counters::Counters;
 use crate::observe::outcome::Outcome;
@@ -39,8 +40,9 @@ pub struct Listener {
 }
 
 /// How long requests are served that arrive on connections of a listener which was removed. Each
-/// response says that its connection ends.
-const LAST_REQUESTS: Duration = Duration::from_secs(10);
+/// response says that its connection ends. Connections that are idle after that are closed: sooner,
+/// a request that is on its way would be lost more often.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// Where records go.
 struct Log {
@@ -91,12 +93,21 @@ impl Listener {
         self.service.borrow().is_some()
     }
 
-    /// Ends the service if the listener was removed a while ago.
-    pub(super) fn end_service(&self, now: u32) {
+    /// Ends the service if the listener was removed a while ago. Returns true if it ends now.
+    pub(super) fn end_service(&self, now: u32) -> bool {
         let removed = self.removed.get();
-        if removed.is_some_and(|removed| now.wrapping_sub(removed) >= ticks(LAST_REQUESTS)) {
-            drop(self.service.take());
-        }
+        let is_over =
+            removed.is_some_and(|removed| now.wrapping_sub(removed) >= ticks(LAST_REQUESTS));
+        is_over && self.service.take().is_some()
+    }
+
+    /// Returns true if its service is of the same protocol as a configuration. One without a
+    /// service can take any.
+    pub(super) fn serves_like(&self, config: &config::Listener) -> bool {
+        let service = self.service.borrow();
+        service.as_ref().is_none_or(|service| {
+            mem::discriminant(&service.config.protocol) == mem::discriminant(&config.protocol)
+        })
     }
 
     /// The group of its connections (see [`Watch::join_group`](crate::timers::Watch::join_group)).

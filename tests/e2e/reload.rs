@@ -71,9 +71,12 @@ fn a_kept_alive_connection_has_the_new_routes_from_its_next_request_on() {
         assert_eq!(asks(&mut client), "old");
         gate.reload(&page("web", address, "new"));
         assert_eq!(asks(&mut client), "new", "{driver}");
-        // A listener with another name at the same address takes over its connections' socket, and
-        // ends those that are idle.
+        // A listener with another name at the same address takes the socket over. The connections
+        // of the old one end after their next response.
         gate.reload(&page("other", address, "newer"));
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.response();
+        assert_eq!((&*response.body, response.field("connection")), (&b"new"[..], Some("close")));
         client.expect_end();
         assert_eq!(asks(&mut HttpClient::connect(address)), "newer", "{driver}");
     }
@@ -407,12 +410,34 @@ fn idle_connections_of_a_removed_listener_end_and_others_stay() {
         asks(&mut begun);
         begun.send("GET / HTTP/1.1\r\n");
         gate.reload(&stays);
-        ended.expect_end();
         begun.send("Host: a\r\n\r\n");
         let response = begun.response();
         assert_eq!((response.status, response.field("connection")), (200, Some("close")));
         begun.expect_end();
+        ended.expect_end();
         assert_eq!(asks(&mut kept), "stays", "{driver}");
+    }
+}
+
+#[test]
+fn a_listener_of_another_protocol_serves_those_that_have_connected_before() {
+    for driver in BOTH {
+        let address = free_port().address();
+        let echo = Echo::start();
+        let site = page("edge", address, "site");
+        let gate = start(&site, driver);
+        // Connected before, and silent so far.
+        let mut silent = HttpClient::connect(address);
+        let mut served = HttpClient::connect(address);
+        assert_eq!(asks(&mut served), "site");
+        gate.reload(&(tcp("edge", address, "c") + &cluster("c", echo.address())));
+        echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
+        assert_eq!((asks(&mut silent), asks(&mut served)), ("site".into(), "site".into()));
+        let mut relayed = with_deadlines(TcpStream::connect(address).unwrap());
+        echoes(&mut relayed, 2);
+        gate.reload(&site);
+        assert_eq!(asks(&mut HttpClient::connect(address)), "site", "{driver}");
+        echoes(&mut relayed, 3);
     }
 }
 
