@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Config, Errors, Form};
-use crate::control::{self, Predecessor, Source};
+use crate::control::{self, Environment, Predecessor, Source};
 use crate::error::Error;
 
 /// Version and commit. The drivers are the same in every build.
@@ -161,10 +161,11 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
         Command::Run(run) => {
-            // Before anything starts a thread.
+            // Before anything opens a file or starts a thread.
+            let environment = Environment::take();
             let predecessor = Predecessor::of_this_process();
             match read(run.config.as_deref()) {
-                Ok(config) => return serve(config, run.config, predecessor),
+                Ok(config) => return serve(config, run.config, environment, predecessor),
                 Err(error) => Err(error),
             }
         }
@@ -194,7 +195,12 @@ fn read(file: Option<&Path>) -> Result<Config, Error> {
 }
 
 /// Serves by a configuration that was read from `file`; without a file, it is the built-in example.
-fn serve(config: Config, file: Option<PathBuf>, predecessor: Option<Predecessor>) -> ExitCode {
+fn serve(
+    config: Config,
+    file: Option<PathBuf>,
+    environment: Environment,
+    predecessor: Option<Predecessor>,
+) -> ExitCode {
     let logging = match control::start_diagnostics(&config.log) {
         Ok(logging) => logging,
         Err(error) => return exit_code(Err(error), config.log.json, std::io::stderr()),
@@ -211,7 +217,7 @@ fn serve(config: Config, file: Option<PathBuf>, predecessor: Option<Predecessor>
         Some(file) if file.as_os_str() == "-" => Source::Stdin,
         Some(file) => Source::File(file),
     };
-    let result = control::run(config, source, predecessor, &logging);
+    let result = control::run(config, source, environment, predecessor, &logging);
     // Signals no longer end the process by default, so a direct write to a stderr that is not read
     // would block for ever. The error goes into the queue of the diagnostics instead.
     let code = exit_code(result, logging.is_json(), &**logging.queue());

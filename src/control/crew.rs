@@ -170,6 +170,11 @@ impl Crew {
         Watch::new(self.pulses.clone(), running)
     }
 
+    /// The workers' ticks.
+    pub(super) fn pulses(&self) -> Vec<Arc<Pulse>> {
+        self.pulses.clone()
+    }
+
     /// The counts of what the workers could not serve.
     pub(super) fn shortage(&self) -> Arc<Shortage> {
         Arc::clone(&self.shortage)

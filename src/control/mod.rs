@@ -9,6 +9,7 @@ mod dns;
 mod drain;
 mod endpoints;
 mod logging;
+mod manager;
 mod orders;
 mod paint;
 mod panics;
@@ -23,6 +24,7 @@ mod watch;
 use std::sync::Arc;
 
 pub use logging::{Logging, init as start_diagnostics, report_error};
+pub use manager::Environment;
 pub use paint::for_stderr;
 pub use serving::{Source, warn_of};
 pub use takeover::Predecessor;
@@ -32,18 +34,21 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::sys::{self, Needs};
 use crate::worker::Command;
-use serving::Serving;
+use manager::Manager;
+use serving::{Given, Serving};
 use signals::{Signal, Signals};
 use takeover::{Link, TakeOver};
 
-/// Runs ringgate by a configuration that was read from `source`, until a signal ends it. Takes the
-/// sockets of a predecessor over, if there is one.
+/// Runs ringgate by a configuration that was read from `source`, until a signal ends it.
+/// `environment` is what the service manager has said. Takes the sockets of a predecessor over, if
+/// there is one.
 ///
 /// # Errors
 /// It cannot start, because a port, a file or a ring is refused.
 pub fn run(
     config: Config,
     source: Source,
+    environment: Environment,
     predecessor: Option<Predecessor>,
     logging: &Logging,
 ) -> Result<(), Error> {
@@ -56,8 +61,10 @@ pub fn run(
         .build()
         .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
     let start = async {
+        let (manager, handed) = Manager::start(environment);
         let link = predecessor.map(Link::open).transpose()?;
-        Serving::start(config, source, cpus, file_limit, link).await
+        let given = Given { manager, handed, link };
+        Serving::start(config, source, cpus, file_limit, given).await
     };
     let result = runtime.block_on(live(start, logging));
     // Without waiting for a thread that reads a file: its file system may hang.
@@ -95,6 +102,7 @@ async fn live(
                 tracing::warn!("SIGHUP has no effect: a take-over is in progress");
             }
             Signal::Reload => {
+                serving.manager.reloading();
                 let prepared = tokio::select! {
                     prepared = serving.prepare() => prepared,
                     name = signals.ending() => break Ending::Signal(name),
@@ -103,6 +111,7 @@ async fn live(
                     Ok(prepared) => serving.commit(prepared, logging).await,
                     Err(error) => logging.report_unchanged(&error),
                 }
+                serving.manager.ready();
             }
         }
     };
@@ -117,6 +126,7 @@ async fn live(
             %signal, drain_delay = ?delay,
             "connections are accepted until drain_delay is over; the process ends after that"
         );
+        serving.manager.stopping("Accepting connections until drain_delay is over");
         serving.crew.tell(&Command::DrainSoon);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -132,6 +142,10 @@ async fn live(
     match ending {
         Ending::Signal(signal) => {
             drain::announce(&serving.counters, signal, drain_timeout);
+            let status = "Draining: open connections may continue until drain_timeout";
+            serving.manager.stopping(status);
+            // A stored socket would take connections that no process accepts.
+            serving.manager.store_nothing();
             // The workers still accept, so no other process has taken the paths over.
             serving.sockets.close();
         }
@@ -147,7 +161,7 @@ async fn live(
         error = watch.until_one_fails(report) => return Err(error),
     };
     drop(layout);
-    serving.end();
+    serving.end().await;
     tracing::info!(cut_off, "ended");
     Ok(())
 }

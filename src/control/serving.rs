@@ -17,8 +17,9 @@ use super::certificates::Certificates;
 use super::crew::Crew;
 use super::dns::{self, Dns};
 use super::endpoints::Failures;
+use super::manager::Manager;
 use super::orders::{self, Orders};
-use super::sockets::{self, Sockets};
+use super::sockets::{self, Inherited, Sockets};
 use super::takeover::{Attempt, Link, Offered};
 use super::{Logging, enough_descriptors};
 use crate::config::{self, AccessLog, Config, LogPath, Warning};
@@ -49,8 +50,18 @@ pub enum Source {
     File(PathBuf),
 }
 
+/// What others have given to the process.
+pub(super) struct Given {
+    pub(super) manager: Manager,
+    /// Sockets of the service manager.
+    pub(super) handed: Inherited,
+    /// The connection to a predecessor.
+    pub(super) link: Option<Link>,
+}
+
 /// What the process serves by.
 pub(super) struct Serving {
+    pub(super) manager: Manager,
     pub(super) source: Source,
     file_limit: u64,
     pub(super) config: Arc<Config>,
@@ -98,14 +109,18 @@ impl Serving {
         source: Source,
         cpus: Vec<Option<CoreId>>,
         file_limit: u64,
-        link: Option<Link>,
+        given: Given,
     ) -> Result<Serving, Error> {
         // 1. Take first what may be refused: ports, files.
         let config = Arc::new(config);
+        let Given { manager, handed, link } = given;
         let offered = match &link {
             Some(link) => link.offered().await?,
-            None => Offered::default(),
+            None => Offered { sockets: handed, ..Offered::default() },
         };
+        if link.is_some() {
+            manager.took_over(&offered.sockets);
+        }
         let mut sockets = Sockets::open(&config, cpus.len(), offered.sockets).await?;
         let mut writer = Writer::start()?;
         let system = system_authorities(&config, None)?;
@@ -122,6 +137,10 @@ impl Serving {
         let (mut crew, mut pending) = Crew::new(cpus);
         let mut dns = Dns::start(&config, crew.commands())?;
         let mut names = dns.prepare(&config);
+        if link.is_none() {
+            // A successor is not the main process of the service yet.
+            manager.status("Starting: waiting for addresses of names");
+        }
         first_answers(&mut names).await;
         layout.endpoints = dns.commit(names);
 
@@ -156,7 +175,11 @@ impl Serving {
         );
         let certificates = Certificates::start(&config, &layout.ticket_keys, crew.commands());
         let admissions = admissions(&layout).collect();
+        manager.store(&sockets, crew.len());
+        manager.ready();
+        manager.watch(crew.pulses());
         Ok(Serving {
+            manager,
             source,
             file_limit,
             config,
@@ -211,7 +234,8 @@ impl Serving {
         // A successor reads those of a file itself.
         let are_made_here = self.config.tls.ticket_keys.is_none();
         let ticket_keys = are_made_here.then(|| self.certificates.keys());
-        Attempt::start(&self.sockets, ticket_keys.as_deref(), self.crew.commands())
+        let (keys, workers) = (ticket_keys.as_deref(), self.crew.commands());
+        Attempt::start(&self.sockets, keys, workers, self.manager.clone())
     }
 
     async fn read(&self) -> Result<Read, Error> {
@@ -261,6 +285,7 @@ impl Serving {
             Command::Sockets { streams, datagrams, applied: Arc::clone(&applied) }
         });
         self.wait_for(&applied).await;
+        self.manager.store(&self.sockets, self.crew.len());
 
         // 3. Forget the configuration before. A large one takes a while to free.
         self.admissions.retain(|_, admission| Arc::strong_count(admission) > 1);
@@ -297,11 +322,12 @@ impl Serving {
     }
 
     /// Writes what is left in the logs. The workers have ended.
-    pub(super) fn end(self) {
-        let Serving { failures, layout, writer, .. } = self;
+    pub(super) async fn end(self) {
+        let Serving { failures, layout, writer, manager, .. } = self;
         failures.finish();
         drop(layout);
         writer.close();
+        manager.flush().await;
     }
 }
 

@@ -15,6 +15,7 @@ mod clock;
 mod connect;
 mod errors;
 mod file;
+mod handed;
 mod limits;
 mod listen;
 mod memory;
@@ -32,6 +33,10 @@ pub use address::Address;
 pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use file::{Directory, File, Lookup, Metadata, Opened, probe_open_below};
+pub use handed::{
+    HandedSocket, SocketKind, handed_socket, monotonic_us, remove_variables, send_with_descriptor,
+    take_descriptors,
+};
 pub use limits::{
     CLOSING_SESSIONS, Needs, Shares, check_descriptors, file_limit, hard_file_limit,
     raise_file_limit,

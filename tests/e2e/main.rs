@@ -42,6 +42,7 @@ mod life;
 mod limits;
 mod listeners;
 mod loops;
+mod manager;
 mod manners;
 mod names;
 mod ports;

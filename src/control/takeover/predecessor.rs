@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::link::{Offer, Packets};
 use super::{ABORT, ACCEPTING, GO, READY, VARIABLE, VERSION};
+use crate::control::manager::Manager;
 use crate::control::sockets::{HandedOver, Sockets};
 use crate::proto::tls::TicketKeys;
 use crate::sys;
@@ -73,6 +74,7 @@ impl Attempt {
         sockets: &Sockets,
         ticket_keys: Option<&TicketKeys>,
         workers: Vec<Sender<Command>>,
+        manager: Manager,
     ) -> Attempt {
         let first = Offer {
             version: VERSION,
@@ -80,7 +82,7 @@ impl Attempt {
             foreign_paths: sockets.foreign_paths(),
             ticket_keys: ticket_keys.map(TicketKeys::to_text).unwrap_or_default(),
         };
-        Attempt(tokio::spawn(take_over(sockets.to_hand_over(), first, workers)))
+        Attempt(tokio::spawn(take_over(sockets.to_hand_over(), first, workers, manager)))
     }
 
     /// Waits for the end of the take-over, and returns the id of the process that has taken over.
@@ -110,6 +112,7 @@ async fn take_over(
     handed: Vec<HandedOver>,
     first: Offer,
     workers: Vec<Sender<Command>>,
+    manager: Manager,
 ) -> Result<u32, Failure> {
     let mut successor = Successor::start(workers).map_err(Failure::Start)?;
     // 1. All sockets.
@@ -127,6 +130,10 @@ async fn take_over(
         expect(&successor.packets, ACCEPTING).await
     };
     timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)??;
+    // 4. The manager listens to the main process of the service alone, so the successor tells it
+    // nothing before the packets have ended.
+    manager.main_pid(successor.id());
+    manager.flush().await;
     Ok(successor.keep())
 }
 
@@ -195,6 +202,11 @@ impl Successor {
         while paused.load(Ordering::Acquire) < self.workers.len() {
             sleep(CHECK).await;
         }
+    }
+
+    /// The id of its process.
+    fn id(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
     }
 
     /// Lets the process go on, and returns its id.

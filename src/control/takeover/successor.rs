@@ -24,6 +24,9 @@ pub(in crate::control) struct Offered {
     pub(in crate::control) ticket_keys: Option<Arc<TicketKeys>>,
 }
 
+/// How long the predecessor may take to tell the service manager about this process.
+const RESIGNED_WITHIN: Duration = Duration::from_secs(2);
+
 /// The connection to the predecessor, from the start until this process accepts.
 pub(in crate::control) struct Link(Packets);
 
@@ -89,10 +92,12 @@ impl Link {
         Ok(())
     }
 
-    /// Tells the predecessor that this process accepts.
+    /// Tells the predecessor that this process accepts, and waits until the predecessor has told
+    /// the service manager that this process is the main one of the service.
     pub(in crate::control) async fn accepting(self) {
         // An error means that the predecessor has ended.
         let _ = self.0.send(ACCEPTING, &[]).await;
+        let _ = timeout(RESIGNED_WITHIN, self.0.receive()).await;
     }
 }
 
