@@ -151,7 +151,7 @@ async fn live(
         }
         Ending::TakenOver(successor) => {
             drain::announce_taken_over(&serving.counters, successor, drain_timeout);
-            serving.sockets.leave();
+            serving.leave();
         }
     }
     watch.let_end();

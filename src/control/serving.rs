@@ -238,6 +238,13 @@ impl Serving {
         Attempt::start(&self.sockets, keys, workers, self.manager.clone())
     }
 
+    /// Leaves what a successor does from now on: it has the paths of Unix sockets, and orders
+    /// certificates.
+    pub(super) fn leave(&mut self) {
+        self.sockets.leave();
+        self.orders = Orders::none();
+    }
+
     async fn read(&self) -> Result<Read, Error> {
         let (source, before) = (self.source.clone(), Arc::clone(&self.config));
         let (system, files) = (self.layout.system.clone(), self.layout.files.clone());
