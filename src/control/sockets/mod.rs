@@ -197,3 +197,6 @@ fn protocol_name(listener: &Listener) -> &'static str {
         Protocol::Udp(_) => "udp",
     }
 }
+
+#[cfg(test)]
+mod tests;
