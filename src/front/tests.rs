@@ -222,6 +222,7 @@ fn a_response_is_not_lost_to_what_arrives_as_the_wait_for_the_client_is_over() {
     bench(&site("", &page), async |bench| {
         let mut client = bench.client();
         // Draining makes the wait short.
+        bench.context.closing.set(true);
         bench.context.draining.set(true);
         client.write_all(GET.as_bytes()).unwrap();
         bench.while_a_limit_fires(&mut client, "more", Duration::from_secs(1)).await;
