@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
+use tokio::task::AbortHandle;
 
 use super::certificates::Certificates;
 use super::crew::Crew;
@@ -36,6 +37,8 @@ use crate::worker::{Command, Running};
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long workers may take for another configuration. They read commands once a tick.
 const APPLY: Duration = Duration::from_secs(10);
+/// When nothing is left of listeners that a reload has removed, apart from their tunnels.
+const SETTLED: Duration = Duration::from_secs(8);
 /// The time between two looks whether they have it.
 const APPLY_CHECK: Duration = Duration::from_millis(10);
 
@@ -78,6 +81,8 @@ pub(super) struct Serving {
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
     pub(super) counters: Registry,
+    /// Gives memory back after the last reload.
+    freeing: Option<AbortHandle>,
 }
 
 /// What was read for a configuration, which may have blocked for long.
@@ -193,6 +198,7 @@ impl Serving {
             certificates,
             orders,
             admissions,
+            freeing: None,
             counters,
         })
     }
@@ -309,10 +315,26 @@ impl Serving {
             took_ms = begun.elapsed().as_millis() as u64,
             "reloaded"
         );
-        drop(tokio::task::spawn_blocking(move || {
+        self.give_memory_back(before);
+    }
+
+    /// Frees what was made of the configuration before, and gives the memory back to the kernel: at
+    /// once, and again when the workers have freed what they had of it.
+    fn give_memory_back(&mut self, before: impl Send + 'static) {
+        let free = move || {
             drop(before);
             sys::release_memory();
-        }));
+        };
+        let freed = tokio::spawn(async move {
+            // A join error is a panic, which has been reported.
+            let _ = tokio::task::spawn_blocking(free).await;
+            tokio::time::sleep(SETTLED).await;
+            let _ = tokio::task::spawn_blocking(sys::release_memory).await;
+        });
+        // After many reloads in a row once is enough. What is being freed goes on.
+        if let Some(earlier) = self.freeing.replace(freed.abort_handle()) {
+            earlier.abort();
+        }
     }
 
     /// Waits until each worker has counted that it has applied a command.
