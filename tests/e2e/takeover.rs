@@ -20,14 +20,14 @@ use crate::support::{
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
 
 /// A process and those that take it over, all in one process group.
-struct Chain {
-    gate: Ringgate,
+pub(crate) struct Chain {
+    pub(crate) gate: Ringgate,
     current: Pid,
     taken_over: usize,
 }
 
 impl Chain {
-    fn start(setup: Setup) -> Chain {
+    pub(crate) fn start(setup: Setup) -> Chain {
         let gate = setup.start();
         Chain { current: gate.pid(), gate, taken_over: 0 }
     }
@@ -70,13 +70,13 @@ impl Chain {
     }
 
     #[track_caller]
-    fn take_over(&mut self) -> Pid {
+    pub(crate) fn take_over(&mut self) -> Pid {
         self.ask();
         self.succeeds()
     }
 
     /// Changes the configuration file.
-    fn edit(&self, from: &str, to: &str) {
+    pub(crate) fn edit(&self, from: &str, to: &str) {
         let file = self.gate.access_log().with_file_name("ringgate.toml");
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.contains(from), "{from:?} in {text}");
@@ -108,7 +108,7 @@ impl Drop for Chain {
     }
 }
 
-fn has_ended(pid: Pid) -> bool {
+pub(crate) fn has_ended(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     stat.map_or(true, |stat| {
         // proc(5): the state stands behind the name in parentheses.

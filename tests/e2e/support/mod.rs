@@ -57,7 +57,7 @@ pub(crate) use seccomp::{
     refusing_where,
 };
 pub(crate) use shadowsocks::{
-    Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,
+    Server, Socks, obfs_server, obfs_tls_server, ss_server, ss_server_with_udp, ss_tunnel,
 };
 pub(crate) use site::{l4, over_each_driver, proxied, site, stream_site};
 pub(crate) use sockets::{

@@ -1,7 +1,7 @@
 //! The real parts of a Shadowsocks chain and a browser's place in front of it.
 
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use super::web::sum;
 use super::{
-    LentPort, Process, SHORT, Web, bytes, direct, free_port, python_home, require, run,
+    LentPort, Process, SHORT, Web, bytes, connect, direct, free_port, python_home, require, run,
     wait_bound_udp, wait_for, wait_listening,
 };
 
@@ -153,6 +153,24 @@ impl Socks {
         let process = Process::spawn(command);
         wait_listening(port.number());
         Socks { port, _process: process }
+    }
+
+    /// A connection to `to` behind the server, by SOCKS 5 (RFC 1928).
+    #[track_caller]
+    pub(crate) fn connects(&self, to: SocketAddr) -> TcpStream {
+        let SocketAddr::V4(to) = to else { panic!("the tests are over IPv4") };
+        let mut stream = connect(self.port.address());
+        // One method, without authentication. Then CONNECT, an IPv4 address and a port.
+        stream.write_all(&[5, 1, 0]).unwrap();
+        let mut method = [0; 2];
+        stream.read_exact(&mut method).unwrap();
+        assert_eq!(method, [5, 0], "the method");
+        let head = [&[5, 1, 0, 1][..], &to.ip().octets(), &to.port().to_be_bytes()].concat();
+        stream.write_all(&head).unwrap();
+        let mut reply = [0; 10];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(reply[..4], [5, 0, 0, 1], "the reply");
+        stream
     }
 
     /// Downloads `count` bytes and compares every one.
