@@ -139,7 +139,7 @@ async fn live(
 
     // 4. Drain and end.
     let drain_timeout = serving.config.server.drain_timeout;
-    match ending {
+    let command = match ending {
         Ending::Signal(signal) => {
             drain::announce(&serving.counters, signal, drain_timeout);
             let status = "Draining: open connections may continue until drain_timeout";
@@ -148,14 +148,16 @@ async fn live(
             serving.manager.store_nothing();
             // The workers still accept, so no other process has taken the paths over.
             serving.sockets.close();
+            Command::Drain
         }
         Ending::TakenOver(successor) => {
             drain::announce_taken_over(&serving.counters, successor, drain_timeout);
             serving.leave();
+            Command::Leave
         }
-    }
+    };
     watch.let_end();
-    serving.crew.tell(&Command::Drain);
+    serving.crew.tell(&command);
     let cut_off = tokio::select! {
         cut_off = drain::run(drain_timeout, &mut serving, &mut signals) => cut_off,
         error = watch.until_one_fails(report) => return Err(error),

@@ -42,7 +42,7 @@ pub struct Listener {
 /// How long requests are served that arrive on connections of a listener which was removed. Each
 /// response says that its connection ends. Connections that are idle after that are closed: sooner,
 /// a request that is on its way would be lost more often.
-const LAST_REQUESTS: Duration = Duration::from_secs(5);
+pub const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// Where records go.
 struct Log {

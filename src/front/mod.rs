@@ -40,7 +40,7 @@ pub use admission::{Admission, Load, Permit, Report, Shortage};
 pub use challenges::Challenges;
 pub use context::Context;
 pub use generation::{Generation, Layout, Own, Resources, Shared};
-pub use listener::Listener;
+pub use listener::{LAST_REQUESTS, Listener};
 pub use service::Service;
 pub use tls::Origin;
 pub use udp::{Udp, UdpListeners, udp_session_limit};

@@ -10,7 +10,11 @@ pub enum OnDrain {
     /// Ends it a second after the drain began: a connection that has sent nothing yet, and whose
     /// first bytes may be in flight.
     Grace,
-    /// Ends it at once: a connection between two requests.
+    /// Ends it at once, or after a while if another process has taken over: a connection of
+    /// HTTP/1.1 between two requests. One may be in flight, and its client would not know whether
+    /// it was served.
+    Idle,
+    /// Ends it at once: its client learns which requests were served.
     Now,
 }
 
@@ -27,19 +31,21 @@ impl Watch {
 }
 
 impl Timers {
-    /// Ends connections with [`OnDrain::Now`], and if `grace_is_over` also those with
-    /// [`OnDrain::Grace`].
-    pub fn drain(&self, grace_is_over: bool) {
+    /// Ends connections with [`OnDrain::Now`], and those with [`OnDrain::Grace`] and
+    /// [`OnDrain::Idle`] if their time is over.
+    pub fn drain(&self, grace_is_over: bool, idle_is_over: bool) {
         self.end(|conn| match conn.on_drain {
             OnDrain::Wait => false,
             OnDrain::Grace => grace_is_over,
+            OnDrain::Idle => idle_is_over,
             OnDrain::Now => true,
         });
     }
 
     /// Ends the connections of a group that a drain would end at once.
     pub fn end_idle(&self, group: u16) {
-        self.end(|conn| conn.group == group && conn.on_drain == OnDrain::Now);
+        let is_idle = |conn: &Conn| matches!(conn.on_drain, OnDrain::Idle | OnDrain::Now);
+        self.end(|conn| conn.group == group && is_idle(conn));
     }
 
     /// Ends all connections.

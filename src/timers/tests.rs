@@ -170,18 +170,21 @@ fn what_is_dropped_leaves_the_others_in_their_places() {
 #[test]
 fn a_drain_ends_what_rests_then_what_has_said_nothing_and_a_stop_ends_everything() {
     with_timers(async |timers| {
-        let ((rests, _a), (new, _b), (busy, _c)) = (stream(), stream(), stream());
-        let [rests, new, busy] =
-            [&rests, &new, &busy].map(|client| timers.watch(client, idle(HOUR)));
+        let all = [stream(), stream(), stream(), stream()];
+        let [rests, idles, new, busy] =
+            all.each_ref().map(|(client, _)| timers.watch(client, idle(HOUR)));
         rests.on_drain(OnDrain::Now);
+        idles.on_drain(OnDrain::Idle);
         new.on_drain(OnDrain::Grace);
-        let fired = || [&rests, &new, &busy].map(|watch| watch.fired().is_some());
-        timers.drain(false);
-        assert_eq!(fired(), [true, false, false]);
-        timers.drain(true);
-        assert_eq!(fired(), [true, true, false]);
+        let fired = || [&rests, &idles, &new, &busy].map(|watch| watch.fired().is_some());
+        timers.drain(false, false);
+        assert_eq!(fired(), [true, false, false, false]);
+        timers.drain(false, true);
+        assert_eq!(fired(), [true, true, false, false]);
+        timers.drain(true, true);
+        assert_eq!(fired(), [true, true, true, false]);
         timers.end_all();
-        assert_eq!(fired(), [true, true, true]);
+        assert_eq!(fired(), [true, true, true, true]);
         assert_eq!(busy.fired(), Some(Fired::Drained));
     });
 }

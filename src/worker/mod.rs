@@ -20,7 +20,9 @@ use core_affinity::CoreId;
 
 use crate::cluster::Report;
 use crate::error::{Error, chain};
-use crate::front::{Challenges, Context, Layout, Origin, Shortage, Udp, UdpListeners};
+use crate::front::{
+    Challenges, Context, LAST_REQUESTS, Layout, Origin, Shortage, Udp, UdpListeners,
+};
 use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
@@ -97,6 +99,9 @@ pub enum Command {
     /// Accept nothing new, end idle connections and all UDP sessions, and return when the other
     /// connections have ended. After a pause the accept queues are left to the other process.
     Drain,
+    /// The same, because another process accepts. Connections between two requests have
+    /// [`LAST_REQUESTS`] for one more.
+    Leave,
     /// End all connections and return.
     Stop,
 }
@@ -224,6 +229,8 @@ struct Worker {
     shares: Shares,
     /// The tick at which the drain began.
     drain_begun: Option<u32>,
+    /// Whether another process accepts in its place.
+    is_taken_over: bool,
     commands: Receiver<Command>,
     failures: SyncSender<Report>,
     pulse: Arc<Pulse>,
@@ -254,6 +261,7 @@ impl Worker {
             context,
             shares,
             drain_begun: None,
+            is_taken_over: false,
             commands: setup.commands,
             failures: setup.failures,
             pulse: setup.pulse,
@@ -322,7 +330,8 @@ impl Worker {
                 self.udp.iter().for_each(Udp::resume);
             }
             Command::DrainSoon => self.context.closing.set(true),
-            Command::Drain | Command::Stop => {
+            Command::Drain | Command::Leave | Command::Stop => {
+                self.is_taken_over |= matches!(command, Command::Leave);
                 self.context.closing.set(true);
                 if !self.context.draining.replace(true) {
                     // Acceptors and UDP listeners close their sockets as soon as nothing is in
@@ -392,7 +401,10 @@ impl Worker {
             let begun = *self.drain_begun.get_or_insert(timers.now());
             timers.now().wrapping_sub(begun) >= ticks(GRACE)
         };
-        timers.drain(grace_is_over);
+        let begun = self.drain_begun.filter(|_| self.is_taken_over);
+        let idle_is_over =
+            begun.is_none_or(|begun| timers.now().wrapping_sub(begun) >= ticks(LAST_REQUESTS));
+        timers.drain(grace_is_over, idle_is_over);
     }
 
     fn finish(&self) {

@@ -13,8 +13,9 @@ use rustix::process::{Pid, Signal, geteuid, kill_process, kill_process_group};
 use rustls::HandshakeKind;
 
 use crate::support::{
-    Authority, Echo, LONG, Process, Ringgate, SHORT, Setup, TlsClient, UdpEcho, VERSIONS,
-    as_ordinary_user, l4, require, ringgate_command, tls_settings, wait_for, with_deadlines,
+    Authority, Echo, HttpClient, LONG, Process, Ringgate, SHORT, Setup, TlsClient, UdpEcho,
+    VERSIONS, as_ordinary_user, free_port, l4, require, ringgate_command, stream_site,
+    tls_settings, wait_for, with_deadlines,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -174,6 +175,30 @@ fn tunnels_go_on_and_new_connections_go_to_the_new_process() {
         echoes(&mut UnixStream::connect(&path).unwrap());
         chain.end();
         assert!(!path.exists(), "{driver}");
+    }
+}
+
+#[test]
+fn a_connection_between_two_requests_has_time_for_one_more() {
+    for driver in BOTH {
+        let config = stream_site(free_port().address(), "");
+        let server = format!("driver = \"{driver}\"");
+        let mut chain = Chain::start(Setup { config, server, ..Setup::default() });
+        let [mut asks, mut rests] = [0; 2].map(|_| HttpClient::over(chain.gate.connect("web")));
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        for client in [&mut asks, &mut rests] {
+            client.send(request);
+            assert_eq!(client.response().field("connection"), None);
+        }
+        let first = chain.take_over();
+        // Every request is answered. The workers read the command to drain within a tick.
+        wait_for("a last response", SHORT, || {
+            asks.send(request);
+            (asks.response().field("connection") == Some("close")).then_some(())
+        });
+        asks.expect_end();
+        rests.expect_end();
+        wait_for("the first one ends", SHORT, || has_ended(first).then_some(()));
     }
 }
 

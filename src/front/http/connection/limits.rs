@@ -109,7 +109,7 @@ impl Connection<'_> {
             (false, false) => State::Between,
         };
         let at_rest = self.state == State::Between;
-        self.watch.on_drain(if at_rest { OnDrain::Now } else { OnDrain::Wait });
+        self.watch.on_drain(if at_rest { OnDrain::Idle } else { OnDrain::Wait });
         let has_begun = self.state == State::Receiving && self.begun.is_none();
         if has_begun {
             self.begun = Some(now);
