@@ -1,6 +1,7 @@
 //! What a listener does with connections and requests by one configuration: its protocol, routes,
 //! TLS servers and clusters, as the objects of one worker.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,8 +22,11 @@ pub struct Service {
     clusters: HashMap<Arc<str>, Rc<Cluster>>,
     /// The rules that end TLS.
     pub(super) servers: Servers,
-    /// The routes of an http listener, as `config` has them: by host.
-    routes: Vec<Vec<Rc<LiveRoute>>>,
+    /// The routes of an http listener, as `config` has them: by host. Each is made when a request
+    /// takes it for the first time.
+    routes: Vec<Vec<OnceCell<Rc<LiveRoute>>>>,
+    /// What sites of files share. There is one if a route serves files.
+    store: Option<Rc<Store>>,
 }
 
 /// A route, and what it leads to on this worker. An exchange that waits keeps its route alone.
@@ -55,13 +59,12 @@ impl Service {
         let cluster = |name| parts.clusters.get_key_value::<Arc<str>>(name);
         let routes = before.into_iter().flat_map(|before| before.routes.iter().flatten());
         let known: HashMap<*const Route, &Rc<LiveRoute>> =
-            routes.map(|live| (Arc::as_ptr(&live.route), live)).collect();
+            routes.filter_map(OnceCell::get).map(|live| (Arc::as_ptr(&live.route), live)).collect();
         let live = |route: &Arc<Route>| {
-            let cluster = route.cluster().and_then(|name| parts.clusters.get(name));
-            match known.get(&Arc::as_ptr(route)) {
-                Some(live) if live.leads_to(cluster) => Rc::clone(live),
-                _ => Rc::new(LiveRoute::new(route, cluster, parts.store)),
-            }
+            let known = known.get(&Arc::as_ptr(route)).filter(|live| {
+                live.leads_to(route.cluster().and_then(|name| parts.clusters.get(name)))
+            });
+            known.map_or_else(OnceCell::new, |&live| OnceCell::from(Rc::clone(live)))
         };
         let hosts = match &config.protocol {
             Protocol::Http(http) => &http.hosts[..],
@@ -75,6 +78,7 @@ impl Service {
                 .collect(),
             servers: Servers::new(config, parts.ticket_keys, before.map(|before| &before.servers)),
             routes: hosts.iter().map(|host| host.routes.iter().map(live).collect()).collect(),
+            store: parts.store.cloned(),
         }
     }
 
@@ -128,8 +132,14 @@ impl Service {
 
     /// The route of a request that came by `scheme`.
     pub(super) fn route(&self, request: &Request<'_>, scheme: Scheme) -> Option<&Rc<LiveRoute>> {
-        let at = route::find(self.http()?, request, scheme)?;
-        Some(&self.routes[at.host][at.route])
+        let http = self.http()?;
+        let at = route::find(http, request, scheme)?;
+        let make = || {
+            let route = &http.hosts[at.host].routes[at.route];
+            let cluster = route.cluster().map(|name| self.cluster(name));
+            Rc::new(LiveRoute::new(route, cluster, self.store.as_ref()))
+        };
+        Some(self.routes[at.host][at.route].get_or_init(make))
     }
 }
 
