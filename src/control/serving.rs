@@ -221,6 +221,7 @@ impl Serving {
             system,
             files,
             ticket_keys: Some(self.certificates.keys()),
+            before: Some(Arc::clone(&self.layout)),
             ..Resources::default()
         };
         let open = |log: &AccessLog| self.writer.open(&target(&log.path));
@@ -284,10 +285,11 @@ impl Serving {
         self.certificates.commit(&config);
         let layout = Arc::new(layout);
         let applied = Arc::new(AtomicUsize::new(0));
-        let command =
-            Command::Layout { layout: Arc::clone(&layout), shares, applied: Arc::clone(&applied) };
-        self.crew.tell(&command);
-        drop(command);
+        self.crew.tell_each(|worker| {
+            let kept = self.sockets.kept(&change, worker);
+            let (layout, applied) = (Arc::clone(&layout), Arc::clone(&applied));
+            Command::Layout { layout, kept, shares, applied }
+        });
         self.wait_for(&applied).await;
 
         // 2. All workers know the new listeners, so any of them may accept for them.

@@ -6,6 +6,7 @@
 //! objects that it uses, so what a reload removes ends with the last connection that uses it.
 
 use std::collections::HashMap;
+use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -39,10 +40,15 @@ pub struct Layout {
     pub files: Option<Threads>,
     /// The authorities of this machine. `None` if no cluster needs them.
     pub system: Option<Authorities>,
+    /// The largest id of a listener so far.
+    last_id: u64,
 }
 
 /// One listener, with what all workers share of it.
 pub struct Shared {
+    /// Distinguishes it from every other listener of the process, also from those before it with
+    /// the same name. It stays over a reload as long as name, protocol and an address stay.
+    pub id: u64,
     /// Its configuration.
     pub config: Arc<config::Listener>,
     /// Its limit of connections.
@@ -66,6 +72,8 @@ pub struct Resources {
     pub endpoints: Vec<(Arc<str>, Arc<[Address]>)>,
     /// As [`Layout::certificates`].
     pub certificates: Vec<(Origin, Identity)>,
+    /// The layout that this one follows. `None` at the start.
+    pub before: Option<Arc<Layout>>,
 }
 
 impl Layout {
@@ -81,10 +89,25 @@ impl Layout {
         counters: &mut Registry,
         mut open: impl FnMut(&AccessLog) -> Result<Arc<Sink>, E>,
     ) -> Result<Layout, E> {
+        let Resources { system, files, ticket_keys, endpoints, certificates, before } = resources;
+        let known: HashMap<&str, &Shared> = before
+            .iter()
+            .flat_map(|before| &before.listeners)
+            .map(|shared| (&*shared.config.name, shared))
+            .collect();
+        let mut last_id = before.as_ref().map_or(0, |before| before.last_id);
         let mut listeners = Vec::with_capacity(config.listeners.len());
         for listener in &config.listeners {
             let admission = admissions.get(&listener.name).cloned();
+            let known = known.get(&*listener.name).filter(|known| known.goes_on_as(listener));
             listeners.push(Shared {
+                id: known.map_or_else(
+                    || {
+                        last_id += 1;
+                        last_id
+                    },
+                    |known| known.id,
+                ),
                 config: Arc::clone(listener),
                 admission: admission
                     .unwrap_or_else(|| Arc::new(Admission::new(listener.max_connections))),
@@ -92,13 +115,37 @@ impl Layout {
                 counters: counters.of(&listener.name),
             });
         }
-        let Resources { system, files, ticket_keys, endpoints, certificates } = resources;
         let ticket_keys = match &config.tls.ticket_keys {
             Some(file) => Arc::clone(&file.keys),
             None => ticket_keys.unwrap_or_else(|| Arc::new(TicketKeys::random())),
         };
         let clusters = config.clusters.clone();
-        Ok(Layout { clusters, listeners, ticket_keys, endpoints, certificates, files, system })
+        Ok(Layout {
+            clusters,
+            listeners,
+            ticket_keys,
+            endpoints,
+            certificates,
+            files,
+            system,
+            last_id,
+        })
+    }
+}
+
+impl Shared {
+    /// Returns true if a listener of the next configuration, which has the same name, is the same
+    /// one. With another protocol or at other addresses it is not: clients of this one may have
+    /// connected and sent nothing yet.
+    fn goes_on_as(&self, next: &config::Listener) -> bool {
+        let shares_an_address = || {
+            self.config
+                .addresses
+                .iter()
+                .any(|address| next.addresses.binary_search(address).is_ok())
+        };
+        mem::discriminant(&self.config.protocol) == mem::discriminant(&next.protocol)
+            && shares_an_address()
     }
 }
 
@@ -138,7 +185,7 @@ impl Generation {
     /// Makes the worker serve by a layout. Clusters that are new have no endpoints yet.
     pub fn apply(&mut self, layout: &Layout, own: &Own<'_>) {
         // 1. Clusters.
-        let mut before = std::mem::take(&mut self.clusters);
+        let mut before = mem::take(&mut self.clusters);
         for config in &layout.clusters {
             let member = match before.remove(&config.name) {
                 Some(same) if Arc::ptr_eq(&same.config, config) => same,
@@ -164,15 +211,11 @@ impl Generation {
         let clusters =
             clusters.map(|(name, member)| (Arc::clone(name), Rc::clone(&member.cluster))).collect();
         let parts = Parts { clusters: &clusters, ticket_keys: &ticket_keys, store: own.store };
-        let mut before = std::mem::take(&mut self.listeners);
+        let mut before = mem::take(&mut self.listeners);
         for shared in &layout.listeners {
             let name = &shared.config.name;
-            // One of another protocol is another listener: clients of the old one may have
-            // connected and sent nothing yet.
-            let known = match before.get(name) {
-                Some(known) if known.serves_like(&shared.config) => before.remove(name),
-                _ => self.take_removed(&shared.config),
-            };
+            let known = before.get(name).is_some_and(|known| known.id() == shared.id);
+            let known = known.then(|| before.remove(name)).flatten();
             let listener = known.unwrap_or_else(|| {
                 self.groups = self.groups.wrapping_add(1);
                 Rc::new(Listener::new(shared, own.index, self.groups))
@@ -202,20 +245,16 @@ impl Generation {
         }
     }
 
-    /// The listener with this name; also one that was removed, as long as connections use it:
-    /// another worker may have accepted a connection before that.
+    /// The listener with this name.
     pub fn listener(&self, name: &str) -> Option<&Rc<Listener>> {
-        let removed = || self.removed.iter().find(|listener| **listener.name() == *name);
-        self.listeners.get(name).or_else(removed)
+        self.listeners.get(name)
     }
 
-    /// Takes a listener back that was removed.
-    fn take_removed(&mut self, config: &config::Listener) -> Option<Rc<Listener>> {
-        let is_it = |listener: &Rc<Listener>| {
-            *listener.name() == config.name && listener.serves_like(config)
-        };
-        let position = self.removed.iter().position(is_it)?;
-        Some(self.removed.swap_remove(position))
+    /// The listener with this id ([`Shared::id`]); also one that was removed, as long as it is
+    /// used: another worker may have accepted a connection before that.
+    pub fn listener_by_id(&self, id: u64) -> Option<&Rc<Listener>> {
+        let mut all = self.listeners.values().chain(&self.removed);
+        all.find(|listener| listener.id() == id)
     }
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.

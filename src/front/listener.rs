@@ -6,7 +6,6 @@
 //! that lasts for days keeps no configuration alive.
 
 use std::cell::{Cell, Ref, RefCell};
-use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use super::admission::Admission;
 use super::generation::Shared;
 use super::moment::Moment;
 use super::service::Service;
-use crate::config::{self, AccessLog};
+use crate::config::AccessLog;
 use crate::observe::access_log::{Lane, Record, Recorder};
 use crate::observe::counters::Counters;
 use crate::observe::outcome::Outcome;
@@ -26,6 +25,7 @@ use crate::timers::ticks;
 pub struct Listener {
     /// Unlikely to be that of another listener.
     group: u16,
+    id: u64,
     name: Arc<str>,
     /// Its limit of connections, which all workers share.
     pub admission: Arc<Admission>,
@@ -55,6 +55,7 @@ impl Listener {
     pub(super) fn new(shared: &Shared, index: usize, group: u16) -> Listener {
         Listener {
             group,
+            id: shared.id,
             name: Arc::clone(&shared.config.name),
             admission: Arc::clone(&shared.admission),
             counters: Arc::clone(&shared.counters[index]),
@@ -101,18 +102,14 @@ impl Listener {
         is_over && self.service.take().is_some()
     }
 
-    /// Returns true if its service is of the same protocol as a configuration. One without a
-    /// service can take any.
-    pub(super) fn serves_like(&self, config: &config::Listener) -> bool {
-        let service = self.service.borrow();
-        service.as_ref().is_none_or(|service| {
-            mem::discriminant(&service.config.protocol) == mem::discriminant(&config.protocol)
-        })
-    }
-
     /// The group of its connections (see [`Watch::join_group`](crate::timers::Watch::join_group)).
     pub(super) fn group(&self) -> u16 {
         self.group
+    }
+
+    /// See [`Shared::id`].
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// The name, which no other listener of the configuration has.

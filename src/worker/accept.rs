@@ -9,6 +9,7 @@
 mod failures;
 
 use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::fd::OwnedFd;
@@ -22,7 +23,7 @@ use monoio::net::TcpListener;
 use super::balance::{Balance, HandedOver, Inbox};
 use super::{Running, Socket};
 use crate::config::Driver;
-use crate::front::{self, Accepted, Context, Permit};
+use crate::front::{self, Accepted, Context, Listener, Permit};
 use crate::sched::StopFlag;
 use crate::sys::{self, Address, Errno, Stream};
 
@@ -43,8 +44,8 @@ const LONGEST_QUEUE: u32 = 65_536;
 pub(super) struct Acceptor {
     context: Rc<Context>,
     balance: Rc<Balance>,
-    /// The name of the listener.
-    listener: RefCell<Arc<str>>,
+    /// The listener of the connections that it accepts.
+    listener: RefCell<Rc<Listener>>,
     /// `None` when it is closed. A task holds the descriptors only while it accepts, and not while
     /// an accepted connection waits: after a stop the address is free at once.
     open: RefCell<Option<Rc<Open>>>,
@@ -106,7 +107,8 @@ impl Acceptors {
         let inbox_context = Rc::clone(context);
         inbox.open(move |conn| {
             let HandedOver { listener, fd, address, permit } = conn;
-            serve(&inbox_context, &listener, Stream::from_fd(fd), address, permit);
+            let listener = inbox_context.generation.borrow().listener_by_id(listener).cloned();
+            serve(&inbox_context, listener.as_ref(), Stream::from_fd(fd), address, permit);
         })?;
         let is_ring = running.driver == Driver::IoUring;
         let (context, balance) = (Rc::clone(context), Rc::new(balance));
@@ -118,51 +120,71 @@ impl Acceptors {
         self.all.iter()
     }
 
+    /// Gives the sockets that stay the listeners of a new configuration, by name. Those that are
+    /// not in the list go, and serve what waits in them by the listener that they had. Other
+    /// workers may not know the new listeners yet, so nothing is handed over until
+    /// [`Acceptors::apply`].
+    pub(super) fn rename(&self, kept: &[(Arc<StdListener>, Arc<str>)]) {
+        self.balance.hold(true);
+        let names: HashMap<_, _> =
+            kept.iter().map(|(socket, name)| (Arc::as_ptr(socket), name)).collect();
+        let generation = self.context.generation.borrow();
+        for acceptor in &self.all {
+            let name = acceptor.socket().and_then(|socket| names.get(&socket).copied());
+            if let Some(listener) = name.and_then(|name| generation.listener(name)) {
+                acceptor.listener.replace(Rc::clone(listener));
+            }
+        }
+    }
+
     /// Accepts from these sockets and no others. Those that are there already keep their accepts in
     /// flight. New ones get `accepts` of them.
     ///
     /// # Errors
     /// The runtime cannot use a socket. The others are served.
     pub(super) fn apply(&mut self, sockets: Vec<Socket>, accepts: usize) -> io::Result<()> {
+        self.balance.hold(false);
         self.all.retain(|acceptor| !acceptor.is_closed());
+        let wanted: HashSet<_> = sockets.iter().map(|one| Arc::as_ptr(&one.socket)).collect();
+        let mut known = HashSet::new();
         for acceptor in &self.all {
-            if !sockets.iter().any(|socket| acceptor.has(&socket.socket)) {
-                acceptor.stop();
+            match acceptor.socket().filter(|socket| wanted.contains(socket)) {
+                Some(socket) => drop(known.insert(socket)),
+                None => acceptor.stop(),
             }
         }
         let in_flight = if self.is_ring { accepts } else { 0 };
         let mut result = Ok(());
         for socket in sockets {
-            match self.all.iter().find(|acceptor| acceptor.has(&socket.socket)) {
-                Some(acceptor) => acceptor.rename(socket.listener),
-                None => match Acceptor::start(&self.context, &self.balance, socket, in_flight) {
-                    Ok(acceptor) => self.all.push(acceptor),
-                    Err(error) => result = Err(error),
-                },
+            if known.contains(&Arc::as_ptr(&socket.socket)) {
+                continue;
+            }
+            let listener = self.context.generation.borrow().listener(&socket.listener).cloned();
+            let Some(listener) = listener else { continue };
+            match Acceptor::start(&self.context, &self.balance, listener, socket, in_flight) {
+                Ok(acceptor) => self.all.push(acceptor),
+                Err(error) => result = Err(error),
             }
         }
         result
     }
 }
 
-/// Serves an accepted connection on this worker, by the listener of this name in the present
-/// generation.
+/// Serves an accepted connection on this worker. Without a listener it is closed.
 fn serve(
     context: &Rc<Context>,
-    listener: &str,
+    listener: Option<&Rc<Listener>>,
     stream: io::Result<Stream>,
     address: Address,
     permit: Permit,
 ) {
-    let listener = context.generation.borrow().listener(listener).cloned();
     let Some(listener) = listener else {
-        // This generation has no such listener: the connection is closed.
         drop(permit);
         return context.waiting_accepts.wake_front();
     };
     match stream {
         Ok(stream) => {
-            if let Some(conn) = Accepted::admit(context, &listener, stream, address, permit) {
+            if let Some(conn) = Accepted::admit(context, listener, stream, address, permit) {
                 front::spawn(conn);
             }
         }
@@ -179,10 +201,10 @@ impl Acceptor {
     fn start(
         context: &Rc<Context>,
         balance: &Rc<Balance>,
-        socket: Socket,
+        listener: Rc<Listener>,
+        Socket { socket, unix, .. }: Socket,
         accepts: usize,
     ) -> io::Result<Rc<Self>> {
-        let Socket { listener, socket, unix } = socket;
         // The socket of a Unix path is shared by the workers, and another worker may accept first
         // after the same wake-up.
         let in_ring = accepts > 0 && !unix;
@@ -211,14 +233,9 @@ impl Acceptor {
         Ok(acceptor)
     }
 
-    /// Returns true if this is the acceptor of a socket.
-    pub(super) fn has(&self, socket: &Arc<StdListener>) -> bool {
-        self.open.borrow().as_ref().is_some_and(|open| Arc::ptr_eq(&open.socket, socket))
-    }
-
-    /// Replaces the name of its listener.
-    pub(super) fn rename(&self, listener: Arc<str>) {
-        self.listener.replace(listener);
+    /// What identifies its socket. `None` if it is closed.
+    fn socket(&self) -> Option<*const StdListener> {
+        self.open.borrow().as_ref().map(|open| Arc::as_ptr(&open.socket))
     }
 
     /// Cancels the accepts in flight and begins no other. The accept queue stays as it is.
@@ -455,7 +472,7 @@ impl Acceptor {
     }
 
     fn hand_over(&self, to: usize, permit: Permit, fd: OwnedFd, address: Address) {
-        let listener = Arc::clone(&self.listener.borrow());
+        let listener = self.listener.borrow().id();
         let conn = HandedOver { listener, fd, address, permit };
         if let Err(HandedOver { fd, address, .. }) = self.balance.hand_over(to, conn) {
             self.serve_in_any_case(fd, address);
@@ -470,6 +487,6 @@ impl Acceptor {
     }
 
     fn serve(&self, stream: io::Result<Stream>, address: Address, permit: Permit) {
-        serve(&self.context, &self.listener.borrow(), stream, address, permit);
+        serve(&self.context, Some(&self.listener.borrow()), stream, address, permit);
     }
 }

@@ -35,8 +35,9 @@ const MAX_COMPARED: usize = 8;
 
 /// A connection on its way to another worker.
 pub(super) struct HandedOver {
-    /// The name of the listener.
-    pub(super) listener: Arc<str>,
+    /// The id of the listener. The other worker may serve by another configuration at this moment,
+    /// in which the name means another one.
+    pub(super) listener: u64,
     pub(super) fd: OwnedFd,
     pub(super) address: Address,
     /// A permit of the worker that receives the connection.
@@ -61,6 +62,8 @@ pub struct Balance {
     index: usize,
     /// Where the next comparison begins.
     next: Cell<usize>,
+    /// Whether no connection may be handed over at present.
+    is_held: Cell<bool>,
 }
 
 /// Receives the connections that are handed over to one worker.
@@ -92,7 +95,8 @@ impl Balance {
         }
         let peers: Arc<[Peer]> = peers.into();
         let pair = |(index, (mailbox, wake_up))| {
-            let balance = Balance { peers: Arc::clone(&peers), index, next: Cell::new(0) };
+            let (next, is_held) = (Cell::new(0), Cell::new(false));
+            let balance = Balance { peers: Arc::clone(&peers), index, next, is_held };
             (balance, Inbox { peers: Arc::clone(&peers), index, mailbox, wake_up })
         };
         Ok(receivers.into_iter().enumerate().map(pair).collect())
@@ -107,7 +111,7 @@ impl Balance {
     /// does not have clearly fewer connections than this worker.
     pub(super) fn least_loaded(&self) -> Option<(usize, Permit)> {
         let (count, others) = (self.peers.len(), self.peers.len() - 1);
-        if others == 0 {
+        if others == 0 || self.is_held.get() {
             return None;
         }
         let first = self.next.get();
@@ -126,13 +130,18 @@ impl Balance {
     /// Returns true if another worker may have one more connection.
     pub(super) fn has_room(&self) -> bool {
         let mut others = self.peers.iter().enumerate().filter(|(index, _)| *index != self.index);
-        others.any(|(_, peer)| !peer.load.is_full())
+        !self.is_held.get() && others.any(|(_, peer)| !peer.load.is_full())
+    }
+
+    /// Hands nothing over from now on, or does so again.
+    pub(super) fn hold(&self, is_held: bool) {
+        self.is_held.set(is_held);
     }
 
     /// Returns the index and a permit of the next worker that is not full. Used if this worker is
     /// full.
     pub(super) fn next_with_room(&self) -> Option<(usize, Permit)> {
-        let count = self.peers.len();
+        let count = if self.is_held.get() { 0 } else { self.peers.len() };
         let others = (1..count).map(|step| (self.index + step) % count);
         let mut with_room = others.filter(|&index| !self.peers[index].load.is_full());
         with_room.find_map(|index| Some((index, Load::permit(&self.peers[index].load)?)))

@@ -74,10 +74,13 @@ pub enum Command {
     /// Accept and receive again after a pause.
     Resume,
     /// Serves by another configuration from now on. Its sockets follow by [`Command::Sockets`],
-    /// when all workers know the new listeners: they hand connections over to each other by name.
+    /// when all workers know the new listeners: they hand connections over to each other.
     Layout {
         /// The listeners and clusters.
         layout: Arc<Layout>,
+        /// The listening sockets of the worker that stay, with the names of their listeners. They
+        /// change at the same moment, because a name may mean another listener now.
+        kept: Vec<(Arc<TcpListener>, Arc<str>)>,
         /// The descriptors that the worker may have open at once, by their use.
         shares: Shares,
         /// Each worker adds 1 when it serves by it.
@@ -307,8 +310,9 @@ impl Worker {
                 *self.context.challenges.borrow_mut() = challenges;
                 published.fetch_add(1, Ordering::Release);
             }
-            Command::Layout { layout, shares, applied } => {
+            Command::Layout { layout, kept, shares, applied } => {
                 self.set_layout(&layout, shares);
+                self.acceptors.rename(&kept);
                 // The control plane frees what only this layout has.
                 drop(layout);
                 applied.fetch_add(1, Ordering::Release);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::Signal;
 
@@ -438,6 +439,31 @@ fn a_listener_of_another_protocol_serves_those_that_have_connected_before() {
         gate.reload(&site);
         assert_eq!(asks(&mut HttpClient::connect(address)), "site", "{driver}");
         echoes(&mut relayed, 3);
+    }
+}
+
+#[test]
+fn listeners_that_exchange_their_names_keep_their_clients_apart() {
+    for driver in BOTH {
+        let (one, two) = (free_port().address(), free_port().address());
+        let config = |first: &str, second: &str| page(first, one, "1") + &page(second, two, "2");
+        let gate = start(&config("a", "b"), driver);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for (address, body) in [(one, "1"), (two, "2"), (one, "1"), (two, "2")] {
+                let stop = &stop;
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(asks(&mut HttpClient::connect(address)), body);
+                    }
+                });
+            }
+            for _ in 0..5 {
+                gate.reload(&config("b", "a"));
+                gate.reload(&config("a", "b"));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 }
 

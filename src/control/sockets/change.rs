@@ -1,5 +1,6 @@
 //! Another configuration: addresses that are new are bound, all or none, before anything changes.
 
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 
 use super::address::{Binding, SocketsOfAddress};
 use super::inherited::Groups;
-use super::{Inherited, Sockets};
+use super::{ByWorker, Inherited, Sockets};
 use crate::config::{Config, Listener};
 use crate::error::Error;
 
@@ -74,6 +75,23 @@ impl Sockets {
             }
         }
         Ok(change)
+    }
+
+    /// The listening sockets of a worker that a change keeps, with the names of their listeners.
+    pub(in crate::control) fn kept(
+        &self,
+        change: &Change,
+        worker: usize,
+    ) -> Vec<(Arc<TcpListener>, Arc<str>)> {
+        let mut kept = Vec::new();
+        for planned in &change.addresses {
+            let Planned::Kept { position, listener } = planned else { continue };
+            if let ByWorker::Streams(workers) = &self.addresses[*position].sockets {
+                let named = |socket| (Arc::clone(socket), Arc::clone(&listener.name));
+                kept.extend(workers[worker].iter().map(named));
+            }
+        }
+        kept
     }
 
     /// Takes a change into use: from now on these are the sockets. `change` must come from the last

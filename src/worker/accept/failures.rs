@@ -48,10 +48,7 @@ impl Acceptor {
         if let Some(errno) = Errno::from_io_error(error) {
             self.context.shortage.call_failed(errno);
         }
-        let generation = self.context.generation.borrow();
-        if let Some(listener) = generation.listener(&self.listener.borrow()) {
-            listener.admission.accept_failed(error);
-        }
+        self.listener.borrow().admission.accept_failed(error);
     }
 
     /// Counts the connections that wait, unless the last count was less than [`BACK_OFF`] ago.
