@@ -1,11 +1,14 @@
 //! Two configurations share what is equal in both: parts of a new one become the objects of the one
-//! before. So a reload finds what has changed by comparing pointers, and what has not changed takes
-//! no memory a second time.
+//! before. So a reload finds what has changed by comparing pointers.
+//!
+//! The routes of a listener that has changed are not shared. There may be many, and those that stay
+//! would be scattered over the memory of all configurations that they came from, which could then
+//! not be given back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Config, Host, Listener, Protocol, Route, Tls, TlsAction, TlsRule};
+use super::{Config, Listener, Protocol, Tls, TlsAction, TlsRule};
 
 impl Config {
     /// Makes each part of this configuration that is equal to one of `before` the same object.
@@ -35,22 +38,9 @@ impl Listener {
                 if let (Some(tls), Some(before)) = (&mut http.tls, &before.tls) {
                     tls.share_with(before);
                 }
-                share_routes(&mut http.hosts, &before.hosts);
             }
             _ => {}
         }
-    }
-}
-
-/// Routes of the same name that differ are few: a route for upgrades and one for other requests.
-fn share_routes(hosts: &mut [Host], before: &[Host]) {
-    let mut routes: HashMap<&str, Vec<&Arc<Route>>> = HashMap::new();
-    for route in before.iter().flat_map(|host| &host.routes) {
-        routes.entry(&route.name).or_default().push(route);
-    }
-    for route in hosts.iter_mut().flat_map(|host| &mut host.routes) {
-        let same_name = routes.get(&*route.name).into_iter().flatten();
-        share(route, same_name.copied().find(|before| ***before == **route));
     }
 }
 
@@ -106,11 +96,6 @@ mod tests {
         format!("[[listener.host.route]]\npath = \"{path}\"\nrespond = {{ body = \"{body}\" }}\n")
     }
 
-    fn routes(config: &Config) -> &[Arc<Route>] {
-        let Protocol::Http(http) = &config.listeners[1].protocol else { panic!("it is http") };
-        &http.hosts[0].routes
-    }
-
     #[test]
     fn what_is_equal_is_the_same_object_and_what_differs_is_another() {
         let before = parse(&(route("/one", "1") + &route("/two", "2")));
@@ -125,7 +110,5 @@ mod tests {
         assert_eq!(other, expected, "the meaning stays");
         assert!(Arc::ptr_eq(&other.listeners[0], &before.listeners[0]));
         assert!(!Arc::ptr_eq(&other.listeners[1], &before.listeners[1]));
-        assert!(Arc::ptr_eq(&routes(&other)[1], &routes(&before)[1]));
-        assert!(!Arc::ptr_eq(&routes(&other)[2], &routes(&before)[0]));
     }
 }

@@ -57,14 +57,14 @@ impl Service {
     ) -> Service {
         let used = config.clusters();
         let cluster = |name| parts.clusters.get_key_value::<Arc<str>>(name);
+        // The sites of files keep what they have opened.
         let routes = before.into_iter().flat_map(|before| before.routes.iter().flatten());
-        let known: HashMap<*const Route, &Rc<LiveRoute>> =
-            routes.filter_map(OnceCell::get).map(|live| (Arc::as_ptr(&live.route), live)).collect();
+        let sites: Vec<&Rc<LiveRoute>> =
+            routes.filter_map(OnceCell::get).filter(|live| live.site.is_some()).collect();
         let live = |route: &Arc<Route>| {
-            let known = known.get(&Arc::as_ptr(route)).filter(|live| {
-                live.leads_to(route.cluster().and_then(|name| parts.clusters.get(name)))
-            });
-            known.map_or_else(OnceCell::new, |&live| OnceCell::from(Rc::clone(live)))
+            let mut sites = sites.iter().filter(|_| matches!(route.action, Action::Files(_)));
+            let same = sites.find(|live| *live.route == **route);
+            same.map_or_else(OnceCell::new, |&live| OnceCell::from(Rc::clone(live)))
         };
         let hosts = match &config.protocol {
             Protocol::Http(http) => &http.hosts[..],
@@ -165,13 +165,5 @@ impl LiveRoute {
     /// exists.
     pub(super) fn cluster(&self) -> &Rc<Cluster> {
         self.cluster.as_ref().expect("the route has a cluster, and the configuration has it")
-    }
-
-    fn leads_to(&self, cluster: Option<&Rc<Cluster>>) -> bool {
-        match (&self.cluster, cluster) {
-            (Some(own), Some(cluster)) => Rc::ptr_eq(own, cluster),
-            (None, None) => true,
-            _ => false,
-        }
     }
 }
