@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::admission::Admission;
 use super::generation::Shared;
+use super::http::Limits;
 use super::moment::Moment;
 use super::service::Service;
 use crate::config::AccessLog;
@@ -35,6 +36,8 @@ pub struct Listener {
     log: RefCell<Option<Log>>,
     /// `None` if the configuration has had no such listener for [`LAST_REQUESTS`].
     service: RefCell<Option<Rc<Service>>>,
+    /// The limits of requests by its last service of HTTP. `None` if there was none.
+    limits: Cell<Option<Limits>>,
     /// The tick at which the configuration had no such listener any more.
     removed: Cell<Option<u32>>,
 }
@@ -62,6 +65,7 @@ impl Listener {
             options: Cell::new(shared.config.socket),
             log: RefCell::new(None),
             service: RefCell::new(None),
+            limits: Cell::new(None),
             removed: Cell::new(None),
         }
     }
@@ -74,6 +78,9 @@ impl Listener {
         let log = shared.sink.as_ref().zip(config.access_log.as_ref());
         *self.log.borrow_mut() =
             log.map(|(sink, log)| Log { lane: recorder.lane(sink), config: Arc::clone(log) });
+        if let Some(http) = service.http() {
+            self.limits.set(Some(Limits::from(http)));
+        }
         *self.service.borrow_mut() = Some(service);
         self.removed.set(None);
     }
@@ -92,6 +99,12 @@ impl Listener {
     /// Returns true as long as requests are served.
     pub(super) fn has_service(&self) -> bool {
         self.service.borrow().is_some()
+    }
+
+    /// The limits of requests. They stay when the service has ended, because the last responses
+    /// may still be on their way. `None` if it has never served HTTP.
+    pub(super) fn limits(&self) -> Option<Limits> {
+        self.limits.get()
     }
 
     /// Ends the service if the listener was removed a while ago. Returns true if it ends now.

@@ -57,6 +57,7 @@ mod proxied_upgrades;
 mod readme;
 mod relay;
 mod reload;
+mod reload_limits;
 mod reload_tunnels;
 mod resolver;
 mod restart;

@@ -265,7 +265,7 @@ impl Shared {
         self.active.get().elapsed() < self.keepalive_timeout()
     }
 
-    /// That of the listener at present; 0 if it was removed.
+    /// That of the listener at present, or the last one if it was removed.
     fn keepalive_timeout(&self) -> Duration {
         Limits::of(&self.conn.listener).map_or(Duration::ZERO, |limits| limits.keepalive_timeout)
     }

@@ -24,9 +24,9 @@ pub(in crate::front) struct Limits {
 }
 
 impl Limits {
-    /// Those of a listener. `None` if it does not serve HTTP any more.
+    /// Those of a listener, also after its service has ended. `None` if it has never served HTTP.
     pub(in crate::front) fn of(listener: &Listener) -> Option<Limits> {
-        listener.present().as_ref().and_then(|service| service.http()).map(Limits::from)
+        listener.limits()
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) enum State {
 }
 
 impl Connection<'_> {
-    /// The limits of the moment; all 0 if the listener was removed a while ago.
+    /// The limits of the moment; the last ones if the listener was removed a while ago.
     pub(super) fn limits(&self) -> Limits {
         Limits::of(&self.conn.listener).unwrap_or_default()
     }
@@ -121,9 +121,15 @@ impl Connection<'_> {
                 self.watch.touch();
             }
         } else {
-            let head = Limit::new(self.limits().head_timeout, End::HeadTimeout);
-            let is_receiving = self.state == State::Receiving;
-            self.watch.restart(if is_receiving { head } else { self.between_requests() });
+            self.watch.restart(match self.state {
+                State::Receiving => Limit::new(self.limits().head_timeout, End::HeadTimeout),
+                // No request is served any more. Connections that were idle when the service ended
+                // have ended with it.
+                State::Between if !self.conn.listener.has_service() => {
+                    Limit::new(Duration::ZERO, End::Idle)
+                }
+                _ => self.between_requests(),
+            });
         }
     }
 
