@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::UdpSocket;
 use std::time::Duration;
 
-use crate::reload::{page, start};
+use crate::reload::{cluster, page, start, tcp};
 use crate::support::{
-    HttpClient, LONG, bytes, free_port, holds_for, inside_namespace, slow_reader,
+    HttpClient, LONG, SHORT, Setup, UdpEcho, bytes, free_port, holds_for, inside_namespace,
+    slow_reader, wait_for,
 };
+use crate::udp::{ask, client};
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -47,5 +50,31 @@ fn a_response_is_sent_to_its_end_long_after_its_listener_was_removed() {
             holds_for("the response goes on", Duration::from_millis(300), is_open);
         }
         slow.expect_end();
+    }
+}
+
+#[test]
+fn new_clients_are_served_after_a_reload_has_lowered_the_limit_of_sessions() {
+    for driver in BOTH {
+        let (echo, address) = (UdpEcho::start(""), free_port().address());
+        let config = |most: usize| {
+            let udp = format!("\"udp\"\nmax_sessions = {most}");
+            tcp("dns", address, "c").replace("\"tcp\"", &udp) + &cluster("c", echo.address())
+        };
+        let server = format!("driver = \"{driver}\"\nworkers = 1");
+        let gate = Setup { config: config(200), server, ..Setup::default() }.start();
+        let before = gate.sockets();
+        let old: Vec<UdpSocket> = (0..200).map(|_| client(address)).collect();
+        old.iter().for_each(|client| assert_eq!(ask(client, b"old"), b"old"));
+        assert_eq!(gate.sockets(), before + 200);
+        // The old sessions are more than these and the sockets of ended ones may be.
+        gate.reload(&config(20));
+        gate.records_where(180, |one| one.end() == "evicted");
+        wait_for("their sockets are closed", SHORT, || {
+            (gate.sockets() <= before + 20).then_some(())
+        });
+        for _ in 0..40 {
+            assert_eq!(ask(&client(address), b"new"), b"new", "{driver}");
+        }
     }
 }

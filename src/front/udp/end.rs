@@ -8,7 +8,7 @@ use crate::front::moment::Moment;
 use crate::observe::outcome::{End, Outcome, Relay};
 use crate::sys::{Address, ConnectError, Errno};
 
-/// Sessions that a drain ends before it yields: about a millisecond's work.
+/// Sessions that are ended before a yield: about a millisecond's work.
 const DRAIN_BATCH: usize = 100;
 
 impl Udp {
@@ -25,6 +25,20 @@ impl Udp {
     /// Ends the session that is first to be evicted.
     pub(super) fn evict_one(&self) {
         self.end_oldest(1, End::Evicted);
+    }
+
+    /// Ends the sessions beyond a limit that a reload has lowered. Their sockets count until they
+    /// are closed, so new clients would find none. Between two batches it serves its other tasks.
+    pub(super) async fn end_excess(self: Rc<Self>) {
+        while self.sessions.borrow().is_over() {
+            for _ in 0..DRAIN_BATCH {
+                if !self.sessions.borrow().is_over() {
+                    return;
+                }
+                self.evict_one();
+            }
+            self.context.pool.yielder().yield_now().await;
+        }
     }
 
     /// Ends a session without a reply whose endpoint cannot be reached. The client's next datagram

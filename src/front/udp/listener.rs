@@ -166,6 +166,9 @@ impl Udp {
         self.sessions.borrow_mut().set_max(quota.max_sessions());
         let quota = self.quota.borrow().replaced_by(quota);
         self.quota.replace(quota);
+        if self.sessions.borrow().is_over() {
+            monoio::spawn(Rc::clone(self).end_excess());
+        }
         let mut result = Ok(());
         for socket in wanted.sockets {
             if self.has(&socket) {

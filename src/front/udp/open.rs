@@ -74,7 +74,14 @@ impl Udp {
     fn connect(&self, candidates: &mut Candidates<'_>) -> Result<Upstream, End> {
         // Sockets of ended sessions that are still open may use the quota up. With so many new
         // clients at one time, the datagrams of some are dropped.
-        let Some(permit) = self.quota.borrow().acquire() else { return Err(End::Local) };
+        let permit = self.quota.borrow().acquire();
+        let Some(permit) = permit else {
+            // Of a limit that was lowered only a part may have been given back by now.
+            if self.sessions.borrow().is_over() {
+                self.evict_one();
+            }
+            return Err(End::Local);
+        };
         let mut end = End::NoEndpoint;
         while let Some(endpoint) = candidates.next() {
             // The configuration refuses endpoints with a path.

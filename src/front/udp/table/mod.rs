@@ -84,6 +84,11 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         self.entries.len() >= self.max
     }
 
+    /// Returns true when there are more than `max` sessions, because that was lowered.
+    pub(super) fn is_over(&self) -> bool {
+        self.entries.len() > self.max
+    }
+
     /// Returns true when there are no sessions.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
