@@ -78,3 +78,23 @@ fn new_clients_are_served_after_a_reload_has_lowered_the_limit_of_sessions() {
         }
     }
 }
+
+#[test]
+fn a_head_that_has_begun_within_a_larger_limit_is_refused_by_a_smaller_one() {
+    for driver in BOTH {
+        let address = free_port().address();
+        let config = |most: &str| {
+            let limit = format!("\"http\"\nmax_head = \"{most}\"");
+            page("web", address, "x").replace("\"http\"", &limit)
+        };
+        let gate = start(&config("60KiB"), driver);
+        let mut client = HttpClient::connect(address);
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(50_000)));
+        // When every thread waits, what the client has sent was read.
+        gate.frozen(|| ());
+        gate.reload(&config("1KiB"));
+        client.send("x");
+        assert_eq!(client.response().status, 431, "{driver}");
+        client.expect_end();
+    }
+}

@@ -229,6 +229,8 @@ impl<'c> Connection<'c> {
         // Read less when the budget is spent, because less may be kept.
         let end = held + self.conn.context.pool.read_size();
         let end = end.min(self.limits().max_head + READ_AHEAD);
+        // More may be held than a limit allows that a reload has lowered.
+        let end = end.max(held + 1);
         let read = self.conn.client.recv(&mut buffer[held..end])?;
         Ok(if read == 0 { 0 } else { held + read })
     }
