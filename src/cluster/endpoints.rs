@@ -1,7 +1,7 @@
 //! The endpoints of one cluster on one worker, with what earlier attempts have shown of each.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ pub(super) fn now() -> Instant {
 }
 
 /// Makes the list of endpoints with these addresses. Those that were there before stay the same
-/// objects.
+/// objects. The others of `before` are retired.
 pub(super) fn replace(
     before: &[Rc<Endpoint>],
     addresses: &[Address],
@@ -80,16 +80,22 @@ pub(super) fn replace(
             |&one| Rc::clone(one),
         )
     };
-    addresses.iter().map(endpoint).collect()
+    let all: Rc<[Rc<Endpoint>]> = addresses.iter().map(endpoint).collect();
+    let listed: HashSet<*const Endpoint> = all.iter().map(Rc::as_ptr).collect();
+    let dropped = before.iter().filter(|endpoint| !listed.contains(&Rc::as_ptr(endpoint)));
+    dropped.for_each(|endpoint| endpoint.idle.retire());
+    all
 }
 
 /// Makes the endpoints of a cluster whose TLS settings have changed: the same addresses, with what
-/// is known of them. Idle connections stay behind, because they were made by the settings before.
+/// is known of them. Those of `before` are retired with their idle connections, which were made by
+/// the settings before.
 pub(super) fn inherit(before: &[Rc<Endpoint>], failures: &Rc<Failures>) -> Rc<[Rc<Endpoint>]> {
     let endpoint = |before: &Rc<Endpoint>| {
         let endpoint = Endpoint::new(Address::clone(&before.address), failures);
         endpoint.unreachable.set(before.unreachable.get());
         endpoint.refused_datagrams.set(before.refused_datagrams.get());
+        before.idle.retire();
         Rc::new(endpoint)
     };
     before.iter().map(endpoint).collect()
@@ -172,5 +178,25 @@ impl Deref for InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         self.0.in_use.set(self.0.in_use.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_that_leave_a_list_are_retired_and_others_stay() {
+        let failures = Rc::default();
+        let [one, two] = [1, 2].map(|port| Address::Ip(([127, 0, 0, 1], port).into()));
+        let first = replace(&[], &[one.clone(), two.clone(), two.clone()], &failures);
+        let second = replace(&first, &[two], &failures);
+        // The second address had two objects.
+        let are_retired = |list: &[Rc<Endpoint>]| {
+            Vec::from_iter(list.iter().map(|endpoint| endpoint.idle.is_retired()))
+        };
+        assert_eq!(are_retired(&first), [true, true, false]);
+        let third = inherit(&second, &failures);
+        assert_eq!((are_retired(&second), are_retired(&third)), (vec![true], vec![false]));
     }
 }

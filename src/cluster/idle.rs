@@ -48,7 +48,11 @@ impl Drop for Permit {
 
 /// The idle connections of one worker to one endpoint.
 #[derive(Default)]
-pub(super) struct IdleConnections(RefCell<Vec<Idle>>);
+pub(super) struct IdleConnections {
+    all: RefCell<Vec<Idle>>,
+    /// Whether no cluster has the endpoint any more.
+    is_retired: Cell<bool>,
+}
 
 struct Idle {
     transport: Transport,
@@ -62,7 +66,7 @@ struct Idle {
 impl IdleConnections {
     /// Takes the connection with these options that was used last and is still alive.
     pub(super) fn take(&self, options: &SocketOptions) -> Option<Transport> {
-        let mut idle = self.0.borrow_mut();
+        let mut idle = self.all.borrow_mut();
         loop {
             let position = idle.iter().rposition(|one| one.options == *options)?;
             let one = idle.remove(position);
@@ -73,7 +77,8 @@ impl IdleConnections {
         }
     }
 
-    /// Keeps a connection, unless there are `most` already, or no more are within the quota.
+    /// Keeps a connection, unless there are `most` already, or no more are within the quota, or the
+    /// endpoint is retired.
     pub(super) fn keep(
         &self,
         transport: Transport,
@@ -82,8 +87,9 @@ impl IdleConnections {
         most: usize,
         quota: &Rc<IdleQuota>,
     ) {
-        let mut idle = self.0.borrow_mut();
-        if idle.len() < most
+        let mut idle = self.all.borrow_mut();
+        if !self.is_retired.get()
+            && idle.len() < most
             && let Some(permit) = quota.permit()
         {
             idle.push(Idle { transport, options: *options, since: now, _permit: permit });
@@ -93,15 +99,27 @@ impl IdleConnections {
     /// Closes all.
     pub(super) fn close(&self) {
         // Dropped while nothing is borrowed.
-        let idle = self.0.take();
+        let idle = self.all.take();
         drop(idle);
+    }
+
+    /// Closes all, and keeps none any more: nothing would take or sweep them. Connections that use
+    /// the endpoint keep it alive, maybe for days.
+    pub(super) fn retire(&self) {
+        self.is_retired.set(true);
+        self.close();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_retired(&self) -> bool {
+        self.is_retired.get()
     }
 
     /// Closes those that are dead, or were idle for more than `limit` ticks.
     pub(super) fn sweep(&self, now: u32, limit: u32) {
         let is_alive =
             |one: &Idle| now.wrapping_sub(one.since) <= limit && !one.transport.has_input();
-        self.0.borrow_mut().retain(is_alive);
+        self.all.borrow_mut().retain(is_alive);
     }
 }
 
@@ -187,6 +205,19 @@ mod tests {
     }
 
     #[test]
+    fn a_retired_endpoint_keeps_none() {
+        in_runtime(|| {
+            let (idle, quota) = (IdleConnections::default(), IdleQuota::new(9));
+            let ((first, _one), (second, _two)) = (connection(), connection());
+            idle.keep(first, &OPTIONS, 0, 9, &quota);
+            idle.retire();
+            idle.keep(second, &OPTIONS, 0, 9, &quota);
+            assert!(idle.take(&OPTIONS).is_none());
+            assert_eq!(quota.open.get(), 0);
+        });
+    }
+
+    #[test]
     fn no_more_are_kept_than_the_worker_may_have() {
         in_runtime(|| {
             let (quota, pools) = (IdleQuota::new(2), [(); 2].map(|()| IdleConnections::default()));
@@ -194,14 +225,14 @@ mod tests {
             for (number, (transport, _)) in connections.iter().enumerate() {
                 pools[number % 2].keep(transport.clone(), &OPTIONS, 0, 9, &quota);
             }
-            assert_eq!(pools.each_ref().map(|pool| pool.0.borrow().len()), [1, 1]);
+            assert_eq!(pools.each_ref().map(|pool| pool.all.borrow().len()), [1, 1]);
             // One that is taken, closed or too old makes room.
             assert!(pools[0].take(&OPTIONS).is_some());
             pools[1].close();
             for (transport, _) in &connections {
                 pools[1].keep(transport.clone(), &OPTIONS, 0, 9, &quota);
             }
-            assert_eq!(pools[1].0.borrow().len(), 2);
+            assert_eq!(pools[1].all.borrow().len(), 2);
             pools[1].sweep(9, 1);
             assert_eq!(quota.open.get(), 0);
         });

@@ -139,6 +139,12 @@ impl Cluster {
         self.endpoints.borrow().iter().for_each(|endpoint| endpoint.idle.close());
     }
 
+    /// Closes all idle connections and keeps none any more, because the configuration has no such
+    /// cluster any more.
+    pub fn retire(&self) {
+        self.endpoints.borrow().iter().for_each(|endpoint| endpoint.idle.retire());
+    }
+
     /// Closes idle connections that are too old, or that their endpoint has closed. Called once a
     /// tick; it looks at them once a second.
     pub fn sweep(&self, timers: &Timers) {

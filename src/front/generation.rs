@@ -198,8 +198,8 @@ impl Generation {
             };
             self.clusters.insert(Arc::clone(&config.name), member);
         }
-        // Connections that use a removed cluster do not take another one of it.
-        before.values().for_each(|member| member.cluster.close_idle());
+        // Exchanges that use a removed cluster keep no connection for another one.
+        before.values().for_each(|member| member.cluster.retire());
         drop(before);
         for (cluster, addresses) in &layout.endpoints {
             self.set_endpoints(cluster, addresses);
