@@ -156,10 +156,11 @@ impl<'c> Connection<'c> {
     pub(super) fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next {
         let conn = self.conn;
         // A reload may have changed it since the last turn.
-        let Some(service) = conn.listener.service() else { return Next::Drop };
-        if service.http().is_none() {
-            return Next::Drop;
-        }
+        let service = conn.listener.service().filter(|service| service.http().is_some());
+        let Some(service) = service else {
+            // A close with unread bytes is a reset, which could destroy the last response.
+            return if self.state == State::Fresh { Next::Drop } else { Next::Linger };
+        };
         let mut buffer = conn.context.pool.buffer();
         let filled = match self.read(&mut buffer) {
             Ok(0) => return self.gone(End::Client),
