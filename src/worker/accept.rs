@@ -310,7 +310,7 @@ impl Acceptor {
         // The loop is limited to a full queue. Clients that connect meanwhile could otherwise keep
         // the worker here.
         for _ in 0..LONGEST_QUEUE {
-            if self.context.load.is_full() {
+            if !self.has_room() {
                 break;
             }
             let Ok((fd, address)) = sys::try_accept(&open.socket) else { break };
