@@ -250,6 +250,11 @@ impl Acceptor {
         self.in_flight.get() == 0
     }
 
+    /// Returns true as long as a pause has accepts to cancel.
+    pub(super) fn is_pausing(&self) -> bool {
+        self.paused.is_set() && !self.is_idle()
+    }
+
     /// Accepts again after a pause.
     ///
     /// # Errors

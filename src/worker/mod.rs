@@ -386,7 +386,8 @@ impl Worker {
         self.udp.iter().for_each(|udp| udp.pause());
         let acceptors: Vec<_> = self.acceptors.iter().cloned().collect();
         monoio::spawn(async move {
-            while !acceptors.iter().all(|acceptor| acceptor.is_idle()) {
+            // A resume ends the pause, too.
+            while acceptors.iter().any(|acceptor| acceptor.is_pausing()) {
                 monoio::time::sleep(CANCEL_PAUSE).await;
             }
             paused.fetch_add(1, Ordering::Release);
