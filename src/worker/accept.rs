@@ -290,7 +290,7 @@ impl Acceptor {
             self.is_stopping.set(true);
             self.close_if_idle();
         } else if !self.is_stopping.get() {
-            self.open.take();
+            self.close();
         }
     }
 
@@ -304,8 +304,14 @@ impl Acceptor {
     fn close_if_idle(&self) {
         if self.is_stopping.get() && self.is_idle() {
             self.serve_queue();
-            self.open.take();
+            self.close();
         }
+    }
+
+    fn close(&self) {
+        self.open.take();
+        // Its queue does not count any more.
+        self.set_waiting(self.held.get());
     }
 
     /// Serves the connections of the accept queue.
