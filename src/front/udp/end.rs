@@ -73,7 +73,7 @@ impl Udp {
         loop {
             let keys = self.sessions.borrow().keys_where(DRAIN_BATCH, |key| key.socket == place);
             if keys.is_empty() {
-                return;
+                break;
             }
             for key in keys {
                 let session = self.sessions.borrow_mut().remove(&key);
@@ -81,6 +81,7 @@ impl Udp {
             }
             self.context.pool.yielder().yield_now().await;
         }
+        self.free_places.borrow_mut().push(place);
     }
 
     /// Returns true when the worker drains and all sessions have ended.

@@ -122,6 +122,7 @@ impl UdpListeners {
             current: RefCell::new(wanted.current()),
             idle_limits: Cell::new(wanted.idle_limits()),
             sockets: RefCell::default(),
+            free_places: RefCell::default(),
             sessions: RefCell::new(Table::new(quota.max_sessions())),
             quota: RefCell::new(SocketQuota::default()),
             has_closing_sockets: Cell::new(false),
@@ -175,12 +176,21 @@ impl Udp {
                 continue;
             }
             match ClientSocket::new(socket) {
-                Ok(socket) => self.sockets.borrow_mut().push(Some(socket)),
+                Ok(socket) => self.place(socket),
                 Err(error) => result = Err(error),
             }
         }
         self.resume();
         result
+    }
+
+    /// Adds a socket.
+    fn place(&self, socket: Rc<ClientSocket>) {
+        let mut sockets = self.sockets.borrow_mut();
+        match self.free_places.borrow_mut().pop() {
+            Some(free) => sockets[free] = Some(socket),
+            None => sockets.push(Some(socket)),
+        }
     }
 
     fn has(&self, socket: &Arc<StdSocket>) -> bool {

@@ -61,9 +61,11 @@ pub struct Udp {
     /// What new sessions do. A reload replaces it.
     current: RefCell<Current>,
     idle_limits: Cell<IdleLimits>,
-    /// A socket keeps its place; that of a removed one stays empty. The task that receives from a
-    /// socket holds it, too. All are empty while the worker drains.
+    /// A socket keeps its place. The task that receives from a socket holds it, too. All are empty
+    /// while the worker drains.
     sockets: RefCell<Vec<Option<Rc<ClientSocket>>>>,
+    /// The places of removed sockets whose sessions have ended: for new sockets.
+    free_places: RefCell<Vec<usize>>,
     sessions: RefCell<Table<Key, Session>>,
     /// Counts the sockets to endpoints, including those of sessions that have ended.
     quota: RefCell<SocketQuota>,
