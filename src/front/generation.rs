@@ -158,7 +158,7 @@ pub struct Generation {
     clusters: HashMap<Arc<str>, Member>,
     ticket_keys: Option<Arc<TicketKeys>>,
     /// The group of the last new listener.
-    groups: u16,
+    groups: u32,
 }
 
 /// A cluster, and the configuration that it was made of.
@@ -217,7 +217,7 @@ impl Generation {
             let known = before.get(name).is_some_and(|known| known.id() == shared.id);
             let known = known.then(|| before.remove(name)).flatten();
             let listener = known.unwrap_or_else(|| {
-                self.groups = self.groups.wrapping_add(1);
+                self.groups = self.groups.wrapping_add(1).max(1);
                 Rc::new(Listener::new(shared, own.index, self.groups))
             });
             let service = match listener.service() {

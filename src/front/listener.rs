@@ -24,8 +24,8 @@ use crate::timers::ticks;
 
 /// One listener of one worker. Its connections share it.
 pub struct Listener {
-    /// Unlikely to be that of another listener.
-    group: u16,
+    /// That of no other listener of this worker, and not 0.
+    group: u32,
     id: u64,
     name: Arc<str>,
     /// Its limit of connections, which all workers share.
@@ -55,7 +55,7 @@ struct Log {
 
 impl Listener {
     /// Makes a listener of the worker with this index, which does nothing yet.
-    pub(super) fn new(shared: &Shared, index: usize, group: u16) -> Listener {
+    pub(super) fn new(shared: &Shared, index: usize, group: u32) -> Listener {
         Listener {
             group,
             id: shared.id,
@@ -116,7 +116,7 @@ impl Listener {
     }
 
     /// The group of its connections (see [`Watch::join_group`](crate::timers::Watch::join_group)).
-    pub(super) fn group(&self) -> u16 {
+    pub(super) fn group(&self) -> u32 {
         self.group
     }
 

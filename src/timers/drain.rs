@@ -25,7 +25,7 @@ impl Watch {
     }
 
     /// Makes the connection one of a group, which [`Timers::end_idle`] ends together.
-    pub fn join_group(&self, group: u16) {
+    pub fn join_group(&self, group: u32) {
         self.conn(|conn| conn.group = group);
     }
 }
@@ -43,7 +43,7 @@ impl Timers {
     }
 
     /// Ends the connections of a group that a drain would end at once.
-    pub fn end_idle(&self, group: u16) {
+    pub fn end_idle(&self, group: u32) {
         let is_idle = |conn: &Conn| matches!(conn.on_drain, OnDrain::Idle | OnDrain::Now);
         self.end(|conn| conn.group == group && is_idle(conn));
     }

@@ -82,7 +82,7 @@ struct Conn {
     limit_end: End,
     on_drain: OnDrain,
     /// See [`Watch::join_group`]; 0 if it has none.
-    group: u16,
+    group: u32,
 }
 
 impl Timers {
