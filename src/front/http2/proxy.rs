@@ -162,10 +162,9 @@ impl Client for Waiting<'_> {
         let Waiting { stream, conn } = self;
         let service = conn.listener.service();
         let http = service.as_ref().and_then(|service| service.http());
-        let Some(http) = http else { return stream.respond.send_reset(Reason::CANCEL) };
-        let (route, method) = (Some(request.route()), request.asked.method());
+        let (rules, method) = (&request.route().response_fields, request.asked.method());
         let response = OwnResponse::text(status, line);
-        stream.send_response(conn, http, route, method, response, outcome);
+        stream.send_response(conn, http, rules, method, response, outcome);
     }
 
     fn abandon(&mut self) {

@@ -13,12 +13,10 @@ use super::piece::Piece;
 use super::send::{Broken, capacity, cut_off, finish, read_size, release, send_all, send_now};
 use super::skip::skip;
 use super::{MAX_STREAMS, Open, Place, Shared, proxy};
-use crate::config::{Action, Files, Http, Route, Scheme};
-use crate::files::{self, Content};
+use crate::config::{Action, FieldRules, Files, Http, Route, Scheme};
+use crate::files::{self, Content, Site};
 use crate::front::accepted::Accepted;
-use crate::front::http::{
-    Asked, Limits, Proxied, Query, Source, file_response, misdirected, respond,
-};
+use crate::front::http::{Asked, Proxied, Query, Source, file_response, misdirected, respond};
 use crate::front::moment::Moment;
 use crate::front::response::Response;
 use crate::front::service::{LiveRoute, Service};
@@ -106,8 +104,8 @@ impl Stream {
         match live.map(|live| (live, &live.route.action)) {
             Some((_, Action::Proxy(_))) if request.may_be_passed_on() => {}
             Some((live, Action::Files(files))) => {
-                let found = query(&conn, &request, live, &head, self.start)?.lookup();
-                match found {
+                let query = query(&conn, &request, live, &head, self.start);
+                match query.and_then(|query| query.lookup()) {
                     Some(found) if !matches!(found.content, Content::File(_)) => {
                         let response = file_response(&found, files, request.path, request.query);
                         self.send(&conn, http, &request, &head, route, response);
@@ -194,7 +192,8 @@ impl Stream {
         let mut outcome = Outcome::new(End::BadRequest);
         (outcome.status, outcome.reason) = (Some(reject.status), Some(reject.reason));
         let response = Response::reject(reject);
-        self.send_response(conn, http, route, method, response, &mut outcome);
+        let rules = route.map_or(&http.response_fields, |route| &route.response_fields);
+        self.send_response(conn, Some(http), rules, method, response, &mut outcome);
         conn.record(self.start, &outcome, |record| {
             record.protocol = PROTOCOL;
             if let Some(request) = request {
@@ -223,7 +222,8 @@ impl Stream {
     ) {
         let mut outcome = Outcome { bytes_up: head.len() as u64, ..Outcome::new(End::Done) };
         (outcome.status, outcome.reason) = (Some(response.status), response.reason);
-        self.send_response(conn, http, route, request.method, response, &mut outcome);
+        let rules = route.map_or(&http.response_fields, |route| &route.response_fields);
+        self.send_response(conn, Some(http), rules, request.method, response, &mut outcome);
         conn.record(self.start, &outcome, |record| {
             record.protocol = PROTOCOL;
             record.method = Some(request.method);
@@ -236,18 +236,21 @@ impl Stream {
         });
     }
 
-    /// Sends a response that is made here, and notes its length in HTTP/1.1.
+    /// Sends a response that is made here, with the page that `http` has for its status, and notes
+    /// its length in HTTP/1.1.
     pub(super) fn send_response(
         &mut self,
         conn: &Accepted,
-        http: &Http,
-        route: Option<&Route>,
+        http: Option<&Http>,
+        rules: &FieldRules,
         method: &str,
         response: Response<'_>,
         outcome: &mut Outcome,
     ) {
-        let response = response.with_page(&http.error_pages);
-        let rules = route.map_or(&http.response_fields, |route| &route.response_fields);
+        let response = match http {
+            Some(http) => response.with_page(&http.error_pages),
+            None => response,
+        };
         let date = conn.context.date();
         let mut out = conn.context.responses.borrow_mut();
         out.clear();
@@ -267,7 +270,7 @@ impl Stream {
         }
         // What the client does not take now waits in a task, with a limit of its own.
         if let Some(body) = send_now(&mut stream, body) {
-            let limit = Limit::new(http.keepalive_timeout, End::Idle);
+            let limit = Limit::new(self.shared.keepalive_timeout(), End::Idle);
             let watch = conn.context.timers.watch(conn.client.socket(), limit);
             let open = Open::new(&self.shared);
             spawn_isolated(async move {
@@ -288,11 +291,30 @@ impl Stream {
         files: &Files,
         head: &[u8],
     ) {
-        // 1. Find the file.
-        let Some(site) = &live.site else { return };
-        let Some(limits) = Limits::of(&conn.listener) else { return };
         let route = &*live.route;
-        let limit = Limit::new(limits.keepalive_timeout, End::Idle);
+        let outcome = match &live.site {
+            Some(site) => self.send_found(conn, request, (site, route), files, head).await,
+            // The worker has no sockets for the threads that read files.
+            None => {
+                self.respond.send_reset(Reason::INTERNAL_ERROR);
+                Outcome::new(End::Local)
+            }
+        };
+        let asked = Asked::of(request, head, PROTOCOL, conn);
+        conn.record(self.start, &outcome, |record| asked.describe(Some(route), record));
+    }
+
+    /// Finds a file and sends it.
+    async fn send_found(
+        &mut self,
+        conn: &Accepted,
+        request: &Request<'_>,
+        (site, route): (&Site, &Route),
+        files: &Files,
+        head: &[u8],
+    ) -> Outcome {
+        // 1. Find the file.
+        let limit = Limit::new(self.shared.keepalive_timeout(), End::Idle);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         let conditions = Conditions::of_head(head);
         let wanted =
@@ -304,35 +326,28 @@ impl Stream {
                 Ok(found) => found,
                 Err(fired) => {
                     self.respond.send_reset(Reason::CANCEL);
-                    let outcome = Outcome::new(fired.end());
-                    let asked = Asked::of(request, head, PROTOCOL, conn);
-                    return conn.record(self.start, &outcome, |record| {
-                        asked.describe(Some(route), record);
-                    });
+                    return Outcome::new(fired.end());
                 }
             },
         };
 
         // 2. Send the head, and the bytes if there are few.
         let response = file_response(&found, files, request.path, request.query);
+        let mut outcome = Outcome { bytes_up: head.len() as u64, ..Outcome::new(End::Done) };
+        (outcome.status, outcome.reason) = (Some(response.status), response.reason);
+        let rules = &route.response_fields;
         if !matches!(found.content, Content::File(_)) {
+            // A listener that was removed meanwhile has no pages for errors any more.
             let service = conn.listener.service();
-            let Some(http) = service.as_ref().and_then(|service| service.http()) else { return };
-            return self.send(conn, http, request, head, Some(route), response);
+            let http = service.as_ref().and_then(|service| service.http());
+            self.send_response(conn, http, rules, request.method, response, &mut outcome);
+            return outcome;
         }
         let mut out = Vec::with_capacity(512);
-        let content = Sent::for_method(request.method);
-        let (rules, date) = (&route.response_fields, conn.context.date());
+        let (content, date) = (Sent::for_method(request.method), conn.context.date());
         response.write(rules, content, &date, Persistence::Persistent, &mut out);
-        let mut outcome = Outcome {
-            status: Some(found.status),
-            bytes_up: head.len() as u64,
-            bytes_down: out.len() as u64,
-            head_down: out.len() as u64,
-            relay: Relay::Copy,
-            copied: Some(Copied::Tls),
-            ..Outcome::new(End::Done)
-        };
+        (outcome.bytes_down, outcome.head_down) = (out.len() as u64, out.len() as u64);
+        (outcome.relay, outcome.copied) = (Relay::Copy, Some(Copied::Tls));
         let own = Collected::of_own(&out).into_response();
 
         // 3. Send the bytes of a large file.
@@ -344,8 +359,7 @@ impl Stream {
             }
             _ => End::Client,
         };
-        let asked = Asked::of(request, head, PROTOCOL, conn);
-        conn.record(self.start, &outcome, |record| asked.describe(Some(route), record));
+        outcome
     }
 }
 
