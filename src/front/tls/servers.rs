@@ -126,12 +126,14 @@ impl Entry {
     /// Returns true if the entry is that of a rule, with the certificates that the configuration
     /// has. Those by ACME are not in the configuration.
     fn is_of(&self, rule: &TlsRule, end: &Arc<TlsEnd>) -> bool {
-        let configured = end.certificates.iter().map(|one| &one.identity);
+        // First of all, because the names are collected anew: most pairs differ here.
+        if !Arc::ptr_eq(&self.end, end) {
+            return false;
+        }
         let has_same_names =
             self.names.as_deref().is_none_or(|names| *names == *rule.exact_names());
-        Arc::ptr_eq(&self.end, end)
-            && has_same_names
-            && (end.acme || self.identities.borrow().iter().eq(configured))
+        let configured = end.certificates.iter().map(|one| &one.identity);
+        has_same_names && (end.acme || self.identities.borrow().iter().eq(configured))
     }
 
     /// Replaces an identity. Returns true if it was replaced.
