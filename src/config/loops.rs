@@ -53,7 +53,7 @@ enum Passes {
 }
 
 /// The graph of listeners and clusters.
-pub(super) struct Loops<'c> {
+pub struct Loops<'c> {
     config: &'c Config,
     /// Listeners by transport (true for UDP) and address.
     at: HashMap<(bool, &'c Address), usize>,
@@ -205,6 +205,20 @@ impl<'c> Loops<'c> {
         all.dedup_by_key(|(cluster, position, _)| (*cluster, *position));
         all
     }
+
+    /// Returns those resolved addresses of the cluster's names that lead back to the cluster.
+    pub fn through(&self, cluster: &str, addresses: &[SocketAddr]) -> Vec<Back<'c>> {
+        let clusters = &self.config.clusters;
+        let position = clusters.binary_search_by(|one| (*one.name).cmp(cluster));
+        let Ok(ways) = position.map(|cluster| self.ways(cluster)) else { return Vec::new() };
+        let back = |address: &SocketAddr| {
+            let Loop { listeners, certain } = self.back(&ways, &Address::Ip(*address))?;
+            let name = |index: usize| &*self.config.listeners[index].name;
+            let listeners = listeners.into_iter().map(name).collect();
+            Some(Back { address: *address, listeners, certain })
+        };
+        addresses.iter().filter_map(back).collect()
+    }
 }
 
 /// The ways from listeners to one cluster.
@@ -269,24 +283,10 @@ impl Ways {
 }
 
 impl Config {
-    /// Returns those resolved addresses of the cluster's names that lead back to the cluster.
-    /// `is_local` returns true for an address of this machine.
-    pub fn loops_through(
-        &self,
-        cluster: &str,
-        addresses: &[SocketAddr],
-        is_local: fn(IpAddr) -> bool,
-    ) -> Vec<Back<'_>> {
-        let loops = Loops::new(self, is_local);
-        let position = self.clusters.iter().position(|one| &*one.name == cluster);
-        let Some(ways) = position.map(|cluster| loops.ways(cluster)) else { return Vec::new() };
-        let back = |address: &SocketAddr| {
-            let Loop { listeners, certain } = loops.back(&ways, &Address::Ip(*address))?;
-            let name = |index: usize| &*self.listeners[index].name;
-            let listeners = listeners.into_iter().map(name).collect();
-            Some(Back { address: *address, listeners, certain })
-        };
-        addresses.iter().filter_map(back).collect()
+    /// Looks for loops through resolved addresses. `is_local` returns true for an address of this
+    /// machine.
+    pub fn loops(&self, is_local: fn(IpAddr) -> bool) -> Loops<'_> {
+        Loops::new(self, is_local)
     }
 }
 
@@ -416,7 +416,8 @@ mod tests {
         let config = config();
         let through = |address: &str, is_local| {
             let address = address.parse().expect("an address");
-            let found = config.loops_through("names", &[address], is_local);
+            let found = config.loops(is_local);
+            let found = found.through("names", &[address]);
             found.into_iter().next().map(|back| (back.listeners, back.certain))
         };
         let certainly = |listener| Some((vec![listener], true));

@@ -44,7 +44,7 @@ pub use self::error_pages::{ErrorPage, ErrorPages};
 pub use self::fields::{FieldName, FieldRules, FieldValue};
 pub use self::keys::{Challenge, Coding, DnsFamily, Driver, Scheme};
 pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
-pub use self::loops::Back;
+pub use self::loops::{Back, Loops};
 use self::machine::Machine;
 pub use self::network::Network;
 pub use self::report::{Errors, Warning, Warnings, printable};

@@ -42,6 +42,7 @@ mod life;
 mod limits;
 mod listeners;
 mod loops;
+mod loops_reloaded;
 mod manager;
 mod manners;
 mod names;

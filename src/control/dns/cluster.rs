@@ -4,18 +4,18 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::endpoints::Endpoints;
 use super::files::Files;
 use super::follower::{Follower, Key, Update};
 use super::lookup::Family;
 use super::names::{Names, State};
-use crate::config::{Config, DnsName};
+use crate::config::{Config, DnsName, Loops};
 use crate::sys::{self, Address};
 use crate::worker::Command;
 
@@ -25,25 +25,76 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// Where a cluster's endpoints go.
 pub(super) struct Follows {
-    /// The configuration of the moment.
-    config: watch::Receiver<Arc<Config>>,
     workers: Vec<Sender<Command>>,
-    /// False while the configuration of the cluster is not in use yet.
-    is_sending: AtomicBool,
+    /// `None` while the configuration of the cluster is not in use yet: nothing is logged or sent.
+    in_use: watch::Sender<Option<InUse>>,
+}
+
+/// What a cluster in use has.
+struct InUse {
+    /// The whole configuration.
+    config: Arc<Config>,
+    endpoints: Endpoints,
 }
 
 impl Follows {
-    pub(super) fn new(
-        config: watch::Receiver<Arc<Config>>,
-        workers: Vec<Sender<Command>>,
-    ) -> Follows {
-        Follows { config, workers, is_sending: AtomicBool::new(false) }
+    pub(super) fn new(workers: Vec<Sender<Command>>) -> Follows {
+        Follows { workers, in_use: watch::Sender::new(None) }
     }
 
-    /// From now on changes are sent to the workers.
-    pub(super) fn begin_sending(&self) {
-        self.is_sending.store(true, Ordering::Relaxed);
+    /// Puts a configuration in use, of which `loops` are made. Returns the endpoints of the
+    /// cluster, which has these addresses. Later changes are sent to the workers.
+    pub(super) fn commit(
+        &self,
+        cluster: &str,
+        config: &Arc<Config>,
+        loops: &Loops<'_>,
+        resolved: &[SocketAddr],
+    ) -> Arc<[Address]> {
+        let mut addresses = Arc::default();
+        self.in_use.send_modify(|in_use| {
+            let mut endpoints = in_use.take().map(|in_use| in_use.endpoints).unwrap_or_default();
+            // A listener that has changed may close a loop, or open one.
+            if endpoints.update(cluster, loops, resolved.to_vec()) {
+                endpoints.log(cluster);
+            }
+            addresses = to_addresses(&endpoints);
+            *in_use = Some(InUse { config: Arc::clone(config), endpoints });
+        });
+        addresses
     }
+
+    /// Takes new addresses of the cluster, and sends the endpoints to the workers if they change.
+    fn update(&self, cluster: &Arc<str>, resolved: &[SocketAddr]) {
+        let mut changed = None;
+        self.in_use.send_if_modified(|in_use| {
+            if let Some(InUse { config, endpoints }) = in_use
+                && endpoints.resolved() != resolved
+                && endpoints.update(cluster, &config.loops(sys::is_local), resolved.to_vec())
+            {
+                endpoints.log(cluster);
+                changed = Some(to_addresses(endpoints));
+            }
+            // The task waits for the first use alone.
+            false
+        });
+        let Some(addresses) = changed else { return };
+        for worker in &self.workers {
+            let (cluster, addresses) = (Arc::clone(cluster), Arc::clone(&addresses));
+            // An error means that the worker has ended.
+            let _ = worker.send(Command::Endpoints { cluster, addresses });
+        }
+    }
+
+    /// Waits until the configuration of the cluster is in use.
+    async fn in_use(&self) {
+        // The sender is this one, so that the channel is open.
+        let _ = self.in_use.subscribe().wait_for(Option::is_some).await;
+    }
+}
+
+fn to_addresses(endpoints: &Endpoints) -> Arc<[Address]> {
+    endpoints.used().iter().copied().map(Address::Ip).collect()
 }
 
 /// What is known of a cluster.
@@ -51,24 +102,18 @@ impl Follows {
 pub(super) struct Answers {
     /// The addresses of each name.
     pub(super) addresses: HashMap<Key, Vec<IpAddr>>,
-    /// What follows from them.
-    pub(super) endpoints: Arc<[Address]>,
+    /// Every address of every name, sorted.
+    pub(super) resolved: Vec<SocketAddr>,
     /// The names without a first answer.
     pub(super) unanswered: Vec<String>,
 }
 
-/// One cluster: the addresses of its names, and what was sent to the workers.
+/// One cluster: the addresses of its names, and where they go.
 pub(super) struct Cluster {
     name: Arc<str>,
     names: Vec<DnsName>,
     states: Names,
     addresses: HashMap<Key, Vec<IpAddr>>,
-    /// Every address of every name, sorted.
-    resolved: Vec<SocketAddr>,
-    /// Addresses of `resolved` that are not endpoints because they lead back to the cluster.
-    excluded: Vec<SocketAddr>,
-    /// The endpoints that follow from all that.
-    endpoints: Vec<SocketAddr>,
     follows: Arc<Follows>,
 }
 
@@ -85,25 +130,20 @@ impl Cluster {
         known.retain(|(host, family), _| {
             hosts.iter().any(|(own, families)| own == host && families.contains(family))
         });
-        let mut cluster = Cluster {
+        Cluster {
             name: Arc::clone(name),
             names: names.to_vec(),
             states: Names::new(hosts.iter().cloned()),
             addresses: known,
-            resolved: Vec::new(),
-            excluded: Vec::new(),
-            endpoints: Vec::new(),
             follows: Arc::clone(follows),
-        };
-        cluster.update_endpoints();
-        cluster
+        }
     }
 
     /// What is known at present.
     pub(super) fn answers(&self) -> Answers {
         Answers {
             addresses: self.addresses.clone(),
-            endpoints: self.endpoints.iter().copied().map(Address::Ip).collect(),
+            resolved: self.resolved(),
             unanswered: self.states.unanswered(),
         }
     }
@@ -131,7 +171,10 @@ impl Cluster {
         loop {
             let settled = async {
                 match log_at {
-                    Some(at) => tokio::time::sleep_until(at).await,
+                    Some(at) => {
+                        tokio::time::sleep_until(at).await;
+                        self.follows.in_use().await;
+                    }
                     None => std::future::pending().await,
                 }
             };
@@ -144,11 +187,9 @@ impl Cluster {
                     self.addresses.insert(key, addresses);
                     // Send at once: answers for IPv4 and IPv6 mostly come together, but neither
                     // waits.
-                    let has_changed = self.update_endpoints();
-                    answers.send_replace(self.answers());
-                    if has_changed {
-                        self.send();
-                    }
+                    let known = self.answers();
+                    self.follows.update(&self.name, &known.resolved);
+                    answers.send_replace(known);
                 }
                 () = settled => {
                     log_at = None;
@@ -175,8 +216,8 @@ impl Cluster {
         }
     }
 
-    /// Derives the endpoints from the addresses. Returns true if they have changed.
-    fn update_endpoints(&mut self) -> bool {
+    /// Every address of every name, sorted.
+    fn resolved(&self) -> Vec<SocketAddr> {
         let mut resolved = Vec::new();
         for name in &self.names {
             for family in [Family::V4, Family::V6] {
@@ -188,66 +229,6 @@ impl Cluster {
         // The order of addresses in an answer has no meaning, so a rotation is not a change.
         resolved.sort();
         resolved.dedup();
-        if resolved == self.resolved {
-            return false;
-        }
-        self.exclude_loops(&resolved);
-        let is_used = |address: &&SocketAddr| !self.excluded.contains(address);
-        let endpoints: Vec<SocketAddr> = resolved.iter().filter(is_used).copied().collect();
-        self.resolved = resolved;
-        let has_changed = endpoints != self.endpoints;
-        self.endpoints = endpoints;
-        has_changed
-    }
-
-    /// Checks the new addresses and warns of those that lead back to the cluster, which the check
-    /// of the configuration cannot find. If that is certain, an address does not become an
-    /// endpoint.
-    fn exclude_loops(&mut self, resolved: &[SocketAddr]) {
-        self.excluded.retain(|address| resolved.contains(address));
-        let is_new = |address: &&SocketAddr| !self.resolved.contains(address);
-        let new: Vec<SocketAddr> = resolved.iter().filter(is_new).copied().collect();
-        let config = Arc::clone(&self.follows.config.borrow());
-        for back in config.loops_through(&self.name, &new, sys::is_local) {
-            let (cluster, endpoint, listeners) =
-                (&self.name, back.address, back.listeners.join(" "));
-            if back.certain {
-                self.excluded.push(endpoint);
-                tracing::warn!(
-                    %cluster, %endpoint, listeners,
-                    "the endpoint leads back to its own cluster through these listeners, so each \
-                     connection would open another one without end. The endpoint is not used. \
-                     Change the address of the name, or the address of the listener"
-                );
-            } else {
-                tracing::warn!(
-                    %cluster, %endpoint, listeners,
-                    "the endpoint probably leads back to its own cluster through these listeners, \
-                     so each connection would open another one. Change the address of the name, \
-                     or the address of the listener"
-                );
-            }
-        }
-    }
-
-    /// Logs the endpoints, and sends them to the workers.
-    fn send(&self) {
-        let list = self.endpoints.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
-        let (cluster, count) = (&self.name, self.endpoints.len());
-        if self.endpoints.is_empty() {
-            tracing::warn!(%cluster, "the cluster has no endpoints left");
-        } else {
-            tracing::info!(%cluster, count, endpoints = list, "the cluster has endpoints");
-        }
-        if !self.follows.is_sending.load(Ordering::Relaxed) {
-            return;
-        }
-        let addresses: Arc<[Address]> = self.endpoints.iter().copied().map(Address::Ip).collect();
-        for worker in &self.follows.workers {
-            let addresses = Arc::clone(&addresses);
-            let cluster = Arc::clone(&self.name);
-            // An error means that the worker has ended.
-            let _ = worker.send(Command::Endpoints { cluster, addresses });
-        }
+        resolved
     }
 }

@@ -5,6 +5,7 @@
 //! loses another.
 
 mod cluster;
+mod endpoints;
 mod error;
 mod files;
 mod follower;
@@ -27,14 +28,12 @@ use self::files::Files;
 use self::lookup::{Family, Found, look_up};
 use crate::config::{self, Config, Discovery, DnsFamily, DnsName};
 use crate::error::{Error, chain};
-use crate::sys::Address;
+use crate::sys::{self, Address};
 use crate::worker::Command;
 
 /// The tasks that look up the names of all clusters of a configuration.
 pub(super) struct Dns {
     files: Files,
-    /// The configuration of the moment, for checks of new addresses.
-    config: watch::Sender<Arc<Config>>,
     workers: Vec<Sender<Command>>,
     clusters: HashMap<Arc<str>, Member>,
 }
@@ -87,14 +86,13 @@ impl Dns {
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start(config: &Arc<Config>, workers: Vec<Sender<Command>>) -> Result<Dns, Error> {
+    pub(super) fn start(config: &Config, workers: Vec<Sender<Command>>) -> Result<Dns, Error> {
         let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
             Discovery::StrictDns { names, .. } => names.as_slice(),
             Discovery::Static(_) => &[],
         });
         let files = Files::start(names.map(|name| name.host.as_str()))?;
-        let config = watch::Sender::new(Arc::clone(config));
-        Ok(Dns { files, config, workers, clusters: HashMap::new() })
+        Ok(Dns { files, workers, clusters: HashMap::new() })
     }
 
     /// Starts to look up the clusters of another configuration, as far as they differ from the
@@ -117,8 +115,7 @@ impl Dns {
                 None => {
                     let hosts = families_of_hosts(names, *family);
                     let known = before.map(|before| before.answers.borrow().addresses.clone());
-                    let follows =
-                        Arc::new(Follows::new(self.config.subscribe(), self.workers.clone()));
+                    let follows = Arc::new(Follows::new(self.workers.clone()));
                     let known = known.unwrap_or_default();
                     let task = Cluster::new(&cluster.name, names, &hosts, known, &follows);
                     let (sender, answers) = watch::channel(task.answers());
@@ -134,18 +131,19 @@ impl Dns {
 
     /// Makes the prepared clusters the present ones, and ends the look-ups of the others. Returns
     /// the endpoints of all clusters, which the workers must get before any other command.
+    /// Addresses that lead back to their cluster by the new configuration are not among them.
     pub(super) fn commit(&mut self, next: Next) -> Vec<(Arc<str>, Arc<[Address]>)> {
         let Next { config, clusters } = next;
-        self.config.send_replace(Arc::clone(&config));
         self.clusters = clusters;
+        let mut loops = None;
         let endpoints = |cluster: &Arc<config::Cluster>| {
             let addresses = match &cluster.discovery {
                 Discovery::Static(addresses) => addresses.as_slice().into(),
                 Discovery::StrictDns { .. } => {
                     let member = self.clusters.get(&cluster.name)?;
-                    member.follows.begin_sending();
-                    let answers = member.answers.borrow();
-                    Arc::clone(&answers.endpoints)
+                    let loops = loops.get_or_insert_with(|| config.loops(sys::is_local));
+                    let resolved = &member.answers.borrow().resolved;
+                    member.follows.commit(&cluster.name, &config, loops, resolved)
                 }
             };
             Some((Arc::clone(&cluster.name), addresses))
