@@ -28,7 +28,8 @@ const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 /// The task that follows the files of the configuration of the moment.
 pub(super) struct Certificates {
     config: watch::Sender<Arc<Config>>,
-    keys: watch::Receiver<Arc<TicketKeys>>,
+    /// The keys of tickets at present, which the task changes, too.
+    keys: Arc<watch::Sender<Arc<TicketKeys>>>,
 }
 
 impl Certificates {
@@ -39,8 +40,8 @@ impl Certificates {
         workers: Vec<Sender<Command>>,
     ) -> Certificates {
         let (config_sender, config) = watch::channel(Arc::clone(config));
-        let (keys_sender, keys) = watch::channel(Arc::clone(keys));
-        tokio::spawn(follow(config, keys_sender, workers));
+        let keys = Arc::new(watch::Sender::new(Arc::clone(keys)));
+        tokio::spawn(follow(config, Arc::clone(&keys), workers));
         Certificates { config: config_sender, keys }
     }
 
@@ -49,19 +50,30 @@ impl Certificates {
         Arc::clone(&self.keys.borrow())
     }
 
-    /// Follows another configuration, which the workers get now.
-    pub(super) fn commit(&self, config: &Arc<Config>) {
+    /// Follows another configuration, which the workers must get before any other command. Returns
+    /// the keys of tickets that they get with it.
+    pub(super) fn commit(&self, config: &Arc<Config>) -> Arc<TicketKeys> {
+        let were_in_file = self.config.borrow().tls.ticket_keys.is_some();
+        match &config.tls.ticket_keys {
+            Some(file) => drop(self.keys.send_replace(Arc::clone(&file.keys))),
+            // Other processes may have those of the file, so they are not used any more.
+            None if were_in_file => {
+                self.keys.send_modify(|keys| *keys = Arc::new(keys.rotated()));
+            }
+            None => {}
+        }
         self.config.send_replace(Arc::clone(config));
+        self.keys()
     }
 }
 
 async fn follow(
     mut config: watch::Receiver<Arc<Config>>,
-    keys: watch::Sender<Arc<TicketKeys>>,
+    keys: Arc<watch::Sender<Arc<TicketKeys>>>,
     workers: Vec<Sender<Command>>,
 ) {
     let present = Arc::clone(&config.borrow_and_update());
-    let mut tickets = Tickets::new(&present, Arc::clone(&keys.borrow()));
+    let mut tickets = Tickets::of(&present, None);
     let mut pairs = pairs(&present);
     drop(present);
     let mut warned = Instant::now();
@@ -74,35 +86,46 @@ async fn follow(
                     return;
                 }
                 let present = Arc::clone(&config.borrow_and_update());
-                tickets = tickets.of(&present);
+                tickets = Tickets::of(&present, Some(tickets));
                 pairs = self::pairs(&present);
-                keys.send_replace(Arc::clone(&tickets.keys));
                 continue;
             }
         }
+        // Without an await in between: a reload finds the new keys with the workers, or makes them
+        // itself.
+        if !config.has_changed().unwrap_or(true) && tickets.must_rotate() {
+            keys.send_modify(|keys| *keys = Arc::new(keys.rotated()));
+            tell(&workers, &Command::TicketKeys(Arc::clone(&keys.borrow())));
+        }
         // The disk may be slow or gone: reading it must not hold up the control plane.
+        let known = Arc::clone(&keys.borrow());
         let looked = tokio::task::spawn_blocking(move || {
-            let commands: Vec<Command> =
-                pairs.iter_mut().filter_map(Pair::look).chain(tickets.look()).collect();
-            (pairs, tickets, commands)
+            let commands: Vec<Command> = pairs.iter_mut().filter_map(Pair::look).collect();
+            let new_keys = tickets.look(&known);
+            (pairs, tickets, commands, new_keys)
         });
-        let Ok((looked_pairs, looked_tickets, commands)) = looked.await else { return };
+        let Ok((looked_pairs, looked_tickets, commands, new_keys)) = looked.await else { return };
         (pairs, tickets) = (looked_pairs, looked_tickets);
         // The workers have got what a newer configuration has read.
         if config.has_changed().is_ok_and(|has_changed| has_changed) {
             continue;
         }
-        keys.send_replace(Arc::clone(&tickets.keys));
-        for command in commands {
-            for worker in &workers {
-                // A worker that has ended needs nothing.
-                let _ = worker.send(command.clone());
-            }
+        commands.iter().for_each(|command| tell(&workers, command));
+        if let Some(new_keys) = new_keys.map(Arc::new) {
+            keys.send_replace(Arc::clone(&new_keys));
+            tell(&workers, &Command::TicketKeys(new_keys));
         }
         if warned.elapsed() >= WARN_INTERVAL {
             warned = Instant::now();
             pairs.iter().for_each(Pair::warn);
         }
+    }
+}
+
+fn tell(workers: &[Sender<Command>], command: &Command) {
+    for worker in workers {
+        // A worker that has ended needs nothing.
+        let _ = worker.send(command.clone());
     }
 }
 
@@ -234,13 +257,8 @@ fn warn_if_open(path: &Path) {
     }
 }
 
-/// The keys of tickets.
-struct Tickets {
-    keys: Arc<TicketKeys>,
-    source: Source,
-}
-
-enum Source {
+/// Where the keys of tickets come from.
+enum Tickets {
     /// They are made here, the last ones at this moment.
     Made(Instant),
     /// They are in a file, of which this version was read.
@@ -248,58 +266,49 @@ enum Source {
 }
 
 impl Tickets {
-    fn new(config: &Config, keys: Arc<TicketKeys>) -> Tickets {
-        let source = match &config.tls.ticket_keys {
-            None => Source::Made(Instant::now()),
-            Some(file) => Source::File(file.path.clone(), None),
-        };
-        Tickets { keys, source }
-    }
-
-    /// Returns those of another configuration. Keys that are made here stay.
-    fn of(self, config: &Config) -> Tickets {
-        match (&config.tls.ticket_keys, &self.source) {
-            (None, Source::Made(_)) => self,
-            (None, Source::File(..)) => Tickets::new(config, self.keys),
-            (Some(file), _) => Tickets::new(config, Arc::clone(&file.keys)),
+    /// Those of a configuration. `before` are those of the one before.
+    fn of(config: &Config, before: Option<Tickets>) -> Tickets {
+        match (&config.tls.ticket_keys, before) {
+            (None, Some(Tickets::Made(made))) => Tickets::Made(made),
+            (None, _) => Tickets::Made(Instant::now()),
+            (Some(file), _) => Tickets::File(file.path.clone(), None),
         }
     }
 
-    /// Returns the command that makes the workers use new keys, if there are some.
-    fn look(&mut self) -> Option<Command> {
-        let keys = match &mut self.source {
-            Source::Made(made) if made.elapsed() < ROTATION => return None,
-            Source::Made(made) => {
-                *made = Instant::now();
-                self.keys.rotated()
+    /// Returns true if it is time for another key. The next time begins now.
+    fn must_rotate(&mut self) -> bool {
+        let Tickets::Made(made) = self else { return false };
+        let is_due = made.elapsed() >= ROTATION;
+        if is_due {
+            *made = Instant::now();
+        }
+        is_due
+    }
+
+    /// Reads the file if it has changed. Returns its keys if they are not those that are `known`.
+    fn look(&mut self, known: &TicketKeys) -> Option<TicketKeys> {
+        let Tickets::File(path, read) = self else { return None };
+        let version = version(path);
+        if *read == Some(version) {
+            return None;
+        }
+        if read.replace(version).is_some() {
+            warn_if_open(path);
+        }
+        match config::read_ticket_keys(path) {
+            Ok(keys) if keys == *known => None,
+            Ok(keys) => {
+                tracing::info!(file = %path.display(), "the keys of tickets were read again");
+                Some(keys)
             }
-            Source::File(path, read) => {
-                let version = version(path);
-                if *read == Some(version) {
-                    return None;
-                }
-                if read.replace(version).is_some() {
-                    warn_if_open(path);
-                }
-                match config::read_ticket_keys(path) {
-                    Ok(keys) if keys == *self.keys => return None,
-                    Ok(keys) => {
-                        let file = path.display();
-                        tracing::info!(%file, "the keys of tickets were read again");
-                        keys
-                    }
-                    Err(fault) => {
-                        tracing::warn!(
-                            error = %chain(&fault),
-                            advice = fault.advice,
-                            "the keys of tickets have changed and cannot be used: those before stay"
-                        );
-                        return None;
-                    }
-                }
+            Err(fault) => {
+                tracing::warn!(
+                    error = %chain(&fault),
+                    advice = fault.advice,
+                    "the keys of tickets have changed and cannot be used: those before stay"
+                );
+                None
             }
-        };
-        self.keys = Arc::new(keys);
-        Some(Command::TicketKeys(Arc::clone(&self.keys)))
+        }
     }
 }

@@ -278,11 +278,7 @@ impl Serving {
         // they get and the command, so that nothing newer goes before it.
         layout.endpoints = self.dns.commit(names);
         layout.certificates = self.orders.commit(opened, self.crew.commands());
-        layout.ticket_keys = match &config.tls.ticket_keys {
-            Some(_) => layout.ticket_keys,
-            None => self.certificates.keys(),
-        };
-        self.certificates.commit(&config);
+        layout.ticket_keys = self.certificates.commit(&config);
         let layout = Arc::new(layout);
         let applied = Arc::new(AtomicUsize::new(0));
         self.crew.tell_each(|worker| {
