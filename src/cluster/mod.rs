@@ -46,6 +46,8 @@ pub struct Cluster {
     idle_quota: Rc<IdleQuota>,
     /// `None` for plain connections.
     tls: Option<Tls>,
+    /// The authorities of this machine, if certificates are checked by them.
+    system: Option<Authorities>,
     failures: Rc<Failures>,
     /// The tick of the last look at idle connections.
     swept: Cell<u32>,
@@ -70,7 +72,9 @@ impl Cluster {
         let failures = before.map_or_else(Rc::default, |(_, before)| Rc::clone(&before.failures));
         let endpoints = match before {
             None => Rc::from([]),
-            Some((old, before)) if old.tls == config.tls => before.endpoints.borrow().clone(),
+            Some((old, before)) if old.tls == config.tls && before.is_by(system) => {
+                before.endpoints.borrow().clone()
+            }
             Some((_, before)) => endpoints::inherit(&before.endpoints.borrow(), &failures),
         };
         Cluster {
@@ -83,9 +87,16 @@ impl Cluster {
             keepalive: (config.keepalive_connections, ticks(config.keepalive_timeout)),
             idle_quota: Rc::clone(idle_quota),
             tls: config.tls.as_ref().and_then(|tls| Tls::new(tls, system)),
+            system: system.filter(|_| config.needs_system_authorities()).cloned(),
             failures,
             swept: Cell::new(0),
         }
+    }
+
+    /// Returns false if it checks certificates by other authorities of this machine than these.
+    pub fn is_by(&self, system: Option<&Authorities>) -> bool {
+        let Some(own) = &self.system else { return true };
+        system.is_some_and(|system| system.is_same(own))
     }
 
     /// The name in the configuration.

@@ -89,11 +89,17 @@ impl PartialEq for Config {
     }
 }
 
+impl Cluster {
+    /// Returns true if it checks certificates by the authorities of this machine.
+    pub fn needs_system_authorities(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.trust == Trust::System)
+    }
+}
+
 impl Config {
     /// Returns true if a cluster checks certificates by the authorities of this machine.
     pub fn needs_system_authorities(&self) -> bool {
-        let mut tls = self.clusters.iter().filter_map(|cluster| cluster.tls.as_ref());
-        tls.any(|tls| tls.trust == Trust::System)
+        self.clusters.iter().any(|cluster| cluster.needs_system_authorities())
     }
 
     /// The sites of files, of all routes.

@@ -445,15 +445,16 @@ async fn first_answers(names: &mut dns::Next) {
 /// The authorities of this machine, if a cluster needs them. May block.
 fn system_authorities(
     config: &Config,
-    known: Option<Authorities>,
+    before: Option<Authorities>,
 ) -> Result<Option<Authorities>, Error> {
-    if !config.needs_system_authorities() || known.is_some() {
-        return Ok(known);
+    if !config.needs_system_authorities() {
+        return Ok(None);
     }
-    Authorities::system().map(Some).map_err(|error| {
+    let system = Authorities::system().map_err(|error| {
         let advice = "install them (package ca-certificates), or name a file by `ca`";
         Error::start("cannot check the certificates of clusters with TLS", error, advice)
-    })
+    })?;
+    Ok(Some(before.filter(|before| *before == system).unwrap_or(system)))
 }
 
 /// The threads that read files, if a route serves some. Makes sure that their directories can be

@@ -186,12 +186,14 @@ impl Generation {
     pub fn apply(&mut self, layout: &Layout, own: &Own<'_>) {
         // 1. Clusters.
         let mut before = mem::take(&mut self.clusters);
+        let (system, quota) = (layout.system.as_ref(), own.idle_quota);
         for config in &layout.clusters {
             let member = match before.remove(&config.name) {
-                Some(same) if Arc::ptr_eq(&same.config, config) => same,
+                Some(same) if Arc::ptr_eq(&same.config, config) && same.cluster.is_by(system) => {
+                    same
+                }
                 earlier => {
                     let earlier = earlier.as_ref().map(|one| (&*one.config, &*one.cluster));
-                    let (system, quota) = (layout.system.as_ref(), own.idle_quota);
                     let cluster = Cluster::new(config, own.index, system, quota, earlier);
                     Member { config: Arc::clone(config), cluster: Rc::new(cluster) }
                 }

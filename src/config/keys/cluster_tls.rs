@@ -44,11 +44,13 @@ pub(in crate::config) struct ClusterTls {
     pub(in crate::config) server_name: Field<String>,
     /// A file with the certificates of authorities (PEM). The certificates of the endpoints must
     /// come from one of them, or be one of them: a self-signed certificate can stand here itself.
-    /// The default are the authorities of this machine. The file is read at the start only.
+    /// The default are the authorities of this machine. The file is read at the start and at a
+    /// reload.
     #[schemars(example = "/etc/ringgate/private-ca.pem")]
     pub(in crate::config) ca: Field<String>,
     /// A file with the certificate that is shown to endpoints that ask for one, followed by those
-    /// of the authorities between it and a root (PEM). It is read at the start only, with `key`.
+    /// of the authorities between it and a root (PEM). It is read at the start and at a reload,
+    /// with `key`.
     #[schemars(example = "/etc/ringgate/client.pem", extend("x-when" = [When::given(
         "key", "name the file with the private key: key = \"client.key\""
     )]))]

@@ -102,7 +102,8 @@ pub(in crate::config) struct TlsRule {
     #[schemars(extend("default" = false))]
     pub(in crate::config) acme: Field<bool>,
     /// A file with the certificates of authorities (PEM). Clients must then show a certificate that
-    /// comes from one of them. The file is read at the start only. Only where TLS ends here.
+    /// comes from one of them. The file is read at the start and at a reload. Only where TLS ends
+    /// here.
     #[schemars(example = "/etc/ringgate/clients.pem")]
     pub(in crate::config) client_ca: Field<String>,
     /// The oldest version of TLS that is accepted, in place of the one in `[tls]`. Only where TLS

@@ -53,6 +53,11 @@ impl Authorities {
         Ok(Authorities(Arc::new(Parts { certificates: found.certs, roots: Arc::new(roots) })))
     }
 
+    /// Returns true if both are the same object, and not only equal.
+    pub fn is_same(&self, other: &Authorities) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
         &self.0.certificates
     }
