@@ -46,25 +46,23 @@ impl Listener {
 
 impl Tls {
     fn share_with(&mut self, before: &Tls) {
-        for rule in &mut self.rules {
-            let found = before.rules.iter().find(|before| before.names == rule.names);
-            // A rule with another name may still end TLS in the same way.
-            if let Some(rule) = Arc::get_mut(rule) {
-                share_end(rule, before);
+        let (mut rules, mut ends) = (HashMap::new(), HashMap::new());
+        for rule in &before.rules {
+            // Several rules may have the same names.
+            rules.entry(&*rule.names).or_insert_with(Vec::new).push(rule);
+            if let TlsAction::End(end) = &rule.action {
+                ends.entry(&*end.scope).or_insert(end);
             }
-            share(rule, found);
+        }
+        for rule in &mut self.rules {
+            // A rule with another name may still end TLS in the same way.
+            if let Some(TlsRule { action: TlsAction::End(end), .. }) = Arc::get_mut(rule) {
+                share(end, ends.get(&*end.scope).copied());
+            }
+            let same_names = rules.get(&*rule.names).into_iter().flatten();
+            share(rule, same_names.copied().find(|before| ***before == **rule));
         }
     }
-}
-
-fn share_end(rule: &mut TlsRule, before: &Tls) {
-    let TlsAction::End(end) = &mut rule.action else { return };
-    let ends = before.rules.iter().filter_map(|rule| match &rule.action {
-        TlsAction::End(end) => Some(end),
-        TlsAction::PassOn { .. } | TlsAction::Obfs { .. } => None,
-    });
-    let found = ends.into_iter().find(|before| before.scope == end.scope);
-    share(end, found);
 }
 
 fn share<T: PartialEq>(own: &mut Arc<T>, before: Option<&Arc<T>>) {
