@@ -120,7 +120,10 @@ async fn live(
     let shortage = serving.crew.shortage();
     let layout = Arc::clone(&serving.layout);
     let report = || report::of(&layout, &shortage);
-    take_over.give_up().await;
+    // What has taken over meanwhile serves, so the paths of Unix sockets are its own.
+    if let Some(successor) = take_over.give_up().await {
+        ending = Ending::TakenOver(successor);
+    }
     if let (Ending::Signal(signal), Some(delay)) = (&ending, serving.config.server.drain_delay) {
         tracing::info!(
             %signal, drain_delay = ?delay,

@@ -59,6 +59,7 @@ mod readme;
 mod relay;
 mod reload;
 mod reload_limits;
+mod reload_signals;
 mod reload_tls;
 mod reload_tunnels;
 mod resolver;

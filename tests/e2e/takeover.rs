@@ -23,7 +23,7 @@ const BOTH: [&str; 2] = ["io_uring", "epoll"];
 /// A process and those that take it over, all in one process group.
 pub(crate) struct Chain {
     pub(crate) gate: Ringgate,
-    current: Pid,
+    pub(crate) current: Pid,
     taken_over: usize,
 }
 
@@ -34,7 +34,7 @@ impl Chain {
     }
 
     /// With these echoes behind it: TCP, UDP and a Unix path, which is returned, too.
-    fn serving(driver: &str, workers: usize) -> (Chain, PathBuf, tempfile::TempDir) {
+    pub(crate) fn serving(driver: &str, workers: usize) -> (Chain, PathBuf, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let config = serving(&path);
@@ -48,17 +48,17 @@ impl Chain {
     }
 
     /// The lines so far that have this part.
-    fn count(&self, part: &str) -> usize {
+    pub(crate) fn count(&self, part: &str) -> usize {
         self.gate.lines().iter().filter(|line| line.contains(part)).count()
     }
 
-    fn ask(&self) {
+    pub(crate) fn ask(&self) {
         kill_process(self.current, Signal::USR2).unwrap();
     }
 
     /// Waits until another process has taken over.
     #[track_caller]
-    fn succeeds(&mut self) -> Pid {
+    pub(crate) fn succeeds(&mut self) -> Pid {
         let line = wait_for("the take-over", LONG, || {
             let lines = self.gate.lines();
             let mut lines = lines.iter().filter(|line| line.contains("taken over"));
@@ -85,7 +85,7 @@ impl Chain {
     }
 
     /// Puts a script in the place of the program that is started again.
-    fn replace_program(&self, script: &str) {
+    pub(crate) fn replace_program(&self, script: &str) {
         let program = self.gate.access_log().with_file_name("ringgate");
         // Another file: the one before is a link to the real program.
         let new = program.with_extension("new");

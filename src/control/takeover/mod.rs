@@ -89,10 +89,9 @@ impl TakeOver {
         }
     }
 
-    /// Gives up what is in progress.
-    pub(super) async fn give_up(self) {
-        if let Some(attempt) = self.0 {
-            attempt.give_up().await;
-        }
+    /// Gives up what is in progress. Returns the id of the process that has taken over, if that has
+    /// happened already.
+    pub(super) async fn give_up(self) -> Option<u32> {
+        self.0?.give_up().await
     }
 }

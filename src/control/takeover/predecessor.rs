@@ -9,6 +9,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -48,6 +49,8 @@ pub(in crate::control) enum Failure {
     Send(io::Error),
     /// The workers of this process did not stop in time.
     Workers,
+    /// This process was asked to end.
+    GivenUp,
 }
 
 impl fmt::Display for Failure {
@@ -60,12 +63,17 @@ impl fmt::Display for Failure {
             Failure::Unexpected => f.write_str("the successor has sent an unknown packet"),
             Failure::Send(error) => write!(f, "the sockets cannot be sent: {error}"),
             Failure::Workers => f.write_str("the workers of this process did not stop in time"),
+            Failure::GivenUp => f.write_str("this process ends"),
         }
     }
 }
 
 /// A take-over in progress. Dropping it kills the successor, and the workers go on.
-pub(in crate::control) struct Attempt(JoinHandle<Result<u32, Failure>>);
+pub(in crate::control) struct Attempt {
+    task: JoinHandle<Result<u32, Failure>>,
+    /// Dropped to give up.
+    give_up: Option<oneshot::Sender<()>>,
+}
 
 impl Attempt {
     /// Starts the program of this process again with the same arguments, and gives it the sockets.
@@ -82,7 +90,10 @@ impl Attempt {
             foreign_paths: sockets.foreign_paths(),
             ticket_keys: ticket_keys.map(TicketKeys::to_text).unwrap_or_default(),
         };
-        Attempt(tokio::spawn(take_over(sockets.to_hand_over(), first, workers, manager)))
+        let (give_up, given_up) = oneshot::channel();
+        let handed = sockets.to_hand_over();
+        let task = tokio::spawn(take_over(handed, first, workers, manager, given_up));
+        Attempt { task, give_up: Some(give_up) }
     }
 
     /// Waits for the end of the take-over, and returns the id of the process that has taken over.
@@ -92,19 +103,21 @@ impl Attempt {
     /// The take-over has failed. The successor is gone, and the workers go on.
     pub(in crate::control) async fn result(&mut self) -> Result<u32, Failure> {
         // An error of the task is a panic, after which its guard has killed the successor.
-        (&mut self.0).await.unwrap_or(Err(Failure::Unexpected))
+        (&mut self.task).await.unwrap_or(Err(Failure::Unexpected))
     }
 
-    /// Kills the successor, and lets the workers go on.
-    pub(in crate::control) async fn give_up(mut self) {
-        self.0.abort();
-        let _ = (&mut self.0).await;
+    /// Kills the successor, and lets the workers go on; unless it has taken over already: then
+    /// returns the id of its process.
+    pub(in crate::control) async fn give_up(mut self) -> Option<u32> {
+        // The task is not aborted: it may have its result already. Dropping the sender asks it.
+        drop(self.give_up.take());
+        self.result().await.ok()
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -113,11 +126,30 @@ async fn take_over(
     first: Offer,
     workers: Vec<Sender<Command>>,
     manager: Manager,
+    given_up: oneshot::Receiver<()>,
 ) -> Result<u32, Failure> {
     let mut successor = Successor::start(workers).map_err(Failure::Start)?;
+    tokio::select! {
+        biased;
+        accepts = hand_over(&mut successor, &handed, first) => accepts?,
+        _ = given_up => return Err(Failure::GivenUp),
+    }
+    // It accepts, so that it must not be killed any more. The manager listens to the main process
+    // of the service alone, so the successor tells it nothing before the packets have ended.
+    manager.main_pid(successor.id());
+    manager.flush().await;
+    Ok(successor.keep())
+}
+
+/// Gives a successor all sockets, and waits until it accepts.
+async fn hand_over(
+    successor: &mut Successor,
+    handed: &[HandedOver],
+    first: Offer,
+) -> Result<(), Failure> {
     // 1. All sockets.
     let ready = async {
-        offer(&successor.packets, &handed, first).await?;
+        offer(&successor.packets, handed, first).await?;
         expect(&successor.packets, READY).await
     };
     timeout(READY_WITHIN, ready).await.map_err(|_| Failure::NotReady)??;
@@ -129,12 +161,7 @@ async fn take_over(
         let _ = successor.packets.send(GO, &[]).await;
         expect(&successor.packets, ACCEPTING).await
     };
-    timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)??;
-    // 4. The manager listens to the main process of the service alone, so the successor tells it
-    // nothing before the packets have ended.
-    manager.main_pid(successor.id());
-    manager.flush().await;
-    Ok(successor.keep())
+    timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)?
 }
 
 /// Sends all sockets, and what the first packet has beside them.
