@@ -37,7 +37,8 @@ use crate::worker::Command;
 use manager::Manager;
 use serving::{Given, Serving};
 use signals::{Signal, Signals};
-use takeover::{Link, TakeOver};
+use takeover::{Link, Outcome, TakeOver};
+use watch::Watch;
 
 /// Runs ringgate by a configuration that was read from `source`, until a signal ends it.
 /// `environment` is what the service manager has said. Takes the sockets of a predecessor over, if
@@ -84,37 +85,11 @@ async fn live(
         signal = signals.ending() => return ended_early(signal),
     };
     let mut watch = serving.crew.watch(serving.running);
+    let mut take_over = TakeOver::default();
 
     // 2. Wait for the signal that ends the process, and handle the others.
-    let mut take_over = TakeOver::default();
-    let mut ending = loop {
-        let report = || report::of(&serving.layout, &serving.crew.shortage());
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
-            successor = take_over.succeeds() => break Ending::TakenOver(successor),
-            error = watch.until_one_fails(report) => return Err(error),
-        };
-        match signal {
-            Signal::End(name) => break Ending::Signal(name),
-            Signal::Reopen => serving.writer.reopen(),
-            Signal::TakeOver => take_over.start(&serving),
-            Signal::Reload if take_over.is_in_progress() => {
-                tracing::warn!("SIGHUP has no effect: a take-over is in progress");
-            }
-            Signal::Reload => {
-                serving.manager.reloading();
-                let prepared = tokio::select! {
-                    prepared = serving.prepare() => prepared,
-                    name = signals.ending() => break Ending::Signal(name),
-                };
-                match prepared {
-                    Ok(prepared) => serving.commit(prepared, logging).await,
-                    Err(error) => logging.report_unchanged(&error),
-                }
-                serving.manager.ready();
-            }
-        }
-    };
+    let ended = until_end(&mut serving, &mut signals, &mut watch, &mut take_over, logging).await;
+    let mut ending = ended?;
 
     // 3. Go on accepting for a while, if that is wanted.
     let shortage = serving.crew.shortage();
@@ -169,6 +144,51 @@ async fn live(
     serving.end().await;
     tracing::info!(cut_off, "ended");
     Ok(())
+}
+
+/// Waits for the end of serving, and handles the other signals.
+///
+/// # Errors
+/// A worker has failed for good.
+async fn until_end(
+    serving: &mut Serving,
+    signals: &mut Signals,
+    watch: &mut Watch,
+    take_over: &mut TakeOver,
+    logging: &Logging,
+) -> Result<Ending, Error> {
+    let shortage = serving.crew.shortage();
+    loop {
+        let layout = Arc::clone(&serving.layout);
+        let report = || report::of(&layout, &shortage);
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            outcome = take_over.ends() => match outcome {
+                Outcome::Succeeded(successor) => return Ok(Ending::TakenOver(successor)),
+                Outcome::Failed { must_reload: true } => Signal::Reload,
+                Outcome::Failed { must_reload: false } => continue,
+            },
+            error = watch.until_one_fails(report) => return Err(error),
+        };
+        match signal {
+            Signal::End(name) => return Ok(Ending::Signal(name)),
+            Signal::Reopen => serving.writer.reopen(),
+            Signal::TakeOver => take_over.start(serving),
+            Signal::Reload if take_over.is_in_progress() => take_over.reload_later(),
+            Signal::Reload => {
+                serving.manager.reloading();
+                let prepared = tokio::select! {
+                    prepared = serving.prepare() => prepared,
+                    name = signals.ending() => return Ok(Ending::Signal(name)),
+                };
+                match prepared {
+                    Ok(prepared) => serving.commit(prepared, logging).await,
+                    Err(error) => logging.report_unchanged(&error),
+                }
+                serving.manager.ready();
+            }
+        }
+    }
 }
 
 /// Why a process begins to end.

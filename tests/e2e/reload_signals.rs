@@ -1,9 +1,46 @@
 //! Signals that come while something else is in progress: a reload, a take-over.
 
+use std::fs;
+
 use rustix::process::{Signal, kill_process};
 
 use crate::support::{SHORT, wait_for};
 use crate::takeover::{Chain, has_ended};
+
+#[test]
+fn a_reload_during_a_take_over_that_fails_follows_it() {
+    let (chain, _, _dir) = Chain::serving("io_uring", 1);
+    // It waits for this file.
+    let go = chain.gate.access_log().with_file_name("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    chain.replace_program(&format!("{wait}; exit 1"));
+    chain.ask();
+    chain.gate.line_with("starting the successor");
+    chain.gate.signal(Signal::HUP);
+    chain.gate.line_with("SIGHUP has its effect after it");
+    assert_eq!(chain.count("reloaded"), 0);
+    fs::write(go, "").unwrap();
+    chain.gate.line_with("the take-over has failed");
+    chain.gate.line_with("reloaded");
+}
+
+#[test]
+fn a_reload_during_a_take_over_is_that_of_the_successor() {
+    let (mut chain, _, _dir) = Chain::serving("io_uring", 1);
+    let program = chain.gate.access_log().with_file_name("real");
+    fs::rename(program.with_file_name("ringgate"), &program).unwrap();
+    let go = program.with_file_name("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    chain.replace_program(&format!("{wait}; exec {} \"$@\"", program.display()));
+    chain.ask();
+    chain.gate.line_with("starting the successor");
+    chain.gate.signal(Signal::HUP);
+    chain.gate.line_with("SIGHUP has its effect after it");
+    fs::write(go, "").unwrap();
+    let before = chain.succeeds();
+    wait_for("the first one ends", SHORT, || has_ended(before).then_some(()));
+    chain.gate.line_with("reloaded");
+}
 
 /// The packet that ends the take-over and the signal that ends the process are there at once.
 #[test]

@@ -20,6 +20,8 @@ mod successor;
 use std::future::pending;
 use std::os::fd::OwnedFd;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 pub(super) use predecessor::Attempt;
 pub(super) use successor::{Link, Offered};
 
@@ -51,7 +53,22 @@ impl Predecessor {
 
 /// The take-over of this process, if one is in progress.
 #[derive(Default)]
-pub(super) struct TakeOver(Option<Attempt>);
+pub(super) struct TakeOver {
+    attempt: Option<Attempt>,
+    /// A reload was asked for meanwhile. The successor may have read its configuration before.
+    must_reload: bool,
+}
+
+/// How a take-over has ended.
+pub(super) enum Outcome {
+    /// The process with this id serves in place of this one.
+    Succeeded(u32),
+    /// This process goes on.
+    Failed {
+        /// Whether it must reload now.
+        must_reload: bool,
+    },
+}
 
 impl TakeOver {
     /// Starts a take-over, or logs why there is none.
@@ -64,27 +81,39 @@ impl TakeOver {
             "one is in progress"
         } else {
             tracing::info!("starting the successor of this process");
-            self.0 = Some(serving.attempt());
+            self.attempt = Some(serving.attempt());
             return;
         };
         tracing::warn!(reason, "no take-over");
     }
 
     pub(super) fn is_in_progress(&self) -> bool {
-        self.0.is_some()
+        self.attempt.is_some()
     }
 
-    /// Waits until another process has taken over, and returns its id. Logs failures meanwhile. May
-    /// be dropped at any time.
-    pub(super) async fn succeeds(&mut self) -> u32 {
-        let Some(attempt) = &mut self.0 else { return pending().await };
+    /// Makes the process that serves after the take-over in progress reload then.
+    pub(super) fn reload_later(&mut self) {
+        tracing::info!("a take-over is in progress: SIGHUP has its effect after it");
+        self.must_reload = true;
+    }
+
+    /// Waits until the take-over in progress has ended; logs why if it has failed. May be dropped
+    /// at any time.
+    pub(super) async fn ends(&mut self) -> Outcome {
+        let Some(attempt) = &mut self.attempt else { return pending().await };
         let result = attempt.result().await;
-        self.0 = None;
+        self.attempt = None;
+        let must_reload = std::mem::take(&mut self.must_reload);
         match result {
-            Ok(successor) => successor,
+            Ok(successor) => {
+                if must_reload {
+                    send_reload(successor);
+                }
+                Outcome::Succeeded(successor)
+            }
             Err(reason) => {
                 tracing::warn!(%reason, "the take-over has failed: this process goes on");
-                pending().await
+                Outcome::Failed { must_reload }
             }
         }
     }
@@ -92,6 +121,17 @@ impl TakeOver {
     /// Gives up what is in progress. Returns the id of the process that has taken over, if that has
     /// happened already.
     pub(super) async fn give_up(self) -> Option<u32> {
-        self.0?.give_up().await
+        let successor = self.attempt?.give_up().await?;
+        if self.must_reload {
+            send_reload(successor);
+        }
+        Some(successor)
     }
+}
+
+/// Sends SIGHUP to the process that has taken over.
+fn send_reload(successor: u32) {
+    let pid = i32::try_from(successor).ok().and_then(Pid::from_raw);
+    // An error means that it has ended.
+    let _ = pid.map(|pid| kill_process(pid, Signal::HUP));
 }
