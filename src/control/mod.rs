@@ -82,7 +82,7 @@ async fn live(
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     let mut serving = tokio::select! {
         serving = start => serving?,
-        signal = signals.ending() => return ended_early(signal),
+        signal = signals.ending(|| ()) => return ended_early(signal),
     };
     let mut watch = serving.crew.watch(serving.running);
     let mut take_over = TakeOver::default();
@@ -176,19 +176,25 @@ async fn until_end(
             Signal::TakeOver => take_over.start(serving),
             Signal::Reload if take_over.is_in_progress() => take_over.reload_later(),
             Signal::Reload => {
-                serving.manager.reloading();
-                let prepared = tokio::select! {
-                    prepared = serving.prepare() => prepared,
-                    name = signals.ending() => return Ok(Ending::Signal(name)),
-                };
-                match prepared {
-                    Ok(prepared) => serving.commit(prepared, logging).await,
-                    Err(error) => logging.report_unchanged(&error),
+                let logs = serving.writer.reopener();
+                tokio::select! {
+                    () = reload(serving, logging) => {}
+                    // What the workers have got already of the new configuration stays with them.
+                    name = signals.ending(|| logs.reopen()) => return Ok(Ending::Signal(name)),
+                    error = watch.until_one_fails(report) => return Err(error),
                 }
-                serving.manager.ready();
             }
         }
     }
+}
+
+async fn reload(serving: &mut Serving, logging: &Logging) {
+    serving.manager.reloading();
+    match serving.prepare().await {
+        Ok(prepared) => serving.commit(prepared, logging).await,
+        Err(error) => logging.report_unchanged(&error),
+    }
+    serving.manager.ready();
 }
 
 /// Why a process begins to end.

@@ -6,6 +6,7 @@
 //! was prepared can be dropped. `commit` cannot fail.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,6 +36,8 @@ use crate::worker::{Command, Running};
 
 /// How long a start and a reload wait for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// How long a reload waits for the configuration and the files that it names.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 /// How long workers may take for another configuration. They read commands once a tick.
 const APPLY: Duration = Duration::from_secs(10);
 /// When nothing is left of listeners that a reload has removed, apart from their tunnels.
@@ -265,10 +268,21 @@ impl Serving {
             let opened = Orders::open(&config, orders.as_ref())?;
             Ok(Read { config, system, files, opened })
         });
-        read.await.unwrap_or_else(|error| Err(Error::start("cannot read files", error, "")))
+        let failed = |error: &dyn fmt::Display, advice| {
+            Err(Error::start("cannot read the configuration again", error.to_string(), advice))
+        };
+        match tokio::time::timeout(READ_WITHIN, read).await {
+            Ok(Ok(read)) => read,
+            Ok(Err(error)) => failed(&error, ""),
+            Err(_) => {
+                let advice = "a file system or a disk does not answer: `cat` of the file shows it";
+                failed(&"it took longer than 30 s", advice)
+            }
+        }
     }
 
-    /// Serves by what was prepared.
+    /// Serves by what was prepared. The future may be dropped only when the process ends: then some
+    /// workers may not have the new configuration yet, or not its sockets.
     pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
         let Prepared { begun, config, mut layout, change, names, opened, shares } = prepared;
         warn_of(&config);

@@ -83,15 +83,19 @@ impl Signals {
     }
 
     /// Waits for a signal that asks for the end, and returns its name. [`Signals::next`] returns
-    /// those that arrive meanwhile. May be dropped at any time.
-    pub(super) async fn ending(&mut self) -> &'static str {
+    /// those that arrive meanwhile; `reopen` is called at once, too, because a tool that rotates
+    /// logs does not wait long. May be dropped at any time.
+    pub(super) async fn ending(&mut self, reopen: impl Fn()) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
                 _ = self.quit.recv() => return "SIGQUIT",
                 _ = self.reload.recv() => self.must_reload = true,
-                _ = self.reopen.recv() => self.must_reopen = true,
+                _ = self.reopen.recv() => {
+                    reopen();
+                    self.must_reopen = true;
+                }
                 _ = self.take_over.recv() => self.must_take_over = true,
             }
         }

@@ -1,11 +1,49 @@
 //! Signals that come while something else is in progress: a reload, a take-over.
 
 use std::fs;
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::Path;
 
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, kill_process};
 
-use crate::support::{SHORT, wait_for};
+use crate::reload::{cluster, echoes, start, tcp};
+use crate::support::{Echo, SHORT, free_port, wait_for, with_deadlines};
 use crate::takeover::{Chain, has_ended};
+
+/// A pipe in the place of the configuration: reading it waits for a writer.
+fn put_pipe(file: &Path) {
+    let pipe = file.with_extension("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    fs::rename(pipe, file).unwrap();
+}
+
+#[test]
+fn logs_are_reopened_while_a_reload_waits_for_its_file() {
+    let echo = Echo::start();
+    let address = free_port().address();
+    let config = tcp("relay", address, "c") + &cluster("c", echo.address());
+    let gate = start(&config, "io_uring");
+    let text = fs::read_to_string(gate.config_file()).unwrap();
+    put_pipe(&gate.config_file());
+    gate.signal(Signal::HUP);
+    // The process reads when this returns.
+    let mut pipe = fs::OpenOptions::new().write(true).open(gate.config_file()).unwrap();
+    pipe.write_all(b"# the rest follows\n").unwrap();
+    let log = gate.access_log();
+    fs::rename(&log, log.with_extension("old")).unwrap();
+    gate.signal(Signal::USR1);
+    wait_for("the log is opened again", SHORT, || {
+        echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
+        log.exists().then_some(())
+    });
+    let reloaded = || gate.lines().iter().any(|line| line.contains("reloaded"));
+    assert!(!reloaded(), "the pipe is open");
+    pipe.write_all(text.as_bytes()).unwrap();
+    drop(pipe);
+    wait_for("the reload", SHORT, || reloaded().then_some(()));
+}
 
 #[test]
 fn a_reload_during_a_take_over_that_fails_follows_it() {

@@ -27,6 +27,20 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The time between two reports about the same file.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Reopens the files that were open when it was made.
+pub struct Reopener(Vec<Weak<Sink>>);
+
+impl Reopener {
+    /// As [`Writer::reopen`].
+    pub fn reopen(&self) {
+        for sink in self.0.iter().filter_map(Weak::upgrade) {
+            sink.counts.reopen.store(true, Ordering::Release);
+            // If the queue is full, its messages wake the thread anyway.
+            let _ = sink.queue.try_send(Message::Wake);
+        }
+    }
+}
+
 /// The open files of all access logs and the threads that write to them. Files can be added at any
 /// time; a file is closed when its last [`Sink`] is dropped.
 pub struct Writer {
@@ -82,12 +96,12 @@ impl Writer {
     /// each file is reopened before its next batch is written. If that fails, the old file stays in
     /// use and a warning is logged.
     pub fn reopen(&self) {
-        for file in &self.files {
-            let Some(sink) = file.sink.upgrade() else { continue };
-            sink.counts.reopen.store(true, Ordering::Release);
-            // If the queue is full, its messages wake the thread anyway.
-            let _ = sink.queue.try_send(Message::Wake);
-        }
+        self.reopener().reopen();
+    }
+
+    /// Reopens the present files while this writer is in use elsewhere.
+    pub fn reopener(&self) -> Reopener {
+        Reopener(self.files.iter().map(|file| Weak::clone(&file.sink)).collect())
     }
 
     /// The number of records that did not reach the files that are open: dropped by workers or lost
