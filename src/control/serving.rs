@@ -94,6 +94,8 @@ struct Read {
     system: Option<Authorities>,
     files: Option<Threads>,
     opened: orders::Opened,
+    /// The keys that differ and cannot change.
+    fixed: Vec<&'static str>,
 }
 
 /// The next configuration, with everything that may be refused.
@@ -105,6 +107,7 @@ pub(super) struct Prepared {
     names: dns::Next,
     opened: orders::Opened,
     shares: Shares,
+    fixed: Vec<&'static str>,
 }
 
 impl Serving {
@@ -215,7 +218,7 @@ impl Serving {
         let begun = Instant::now();
 
         // 1. Read the file, and what it names. On a network file system this may take long.
-        let Read { config, system, files, opened } = self.read().await?;
+        let Read { config, system, files, opened, fixed } = self.read().await?;
         let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;
 
@@ -236,7 +239,7 @@ impl Serving {
         let mut names = self.dns.prepare(&config);
         first_answers(&mut names).await;
         let shares = Shares::of(self.file_limit, &needs);
-        Ok(Prepared { begun, config, layout, change, names, opened, shares })
+        Ok(Prepared { begun, config, layout, change, names, opened, shares, fixed })
     }
 
     /// Begins to give the sockets to another process.
@@ -261,12 +264,12 @@ impl Serving {
         let orders = self.orders.settings().cloned();
         let read = tokio::task::spawn_blocking(move || {
             let mut config = source.read_again()?;
-            keep_what_is_fixed(&mut config, &before);
+            let fixed = keep_what_is_fixed(&mut config, &before);
             config.share_with(&before);
             let system = system_authorities(&config, system)?;
             let files = threads_for_files(&config, files)?;
             let opened = Orders::open(&config, orders.as_ref())?;
-            Ok(Read { config, system, files, opened })
+            Ok(Read { config, system, files, opened, fixed })
         });
         let failed = |error: &dyn fmt::Display, advice| {
             Err(Error::start("cannot read the configuration again", error.to_string(), advice))
@@ -284,8 +287,15 @@ impl Serving {
     /// Serves by what was prepared. The future may be dropped only when the process ends: then some
     /// workers may not have the new configuration yet, or not its sockets.
     pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
-        let Prepared { begun, config, mut layout, change, names, opened, shares } = prepared;
+        let Prepared { begun, config, mut layout, change, names, opened, shares, fixed } = prepared;
         warn_of(&config);
+        for key in fixed {
+            tracing::warn!(
+                key,
+                "a reload cannot change this key: the old value stays in use. It takes a take-over \
+                 (SIGUSR2) or a restart"
+            );
+        }
         logging.reload(&config.log);
 
         // 1. The workers get the listeners and clusters. There is no await between the state that
@@ -401,21 +411,16 @@ pub fn warn_of(config: &Config) {
     }
 }
 
-/// Restores the settings that a running process cannot change, and says so.
-fn keep_what_is_fixed(config: &mut Config, before: &Config) {
+/// Restores the settings that a running process cannot change. Returns the keys of those that
+/// differ.
+fn keep_what_is_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
     let is_other = [
         ("server.workers", config.server.workers != before.server.workers),
         ("server.driver", config.server.driver != before.server.driver),
     ];
-    for (key, _) in is_other.into_iter().filter(|(_, is_other)| *is_other) {
-        tracing::warn!(
-            key,
-            "a reload cannot change this key: the old value stays in use. It takes a take-over \
-             (SIGUSR2) or a restart"
-        );
-    }
     config.server.workers = before.server.workers.clone();
     config.server.driver = before.server.driver;
+    is_other.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()
 }
 
 /// How many listeners and clusters were added, removed or changed.
