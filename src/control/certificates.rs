@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::config::{self, Config, HostName, TlsAction};
@@ -30,6 +31,7 @@ pub(super) struct Certificates {
     config: watch::Sender<Arc<Config>>,
     /// The keys of tickets at present, which the task changes, too.
     keys: Arc<watch::Sender<Arc<TicketKeys>>>,
+    task: AbortHandle,
 }
 
 impl Certificates {
@@ -41,8 +43,13 @@ impl Certificates {
     ) -> Certificates {
         let (config_sender, config) = watch::channel(Arc::clone(config));
         let keys = Arc::new(watch::Sender::new(Arc::clone(keys)));
-        tokio::spawn(follow(config, Arc::clone(&keys), workers));
-        Certificates { config: config_sender, keys }
+        let task = tokio::spawn(follow(config, Arc::clone(&keys), workers)).abort_handle();
+        Certificates { config: config_sender, keys, task }
+    }
+
+    /// Ends the task. The workers keep what they have.
+    pub(super) fn stop(&self) {
+        self.task.abort();
     }
 
     /// The keys of tickets at present.

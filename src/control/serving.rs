@@ -251,11 +251,14 @@ impl Serving {
         Attempt::start(&self.sockets, keys, workers, self.manager.clone())
     }
 
-    /// Leaves what a successor does from now on: it has the paths of Unix sockets, and orders
-    /// certificates.
+    /// Leaves what a successor does from now on: it has the paths of Unix sockets, orders
+    /// certificates, and follows names and files. New connections are its own, so that what this
+    /// process knows is enough for those it has.
     pub(super) fn leave(&mut self) {
         self.sockets.leave();
         self.orders = Orders::none();
+        self.certificates.stop();
+        self.dns.stop();
     }
 
     async fn read(&self) -> Result<Read, Error> {
@@ -461,7 +464,8 @@ async fn first_answers(names: &mut dns::Next) {
     }
 }
 
-/// The authorities of this machine, if a cluster needs them. May block.
+/// The authorities of this machine, if a cluster needs them: the same object as before if they have
+/// not changed. May block.
 fn system_authorities(
     config: &Config,
     before: Option<Authorities>,

@@ -129,6 +129,11 @@ impl Dns {
         Next { config: Arc::clone(config), clusters }
     }
 
+    /// Ends the look-ups. The workers keep the endpoints that they have.
+    pub(super) fn stop(&mut self) {
+        self.clusters.clear();
+    }
+
     /// Makes the prepared clusters the present ones, and ends the look-ups of the others. Returns
     /// the endpoints of all clusters, which the workers must get before any other command.
     /// Addresses that lead back to their cluster by the new configuration are not among them.
