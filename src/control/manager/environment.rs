@@ -10,7 +10,7 @@ use crate::sys;
 
 /// Variables that are meant for this process alone, and not for a successor that it starts. The
 /// others name the service.
-const OWN: [&str; 5] =
+pub(in crate::control) const OWN: [&str; 5] =
     ["LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID"];
 
 /// What the service manager has said and handed over.

@@ -29,6 +29,7 @@ use super::sockets::{Inherited, Sockets};
 use crate::sys::{Address, SocketKind, bound_address, handed_socket, monotonic_us};
 use crate::worker::Pulse;
 pub use environment::Environment;
+pub(super) use environment::OWN as OWN_VARIABLES;
 use notifier::{Notifier, Order};
 use store::Store;
 

@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 
 use super::link::{Offer, Packets};
 use super::{ABORT, ACCEPTING, GO, READY, VARIABLE, VERSION};
-use crate::control::manager::Manager;
+use crate::control::manager::{Manager, OWN_VARIABLES};
 use crate::control::sockets::{HandedOver, Sockets};
 use crate::proto::tls::TicketKeys;
 use crate::sys;
@@ -214,6 +214,10 @@ impl Successor {
         sys::let_inherit(&theirs)?;
         let mut command = Program::new(program);
         command.args(arguments).env(VARIABLE, sys::number_of(&theirs).to_string());
+        // Where /proc is not mounted this process still has them.
+        for name in OWN_VARIABLES {
+            command.env_remove(name);
+        }
         let packets = Packets::new(ours)?;
         let child = command.spawn()?;
         // From here on only the child has its end: when it ends, the packets do.
