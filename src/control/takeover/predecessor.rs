@@ -166,6 +166,7 @@ async fn hand_over(
 
 /// Sends all sockets, and what the first packet has beside them.
 async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Result<(), Failure> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
     let mut rest = handed;
     loop {
         let (now, later) = rest.split_at(rest.len().min(sys::MAX_DESCRIPTORS));
@@ -175,7 +176,10 @@ async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Re
         let descriptors: Vec<BorrowedFd<'_>> = now.iter().map(HandedOver::as_fd).collect();
         match packets.send(&bytes, &descriptors).await {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Err(Failure::Ended),
+            // A reset means that it has left packets unread.
+            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
+                return Err(Failure::Ended);
+            }
             Err(error) => return Err(Failure::Send(error)),
         }
         if rest.is_empty() {
