@@ -4,6 +4,7 @@
 
 pub mod acme;
 mod certificates;
+mod changed;
 mod crew;
 mod dns;
 mod drain;

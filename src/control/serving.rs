@@ -16,6 +16,7 @@ use core_affinity::CoreId;
 use tokio::task::AbortHandle;
 
 use super::certificates::Certificates;
+use super::changed::Changed;
 use super::crew::Crew;
 use super::dns::{self, Dns};
 use super::endpoints::Failures;
@@ -424,31 +425,6 @@ fn keep_what_is_fixed(config: &mut Config, before: &Config) -> Vec<&'static str>
     config.server.workers = before.server.workers.clone();
     config.server.driver = before.server.driver;
     is_other.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()
-}
-
-/// How many listeners and clusters were added, removed or changed.
-struct Changed {
-    listeners: usize,
-    clusters: usize,
-}
-
-impl Changed {
-    fn between(before: &Config, after: &Config) -> Changed {
-        Changed {
-            listeners: differing(&before.listeners, &after.listeners, |one| &one.name),
-            clusters: differing(&before.clusters, &after.clusters, |one| &one.name),
-        }
-    }
-}
-
-/// Counts the names whose items are not the same object in both.
-fn differing<T>(before: &[Arc<T>], after: &[Arc<T>], name: impl Fn(&T) -> &Arc<str>) -> usize {
-    let known: HashMap<&str, &Arc<T>> = before.iter().map(|one| (&**name(one), one)).collect();
-    let is_same = |one: &&Arc<T>| known.get(&**name(one)).is_some_and(|old| Arc::ptr_eq(old, one));
-    let names = |one: &&Arc<T>| known.contains_key(&**name(one));
-    let kept = after.iter().filter(names).count();
-    // Changed ones, new ones, removed ones.
-    after.len() - after.iter().filter(is_same).count() + before.len() - kept
 }
 
 fn admissions(layout: &Layout) -> impl Iterator<Item = (Arc<str>, Arc<Admission>)> {

@@ -6,10 +6,12 @@
 //! that would end it for the other process as well. An accept that completes although it is being
 //! cancelled has its connection, which is served.
 
+mod all;
 mod failures;
 
+pub(super) use all::Acceptors;
+
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpListener as StdListener;
 use std::os::fd::OwnedFd;
@@ -20,9 +22,8 @@ use std::time::{Duration, Instant};
 use monoio::io::Canceller;
 use monoio::net::TcpListener;
 
-use super::balance::{Balance, HandedOver, Inbox};
-use super::{Running, Socket};
-use crate::config::Driver;
+use super::Socket;
+use super::balance::{Balance, HandedOver};
 use crate::front::{self, Accepted, Context, Listener, Permit};
 use crate::sched::StopFlag;
 use crate::sys::{self, Address, Errno, Stream};
@@ -83,91 +84,6 @@ struct Open {
 enum Destination {
     ThisWorker(Permit),
     OtherWorker(usize, Permit),
-}
-
-/// The acceptors of a worker.
-pub(super) struct Acceptors {
-    context: Rc<Context>,
-    balance: Rc<Balance>,
-    is_ring: bool,
-    all: Vec<Rc<Acceptor>>,
-}
-
-impl Acceptors {
-    /// Begins to serve the connections that other workers hand over. There are no acceptors yet.
-    ///
-    /// # Errors
-    /// The runtime cannot use the socket pair that wakes the worker.
-    pub(super) fn start(
-        context: &Rc<Context>,
-        balance: Balance,
-        inbox: Inbox,
-        running: Running,
-    ) -> io::Result<Acceptors> {
-        let inbox_context = Rc::clone(context);
-        inbox.open(move |conn| {
-            let HandedOver { listener, fd, address, permit } = conn;
-            let listener = inbox_context.generation.borrow().listener_by_id(listener).cloned();
-            serve(&inbox_context, listener.as_ref(), Stream::from_fd(fd), address, permit);
-        })?;
-        let is_ring = running.driver == Driver::IoUring;
-        let (context, balance) = (Rc::clone(context), Rc::new(balance));
-        Ok(Acceptors { context, balance, is_ring, all: Vec::new() })
-    }
-
-    /// Those that accept, and those that are stopped and not closed yet.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Rc<Acceptor>> {
-        self.all.iter()
-    }
-
-    /// Gives the sockets that stay the listeners of a new configuration, by name. Those that are
-    /// not in the list go, and serve what waits in them by the listener that they had. Other
-    /// workers may not know the new listeners yet, so nothing is handed over until
-    /// [`Acceptors::apply`].
-    pub(super) fn rename(&self, kept: &[(Arc<StdListener>, Arc<str>)]) {
-        self.balance.hold(true);
-        let names: HashMap<_, _> =
-            kept.iter().map(|(socket, name)| (Arc::as_ptr(socket), name)).collect();
-        let generation = self.context.generation.borrow();
-        for acceptor in &self.all {
-            let name = acceptor.socket().and_then(|socket| names.get(&socket).copied());
-            if let Some(listener) = name.and_then(|name| generation.listener(name)) {
-                acceptor.listener.replace(Rc::clone(listener));
-            }
-        }
-    }
-
-    /// Accepts from these sockets and no others. Those that are there already keep their accepts in
-    /// flight. New ones get `accepts` of them.
-    ///
-    /// # Errors
-    /// The runtime cannot use a socket. The others are served.
-    pub(super) fn apply(&mut self, sockets: Vec<Socket>, accepts: usize) -> io::Result<()> {
-        self.balance.hold(false);
-        self.all.retain(|acceptor| !acceptor.is_closed());
-        let wanted: HashSet<_> = sockets.iter().map(|one| Arc::as_ptr(&one.socket)).collect();
-        let mut known = HashSet::new();
-        for acceptor in &self.all {
-            match acceptor.socket().filter(|socket| wanted.contains(socket)) {
-                Some(socket) => drop(known.insert(socket)),
-                None => acceptor.stop(),
-            }
-        }
-        let in_flight = if self.is_ring { accepts } else { 0 };
-        let mut result = Ok(());
-        for socket in sockets {
-            if known.contains(&Arc::as_ptr(&socket.socket)) {
-                continue;
-            }
-            let listener = self.context.generation.borrow().listener(&socket.listener).cloned();
-            let Some(listener) = listener else { continue };
-            match Acceptor::start(&self.context, &self.balance, listener, socket, in_flight) {
-                Ok(acceptor) => self.all.push(acceptor),
-                Err(error) => result = Err(error),
-            }
-        }
-        result
-    }
 }
 
 /// Serves an accepted connection on this worker. Without a listener it is closed.
