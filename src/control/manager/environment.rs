@@ -50,7 +50,8 @@ impl Environment {
         let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_own = |name| number(name) == Some(u64::from(pid));
         self.socket = variable("NOTIFY_SOCKET").filter(|path| !path.is_empty());
-        // Without WATCHDOG_PID it is meant for whoever has the variable.
+        // Without WATCHDOG_PID the variable is for every process that has it
+        // (sd_watchdog_enabled(3)).
         let is_watched = variable("WATCHDOG_PID").is_none() || is_own("WATCHDOG_PID");
         let watchdog = number("WATCHDOG_USEC").filter(|&time| is_watched && time > 0);
         self.watchdog = watchdog.map(Duration::from_micros);

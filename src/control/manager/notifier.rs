@@ -58,7 +58,7 @@ impl Notifier {
         Notifier { address, store, has_failed: false }
     }
 
-    /// Does what it is asked for until nobody can ask any more.
+    /// Handles requests until the last sender is dropped.
     pub(super) async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
         let mut is_main = true;
         while let Some(order) = orders.recv().await {
