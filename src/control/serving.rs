@@ -29,7 +29,7 @@ use crate::config::{self, AccessLog, Config, LogPath, Warning};
 use crate::error::Error;
 use crate::files::{self, Threads};
 use crate::front::{self, Admission, Layout, Resources};
-use crate::observe::access_log::{Target, Writer};
+use crate::observe::access_log::{Opening, Sink, Target, Writer};
 use crate::observe::counters::Registry;
 use crate::proto::tls::Authorities;
 use crate::sys::{self, Needs, Shares};
@@ -95,6 +95,7 @@ struct Read {
     system: Option<Authorities>,
     files: Option<Threads>,
     opened: orders::Opened,
+    logs: Opening,
     /// The keys that differ and cannot change.
     fixed: Vec<&'static str>,
 }
@@ -137,11 +138,12 @@ impl Serving {
         let mut writer = Writer::start()?;
         let system = system_authorities(&config, None)?;
         let files = threads_for_files(&config, None)?;
-        let open = |log: &AccessLog| writer.open(&target(&log.path));
+        let logs = opened_logs(&config, writer.opening())?;
         let ticket_keys = offered.ticket_keys;
         let resources = Resources { system, files, ticket_keys, ..Resources::default() };
         let mut counters = Registry::new(cpus.len());
-        let mut layout = Layout::new(&config, resources, &HashMap::new(), &mut counters, open)?;
+        let sink = sinks(&mut writer, logs);
+        let mut layout = Layout::new(&config, resources, &HashMap::new(), &mut counters, sink)?;
         let failures = Failures::start()?;
         let opened = Orders::open(&config, None)?;
 
@@ -218,12 +220,12 @@ impl Serving {
     pub(super) async fn prepare(&mut self) -> Result<Prepared, Error> {
         let begun = Instant::now();
 
-        // 1. Read the file, and what it names. On a network file system this may take long.
-        let Read { config, system, files, opened, fixed } = self.read().await?;
+        // 1. Read the file, and open what it names. On a network file system this may take long.
+        let Read { config, system, files, opened, logs, fixed } = self.read().await?;
         let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;
 
-        // 2. Open the logs and bind the addresses.
+        // 2. Bind the addresses.
         let resources = Resources {
             system,
             files,
@@ -231,8 +233,8 @@ impl Serving {
             before: Some(Arc::clone(&self.layout)),
             ..Resources::default()
         };
-        let open = |log: &AccessLog| self.writer.open(&target(&log.path));
-        let layout = Layout::new(&config, resources, &self.admissions, &mut self.counters, open)?;
+        let sink = sinks(&mut self.writer, logs);
+        let layout = Layout::new(&config, resources, &self.admissions, &mut self.counters, sink)?;
         let change = self.sockets.prepare(&config).await?;
 
         // 3. Look up new names.
@@ -266,6 +268,7 @@ impl Serving {
         let (source, before) = (self.source.clone(), Arc::clone(&self.config));
         let (system, files) = (self.layout.system.clone(), self.layout.files.clone());
         let orders = self.orders.settings().cloned();
+        let logs = self.writer.opening();
         let read = tokio::task::spawn_blocking(move || {
             let mut config = source.read_again()?;
             let fixed = keep_what_is_fixed(&mut config, &before);
@@ -273,7 +276,8 @@ impl Serving {
             let system = system_authorities(&config, system)?;
             let files = threads_for_files(&config, files)?;
             let opened = Orders::open(&config, orders.as_ref())?;
-            Ok(Read { config, system, files, opened, fixed })
+            let logs = opened_logs(&config, logs)?;
+            Ok(Read { config, system, files, opened, logs, fixed })
         });
         let failed = |error: &dyn fmt::Display, advice| {
             Err(Error::start("cannot read the configuration again", error.to_string(), advice))
@@ -466,6 +470,22 @@ fn threads_for_files(config: &Config, known: Option<Threads>) -> Result<Option<T
         return Ok(known);
     }
     Threads::start().map(Some).map_err(|error| Error::start("cannot start a thread", error, ""))
+}
+
+/// Opens the access logs of all listeners. May block.
+fn opened_logs(config: &Config, mut logs: Opening) -> Result<Opening, Error> {
+    for log in config.listeners.iter().filter_map(|listener| listener.access_log.as_deref()) {
+        logs.open(&target(&log.path))?;
+    }
+    Ok(logs)
+}
+
+/// Returns the sink of each access log that was opened.
+fn sinks(
+    writer: &mut Writer,
+    mut logs: Opening,
+) -> impl FnMut(&AccessLog) -> Result<Arc<Sink>, Error> {
+    move |log| writer.sink(&target(&log.path), &mut logs)
 }
 
 fn target(path: &LogPath) -> Target {

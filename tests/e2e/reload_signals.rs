@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, kill_process};
 
 use crate::reload::{cluster, echoes, start, tcp};
-use crate::support::{Echo, SHORT, free_port, wait_for, with_deadlines};
+use crate::support::{Echo, SHORT, Setup, free_port, require, wait_for, with_deadlines};
 use crate::takeover::{Chain, has_ended};
 
 /// A pipe in the place of the configuration: reading it waits for a writer.
@@ -101,4 +101,30 @@ fn a_signal_at_the_end_of_a_take_over_does_not_end_the_successor() {
         assert!(path.exists(), "the path is the successor's");
         kill_process(successor, Signal::KILL).unwrap();
     }
+}
+
+/// A file system that does not answer is one whose open(2) takes a minute.
+#[test]
+fn a_log_that_does_not_open_holds_no_signal_up() {
+    let echo = Echo::start();
+    let address = free_port().address();
+    let config = tcp("relay", address, "c") + &cluster("c", echo.address());
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access.log");
+    let mut strace = require("strace");
+    strace.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"]).arg(&log);
+    strace.args(["-e", "inject=openat:delay_exit=60000000"]);
+    let server = "driver = \"io_uring\"".to_owned();
+    let through = Some(strace);
+    let setup = Setup { config, server, through, ..Setup::default() };
+    let gate = setup.start();
+    let text = fs::read_to_string(gate.config_file()).unwrap();
+    let own_log = format!("access_log = {{ path = {log:?} }}\nprotocol");
+    fs::write(gate.config_file(), text.replacen("protocol", &own_log, 1)).unwrap();
+    gate.signal(Signal::HUP);
+    wait_for("the log is being opened", SHORT, || log.exists().then_some(()));
+    echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
+    gate.signal(Signal::TERM);
+    // strace keeps what is left of the process until the call returns.
+    gate.line_with("ended cut_off=0");
 }

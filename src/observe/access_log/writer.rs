@@ -5,7 +5,9 @@
 //! For the same reason one more thread reports losses. None of them delays the end of the process
 //! for much longer than [`PATIENCE`].
 
+use std::collections::HashMap;
 use std::convert::Infallible;
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
@@ -50,6 +52,15 @@ pub struct Writer {
     reporting: Sender<Watched>,
 }
 
+/// Targets that are open, or are opened for a [`Writer`] by another thread: opening a file may
+/// block.
+pub struct Opening {
+    /// Those that have a thread. None of them is closed meanwhile.
+    known: HashMap<Target, Arc<Sink>>,
+    /// Those that have none yet.
+    files: HashMap<Target, File>,
+}
+
 struct OpenFile {
     target: Target,
     sink: Weak<Sink>,
@@ -68,18 +79,28 @@ impl Writer {
         Ok(Writer { files: Vec::new(), reporter, reporting })
     }
 
-    /// Opens a target and starts its thread. A target that is open already is not opened again: all
-    /// records to one file go through one sink.
+    /// Begins to open targets. Targets that are open already are not opened again: all records to
+    /// one file go through one sink.
+    pub fn opening(&self) -> Opening {
+        let open = self.files.iter();
+        let known = open.filter_map(|file| Some((file.target.clone(), file.sink.upgrade()?)));
+        Opening { known: known.collect(), files: HashMap::new() }
+    }
+
+    /// Returns the sink of a target that `opening` has opened. Starts its thread if it is new. Does
+    /// not block.
     ///
     /// # Errors
-    /// The file cannot be opened, or the thread cannot be started.
-    pub fn open(&mut self, target: &Target) -> Result<Arc<Sink>, Error> {
-        self.files.retain(|file| !file.is_closed());
-        let known = self.files.iter().filter(|file| file.target == *target);
-        if let Some(sink) = known.filter_map(|file| file.sink.upgrade()).next() {
-            return Ok(sink);
+    /// The thread cannot be started.
+    ///
+    /// # Panics
+    /// `opening` has not opened the target.
+    pub fn sink(&mut self, target: &Target, opening: &mut Opening) -> Result<Arc<Sink>, Error> {
+        if let Some(sink) = opening.known.get(target) {
+            return Ok(Arc::clone(sink));
         }
-        let file = target.open()?;
+        self.files.retain(|file| !file.is_closed());
+        let file = opening.files.remove(target).expect("all targets are opened before");
         let counts = Arc::new(Counts::default());
         let (queue, batches) = sync_channel(QUEUE);
         let log_file = LogFile::new(target.clone(), file, Arc::clone(&counts));
@@ -88,8 +109,19 @@ impl Writer {
         let _ = self.reporting.send(Watched::new(target, Arc::clone(&counts)));
         let sink = Arc::new(Sink { queue, counts: Arc::clone(&counts) });
         let (target, weak) = (target.clone(), Arc::downgrade(&sink));
+        opening.known.insert(target.clone(), Arc::clone(&sink));
         self.files.push(OpenFile { target, sink: weak, counts, thread });
         Ok(sink)
+    }
+
+    /// Opens a target. May block.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or the thread cannot be started.
+    pub fn open(&mut self, target: &Target) -> Result<Arc<Sink>, Error> {
+        let mut opening = self.opening();
+        opening.open(target)?;
+        self.sink(target, &mut opening)
     }
 
     /// Opens every file's path again, after a log rotation has moved the old file. Returns at once:
@@ -130,6 +162,19 @@ impl Writer {
     /// The number of files that are closed.
     pub(super) fn closed(&self) -> usize {
         self.files.iter().filter(|file| file.is_closed()).count()
+    }
+}
+
+impl Opening {
+    /// Opens a target unless it is open. May block.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn open(&mut self, target: &Target) -> Result<(), Error> {
+        if !self.known.contains_key(target) && !self.files.contains_key(target) {
+            self.files.insert(target.clone(), target.open()?);
+        }
+        Ok(())
     }
 }
 
