@@ -39,7 +39,7 @@ use super::linger::linger;
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain, Watch};
 use io::Io;
-use piece::Piece;
+use piece::{Piece, Unsent};
 
 /// The name of the protocol in TLS (RFC 9113 section 3.2).
 pub(super) const ALPN: &str = "h2";
@@ -80,6 +80,8 @@ struct Shared {
     has_begun: Cell<bool>,
     /// Wakes the task of a connection that is to end when the last stream has ended.
     ending: Cell<Option<Waker>>,
+    /// What was read for the streams.
+    unsent: Rc<Unsent>,
 }
 
 /// How far the end of a connection has come.
@@ -141,6 +143,7 @@ pub(super) async fn serve(conn: Accepted) {
         active: Cell::new(Instant::now()),
         has_begun: Cell::new(false),
         ending: Cell::default(),
+        unsent: Rc::default(),
     });
     watch.renew(Limit::new(limits.keepalive_timeout, End::Idle));
     watch.join_group(conn.listener.group());

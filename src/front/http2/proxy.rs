@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use h2::{Reason, RecvStream, SendStream};
 
 use super::head::Collected;
-use super::piece::Piece;
-use super::send::{self, Broken, capacity, cut_off, finish, read_size, release};
+use super::piece::{Piece, Unsent};
+use super::send::{self, Broken, cut_off, finish, release, room_to_read};
 use super::stream::Stream;
 use crate::front::accepted::Accepted;
 use crate::front::http::{
@@ -133,7 +134,7 @@ impl Client for Waiting<'_> {
         let first = bytes[length..].to_vec();
         heads.clear();
         watch.renew(Limit::new(request.proxy().idle_timeout, End::Idle));
-        let mut down = Download::new(head.body, upstream, conn);
+        let mut down = Download::new(head.body, upstream, conn, &self.stream.shared.unsent);
         let passing = down.run(first, &mut stream);
         let result = beside(passing, sending, sent).await;
         passed.end = match result {
@@ -178,6 +179,7 @@ struct Download<'a> {
     transport: &'a Transport,
     watch: &'a Watch,
     conn: &'a Accepted,
+    unsent: &'a Rc<Unsent>,
     /// How much is left, where the length is known.
     left: Option<u64>,
     /// Takes the payload out of chunks.
@@ -188,12 +190,18 @@ struct Download<'a> {
 }
 
 impl<'a> Download<'a> {
-    fn new(body: Body, upstream: &'a Upstream<'a>, conn: &'a Accepted) -> Download<'a> {
+    fn new(
+        body: Body,
+        upstream: &'a Upstream<'a>,
+        conn: &'a Accepted,
+        unsent: &'a Rc<Unsent>,
+    ) -> Download<'a> {
         Download {
             upstream,
             transport: upstream.transport,
             watch: upstream.watch,
             conn,
+            unsent,
             left: if let Body::Length(length) = body { Some(length) } else { None },
             chunks: matches!(body, Body::Chunked(_)).then(Dechunk::default),
             sent: 0,
@@ -206,7 +214,10 @@ impl<'a> Download<'a> {
         let pool = &self.conn.context.pool;
         let size = first.len();
         let (range, mut is_over) = self.take(&mut first, size);
-        let first = Piece::read(first[range].to_vec(), pool);
+        // In place: a copy would be kept beside it for as long as the body takes.
+        first.truncate(range.end);
+        first.drain(..range.start);
+        let first = Piece::read(first, pool, self.unsent);
         if let Err(broken) = self.send(first, stream).await {
             return end_of(broken);
         }
@@ -215,7 +226,7 @@ impl<'a> Download<'a> {
                 return end_of(broken);
             }
             // What the client does not take is not read.
-            let room = match capacity(stream, read_size(pool), self.watch).await {
+            let room = match room_to_read(stream, pool, self.unsent, self.watch).await {
                 Ok(room) => room,
                 Err(broken) => return end_of(broken),
             };
@@ -268,7 +279,8 @@ impl<'a> Download<'a> {
             Ok(read) => {
                 self.watch.touch();
                 let (range, over) = self.take(&mut buffer[..read], read);
-                Ok(Some((Piece::read(buffer[range].to_vec(), &self.conn.context.pool), over)))
+                let (bytes, pool) = (buffer[range].to_vec(), &self.conn.context.pool);
+                Ok(Some((Piece::read(bytes, pool, self.unsent), over)))
             }
             Err(Errno::AGAIN) => Ok(None),
             Err(_) => Err(End::UpstreamReset),

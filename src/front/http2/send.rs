@@ -10,7 +10,7 @@ use std::task::Poll;
 use h2::{Reason, SendStream};
 
 use super::SEND_BUFFER;
-use super::piece::Piece;
+use super::piece::{Piece, Unsent};
 use crate::relay::Pool;
 use crate::sched::SMALL;
 use crate::timers::{Fired, Watch};
@@ -25,14 +25,54 @@ pub(super) enum Broken {
     Fired(Fired),
 }
 
-/// The most bytes that may be read at a time for a stream.
-pub(super) fn read_size(pool: &Pool) -> usize {
-    if pool.is_spent() { SMALL } else { SEND_BUFFER }
+/// Waits until bytes may be read for a stream. Returns how many. They are reserved until they are
+/// sent, or until [`release`].
+///
+/// While the worker's budget is spent these are few, and only when all that was read for the
+/// connection is sent. So a client that does not read makes the worker keep little, however many
+/// streams it has. What was read fits the windows, so that nothing but the socket holds it up.
+pub(super) async fn room_to_read(
+    stream: &mut SendStream<Piece>,
+    pool: &Pool,
+    unsent: &Unsent,
+    watch: &Watch,
+) -> Result<usize, Broken> {
+    loop {
+        if pool.is_spent() {
+            all_sent(stream, unsent, watch).await?;
+        }
+        let wanted = if pool.is_spent() { SMALL } else { SEND_BUFFER };
+        let room = capacity(stream, wanted, watch).await?;
+        // Checked again, because other streams may have read meanwhile.
+        if !pool.is_spent() || unsent.is_empty() {
+            return Ok(room);
+        }
+        release(stream);
+    }
+}
+
+/// Waits until all that was read for the connection is sent, for a stream that the client has not
+/// reset.
+async fn all_sent(
+    stream: &mut SendStream<Piece>,
+    unsent: &Unsent,
+    watch: &Watch,
+) -> Result<(), Broken> {
+    poll_fn(|cx| {
+        if let Poll::Ready(fired) = watch.poll_fired(cx.waker()) {
+            return Poll::Ready(Err(Broken::Fired(fired)));
+        }
+        if stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(Broken::Client));
+        }
+        unsent.poll_empty(cx.waker()).map(Ok)
+    })
+    .await
 }
 
 /// Waits until the client takes some bytes. Returns how many, at most `wanted`. They are reserved
 /// until they are sent, or until [`release`].
-pub(super) async fn capacity(
+async fn capacity(
     stream: &mut SendStream<Piece>,
     wanted: usize,
     watch: &Watch,

@@ -9,8 +9,8 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 
 use super::head::{Collected, write_request};
-use super::piece::Piece;
-use super::send::{Broken, capacity, cut_off, finish, read_size, release, send_all, send_now};
+use super::piece::{Piece, Unsent};
+use super::send::{Broken, cut_off, finish, release, room_to_read, send_all, send_now};
 use super::skip::skip;
 use super::{MAX_STREAMS, Open, Place, Shared, proxy};
 use crate::config::{Action, FieldRules, Files, Http, Route, Scheme};
@@ -353,7 +353,8 @@ impl Stream {
         // 3. Send the bytes of a large file.
         outcome.end = match (self.respond.send_response(own, false), found.content) {
             (Ok(mut stream), Content::File(mut body)) => {
-                let end = send_file(&mut stream, &mut body, conn, &watch).await;
+                let unsent = &self.shared.unsent;
+                let end = send_file(&mut stream, &mut body, conn, unsent, &watch).await;
                 outcome.bytes_down += body.sent();
                 end
             }
@@ -367,13 +368,14 @@ async fn send_file(
     stream: &mut SendStream<Piece>,
     body: &mut files::Body,
     conn: &Accepted,
+    unsent: &Rc<Unsent>,
     watch: &Watch,
 ) -> End {
     let Some(store) = conn.context.store.get() else { return End::Local };
     let pool = &conn.context.pool;
     while body.left() > 0 {
         // What the client does not take is not read.
-        let room = match capacity(stream, read_size(pool), watch).await {
+        let room = match room_to_read(stream, pool, unsent, watch).await {
             Ok(room) => room,
             Err(broken) => return broken_off(broken, stream),
         };
@@ -390,7 +392,7 @@ async fn send_file(
             .await
         };
         let piece = match read {
-            Ok(bytes) => Piece::read(bytes, pool),
+            Ok(bytes) => Piece::read(bytes, pool, unsent),
             Err(broken) => {
                 cut_off(stream);
                 return match broken {

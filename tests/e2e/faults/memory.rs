@@ -22,8 +22,8 @@ use crate::support::{
 const MIB: u64 = 1024 * 1024;
 /// docs/operations.md: what a worker keeps for its connections.
 const BUDGET: u64 = 64 * MIB;
-/// Of each kind: together they would keep three times the budget.
-const CLIENTS: usize = 120;
+/// Of each kind: together they would keep six times the budget.
+const CLIENTS: usize = 240;
 /// The same for one client beyond the budget: 4 KiB for each direction, its state, and that of TLS.
 const EACH: u64 = 32 * 1024;
 /// Logs, the worker's buffer and what the allocator does not give back.
