@@ -124,7 +124,7 @@ async fn live(
             let status = "Draining: open connections may continue until drain_timeout";
             serving.manager.stopping(status);
             // A stored socket would take connections that no process accepts.
-            serving.manager.store_nothing();
+            serving.manager.store_nothing().await;
             // The workers still accept, so no other process has taken the paths over.
             serving.sockets.close();
             Command::Drain

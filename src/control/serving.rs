@@ -322,6 +322,7 @@ impl Serving {
 
         // 2. All workers know the new listeners, so any of them may accept for them.
         self.sockets.apply(change);
+        self.manager.remove_others(&self.sockets, self.crew.len()).await;
         let applied = Arc::new(AtomicUsize::new(0));
         self.crew.tell_each(|worker| {
             let (streams, datagrams) = self.sockets.of_worker(worker);

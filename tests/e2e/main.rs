@@ -44,6 +44,7 @@ mod listeners;
 mod loops;
 mod loops_reloaded;
 mod manager;
+mod manager_store;
 mod manners;
 mod names;
 mod ports;

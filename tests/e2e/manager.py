@@ -8,12 +8,15 @@ Arguments: a JSON object, then the command of the service. Keys of the object:
     says       false: nothing is said about the store, as before systemd 254
     watchdog   limit in seconds
     abstract   true: the notifications go to an abstract address
-    silent     true: notifications are not read
+    silent     true: notifications are not read until "hear"
+    probe      true: before a socket is removed from the store, a byte goes to its address and back
     extra      further variables of the service
 
 Lines on stdout: "notify TEXT" with "|" between assignments, "stored NAME", "removed NAME",
-"started PID", "ended STATUS", "socket NAME PORT", "watchdog expired", and what the service says.
-Lines on stdin: "kill NUMBER", "stop" (no further start).
+"started PID", "ended STATUS", "socket NAME PORT", "watchdog expired", "served NAME" and "not served
+NAME" of a probe, "lost", "found", and what the service says.
+Lines on stdin: "kill NUMBER", "stop" (no further start), "hear", "lose" (notifications reach nothing,
+and the store is empty), "find" (they arrive again).
 """
 
 import array
@@ -106,6 +109,18 @@ def is_stored(fd):
                for s in (os.fstat(other) for _, other in store))
 
 
+def probe(name, fd):
+    """Whether the service still accepts, long after its workers have read their commands."""
+    time.sleep(0.3)
+    try:
+        with socket.create_connection(socket.socket(fileno=os.dup(fd)).getsockname(), 5) as client:
+            client.settimeout(5)
+            client.sendall(b"x")
+            say("served" if client.recv(1) == b"x" else "not served", name)
+    except OSError:
+        say("not served", name)
+
+
 def receive():
     """Reads a notification. Returns its assignments, of the main process."""
     space = socket.CMSG_SPACE(12) + socket.CMSG_SPACE(4 * 253)
@@ -117,6 +132,10 @@ def receive():
         elif kind == socket.SCM_CREDENTIALS:
             sender = struct.unpack("iII", data)[0]
     text = text.decode()
+    if text == "BARRIER=1":
+        assert len(descriptors) == 1
+        os.close(descriptors[0])
+        return {}
     if sender != main:
         say("ignored", sender, text.replace("\n", "|"))
         for fd in descriptors:
@@ -136,6 +155,8 @@ def receive():
             say("stored", fields["FDNAME"])
     elif "FDSTOREREMOVE" in fields:
         for at in [at for at, one in enumerate(store) if one[0] == fields["FDNAME"]][::-1]:
+            if options.get("probe"):
+                probe(*store[at])
             os.close(store.pop(at)[1])
             say("removed", fields["FDNAME"])
     else:
@@ -171,6 +192,16 @@ while True:
                 word, *rest = line.decode().split()
                 if word == "kill":
                     os.kill(main, int(rest[0]))
+                elif word == "hear":
+                    wait.register(notify, select.POLLIN)
+                elif word == "lose":
+                    os.rename(name, name + "-away")
+                    while store:
+                        os.close(store.pop()[1])
+                    say("lost")
+                elif word == "find":
+                    os.rename(name + "-away", name)
+                    say("found")
                 else:
                     goes_on = False
     if "watchdog" in options and is_ready:

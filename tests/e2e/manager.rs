@@ -14,9 +14,10 @@ use crate::support::{
     wait_for,
 };
 
-const BOTH: [&str; 2] = ["io_uring", "epoll"];
+pub(crate) const BOTH: [&str; 2] = ["io_uring", "epoll"];
 
-fn driver(driver: &str) -> String {
+/// The part `[server]`.
+pub(crate) fn driver(driver: &str) -> String {
     format!("workers = 2\ndriver = \"{driver}\"\ndrain_timeout = \"1h\"")
 }
 
@@ -30,15 +31,16 @@ fn both(tcp: &Echo, udp: &UdpEcho) -> String {
     udp + &l4(tcp.address(), "", "")
 }
 
+/// Sends a byte, and waits for its echo.
 #[track_caller]
-fn round_trip(stream: &mut TcpStream) {
+pub(crate) fn round_trip(stream: &mut TcpStream) {
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
 }
 
 /// Waits until connects are refused. A stored socket would let them wait.
 #[track_caller]
-fn expect_refused(address: SocketAddr) {
+pub(crate) fn expect_refused(address: SocketAddr) {
     let is_refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     wait_for("connects are refused", SHORT, || {
         TcpStream::connect_timeout(&address, Duration::from_secs(1)).err().filter(is_refused)
@@ -159,11 +161,16 @@ fn a_store_that_is_too_small_is_said() {
         manager.line_with("notify READY=1");
         manager
     };
-    let manager = stored(&json!({ "fdstore": 2 }));
+    let mut manager = stored(&json!({ "fdstore": 2 }));
     let line = manager.line_with("the service manager stores no more sockets");
     assert!(line.contains("sockets=2"), "{line}");
     // One of each address.
     assert_eq!((manager.count("stored tcp-"), manager.count("stored udp-")), (1, 1));
+    for reloads in 2..4 {
+        manager.signal(Signal::HUP);
+        manager.wait_count("notify READY=1", reloads);
+    }
+    assert_eq!(manager.count("the service manager stores no more sockets"), 1);
     let manager = stored(&json!({ "fdstore": 0 }));
     assert_eq!(manager.count("stored"), 0);
 }

@@ -6,6 +6,7 @@
 //! | `environment` | reads the environment, and takes the descriptors that were handed over |
 //! | `notifier` | sends notifications |
 //! | `store` | names of sockets in the descriptor store, and how it changes |
+//! | `wanted` | what the manager is to know |
 //! | `watchdog` | beats of the watchdog |
 //!
 //! The crates for this do not fit: sd-notify blocks while the manager does not read and knows no
@@ -15,34 +16,47 @@
 mod environment;
 mod notifier;
 mod store;
+mod wanted;
 mod watchdog;
 
+use std::collections::HashSet;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::sockets::{Inherited, Sockets};
+use super::sockets::{HandedOver, Inherited, Sockets};
 use crate::sys::{Address, SocketKind, bound_address, handed_socket, monotonic_us};
 use crate::worker::Pulse;
 pub use environment::Environment;
 pub(super) use environment::OWN as OWN_VARIABLES;
-use notifier::{Notifier, Order};
-use store::Store;
+use notifier::Notifier;
+use store::{Store, Stored, name_of};
+use wanted::{Kind, Wanted};
 
 /// How long the end of the process waits for a manager that does not read.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long sockets stay open for a manager that does not read and has them in its store.
+const SETTLE: Duration = Duration::from_secs(2);
 
-/// The service manager. Its methods do not wait.
+/// The service manager.
 #[derive(Clone)]
 pub(in crate::control) struct Manager {
     /// `None` if nothing asks for notifications.
-    orders: Option<UnboundedSender<Order>>,
+    notified: Option<Notified>,
     watchdog: Option<Duration>,
     stores: bool,
+}
+
+/// The way to the task that notifies the manager.
+#[derive(Clone)]
+struct Notified {
+    wanted: watch::Sender<Wanted>,
+    /// The number of the last question that the manager has answered.
+    answered: watch::Receiver<u64>,
 }
 
 impl Manager {
@@ -65,41 +79,42 @@ impl Manager {
                 None
             }
         });
-        let orders = address.map(|address| {
-            let (orders, received) = unbounded_channel();
-            tokio::spawn(Notifier::new(address, store).run(received));
-            orders
+        let notified = address.map(|address| {
+            let (wanted, changes) = watch::channel(Wanted::default());
+            let (answers, answered) = watch::channel(0);
+            tokio::spawn(Notifier::new(address, store, answers).run(changes));
+            Notified { wanted, answered }
         });
-        let stores = orders.is_some() && max_stored != Some(0);
-        (Manager { orders, watchdog, stores }, sockets)
+        let stores = notified.is_some() && max_stored != Some(0);
+        (Manager { notified, watchdog, stores }, sockets)
     }
 
     /// The process serves: the workers run, or a reload has ended.
     pub(super) fn ready(&self) {
-        self.send(|| "READY=1\nSTATUS=Serving".to_owned());
+        self.say(Kind::Ready, || "READY=1\nSTATUS=Serving".to_owned());
     }
 
     /// A reload begins. [`Manager::ready`] ends it, whether it has succeeded or not.
     pub(super) fn reloading(&self) {
         // The manager takes the READY=1 that follows for the end of this reload by the time.
         let time = || format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=Reloading", monotonic_us());
-        self.send(time);
+        self.say(Kind::Reloading, time);
     }
 
     /// The process begins to end.
     pub(super) fn stopping(&self, status: &str) {
-        self.send(|| format!("STOPPING=1\nSTATUS={status}"));
+        self.say(Kind::Stopping, || format!("STOPPING=1\nSTATUS={status}"));
     }
 
     /// Says in a few words what the process does.
     pub(super) fn status(&self, status: &str) {
-        self.send(|| format!("STATUS={status}"));
+        self.say(Kind::Status, || format!("STATUS={status}"));
     }
 
     /// Another process is the main one of the service from now on. Nothing that is said after this
     /// is sent, and what is stored is left as it is.
     pub(in crate::control) fn main_pid(&self, pid: u32) {
-        self.order(|| Order::Resign(format!("MAINPID={pid}")));
+        self.change(|wanted| wanted.resign(format!("MAINPID={pid}")));
     }
 
     /// Notes that these sockets come from a predecessor, which may have stored them. Must be called
@@ -107,60 +122,109 @@ impl Manager {
     pub(super) fn took_over(&self, sockets: &Inherited) {
         let streams = sockets.streams.iter().map(AsFd::as_fd);
         let all = streams.chain(sockets.datagrams.iter().map(AsFd::as_fd));
-        let all = all.filter_map(|socket| handed_socket(&socket).ok()).collect();
-        self.order(|| Order::MayHave(all));
+        let names = all.filter_map(|socket| handed_socket(&socket).ok().as_ref().map(name_of));
+        self.change(|wanted| wanted.inherited.extend(names));
     }
 
     /// Makes these sockets those that the manager stores. Where it has no room for all, it stores
     /// those of the first workers, which are one for each address.
     pub(super) fn store(&self, sockets: &Sockets, workers: usize) {
+        if self.stores {
+            let stored = to_store(sockets, workers);
+            self.change(|wanted| wanted.set_store(stored));
+        }
+    }
+
+    /// Removes the stored sockets that are not among these. Waits until the manager has done so,
+    /// for two seconds at most. Clients of a stored socket wait for a process that accepts; so this
+    /// must end before the workers close those sockets.
+    pub(super) async fn remove_others(&self, sockets: &Sockets, workers: usize) {
         if !self.stores {
             return;
         }
-        let mut copies = Vec::new();
-        for worker in 0..workers {
-            let (streams, datagrams) = sockets.of_worker(worker);
-            // A descriptor that cannot be duplicated is not stored.
-            let copy = |socket: BorrowedFd<'_>| copies.extend(socket.try_clone_to_owned().ok());
-            let streams = streams.iter().map(|stream| stream.socket.as_fd());
-            streams.chain(datagrams.iter().map(|datagram| datagram.socket.as_fd())).for_each(copy);
+        let mut left = to_store(sockets, workers);
+        let mut removes = false;
+        self.change(|wanted| {
+            let is_stored: HashSet<&str> =
+                wanted.store.iter().map(|stored| stored.name.as_str()).collect();
+            left.retain(|stored| is_stored.contains(stored.name.as_str()));
+            removes = left.len() < wanted.store.len();
+            wanted.set_store(left);
+        });
+        if removes {
+            self.settle(SETTLE).await;
         }
-        self.order(|| Order::Store(copies));
     }
 
-    /// Removes what is stored.
-    pub(super) fn store_nothing(&self) {
+    /// Removes what is stored, as [`Manager::remove_others`].
+    pub(super) async fn store_nothing(&self) {
         if self.stores {
-            self.order(|| Order::Store(Vec::new()));
+            self.change(|wanted| wanted.set_store(Vec::new()));
+            self.settle(SETTLE).await;
         }
     }
 
     /// Begins the beats of the watchdog, if the manager has one.
     pub(super) fn watch(&self, workers: Vec<Arc<Pulse>>) {
-        let (Some(limit), Some(orders)) = (self.watchdog, self.orders.clone()) else { return };
-        let beat = move || orders.send(Order::Send("WATCHDOG=1".to_owned())).is_ok();
+        let (Some(limit), Some(notified)) = (self.watchdog, self.notified.clone()) else { return };
+        let beat = move || {
+            notified.wanted.send_if_modified(|wanted| {
+                wanted.beats += 1;
+                !wanted.has_resigned
+            })
+        };
         tokio::spawn(watchdog::run(limit, workers, beat));
     }
 
-    /// Waits until all is sent, for a second at most.
+    /// Waits until the manager has read all, for a second at most.
     pub(in crate::control) async fn flush(&self) {
-        if self.orders.is_some() {
-            let (done, is_done) = oneshot::channel();
-            self.order(|| Order::Flush(done));
-            let _ = tokio::time::timeout(FLUSH, is_done).await;
+        self.settle(FLUSH).await;
+    }
+
+    /// Waits until the manager has handled all that was said so far. One that has not answered an
+    /// earlier question is not waited for again.
+    async fn settle(&self, limit: Duration) {
+        let Some(Notified { wanted, mut answered }) = self.notified.clone() else { return };
+        let (mut question, mut given_up) = (0, 0);
+        wanted.send_modify(|wanted| {
+            wanted.asked += 1;
+            (question, given_up) = (wanted.asked, wanted.given_up);
+        });
+        if *answered.borrow() < given_up {
+            return;
+        }
+        let is_answered = answered.wait_for(|last| *last >= question);
+        if timeout(limit, is_answered).await.is_err() {
+            wanted.send_if_modified(|wanted| {
+                wanted.given_up = question;
+                false
+            });
         }
     }
 
-    fn send(&self, text: impl FnOnce() -> String) {
-        self.order(|| Order::Send(text()));
+    fn say(&self, kind: Kind, text: impl FnOnce() -> String) {
+        self.change(|wanted| wanted.say(kind, text()));
     }
 
-    fn order(&self, order: impl FnOnce() -> Order) {
-        if let Some(orders) = &self.orders {
-            // The task ends with the runtime.
-            let _ = orders.send(order());
+    fn change(&self, change: impl FnOnce(&mut Wanted)) {
+        if let Some(notified) = &self.notified {
+            notified.wanted.send_modify(change);
         }
     }
+}
+
+/// The sockets of all workers, by their order.
+fn to_store(sockets: &Sockets, workers: usize) -> Vec<Arc<Stored>> {
+    let (mut stored, mut names) = (Vec::new(), HashSet::new());
+    for worker in 0..workers {
+        let (streams, datagrams) = sockets.of_worker(worker);
+        let streams = streams.into_iter().map(|stream| HandedOver::Stream(stream.socket));
+        let datagrams = datagrams.into_iter().map(|datagram| HandedOver::Datagram(datagram.socket));
+        // Workers may share a socket.
+        let new = streams.chain(datagrams).filter_map(Stored::new);
+        stored.extend(new.filter(|stored| names.insert(stored.name.clone())).map(Arc::new));
+    }
+    stored
 }
 
 /// Takes the descriptors that listeners can use. Closes the others, with a warning, and those that

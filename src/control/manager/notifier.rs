@@ -2,43 +2,62 @@
 //! manager that does not read them stops this task and nothing else.
 
 use std::ffi::OsStr;
+use std::future::pending;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram as StdDatagram};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::oneshot;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
-use super::store::Store;
-use crate::sys::{Errno, HandedSocket, send_with_descriptor};
+use super::store::{Change, Store, Stored};
+use super::wanted::{Notice, Wanted};
+use crate::sys::{Errno, send_with_descriptor};
 
 /// The pause when too many descriptors of this user are on their way (ETOOMANYREFS, unix(7)).
 const PAUSE: Duration = Duration::from_millis(10);
+/// When a manager that could not be reached is tried again, unless there is something new before.
+const RETRY: Duration = Duration::from_secs(10);
 
-/// What the task is asked for.
-pub(super) enum Order {
-    /// Send a notification.
-    Send(String),
-    /// Note that these sockets may be stored.
-    MayHave(Vec<HandedSocket>),
-    /// Make these sockets those that are stored.
-    Store(Vec<OwnedFd>),
-    /// Send a last notification: another process is the main one of the service.
-    Resign(String),
-    /// Say when all is sent.
-    Flush(oneshot::Sender<()>),
-}
-
-/// The task's state.
+/// The task's state: what the manager has been sent.
 pub(super) struct Notifier {
     address: SocketAddr,
     store: Store,
+    /// What is left of the last change of the store.
+    change: Change,
+    /// The version that it leads to; `None` if it must be made anew.
+    planned: Option<u64>,
+    knows_inherited: bool,
+    /// The number of the last notification.
+    notice: u64,
+    beats: u64,
+    /// The last question.
+    asked: u64,
+    /// The answer to it, which is the end of a pipe.
+    answer: Option<pipe::Receiver>,
+    /// The last question that was answered, or that has no answer.
+    answered: watch::Sender<u64>,
+    /// Nothing is sent until there is something new, or [`RETRY`] is over.
+    pauses: bool,
     has_failed: bool,
+    has_said_beyond: bool,
+}
+
+/// One datagram.
+enum Step {
+    Remove(String),
+    Add(Arc<Stored>),
+    Notice(Notice),
+    Beat(u64),
+    /// The manager closes the descriptor of this when it has handled everything before.
+    Ask(u64),
 }
 
 /// The address of the manager's socket.
@@ -54,71 +73,189 @@ pub(super) fn address_of(socket: &OsStr) -> io::Result<SocketAddr> {
 }
 
 impl Notifier {
-    pub(super) fn new(address: SocketAddr, store: Store) -> Notifier {
-        Notifier { address, store, has_failed: false }
+    /// `answered` gets the number of the last question that the manager has answered.
+    pub(super) fn new(address: SocketAddr, store: Store, answered: watch::Sender<u64>) -> Notifier {
+        Notifier {
+            address,
+            store,
+            change: Change::default(),
+            planned: None,
+            knows_inherited: false,
+            notice: 0,
+            beats: 0,
+            asked: 0,
+            answer: None,
+            answered,
+            pauses: false,
+            has_failed: false,
+            has_said_beyond: false,
+        }
     }
 
-    /// Handles requests until the last sender is dropped.
-    pub(super) async fn run(mut self, mut orders: UnboundedReceiver<Order>) {
-        let mut is_main = true;
-        while let Some(order) = orders.recv().await {
-            match order {
-                Order::Flush(done) => drop(done.send(())),
-                _ if !is_main => {}
-                Order::Send(text) => self.send(&text, None).await,
-                Order::MayHave(all) => all.iter().for_each(|socket| self.store.may_have(socket)),
-                Order::Store(sockets) => self.update_store(sockets).await,
-                Order::Resign(text) => {
-                    self.send(&text, None).await;
-                    is_main = false;
-                }
+    /// Brings the manager to what it is to know, until the last sender is dropped.
+    pub(super) async fn run(mut self, mut wanted: watch::Receiver<Wanted>) {
+        loop {
+            let step = self.next(&wanted.borrow_and_update());
+            // A step that waits is given up when there is something new: it may hold a socket that
+            // is to be closed.
+            let has_changed = match step {
+                Some(step) => tokio::select! {
+                    biased;
+                    sent = send(&self.address, &step) => {
+                        match sent {
+                            Ok(answer) => self.note(step, answer),
+                            Err(error) => self.pause(&error, wanted.borrow().asked),
+                        }
+                        continue;
+                    }
+                    changed = wanted.changed() => {
+                        self.planned = None;
+                        changed
+                    }
+                },
+                None => tokio::select! {
+                    changed = wanted.changed() => changed,
+                    () = end_of(self.answer.as_ref()) => {
+                        self.answer = None;
+                        self.answered.send_replace(self.asked);
+                        continue;
+                    }
+                    () = sleep(RETRY), if self.pauses => Ok(()),
+                },
+            };
+            if has_changed.is_err() {
+                return;
             }
+            self.pauses = false;
         }
     }
 
-    async fn update_store(&mut self, sockets: Vec<OwnedFd>) {
-        let change = self.store.replace(sockets);
-        for name in &change.remove {
-            self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None).await;
+    /// What to send next. READY=1 comes behind the sockets that the process has then.
+    fn next(&mut self, wanted: &Wanted) -> Option<Step> {
+        if self.pauses {
+            return None;
         }
-        for (name, socket) in change.add {
-            // Without FDPOLL=0 a socket that reports an error would be removed.
-            let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
-            self.send(&text, Some(socket)).await;
+        if self.planned != Some(wanted.store_version) {
+            self.plan(wanted);
         }
-        if change.beyond > 0 {
+        if let Some(name) = self.change.remove.pop() {
+            return Some(Step::Remove(name));
+        }
+        if let Some(stored) = self.change.add.pop() {
+            return Some(Step::Add(stored));
+        }
+        if let Some(notice) = wanted.notice_after(self.notice) {
+            return Some(Step::Notice(notice.clone()));
+        }
+        if self.beats != wanted.beats && !wanted.has_resigned {
+            return Some(Step::Beat(wanted.beats));
+        }
+        (self.asked != wanted.asked).then_some(Step::Ask(wanted.asked))
+    }
+
+    /// Plans how the store is to change. It stays once another process is the main one.
+    fn plan(&mut self, wanted: &Wanted) {
+        self.planned = Some(wanted.store_version);
+        self.change = Change::default();
+        if wanted.store_version == 0 || wanted.has_resigned {
+            return;
+        }
+        if !self.knows_inherited {
+            self.knows_inherited = true;
+            wanted.inherited.iter().for_each(|name| self.store.is_added(name.clone()));
+        }
+        self.change = self.store.change_to(&wanted.store);
+        if self.change.beyond > 0 && !self.has_said_beyond {
+            self.has_said_beyond = true;
             tracing::warn!(
-                sockets = change.beyond,
+                sockets = self.change.beyond,
                 "the service manager stores no more sockets: the others are closed if the process \
                  is killed. Raise FileDescriptorStoreMax= of its unit"
             );
         }
     }
 
-    /// Sends a notification. Waits while the manager has too many that it has not read.
-    async fn send(&mut self, text: &str, descriptor: Option<OwnedFd>) {
-        let Err(error) = self.try_send(text, descriptor).await else { return };
-        if !self.has_failed {
-            tracing::warn!(%error, "cannot notify the service manager");
+    /// Notes what was sent. `answer` is that to a question.
+    fn note(&mut self, step: Step, answer: Option<pipe::Receiver>) {
+        if std::mem::take(&mut self.has_failed) {
+            tracing::info!("the service manager can be notified again");
         }
-        self.has_failed = true;
+        match step {
+            Step::Remove(name) => self.store.is_removed(&name),
+            Step::Add(stored) => self.store.is_added(stored.name.clone()),
+            Step::Notice(notice) => self.notice = notice.number,
+            Step::Beat(beats) => self.beats = beats,
+            Step::Ask(question) => {
+                self.asked = question;
+                self.answer = answer;
+            }
+        }
     }
 
-    async fn try_send(&self, text: &str, descriptor: Option<OwnedFd>) -> io::Result<()> {
-        // A new socket for each: the manager may have a new one under the same address.
-        let socket = StdDatagram::unbound()?;
-        socket.connect_addr(&self.address)?;
-        socket.set_nonblocking(true)?;
-        let socket = UnixDatagram::from_std(socket)?;
-        let descriptor = descriptor.as_ref().map(AsFd::as_fd);
-        let send = || send_with_descriptor(&socket, text.as_bytes(), descriptor);
-        loop {
-            match socket.async_io(Interest::WRITABLE, || Ok(send()?)).await {
-                Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                result => return result,
+    /// Notes that the manager cannot be reached. So it does not answer, and what it stores is
+    /// unknown. What could not be sent is sent later.
+    fn pause(&mut self, error: &io::Error, asked: u64) {
+        if !std::mem::replace(&mut self.has_failed, true) {
+            tracing::warn!(%error, "cannot notify the service manager");
+        }
+        self.pauses = true;
+        self.store.is_uncertain();
+        self.planned = None;
+        self.asked = asked;
+        self.answer = None;
+        self.answered.send_replace(asked);
+    }
+}
+
+/// Sends a datagram. Waits while the manager has too many that it has not read; may be dropped
+/// then. Returns the end of a pipe whose other end comes with a question.
+async fn send(address: &SocketAddr, step: &Step) -> io::Result<Option<pipe::Receiver>> {
+    let text = match step {
+        Step::Remove(name) => format!("FDSTOREREMOVE=1\nFDNAME={name}"),
+        Step::Add(stored) => {
+            // Without FDPOLL=0 a socket that reports an error would be removed.
+            let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={}", stored.name);
+            return send_datagram(address, &text, Some(stored.socket.as_fd())).await.map(|()| None);
+        }
+        Step::Notice(notice) => notice.text.clone(),
+        Step::Beat(_) => "WATCHDOG=1".to_owned(),
+        Step::Ask(_) => {
+            let (theirs, ours) = pipe::pipe()?;
+            send_datagram(address, "BARRIER=1", Some(theirs.as_fd())).await?;
+            return Ok(Some(ours));
+        }
+    };
+    send_datagram(address, &text, None).await.map(|()| None)
+}
+
+async fn send_datagram(
+    address: &SocketAddr,
+    text: &str,
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    // A new socket for each: the manager may have a new one under the same address.
+    let socket = StdDatagram::unbound()?;
+    socket.connect_addr(address)?;
+    socket.set_nonblocking(true)?;
+    let socket = UnixDatagram::from_std(socket)?;
+    let send = || send_with_descriptor(&socket, text.as_bytes(), descriptor);
+    loop {
+        match socket.async_io(Interest::WRITABLE, || Ok(send()?)).await {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::TOOMANYREFS) => {
+                sleep(PAUSE).await;
             }
+            result => return result,
+        }
+    }
+}
+
+/// Waits until a pipe has no other end. Never returns if there is no pipe.
+async fn end_of(pipe: Option<&pipe::Receiver>) {
+    let Some(pipe) = pipe else { return pending().await };
+    while pipe.readable().await.is_ok() {
+        match pipe.try_read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
         }
     }
 }

@@ -4,25 +4,36 @@
 //! restarted one or as a successor, calls it the same, whichever worker it gives it to.
 
 use std::collections::HashSet;
-use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
+use crate::control::sockets::HandedOver;
 use crate::sys::{HandedSocket, SocketKind, handed_socket};
+
+/// A socket with its name in the store.
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) socket: HandedOver,
+}
 
 /// What the service manager stores for this service, as far as it is known.
 #[derive(Debug)]
 pub(super) struct Store {
     /// The most that it stores.
     max: usize,
-    stored: HashSet<String>,
+    /// Names of all sockets that it may have.
+    may_have: HashSet<String>,
+    /// Names of those that it has.
+    has: HashSet<String>,
     /// Sockets that the manager has bound itself (a socket unit), and keeps without being asked.
     bound_by_manager: HashSet<String>,
 }
 
 /// How the store is to change. Removals come first, because it may be full.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Change {
     pub(super) remove: Vec<String>,
-    pub(super) add: Vec<(String, OwnedFd)>,
+    /// The next one is the last.
+    pub(super) add: Vec<Arc<Stored>>,
     /// Sockets that it has no room for.
     pub(super) beyond: usize,
 }
@@ -38,10 +49,19 @@ pub(super) fn name_of(socket: &HandedSocket) -> String {
     port.map_or_else(|| format!("{kind}-{id:x}"), |port| format!("{kind}-{port}-{id:x}"))
 }
 
+impl Stored {
+    /// `None` if the kernel gives the socket no name.
+    pub(super) fn new(socket: HandedOver) -> Option<Stored> {
+        let name = name_of(&handed_socket(&socket).ok()?);
+        Some(Stored { name, socket })
+    }
+}
+
 impl Store {
     /// `max` is how many sockets there may be.
     pub(super) fn new(max: usize) -> Store {
-        Store { max, stored: HashSet::new(), bound_by_manager: HashSet::new() }
+        let (may_have, has, bound_by_manager) = <(HashSet<_>, HashSet<_>, HashSet<_>)>::default();
+        Store { max, may_have, has, bound_by_manager }
     }
 
     /// Notes that the manager has handed a socket over, under the name that it has there. Returns
@@ -49,38 +69,54 @@ impl Store {
     pub(super) fn was_handed(&mut self, name: &str, socket: &HandedSocket) -> bool {
         let own = name_of(socket);
         let is_stored = name == own;
-        let names = if is_stored { &mut self.stored } else { &mut self.bound_by_manager };
-        names.insert(own);
+        if is_stored {
+            self.is_added(own);
+        } else {
+            self.bound_by_manager.insert(own);
+        }
         is_stored
     }
 
-    /// Notes that a socket of a predecessor may be stored.
-    pub(super) fn may_have(&mut self, socket: &HandedSocket) {
-        self.stored.insert(name_of(socket));
-    }
-
-    /// Makes these sockets those that are stored. The first ones count most.
-    pub(super) fn replace(&mut self, wanted: Vec<OwnedFd>) -> Change {
+    /// How the manager gets to these sockets and no others. The first ones count most.
+    pub(super) fn change_to(&self, wanted: &[Arc<Stored>]) -> Change {
         let mut change = Change::default();
         let mut names = HashSet::new();
-        for socket in wanted {
-            let Ok(facts) = handed_socket(&socket.as_fd()) else { continue };
-            let name = name_of(&facts);
-            if self.bound_by_manager.contains(&name) || names.contains(&name) {
+        for stored in wanted {
+            let name = stored.name.as_str();
+            if self.bound_by_manager.contains(name) || names.contains(name) {
                 continue;
             }
             if names.len() == self.max {
                 change.beyond += 1;
                 continue;
             }
-            if !self.stored.contains(&name) {
-                change.add.push((name.clone(), socket));
-            }
             names.insert(name);
+            if !self.has.contains(name) {
+                change.add.push(Arc::clone(stored));
+            }
         }
-        change.remove = self.stored.difference(&names).cloned().collect();
-        self.stored = names;
+        change.add.reverse();
+        let surplus = self.may_have.iter().filter(|name| !names.contains(name.as_str()));
+        change.remove = surplus.cloned().collect();
         change
+    }
+
+    /// Notes that the manager has a socket.
+    pub(super) fn is_added(&mut self, name: String) {
+        self.has.insert(name.clone());
+        self.may_have.insert(name);
+    }
+
+    /// Notes that the manager knows of a removal.
+    pub(super) fn is_removed(&mut self, name: &str) {
+        self.has.remove(name);
+        self.may_have.remove(name);
+    }
+
+    /// The manager could not be reached: another one may have taken its place, without what this
+    /// one has stored. It takes what it has already as nothing new.
+    pub(super) fn is_uncertain(&mut self) {
+        self.has.clear();
     }
 }
 
@@ -90,73 +126,85 @@ mod tests {
 
     use super::*;
 
-    fn listener() -> OwnedFd {
-        TcpListener::bind("127.0.0.1:0").unwrap().into()
+    fn listener() -> Arc<Stored> {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        Arc::new(Stored::new(HandedOver::Stream(Arc::new(socket))).unwrap())
     }
 
-    fn copies(sockets: &[&OwnedFd]) -> Vec<OwnedFd> {
-        sockets.iter().map(|socket| socket.try_clone().unwrap()).collect()
+    fn udp() -> Arc<Stored> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        Arc::new(Stored::new(HandedOver::Datagram(Arc::new(socket))).unwrap())
     }
 
-    fn own_name(socket: &OwnedFd) -> String {
-        name_of(&handed_socket(socket).unwrap())
+    /// Changes the store. Returns the names of what was removed and added.
+    fn change(store: &mut Store, wanted: &[&Arc<Stored>]) -> (Vec<String>, Vec<String>) {
+        let wanted: Vec<_> = wanted.iter().map(|one| Arc::clone(one)).collect();
+        let Change { remove, add, .. } = store.change_to(&wanted);
+        remove.iter().for_each(|name| store.is_removed(name));
+        let add: Vec<_> = add.iter().rev().map(|one| one.name.clone()).collect();
+        add.iter().for_each(|name| store.is_added(name.clone()));
+        (remove, add)
     }
 
-    fn added(change: &Change) -> Vec<String> {
-        change.add.iter().map(|(name, _)| name.clone()).collect()
+    fn names(stored: &[&Arc<Stored>]) -> Vec<String> {
+        stored.iter().map(|one| one.name.clone()).collect()
     }
 
     #[test]
     fn only_what_changes_is_sent() {
-        let (one, two, three) = (listener(), listener(), OwnedFd::from(udp()));
-        let names = [own_name(&one), own_name(&two), own_name(&three)];
+        let (one, two, three) = (listener(), listener(), udp());
         let mut store = Store::new(10);
-        let change = store.replace(copies(&[&one, &two, &one]));
-        assert_eq!((added(&change), change.remove.len()), (names[..2].to_vec(), 0));
-        let change = store.replace(copies(&[&two, &three]));
-        assert_eq!((added(&change), change.remove), (names[2..].to_vec(), vec![names[0].clone()]));
-        let change = store.replace(Vec::new());
-        assert_eq!((change.add.len(), change.remove.len()), (0, 2));
-    }
-
-    fn udp() -> UdpSocket {
-        UdpSocket::bind("127.0.0.1:0").unwrap()
+        let changed = change(&mut store, &[&one, &two, &one]);
+        assert_eq!(changed, (vec![], names(&[&one, &two])));
+        let changed = change(&mut store, &[&two, &three]);
+        assert_eq!(changed, (names(&[&one]), names(&[&three])));
+        let (removed, added) = change(&mut store, &[]);
+        assert_eq!((removed.len(), added.len()), (2, 0));
     }
 
     #[test]
     fn what_was_stored_before_stays_or_is_removed() {
         let (stays, goes) = (listener(), listener());
         let mut store = Store::new(10);
-        store.was_handed(&own_name(&stays), &handed_socket(&stays).unwrap());
-        store.may_have(&handed_socket(&goes).unwrap());
-        let change = store.replace(copies(&[&stays]));
-        assert_eq!((change.add.len(), change.remove), (0, vec![own_name(&goes)]));
+        store.was_handed(&stays.name, &handed_socket(&stays.socket).unwrap());
+        store.is_added(goes.name.clone());
+        assert_eq!(change(&mut store, &[&stays]), (names(&[&goes]), vec![]));
     }
 
     #[test]
     fn the_manager_keeps_its_own_sockets() {
         let (own, other) = (listener(), listener());
         let mut store = Store::new(10);
-        store.was_handed("ringgate.socket", &handed_socket(&own).unwrap());
-        let change = store.replace(copies(&[&own, &other]));
-        assert_eq!(added(&change), [own_name(&other)]);
-        assert_eq!(store.replace(Vec::new()).remove, [own_name(&other)]);
+        store.was_handed("ringgate.socket", &handed_socket(&own.socket).unwrap());
+        assert_eq!(change(&mut store, &[&own, &other]), (vec![], names(&[&other])));
+        assert_eq!(change(&mut store, &[]), (names(&[&other]), vec![]));
     }
 
     #[test]
     fn the_first_sockets_are_stored_where_there_is_no_room_for_all() {
         let (one, two, three) = (listener(), listener(), listener());
         let mut store = Store::new(2);
-        let change = store.replace(copies(&[&one, &two, &three]));
-        assert_eq!((added(&change).len(), change.beyond), (2, 1));
-        let change = store.replace(copies(&[&three, &two, &one]));
-        assert_eq!((added(&change), change.remove), (vec![own_name(&three)], vec![own_name(&one)]));
+        let all = [Arc::clone(&one), Arc::clone(&two), Arc::clone(&three)];
+        assert_eq!(store.change_to(&all).beyond, 1);
+        assert_eq!(change(&mut store, &[&one, &two, &three]), (vec![], names(&[&one, &two])));
+        let changed = change(&mut store, &[&three, &two, &one]);
+        assert_eq!(changed, (names(&[&one]), names(&[&three])));
+    }
+
+    #[test]
+    fn a_manager_that_was_lost_gets_all_again() {
+        let (one, two) = (listener(), listener());
+        let mut store = Store::new(10);
+        change(&mut store, &[&one, &two]);
+        store.is_uncertain();
+        // It may still have the one that is removed.
+        assert_eq!(change(&mut store, &[&two]), (names(&[&one]), names(&[&two])));
+        assert_eq!(change(&mut store, &[&two]), (vec![], vec![]));
     }
 
     #[test]
     fn names_are_such_as_the_manager_takes() {
-        for socket in [listener(), udp().into()] {
-            let name = own_name(&socket);
+        for Stored { name, .. } in [listener(), udp()].iter().map(AsRef::as_ref) {
             assert!(name.len() <= 255 && name.is_ascii() && !name.contains(':'), "{name}");
         }
         let unix = HandedSocket { kind: SocketKind::Unix, port: None, id: 0xab };

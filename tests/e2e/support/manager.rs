@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -61,6 +61,21 @@ impl Manager {
     #[track_caller]
     pub(crate) fn signal(&mut self, signal: Signal) {
         self.process.write(format!("kill {}\n", signal.as_raw()).as_bytes());
+    }
+
+    /// Sends the manager a line: "hear", "lose" or "find".
+    #[track_caller]
+    pub(crate) fn tell(&mut self, line: &str) {
+        self.process.write(format!("{line}\n").as_bytes());
+    }
+
+    /// Where the service that was started last has its files in /proc.
+    #[track_caller]
+    pub(crate) fn proc(&self) -> PathBuf {
+        self.line_with("started ");
+        let lines = self.process.lines();
+        let last = lines.iter().rev().find_map(|line| line.strip_prefix("started "));
+        Path::new("/proc").join(last.unwrap().trim())
     }
 
     /// Does not start the service again when it has ended.
