@@ -6,7 +6,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{FsWord, fstat, fstatfs};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::{Errno, limits};
@@ -96,8 +98,29 @@ pub fn handed_socket(fd: &impl AsFd) -> Result<HandedSocket, &'static str> {
     if port == Some(0) {
         return Err("it has no address");
     }
+    if kind == SocketKind::Unix && address.as_pathname().is_none() {
+        return Err("it has no path");
+    }
     let id = socket.cookie().map_err(|_| "the kernel gives sockets no numbers")?;
     Ok(HandedSocket { kind, port, id })
+}
+
+/// Returns true if a socket of `[::]` takes IPv4, too.
+pub fn takes_both_families(fd: &impl AsFd) -> bool {
+    let socket = SockRef::from(fd);
+    let address = socket.local_addr().ok().and_then(|address| address.as_socket_ipv6());
+    address.is_some_and(|address| address.ip().is_unspecified())
+        && socket.only_v6().is_ok_and(|only| !only)
+}
+
+/// The inode number of a pidfd of this process. No other process has it until the machine restarts,
+/// while ids of processes are used again. `None` before Linux 6.9, where all pidfds have the same.
+pub fn pidfd_inode() -> Option<u64> {
+    /// PID_FS_MAGIC of linux/magic.h.
+    const PIDFS: FsWord = 0x5049_4446;
+    let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).ok()?;
+    let is_pidfs = fstatfs(&pidfd).is_ok_and(|facts| facts.f_type == PIDFS);
+    fstat(&pidfd).ok().filter(|_| is_pidfs).map(|facts| facts.st_ino)
 }
 
 /// Sends a datagram, with a descriptor if there is one. Does not wait.
@@ -171,5 +194,26 @@ mod tests {
         assert_eq!(kind(&packets), Err("it is no socket of TCP, UDP or a Unix stream"));
         assert_eq!(kind(&datagrams), Err("it is no socket of TCP, UDP or a Unix stream"));
         assert_eq!(kind(&file), Err("it is not a socket"));
+    }
+
+    #[test]
+    fn the_pidfd_of_a_process_has_one_inode() {
+        let number = pidfd_inode();
+        assert_eq!(pidfd_inode(), number);
+        assert_ne!(number, Some(0));
+    }
+
+    #[test]
+    fn only_sockets_of_all_addresses_may_take_both_families() {
+        let bound = |address: &str, only: bool| {
+            let socket = socket2::Socket::new(Domain::IPV6, Type::DGRAM, None).unwrap();
+            socket.set_only_v6(only).unwrap();
+            let address: std::net::SocketAddr = address.parse().unwrap();
+            socket.bind(&address.into()).unwrap();
+            takes_both_families(&socket)
+        };
+        let taken = [("[::]:0", false), ("[::]:0", true), ("[::1]:0", false)];
+        assert_eq!(taken.map(|(address, only)| bound(address, only)), [true, false, false]);
+        assert!(!takes_both_families(&UdpSocket::bind("0.0.0.0:0").unwrap()));
     }
 }

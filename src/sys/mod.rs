@@ -34,8 +34,8 @@ pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use file::{Directory, File, Lookup, Metadata, Opened, probe_open_below};
 pub use handed::{
-    HandedSocket, SocketKind, handed_socket, monotonic_us, remove_variables, send_with_descriptor,
-    take_descriptors,
+    HandedSocket, SocketKind, handed_socket, monotonic_us, pidfd_inode, remove_variables,
+    send_with_descriptor, take_descriptors, takes_both_families,
 };
 pub use limits::{
     CLOSING_SESSIONS, Needs, Shares, check_descriptors, file_limit, hard_file_limit,

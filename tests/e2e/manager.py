@@ -3,7 +3,8 @@ notifications from the main process only, keeps stored descriptors, expects beat
 service again when it has ended.
 
 Arguments: a JSON object, then the command of the service. Keys of the object:
-    sockets    what to hand over: {"name", "kind": tcp | udp | unix | packets, "listen": bool}
+    sockets    what to hand over: {"name", "kind", "port", "listen": bool}; the kind is tcp,
+               udp, both (TCP of both families), unix, abstract or packets
     fdstore    how many descriptors are stored; absent: none, and nothing is said about it
     says       false: nothing is said about the store, as before systemd 254
     watchdog   limit in seconds
@@ -46,7 +47,11 @@ def handed(one):
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     elif kind == "tcp":
         made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    elif kind == "unix":
+    elif kind == "both":
+        made = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(("::", one["port"]))
+    elif kind in ("unix", "abstract"):
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     else:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -54,7 +59,9 @@ def handed(one):
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         made.bind(("127.0.0.1", one.get("port", 0)))
         say("socket", one["name"], made.getsockname()[1])
-    else:
+    elif kind == "abstract":
+        made.bind("\0ringgate-test-%d-listens" % os.getpid())
+    elif kind != "both":
         path = os.path.join(directory, one["name"])
         made.bind(path)
         say("socket", one["name"], path)

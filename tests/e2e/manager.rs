@@ -120,10 +120,16 @@ fn descriptors_that_no_listener_can_use_are_closed_with_a_warning() {
     let sockets = json!([
         { "name": "deaf", "kind": "tcp", "listen": false },
         { "name": "packets", "kind": "packets" },
+        { "name": "nowhere", "kind": "abstract" },
     ]);
     let config = l4(Echo::start().address(), "", "");
     let manager = Manager::start(&json!({ "sockets": sockets }), "workers = 1", &config);
-    for (name, reason) in [("deaf", "it does not listen"), ("packets", "it is no socket of TCP")] {
+    let reasons = [
+        ("deaf", "it does not listen"),
+        ("packets", "it is no socket of TCP"),
+        ("nowhere", "it has no path"),
+    ];
+    for (name, reason) in reasons {
         let line = manager.line_with(&format!("name=\"{name}\""));
         assert!(line.contains("cannot be used, and is closed") && line.contains(reason), "{line}");
     }
@@ -201,6 +207,17 @@ fn a_reload_is_announced_and_changes_what_is_stored() {
     manager.wait_count("notify READY=1", 3);
     assert_eq!((manager.count("stored "), manager.count("removed ")), (6, 2));
     round_trip(&mut connect(manager.address("ingress")));
+}
+
+#[test]
+fn a_socket_of_the_manager_for_both_families_is_said() {
+    let ipv6 = free_port().number();
+    let sockets = json!([{ "name": "dual", "kind": "both", "port": ipv6 }]);
+    let config =
+        l4(Echo::start().address(), "", "").replacen("127.0.0.1:0", &format!("[::]:{ipv6}"), 1);
+    let manager = Manager::start(&json!({ "sockets": sockets }), "workers = 1", &config);
+    let line = manager.line_with("takes IPv4, too");
+    assert!(line.contains("BindIPv6Only=ipv6-only") && line.contains("dual"), "{line}");
 }
 
 /// Ends the clients when the test ends, also when it fails.

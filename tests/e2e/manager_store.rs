@@ -2,6 +2,8 @@
 //! manager that does not read or is away.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -135,4 +137,23 @@ fn stored_sockets_that_a_new_configuration_does_not_have_are_gone_after_a_restar
     assert!(!path.exists());
     expect_refused(more);
     round_trip(&mut connect(manager.address("ingress")));
+}
+
+#[test]
+fn a_stored_unix_socket_without_its_path_is_bound_anew() {
+    let echo = Echo::start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("path.sock");
+    let config = unix_listener(&path) + &l4(echo.address(), "", "");
+    let options = json!({ "fdstore": 16 });
+    let mut manager = Manager::start(&options, "workers = 1", &config);
+    manager.line_with("notify READY=1");
+    // As without RuntimeDirectoryPreserve=.
+    fs::remove_file(&path).unwrap();
+    manager.signal(Signal::KILL);
+    manager.wait_count("notify READY=1", 2);
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    assert_eq!((manager.count("stored unix-"), manager.count("removed unix-")), (2, 1));
 }

@@ -28,12 +28,21 @@ pub struct Environment {
     pub(super) missing: Vec<String>,
 }
 
+/// How variables name this process.
+#[derive(Clone, Copy)]
+struct Own {
+    pid: u32,
+    /// See [`sys::pidfd_inode`].
+    pidfd_inode: Option<u64>,
+}
+
 impl Environment {
     /// Takes what there is, and removes the variables that are meant for this process alone. Must
     /// be called before the process starts a thread or opens a file.
     pub fn take() -> Environment {
         let mut environment = Environment::default();
-        let names = environment.read(|name| std::env::var_os(name), std::process::id());
+        let own = Own { pid: std::process::id(), pidfd_inode: sys::pidfd_inode() };
+        let names = environment.read(|name| std::env::var_os(name), own);
         let descriptors = sys::take_descriptors(names.len());
         for (name, descriptor) in names.into_iter().zip(descriptors) {
             match descriptor {
@@ -46,9 +55,9 @@ impl Environment {
     }
 
     /// Reads all variables. Returns the name of each descriptor.
-    fn read(&mut self, variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Vec<String> {
+    fn read(&mut self, variable: impl Fn(&str) -> Option<OsString>, own: Own) -> Vec<String> {
         let number = |name: &str| variable(name)?.to_str()?.parse::<u64>().ok();
-        let is_own = |name| number(name) == Some(u64::from(pid));
+        let is_own = |name| number(name) == Some(u64::from(own.pid));
         self.socket = variable("NOTIFY_SOCKET").filter(|path| !path.is_empty());
         // Without WATCHDOG_PID the variable is for every process that has it
         // (sd_watchdog_enabled(3)).
@@ -57,7 +66,11 @@ impl Environment {
         self.watchdog = watchdog.map(Duration::from_micros);
         self.max_stored = number("FDSTORE").map(|max| usize::try_from(max).unwrap_or(usize::MAX));
         // The variables may have been inherited from the parent, whose descriptors these are not.
-        let count = number("LISTEN_FDS").filter(|_| is_own("LISTEN_PID")).unwrap_or_default();
+        // The process that they were for may have ended, and its id is used again. Since version
+        // 258 systemd also says the inode of its pidfd.
+        let inodes = number("LISTEN_PIDFDID").zip(own.pidfd_inode);
+        let are_own = is_own("LISTEN_PID") && inodes.is_none_or(|(meant, own)| meant == own);
+        let count = number("LISTEN_FDS").filter(|_| are_own).unwrap_or_default();
         let names = variable("LISTEN_FDNAMES").unwrap_or_default();
         let names = names.as_bytes().split(|&byte| byte == b':').map(OsStr::from_bytes);
         let names = names.map(|name| name.to_string_lossy().into_owned());
@@ -83,7 +96,7 @@ mod tests {
             found.map(|(_, value)| OsString::from(value))
         };
         let mut environment = Environment::default();
-        let names = environment.read(find, 77);
+        let names = environment.read(find, Own { pid: 77, pidfd_inode: Some(1234) });
         (environment, names)
     }
 
@@ -105,6 +118,8 @@ mod tests {
         assert!(read(&[fds, ("LISTEN_PID", "78")]).1.is_empty());
         assert!(read(&[fds]).1.is_empty());
         assert!(read(&[("LISTEN_FDS", "-1"), ("LISTEN_PID", "77")]).1.is_empty());
+        let meant = |number| read(&[fds, ("LISTEN_PID", "77"), ("LISTEN_PIDFDID", number)]).1;
+        assert_eq!((meant("1234").len(), meant("1235").len()), (2, 0));
         let many = read(&[("LISTEN_FDS", "18446744073709551615"), ("LISTEN_PID", "77")]).1;
         assert!(many.len() as u64 <= sys::file_limit());
     }

@@ -20,8 +20,9 @@ mod wanted;
 mod watchdog;
 
 use std::collections::HashSet;
-use std::net::TcpListener;
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +30,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::sockets::{HandedOver, Inherited, Sockets};
-use crate::sys::{Address, SocketKind, bound_address, handed_socket, monotonic_us};
+use crate::sys::{
+    Address, SocketKind, bound_address, handed_socket, monotonic_us, takes_both_families,
+};
 use crate::worker::Pulse;
 pub use environment::Environment;
 pub(super) use environment::OWN as OWN_VARIABLES;
@@ -230,37 +233,52 @@ fn to_store(sockets: &Sockets, workers: usize) -> Vec<Arc<Stored>> {
 /// Takes the descriptors that listeners can use. Closes the others, with a warning, and those that
 /// are there twice.
 fn take_sockets(handed: Vec<(String, OwnedFd)>, store: &mut Store) -> Inherited {
-    let (mut sockets, mut seen) = (Inherited::default(), Vec::new());
+    let (mut sockets, mut seen) = (Inherited::default(), HashSet::new());
     for (name, descriptor) in handed {
         let socket = match handed_socket(&descriptor.as_fd()) {
             Ok(socket) => socket,
             Err(reason) => {
-                tracing::warn!(
-                    name,
-                    reason,
-                    "a descriptor of the service manager cannot be used, and is closed"
-                );
+                refuse(&name, reason);
                 continue;
             }
         };
         let is_stored = store.was_handed(&name, &socket);
         // A socket unit and the store may have the same one.
-        if seen.contains(&socket.id) {
+        if !seen.insert(socket.id) {
             continue;
         }
-        seen.push(socket.id);
-        match socket.kind {
-            SocketKind::Udp => sockets.datagrams.push(descriptor.into()),
-            SocketKind::Tcp => sockets.streams.push(descriptor.into()),
-            SocketKind::Unix => {
-                let socket = TcpListener::from(descriptor);
+        if takes_both_families(&descriptor) {
+            tracing::warn!(
+                name,
+                "a socket of the service manager for [::] takes IPv4, too: set \
+                 BindIPv6Only=ipv6-only in its unit"
+            );
+        }
+        match (socket.kind, bound_address(&descriptor)) {
+            (SocketKind::Udp, _) => sockets.datagrams.push(descriptor.into()),
+            (SocketKind::Unix, Some(Address::Unix(path))) => {
+                let file = fs::symlink_metadata(&path);
+                if !file.is_ok_and(|file| file.file_type().is_socket()) {
+                    // No client can reach it. The path is bound anew.
+                    refuse(&name, "its path is gone");
+                    continue;
+                }
                 // The manager goes on listening at the path of its own socket.
-                if !is_stored && let Some(Address::Unix(path)) = bound_address(&socket) {
+                if !is_stored {
                     sockets.foreign_paths.push(path);
                 }
-                sockets.streams.push(socket);
+                sockets.streams.push(descriptor.into());
             }
+            _ => sockets.streams.push(descriptor.into()),
         }
     }
     sockets
+}
+
+fn refuse(name: &str, reason: &str) {
+    tracing::warn!(
+        name,
+        reason,
+        "a descriptor of the service manager cannot be used, and is closed"
+    );
 }
