@@ -419,6 +419,28 @@ fn an_address_that_goes_is_closed_and_its_path_removed() {
 }
 
 #[test]
+fn a_port_that_the_kernel_chose_stays_with_its_listener() {
+    let echoes_of = |name: &str, echo: &Echo| {
+        format!(
+            "[[listener]]\nname = \"{name}\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+             cluster = \"{name}\"\n[cluster.{name}]\nendpoints = [\"{}\"]\n",
+            echo.address()
+        )
+    };
+    let (one, other) = (Echo::start(), Echo::start());
+    let parts = [echoes_of("one", &one), echoes_of("other", &other)];
+    let mut chain = Chain::start(Setup { config: parts.concat(), ..Setup::default() });
+    let before = ["one", "other"].map(|name| chain.address(name));
+    chain.edit(&parts.concat(), &[&*parts[1], &*parts[0]].concat());
+    chain.take_over();
+    for (name, address) in ["one", "other"].into_iter().zip(before) {
+        let line = format!("listening name={name} protocol=tcp address={address}");
+        wait_for("the same ports", SHORT, || (chain.count(&line) == 2).then_some(()));
+    }
+    chain.end();
+}
+
+#[test]
 fn sessions_of_tls_resume_in_the_new_process() {
     const NAME: &str = "site.test";
     let (authority, echo) = (Authority::new("authority"), Echo::start());

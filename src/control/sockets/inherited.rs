@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::ByWorker;
 use super::address::{Binding, SocketsOfAddress, is_udp};
 use super::unix_path::OwnPath;
@@ -27,6 +29,19 @@ pub(in crate::control) struct Inherited {
     /// Paths of Unix sockets that this process does not remove at its end, because the service
     /// manager keeps listening there.
     pub(in crate::control) foreign_paths: Vec<PathBuf>,
+    /// For which listeners the kernel chose ports, as far as that is known.
+    pub(in crate::control) chosen: Vec<Chosen>,
+}
+
+/// A port that the kernel chose for port 0 of a listener.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::control) struct Chosen {
+    /// The name of the listener.
+    listener: String,
+    /// The address with the port.
+    address: SocketAddr,
+    /// Whether it is a port of UDP; otherwise it is one of TCP.
+    udp: bool,
 }
 
 /// Inherited sockets by their addresses, until a listener takes them.
@@ -36,6 +51,8 @@ pub(super) struct Groups(Vec<Group>);
 pub(super) struct Group {
     address: Address,
     sockets: OfKind,
+    /// The name of the listener for whose port 0 the kernel chose the port, if that is known.
+    chosen_for: Option<String>,
     /// Whether this process removes the path at its end.
     owns_path: bool,
 }
@@ -59,7 +76,13 @@ impl Inherited {
 
 impl Groups {
     pub(super) fn new(inherited: Inherited) -> Groups {
-        let Inherited { streams, datagrams, foreign_paths } = inherited;
+        let Inherited { streams, datagrams, foreign_paths, chosen } = inherited;
+        let chosen_for = |address: &Address, udp: bool| {
+            let Address::Ip(ip) = address else { return None };
+            let mut all = chosen.iter();
+            let found = all.find(|chosen| chosen.udp == udp && chosen.address == *ip);
+            found.map(|chosen| chosen.listener.clone())
+        };
         let mut groups = Groups(Vec::new());
         for socket in streams {
             let Some(address) = sys::bound_address(&socket) else { continue };
@@ -75,7 +98,9 @@ impl Groups {
             }
             let owns_path =
                 matches!(&address, Address::Unix(path) if !foreign_paths.contains(path));
-            groups.0.push(Group { address, sockets: OfKind::Streams(vec![socket]), owns_path });
+            let chosen_for = chosen_for(&address, false);
+            let sockets = OfKind::Streams(vec![socket]);
+            groups.0.push(Group { address, sockets, chosen_for, owns_path });
         }
         for socket in datagrams {
             let Some(address @ Address::Ip(_)) = sys::bound_address(&socket) else { continue };
@@ -89,34 +114,34 @@ impl Groups {
                 sockets.push(socket);
                 continue;
             }
+            let chosen_for = chosen_for(&address, true);
             let sockets = OfKind::Datagrams(vec![socket]);
-            groups.0.push(Group { address, sockets, owns_path: false });
+            groups.0.push(Group { address, sockets, chosen_for, owns_path: false });
         }
         groups
     }
 
-    /// Takes the sockets for an address of a listener out. For port 0 these are the first ones with
-    /// a port that no listener of the configuration names.
+    /// Takes the sockets for an address of a listener out. For port 0 these are the first ones of
+    /// the listener with this name, or else the first ones that no listener of the configuration
+    /// has: neither by their port nor by its name.
     pub(super) fn take(
         &mut self,
         config: &Config,
         listener: &Listener,
         address: &Address,
     ) -> Option<Group> {
-        let is_wanted = |group: &Group| {
-            let mut listeners = config.listeners.iter();
-            listeners.any(|other| group.fits(other) && other.addresses.contains(&group.address))
+        let position = match address {
+            Address::Ip(ip) if ip.port() == 0 => {
+                let mut groups = self.0.iter();
+                let is_own = |group: &Group| group.chosen_for.as_deref() == Some(&*listener.name);
+                let can_be = |group: &Group| group.can_be_chosen(config, listener, ip);
+                let own = groups.position(|group| is_own(group) && can_be(group));
+                let is_free = |group: &Group| !group.is_kept(config, address) && can_be(group);
+                own.or_else(|| self.0.iter().position(is_free))
+            }
+            _ => self.0.iter().position(|group| group.address == *address && group.fits(listener)),
         };
-        let fits = |group: &Group| {
-            let is_address = match (address, &group.address) {
-                (Address::Ip(wanted), Address::Ip(bound)) if wanted.port() == 0 => {
-                    wanted.ip() == bound.ip() && !is_wanted(group)
-                }
-                (wanted, bound) => wanted == bound,
-            };
-            is_address && group.fits(listener)
-        };
-        self.0.iter().position(fits).map(|position| self.0.remove(position))
+        position.map(|position| self.0.remove(position))
     }
 
     /// Returns true if a socket without SO_REUSEPORT cannot be bound to an address because of
@@ -143,6 +168,23 @@ impl Group {
     fn fits(&self, listener: &Listener) -> bool {
         matches!(self.sockets, OfKind::Datagrams(_)) == is_udp(listener)
     }
+
+    /// Returns true if the port can be that of `any`, which is an address with port 0: no listener
+    /// names it.
+    fn can_be_chosen(&self, config: &Config, listener: &Listener, any: &SocketAddr) -> bool {
+        let is_ip = matches!(&self.address, Address::Ip(bound) if bound.ip() == any.ip());
+        let mut listeners = config.listeners.iter().filter(|other| self.fits(other));
+        let mut is_named = || listeners.any(|other| other.addresses.contains(&self.address));
+        is_ip && self.fits(listener) && !is_named()
+    }
+
+    /// Returns true if the listener for which the kernel chose the port still has this address,
+    /// which is one with port 0.
+    fn is_kept(&self, config: &Config, any: &Address) -> bool {
+        let is_chosen_for = |name: &str| self.chosen_for.as_deref() == Some(name);
+        let mut listeners = config.listeners.iter().filter(|other| self.fits(other));
+        listeners.any(|other| is_chosen_for(&other.name) && other.addresses.contains(any))
+    }
 }
 
 /// Returns true if two addresses have the same port of the same or of all addresses of a family.
@@ -158,7 +200,7 @@ impl Binding<'_> {
     /// Divides inherited sockets among the workers. Where there are fewer than workers, others are
     /// bound beside them.
     pub(super) fn adopt(&self, group: Group) -> SocketsOfAddress {
-        let Group { address, sockets, owns_path } = group;
+        let Group { address, sockets, owns_path, .. } = group;
         let workers = || 0..self.workers;
         let mut unbound = Vec::new();
         let sockets = match sockets {
@@ -222,6 +264,16 @@ impl Binding<'_> {
 }
 
 impl SocketsOfAddress {
+    /// For which listener the kernel chose the port, if it did.
+    pub(super) fn chosen(&self) -> Option<Chosen> {
+        let (Address::Ip(configured), Address::Ip(address)) = (&self.configured, &self.bound)
+        else {
+            return None;
+        };
+        let (listener, udp) = (self.listener.name.to_string(), is_udp(&self.listener));
+        (configured.port() == 0).then_some(Chosen { listener, address: *address, udp })
+    }
+
     /// Takes inherited sockets into use. From here on clients come to those that were bound beside
     /// them.
     pub(super) fn commit(&mut self) {

@@ -29,7 +29,7 @@ use crate::worker::{Datagrams, Socket};
 use address::SocketsOfAddress;
 pub(super) use change::Change;
 use inherited::Groups;
-pub(super) use inherited::Inherited;
+pub(super) use inherited::{Chosen, Inherited};
 use unix_path::OwnPath;
 
 /// All sockets, by address and worker.
@@ -41,7 +41,13 @@ pub(super) struct Sockets {
 }
 
 /// A socket that another process gets.
-pub(super) enum HandedOver {
+pub(super) struct HandedOver {
+    socket: OfKind,
+    /// If the kernel chose its port: for which listener.
+    pub(super) chosen: Option<Chosen>,
+}
+
+enum OfKind {
     /// A listening socket.
     Stream(Arc<TcpListener>),
     /// A UDP socket.
@@ -98,20 +104,21 @@ impl Sockets {
     pub(super) fn to_hand_over(&self) -> Vec<HandedOver> {
         let mut handed: Vec<HandedOver> = Vec::new();
         for address in &self.addresses {
-            let first = handed.len();
+            let (first, chosen) = (handed.len(), address.chosen());
+            let made = |socket| HandedOver { socket, chosen: chosen.clone() };
             match &address.sockets {
                 ByWorker::Streams(workers) => {
                     for socket in workers.iter().flatten() {
                         let is_same = |other: &HandedOver| other.is_stream(socket);
                         // Workers may share a socket.
                         if !handed[first..].iter().any(is_same) {
-                            handed.push(HandedOver::Stream(Arc::clone(socket)));
+                            handed.push(made(OfKind::Stream(Arc::clone(socket))));
                         }
                     }
                 }
                 ByWorker::Datagrams(workers) => {
                     let sockets = workers.iter().flatten();
-                    handed.extend(sockets.map(|socket| HandedOver::Datagram(Arc::clone(socket))));
+                    handed.extend(sockets.map(|one| made(OfKind::Datagram(Arc::clone(one)))));
                 }
             }
         }
@@ -175,15 +182,15 @@ impl Sockets {
 
 impl HandedOver {
     fn is_stream(&self, socket: &Arc<TcpListener>) -> bool {
-        matches!(self, HandedOver::Stream(own) if Arc::ptr_eq(own, socket))
+        matches!(&self.socket, OfKind::Stream(own) if Arc::ptr_eq(own, socket))
     }
 }
 
 impl AsFd for HandedOver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            HandedOver::Stream(socket) => socket.as_fd(),
-            HandedOver::Datagram(socket) => socket.as_fd(),
+        match &self.socket {
+            OfKind::Stream(socket) => socket.as_fd(),
+            OfKind::Datagram(socket) => socket.as_fd(),
         }
     }
 }

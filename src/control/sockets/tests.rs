@@ -54,6 +54,7 @@ fn duplicates(sockets: &Sockets) -> Inherited {
     let mut inherited = Inherited::default();
     for socket in sockets.to_hand_over() {
         assert!(inherited.add(socket.as_fd().try_clone_to_owned().unwrap()));
+        inherited.chosen.extend(socket.chosen);
     }
     inherited
 }
@@ -119,6 +120,34 @@ fn all_addresses_of_a_port_can_become_one_of_them() {
     let begun = std::time::Instant::now();
     assert!(run(first.prepare(&one)).is_ok());
     assert!(begun.elapsed() < std::time::Duration::from_secs(1), "it was tried again");
+}
+
+#[test]
+fn a_port_that_the_kernel_chose_stays_with_its_listener() {
+    let any = || "127.0.0.1:0".to_owned();
+    let named = |names: &[&str]| {
+        let listeners: Vec<_> = names.iter().map(|name| (*name, any(), "tcp")).collect();
+        config(&listeners)
+    };
+    let first = open(&named(&["a", "b", "c"]), 2, Inherited::default());
+    let [a, b, c] = ports(&first)[..] else { panic!("three addresses") };
+    let after = |names: &[&str]| ports(&open(&named(names), 1, duplicates(&first)));
+    assert_eq!(after(&["c", "a", "b"]), [c, a, b]);
+    // One with a new name gets what no other one has.
+    assert_eq!(after(&["new", "c", "a"]), [b, c, a]);
+    assert_eq!(after(&["new", "other", "b"]), [a, c, b]);
+    let more = after(&["new", "a", "b", "c"]);
+    assert!(more[1..] == [a, b, c] && ![a, b, c].contains(&more[0]), "{more:?}");
+
+    // A port that a listener names is not free, and without names the order counts.
+    let address = format!("127.0.0.1:{b}");
+    let naming = config(&[("b", any(), "tcp"), ("a", any(), "tcp"), ("x", address, "tcp")]);
+    let [other, still, named_one] = ports(&open(&naming, 1, duplicates(&first)))[..] else {
+        panic!("three addresses")
+    };
+    assert_eq!((other, still, named_one), (c, a, b));
+    let unknown = Inherited { chosen: Vec::new(), ..duplicates(&first) };
+    assert_eq!(ports(&open(&named(&["c", "a", "b"]), 1, unknown)), [a, b, c]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
+use crate::control::sockets::Chosen;
 use crate::sys;
 
 /// What comes with a packet of sockets. The sockets themselves tell what they are.
@@ -20,6 +21,9 @@ pub(super) struct Offer {
     /// Paths of Unix sockets that the successor must not remove.
     #[serde(default)]
     pub(super) foreign_paths: Vec<PathBuf>,
+    /// Which listeners have the sockets of this packet whose ports the kernel chose.
+    #[serde(default)]
+    pub(super) chosen: Vec<Chosen>,
     /// The keys of session tickets, as [`TicketKeys::to_text`](crate::proto::tls::TicketKeys)
     /// writes them. Used if the successor's configuration has no file of them.
     #[serde(default)]

@@ -89,6 +89,7 @@ impl Attempt {
             more: true,
             foreign_paths: sockets.foreign_paths(),
             ticket_keys: ticket_keys.map(TicketKeys::to_text).unwrap_or_default(),
+            ..Offer::default()
         };
         let (give_up, given_up) = oneshot::channel();
         let handed = sockets.to_hand_over();
@@ -172,6 +173,8 @@ async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Re
         let (now, later) = rest.split_at(rest.len().min(sys::MAX_DESCRIPTORS));
         rest = later;
         offer.more = !rest.is_empty();
+        offer.chosen = now.iter().filter_map(|handed| handed.chosen.clone()).collect();
+        offer.chosen.dedup();
         let bytes = serde_json::to_vec(&offer).map_err(|error| Failure::Send(error.into()))?;
         let descriptors: Vec<BorrowedFd<'_>> = now.iter().map(HandedOver::as_fd).collect();
         match packets.send(&bytes, &descriptors).await {

@@ -59,6 +59,7 @@ impl Link {
                 return Err(io::Error::other("the predecessor is of an incompatible version"));
             }
             offered.sockets.foreign_paths.extend(offer.foreign_paths);
+            offered.sockets.chosen.extend(offer.chosen);
             if let Some(keys) = TicketKeys::from_text(&offer.ticket_keys) {
                 // A new key, because the time until the next one begins anew with each process.
                 offered.ticket_keys = Some(Arc::new(keys.rotated()));
