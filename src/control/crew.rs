@@ -15,7 +15,7 @@ use crate::config::{Driver, Workers};
 use crate::error::Error;
 use crate::front::{Layout, Shortage};
 use crate::sys::Shares;
-use crate::worker::{self, Balance, Command, Datagrams, Pulse, Running, Setup, Socket};
+use crate::worker::{self, Balance, Command, Datagrams, Gate, Pulse, Running, Setup, Socket};
 
 /// All workers.
 pub(super) struct Crew {
@@ -33,6 +33,14 @@ pub(super) struct PendingWorker {
     commands: Receiver<Command>,
     pub(super) streams: Vec<Socket>,
     pub(super) datagrams: Vec<Datagrams>,
+}
+
+/// Workers that have all that they need, and do not serve yet. Dropping this ends them.
+pub(super) struct Started {
+    /// How they run.
+    pub(super) running: Running,
+    gates: Vec<Sender<()>>,
+    serving: Receiver<()>,
 }
 
 /// Returns the CPU of each worker. `None` if the CPUs of this process are not known.
@@ -60,6 +68,29 @@ pub(super) fn worker_cpus(workers: &Workers) -> Result<Vec<Option<CoreId>>, Erro
             ids.iter().map(find).collect()
         }
     }
+}
+
+impl Started {
+    /// Lets the workers serve, and waits until they do.
+    ///
+    /// # Errors
+    /// A worker has ended.
+    pub(super) async fn serve(self) -> Result<Running, Error> {
+        let Started { running, gates, serving } = self;
+        for gate in &gates {
+            gate.send(()).map_err(|_| ended_early())?;
+        }
+        let count = gates.len();
+        let served = tokio::task::spawn_blocking(move || serving.iter().take(count).count());
+        match served.await {
+            Ok(served) if served == count => Ok(running),
+            _ => Err(ended_early()),
+        }
+    }
+}
+
+fn ended_early() -> Error {
+    Error::start("cannot start the workers", "they ended early", "")
 }
 
 impl Crew {
@@ -94,11 +125,11 @@ impl Crew {
         self.commands.clone()
     }
 
-    /// Starts all workers and waits until each runs. They do not serve before `may_run` returns,
-    /// which is called when all of them have their runtimes.
+    /// Starts all workers and waits until each has all that it needs. They do not serve before
+    /// [`Started::serve`].
     ///
     /// # Errors
-    /// The error of the first worker that cannot start, or that of `may_run`.
+    /// The error of the first worker that cannot start.
     pub(super) async fn start(
         &mut self,
         pending: Vec<PendingWorker>,
@@ -106,16 +137,19 @@ impl Crew {
         layout: &Arc<Layout>,
         failures: &Failures,
         shares: Shares,
-        may_run: impl AsyncFnOnce() -> Result<(), Error>,
-    ) -> Result<Running, Error> {
+    ) -> Result<Started, Error> {
         let (started, reports) = channel();
         let (built, results) = channel();
-        let mut plans = Vec::new();
+        let (passed, serving) = channel();
+        let (mut plans, mut gates) = (Vec::new(), Vec::new());
         let balances = Balance::for_workers(self.len(), shares.connections)
             .map_err(|error| Error::start("cannot connect the workers", error, ""))?;
         for ((index, worker), (balance, inbox)) in pending.into_iter().enumerate().zip(balances) {
             let (plan, own_plans) = channel();
             plans.push(plan);
+            let (gate, opened) = channel();
+            gates.push(gate);
+            let gate = Gate { opened, passed: passed.clone() };
             let setup = Setup {
                 index,
                 cpu: worker.cpu,
@@ -139,30 +173,25 @@ impl Crew {
             thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
-                    worker::run(setup);
+                    worker::run(setup, gate);
                     drop(alive);
                 })
                 .map_err(|error| Error::start("cannot start a thread", error, ""))?;
         }
         // From here on only the workers hold senders, so the receivers notice their end.
         self.alive = None;
-        drop((built, started));
-        let ended_early = || Error::start("cannot start the workers", "they ended early", "");
-        let agreed = tokio::task::spawn_blocking(move || {
+        drop((built, started, passed));
+        let running = tokio::task::spawn_blocking(move || {
             rings::agree(driver, &plans, &results)?;
-            Ok(plans)
-        });
-        let plans = agreed.await.map_err(|_| ended_early())??;
-        may_run().await?;
-        let reports = tokio::task::spawn_blocking(move || {
             let count = plans.len();
             // Lets the workers run.
             drop(plans);
             // Each worker reports once: how it runs, or why it does not.
             reports.iter().take(count).collect::<Result<Vec<_>, _>>()
         });
-        let running = reports.await.map_err(|_| ended_early())??;
-        running.first().copied().ok_or_else(ended_early)
+        let running = running.await.map_err(|_| ended_early())??;
+        let running = running.first().copied().filter(|_| running.len() == gates.len());
+        Ok(Started { running: running.ok_or_else(ended_early)?, gates, serving })
     }
 
     /// Makes the watch that looks after the workers while they run.

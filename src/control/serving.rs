@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::certificates::Certificates;
 use super::changed::Changed;
-use super::crew::Crew;
+use super::crew::{Crew, Started};
 use super::dns::{self, Dns};
 use super::endpoints::Failures;
 use super::manager::Manager;
@@ -166,17 +166,12 @@ impl Serving {
         for (index, worker) in pending.iter_mut().enumerate() {
             (worker.streams, worker.datagrams) = sockets.of_worker(index);
         }
-        let may_run = async || {
-            if let Some(link) = &link {
-                link.ready().await?;
-            }
-            sockets.commit();
-            Ok(())
-        };
-        let running = crew.start(pending, driver, &layout, &failures, shares, may_run).await?;
-        if let Some(link) = link {
-            link.accepting().await;
-        }
+        let started = crew.start(pending, driver, &layout, &failures, shares).await?;
+
+        // 4. Serve, in place of the predecessor if there is one.
+        let running = serve_with(started, &mut sockets, link).await?;
+        // Also from sockets that listen only now.
+        crew.tell(&Command::Resume);
         sockets.announce();
         tracing::info!(
             workers = crew.len(),
@@ -389,6 +384,27 @@ impl Serving {
         writer.close();
         manager.flush().await;
     }
+}
+
+/// Lets the workers serve. From the moment on at which a predecessor has stopped, nothing can be
+/// refused; and until it cannot go on any more, nothing changes for it.
+///
+/// # Errors
+/// The predecessor has given up, and goes on.
+async fn serve_with(
+    started: Started,
+    sockets: &mut Sockets,
+    link: Option<Link>,
+) -> Result<Running, Error> {
+    let Some(link) = link else {
+        sockets.commit();
+        return started.serve().await;
+    };
+    link.ready().await?;
+    let running = started.serve().await?;
+    link.accepting().await?;
+    sockets.commit();
+    Ok(running)
 }
 
 /// The objects that need descriptors.

@@ -11,6 +11,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::process::{PidfdFlags, getpid, pidfd_open};
 use socket2::{Domain, Protocol, SockRef, Type};
 
+use super::process::has_one_thread;
 use super::{Errno, limits};
 
 /// The number of the first descriptor (SD_LISTEN_FDS_START).
@@ -62,8 +63,7 @@ pub fn take_descriptors(count: usize) -> Vec<Option<OwnedFd>> {
 
 /// Removes environment variables, if this is the only thread of the process.
 pub fn remove_variables(names: &[&str]) {
-    let threads = std::fs::read_dir("/proc/self/task").map(Iterator::count);
-    if threads.is_ok_and(|count| count == 1) {
+    if has_one_thread() {
         for name in names {
             // SAFETY: no other thread exists that could read the environment meanwhile.
             unsafe { std::env::remove_var(name) };

@@ -64,6 +64,11 @@ pub fn listen_anew(
     socket.listen(options.backlog)
 }
 
+/// Returns true if a socket listens (SO_ACCEPTCONN of socket(7)).
+pub fn listens(socket: &impl AsFd) -> bool {
+    SockRef::from(socket).is_listener().unwrap_or_default()
+}
+
 /// Fails with EADDRINUSE if a socket listens on the address. bind(2) without SO_REUSEPORT then
 /// fails, even if that socket has set the option. The socket that is bound here never listens, so
 /// no client connects to it.

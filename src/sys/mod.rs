@@ -23,6 +23,7 @@ mod options;
 mod pass;
 mod pipe;
 mod ports;
+mod process;
 mod random;
 mod ring;
 mod send_ring;
@@ -42,7 +43,8 @@ pub use limits::{
     raise_file_limit,
 };
 pub use listen::{
-    accept_queue_length, bind_without_listening, listen, listen_anew, probe_tcp, try_accept,
+    accept_queue_length, bind_without_listening, listen, listen_anew, listens, probe_tcp,
+    try_accept,
 };
 pub use memory::release_memory;
 pub use options::SocketOptions;
@@ -52,6 +54,7 @@ pub use pass::{
 };
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;
+pub use process::{Peer, leave_parent, name_sender, receive_from_peer};
 pub use random::random_bytes;
 pub use ring::{
     RingRefusal, is_out_of_memory, memlock_limit, probe_ring, ring_bytes, rings_are_charged,

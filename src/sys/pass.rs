@@ -3,7 +3,6 @@
 //!
 //! This is rustix's, because socket2 has no ancillary data for descriptors.
 
-use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::{TcpListener, UdpSocket};
@@ -18,6 +17,7 @@ use rustix::net::{
 };
 use socket2::{SockAddr, SockRef};
 
+use super::process::has_one_thread;
 use super::{Address, Errno};
 
 /// The most descriptors of one packet: one less than the 253 that Linux takes (SCM_MAX_FD).
@@ -100,7 +100,7 @@ pub fn receive_packet(from: &impl AsFd) -> Result<(Vec<u8>, Vec<OwnedFd>), Errno
 pub fn inherited_packet_socket(variable: &str) -> Option<OwnedFd> {
     let value = std::env::var(variable).ok()?;
     // A library could read the environment in another thread, so it is left alone then.
-    if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1) {
+    if has_one_thread() {
         // SAFETY: this process has one thread, so none reads the environment meanwhile.
         unsafe { std::env::remove_var(variable) };
     }

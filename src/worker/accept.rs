@@ -114,7 +114,8 @@ fn serve(
 }
 
 impl Acceptor {
-    fn start(
+    /// Makes a paused one. Nothing about the socket changes before [`Acceptor::resume`].
+    fn new(
         context: &Rc<Context>,
         balance: &Rc<Balance>,
         listener: Rc<Listener>,
@@ -145,7 +146,7 @@ impl Acceptor {
             held: Cell::new(0),
             retrying: Cell::new(0),
         });
-        acceptor.resume()?;
+        acceptor.paused.set();
         Ok(acceptor)
     }
 
@@ -171,12 +172,15 @@ impl Acceptor {
         self.paused.is_set() && !self.is_idle()
     }
 
-    /// Accepts again after a pause.
+    /// Accepts, from the start or after a pause. Does nothing if the socket does not listen yet.
     ///
     /// # Errors
     /// As fcntl(2); practically never.
     pub(super) fn resume(self: &Rc<Self>) -> io::Result<()> {
         let Some(open) = self.open().filter(|_| !self.is_stopping.get()) else { return Ok(()) };
+        if !sys::listens(&open.socket) {
+            return Ok(());
+        }
         // On a non-blocking socket an accept through the ring returns EAGAIN instead of waiting;
         // readiness needs a non-blocking socket. Another process may have changed the flag, which
         // belongs to the socket and not to the descriptor (fcntl(2)).

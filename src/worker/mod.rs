@@ -71,7 +71,7 @@ pub enum Command {
     /// Accept no connections and receive no datagrams of clients, because another process does so
     /// on the same sockets. Each worker adds 1 to the number when it has stopped.
     Pause(Arc<AtomicUsize>),
-    /// Accept and receive again after a pause.
+    /// Accept and receive again after a pause, and from sockets that did not listen before.
     Resume,
     /// Serves by another configuration from now on. Its sockets follow by [`Command::Sockets`],
     /// when all workers know the new listeners: they hand connections over to each other.
@@ -163,12 +163,22 @@ pub struct Setup {
     pub built: Sender<io::Result<()>>,
     /// Counts the worker's ticks for the control plane.
     pub pulse: Arc<Pulse>,
-    /// Gets one message: how the worker runs, or why it does not.
+    /// Gets one message when nothing can be refused any more: how the worker runs, or why it does
+    /// not.
     pub started: Sender<Result<Running, Error>>,
 }
 
+/// What a worker waits for when it has all that it needs. Until then another process may serve its
+/// sockets.
+pub struct Gate {
+    /// One message lets the worker serve. If the sender is dropped instead, the worker returns.
+    pub opened: Receiver<()>,
+    /// Gets one message when the worker serves.
+    pub passed: Sender<()>,
+}
+
 /// Runs a worker on the calling thread until a command ends it.
-pub fn run(setup: Setup) {
+pub fn run(setup: Setup, gate: Gate) {
     // Pinned before the ring is made, so that the ring's memory is local. A single thread submits
     // to the ring.
     if let Some(cpu) = setup.cpu
@@ -180,13 +190,13 @@ pub fn run(setup: Setup) {
     pulse.start();
     // `None`: the control plane has received the error, and ends the process.
     if let Some(runtime) = driver::build(&setup.plans, &setup.built) {
-        runtime.run(|running, outbox| serve(setup, running, outbox));
+        runtime.run(|running, outbox| serve(setup, gate, running, outbox));
     }
     pulse.end();
 }
 
 /// The life of a worker inside its runtime.
-async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
+async fn serve(setup: Setup, gate: Gate, running: Running, outbox: Option<Outbox>) {
     let started = setup.started.clone();
     let mut worker = match Worker::start(setup, running, outbox) {
         Ok(worker) => worker,
@@ -197,6 +207,13 @@ async fn serve(setup: Setup, running: Running, outbox: Option<Outbox>) {
     };
     let _ = started.send(Ok(running));
     drop(started);
+    // There is nothing to do before, so that it can block.
+    if gate.opened.recv().is_err() {
+        return;
+    }
+    worker.resume();
+    let _ = gate.passed.send(());
+    drop(gate);
 
     let mut stop: Option<Instant> = None;
     while stop.is_none_or(|stop| stop.elapsed() < RECORD_TIME) {
@@ -240,7 +257,7 @@ struct Worker {
 }
 
 impl Worker {
-    /// Starts to serve.
+    /// Makes all that it needs. It neither accepts nor receives before [`Worker::resume`].
     ///
     /// # Errors
     /// A resource or a socket is refused.
@@ -328,11 +345,7 @@ impl Worker {
                 applied.fetch_add(1, Ordering::Release);
             }
             Command::Pause(paused) => self.pause(paused),
-            Command::Resume => {
-                // An error is that of fcntl(2), which does not happen on an open socket.
-                self.acceptors.iter().for_each(|acceptor| drop(acceptor.resume()));
-                self.udp.iter().for_each(Udp::resume);
-            }
+            Command::Resume => self.resume(),
             Command::DrainSoon => self.context.closing.set(true),
             Command::Drain | Command::Leave | Command::Stop => {
                 self.is_taken_over |= matches!(command, Command::Leave);
@@ -392,6 +405,12 @@ impl Worker {
             }
             paused.fetch_add(1, Ordering::Release);
         });
+    }
+
+    /// Accepts and receives, from the start or after a pause.
+    fn resume(&mut self) {
+        self.acceptors.resume();
+        self.udp.resume();
     }
 
     /// Ends connections that a drain ends. Repeated at each tick, because a worker that had not

@@ -16,7 +16,7 @@ use ringgate::observe::access_log::{Target, Writer};
 use ringgate::observe::counters::Registry;
 use ringgate::sys::{self, Address, Shares};
 use ringgate::timers::TICK;
-use ringgate::worker::{self, Balance, Command, Datagrams, Plan, Setup, Socket, Trial};
+use ringgate::worker::{self, Balance, Command, Datagrams, Gate, Plan, Setup, Socket, Trial};
 
 use super::counter;
 
@@ -122,14 +122,18 @@ impl Worker {
             pulse: Arc::default(),
             started,
         };
+        let ((gate, opened), (passed, serving)) = (channel(), channel());
+        let gated = Gate { opened, passed };
         let allocations: &'static AtomicU64 = Box::leak(Box::default());
         let thread = thread::spawn(move || {
             counter::count_into(allocations);
-            worker::run(setup);
+            worker::run(setup, gated);
         });
         results.recv_timeout(LIMIT).unwrap().unwrap_or_else(|e| panic!("{e}"));
         let running = reports.recv_timeout(LIMIT).unwrap().unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(running.driver_name(), driver);
+        gate.send(()).unwrap();
+        serving.recv_timeout(LIMIT).unwrap();
         Worker { address, allocations, commands, thread: Some(thread), writer: Some(writer) }
     }
 

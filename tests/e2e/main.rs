@@ -70,6 +70,7 @@ mod shares;
 mod stops;
 mod support;
 mod takeover;
+mod takeover_failures;
 mod terminate;
 mod tls;
 mod tls_ended;

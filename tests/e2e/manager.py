@@ -14,10 +14,10 @@ Arguments: a JSON object, then the command of the service. Keys of the object:
     extra      further variables of the service
 
 Lines on stdout: "notify TEXT" with "|" between assignments, "stored NAME", "removed NAME",
-"started PID", "ended STATUS", "socket NAME PORT", "watchdog expired", "served NAME" and "not served
-NAME" of a probe, "lost", "found", and what the service says.
-Lines on stdin: "kill NUMBER", "stop" (no further start), "hear", "lose" (notifications reach nothing,
-and the store is empty), "find" (they arrive again).
+"started PID", "main PID own", "main PID alien", "ended STATUS", "socket NAME PORT", "watchdog
+expired", "served NAME" and "not served NAME" of a probe, "lost", "found", and what the service says.
+Lines on stdin: "kill NUMBER", "stop" (no further start), "end" (`systemctl stop`), "hear", "lose"
+(notifications reach nothing, and the store is empty), "find" (they arrive again).
 """
 
 import array
@@ -171,10 +171,17 @@ def receive():
     return fields
 
 
-# A successor becomes a child of this process when its predecessor has ended
+def is_own(pid):
+    """Whether a process is a child of this one, so that its end is noticed."""
+    with open("/proc/%d/status" % pid) as status:
+        parent, = (line.split()[1] for line in status if line.startswith("PPid:"))
+    return int(parent) == os.getpid()
+
+
+# A process whose parent has ended becomes a child of this one, as of process 1
 # (PR_SET_CHILD_SUBREAPER).
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-main, goes_on, is_ready, last_beat = start(), True, False, 0.0
+main, is_alien, goes_on, is_ready, last_beat = start(), False, True, False, 0.0
 commands = b""
 wait = select.poll()
 wait.register(0, select.POLLIN)
@@ -187,7 +194,10 @@ while True:
             if "READY" in fields:
                 is_ready = True
             if "MAINPID" in fields:
+                # Looked at once, as systemd does (service_set_main_pid).
                 main = int(fields["MAINPID"])
+                is_alien = not is_own(main)
+                say("main", main, "alien" if is_alien else "own")
             if "READY" in fields or "WATCHDOG" in fields:
                 last_beat = time.monotonic()
         else:
@@ -211,6 +221,11 @@ while True:
                     say("found")
                 else:
                     goes_on = False
+                if word == "end":
+                    os.kill(main, signal.SIGTERM)
+                    if is_alien:
+                        # It does not wait for what is not its child (unit_kill_context).
+                        os.kill(main, signal.SIGKILL)
     if "watchdog" in options and is_ready:
         if time.monotonic() - last_beat > options["watchdog"]:
             say("watchdog expired")
@@ -228,4 +243,4 @@ while True:
         is_ready = False
         if not goes_on:
             sys.exit(0)
-        main = start()
+        main, is_alien = start(), False

@@ -358,3 +358,27 @@ fn a_successor_becomes_the_main_process_and_has_the_store() {
         assert_eq!(manager.count("watchdog expired"), 0, "over {name}");
     }
 }
+
+#[test]
+fn a_stop_after_a_take_over_drains() {
+    for name in BOTH {
+        let echo = Echo::start();
+        let config = l4(echo.address(), "", "");
+        let mut manager = Manager::start(&json!({}), &driver(name), &config);
+        let ingress = manager.address("ingress");
+        for taken_over in 1..=2 {
+            manager.signal(Signal::USR2);
+            manager.wait_count("notify MAINPID=", taken_over);
+            manager.wait_count("notify READY=1", taken_over + 1);
+        }
+        let mut tunnel = connect(ingress);
+        round_trip(&mut tunnel);
+        manager.end();
+        expect_refused(ingress);
+        round_trip(&mut tunnel);
+        drop(tunnel);
+        manager.wait_exit(SOON);
+        assert_eq!(manager.count("ended 0"), 1, "over {name}");
+        assert_eq!((manager.count(" own"), manager.count(" alien")), (2, 0), "over {name}");
+    }
+}

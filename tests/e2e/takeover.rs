@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -18,7 +19,7 @@ use crate::support::{
     tls_settings, wait_for, with_deadlines,
 };
 
-const BOTH: [&str; 2] = ["io_uring", "epoll"];
+pub(crate) const BOTH: [&str; 2] = ["io_uring", "epoll"];
 
 /// A process and those that take it over, all in one process group.
 pub(crate) struct Chain {
@@ -35,15 +36,24 @@ impl Chain {
 
     /// With these echoes behind it: TCP, UDP and a Unix path, which is returned, too.
     pub(crate) fn serving(driver: &str, workers: usize) -> (Chain, PathBuf, tempfile::TempDir) {
+        Chain::serving_through(require("env"), driver, workers)
+    }
+
+    /// The same, started by a command that runs what stands behind it.
+    pub(crate) fn serving_through(
+        through: Command,
+        driver: &str,
+        workers: usize,
+    ) -> (Chain, PathBuf, tempfile::TempDir) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let config = serving(&path);
         let server = format!("workers = {workers}\ndriver = \"{driver}\"");
-        let setup = Setup { config, server, through: Some(require("env")), ..Setup::default() };
+        let setup = Setup { config, server, through: Some(through), ..Setup::default() };
         (Chain::start(setup), path, dir)
     }
 
-    fn address(&self, listener: &str) -> SocketAddr {
+    pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         self.gate.address(listener)
     }
 
@@ -96,7 +106,7 @@ impl Chain {
 
     /// Ends the process that serves, and waits for it.
     #[track_caller]
-    fn end(self) {
+    pub(crate) fn end(self) {
         kill_process(self.current, Signal::TERM).unwrap();
         wait_for("the last one ends", SHORT, || has_ended(self.current).then_some(()));
     }
@@ -109,11 +119,15 @@ impl Drop for Chain {
     }
 }
 
+/// Whether all of its threads have ended.
 pub(crate) fn has_ended(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    let process = format!("/proc/{}", pid.as_raw_nonzero());
+    let stat = fs::read_to_string(format!("{process}/stat"));
+    let threads = fs::read_dir(format!("{process}/task")).map_or(0, Iterator::count);
     stat.map_or(true, |stat| {
-        // proc(5): the state stands behind the name in parentheses.
-        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+        // proc(5): the state stands behind the name in parentheses. It is that of the first thread.
+        let is_zombie = stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']));
+        is_zombie && threads <= 1
     })
 }
 
@@ -132,14 +146,14 @@ fn serving(path: &std::path::Path) -> String {
 }
 
 #[track_caller]
-fn echoes(client: &mut (impl Read + Write)) {
+pub(crate) fn echoes(client: &mut (impl Read + Write)) {
     client.write_all(b"hello").unwrap();
     let mut answer = [0; 5];
     client.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"hello");
 }
 
-fn datagrams_to(address: SocketAddr) -> UdpSocket {
+pub(crate) fn datagrams_to(address: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(address).unwrap();
     socket.set_read_timeout(Some(SHORT)).unwrap();
@@ -147,7 +161,7 @@ fn datagrams_to(address: SocketAddr) -> UdpSocket {
 }
 
 #[track_caller]
-fn answers(client: &UdpSocket, number: usize) {
+pub(crate) fn answers(client: &UdpSocket, number: usize) {
     client.send(&number.to_be_bytes()).unwrap();
     let mut answer = [0; 16];
     let length = client.recv(&mut answer).unwrap();
@@ -250,69 +264,6 @@ fn twenty_in_a_row_lose_nothing() {
 }
 
 #[test]
-fn a_successor_that_cannot_start_changes_nothing() {
-    for driver in BOTH {
-        let (mut chain, path, _dir) = Chain::serving(driver, 2);
-        let client = datagrams_to(chain.address("datagrams"));
-        let mut failed = 0;
-        let mut fails = |chain: &Chain, why: &str| {
-            let mut tunnel = chain.gate.connect("ingress");
-            echoes(&mut tunnel);
-            chain.ask();
-            failed += 1;
-            wait_for(why, LONG, || {
-                (chain.count("the take-over has failed") == failed).then_some(())
-            });
-            echoes(&mut tunnel);
-            echoes(&mut chain.gate.connect("ingress"));
-            echoes(&mut UnixStream::connect(&path).unwrap());
-            answers(&client, failed);
-        };
-        chain.edit("[server]", "[serve]");
-        fails(&chain, "a broken configuration");
-        chain.edit("[serve]", "[server]");
-        chain.replace_program("exit 0");
-        fails(&chain, "a program that exits");
-        // It says that it accepts, and does not know that it may.
-        let lie = "import os, socket, sys; \
-                   s = socket.socket(fileno = int(os.environ[\"RINGGATE_TAKEOVER\"])); \
-                   s.send(b\"ready\"); s.recvmsg(65536, 4096); s.recv(65536); sys.exit(0)";
-        chain.replace_program(&format!("exec python3 -c '{lie}'"));
-        fails(&chain, "a program that ends when it may accept");
-        fs::remove_file(chain.gate.access_log().with_file_name("ringgate")).unwrap();
-        fails(&chain, "no program");
-        chain.replace_program(&format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_ringgate")));
-        chain.take_over();
-        echoes(&mut chain.gate.connect("ingress"));
-        answers(&client, 100);
-        chain.end();
-    }
-}
-
-#[test]
-fn one_that_hangs_is_killed_with_the_process_or_in_time_and_a_second_signal_is_refused() {
-    let (chain, _, _dir) = Chain::serving("io_uring", 2);
-    chain.replace_program("exec sleep 1000");
-    chain.ask();
-    chain.gate.line_with("starting the successor");
-    chain.ask();
-    chain.gate.line_with("one is in progress");
-    echoes(&mut chain.gate.connect("ingress"));
-    // After 30 s.
-    wait_for("it is given up", LONG, || (chain.count("not ready in time") == 1).then_some(()));
-    echoes(&mut chain.gate.connect("ingress"));
-    chain.ask();
-    wait_for("another one", SHORT, || (chain.count("starting the successor") == 2).then_some(()));
-    let children = format!("/proc/{0}/task/{0}/children", chain.current.as_raw_nonzero());
-    let child = wait_for("a child", SHORT, || {
-        let children = fs::read_to_string(&children).unwrap();
-        children.split_ascii_whitespace().next()?.parse().ok().and_then(Pid::from_raw)
-    });
-    chain.end();
-    assert!(has_ended(child));
-}
-
-#[test]
 fn workers_become_fewer_and_more() {
     for driver in BOTH {
         let (mut chain, path, _dir) = Chain::serving(driver, 2);
@@ -381,6 +332,27 @@ fn a_process_of_another_user_shares_what_it_cannot_bind() {
         (0..60).for_each(|number| answers(&datagrams_to(udp), number));
         echoes(&mut UnixStream::connect(&path).unwrap());
         drop(held);
+        chain.end();
+    }
+}
+
+#[test]
+fn a_wrapper_that_waits_for_the_program_is_no_obstacle() {
+    let strace = require("strace").get_program().to_owned();
+    let strace = format!("{} -f -q -o /dev/null -e trace=none ", strace.display());
+    for wrapper in ["", &strace] {
+        let (mut chain, path, _dir) = Chain::serving("io_uring", 2);
+        let program = env!("CARGO_BIN_EXE_ringgate");
+        chain.replace_program(&format!("{wrapper}{program} \"$@\"\nexit $?"));
+        let mut tunnel = chain.gate.connect("ingress");
+        let first = chain.take_over();
+        // The successor itself, and neither the wrapper nor what that has started.
+        let started = fs::read_link(format!("/proc/{}/exe", chain.current.as_raw_nonzero()));
+        assert_eq!(started.unwrap().to_str(), Some(program));
+        echoes(&mut tunnel);
+        echoes(&mut UnixStream::connect(&path).unwrap());
+        drop(tunnel);
+        wait_for("the first one ends", LONG, || has_ended(first).then_some(()));
         chain.end();
     }
 }

@@ -79,8 +79,11 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// Takes inherited sockets into use. Must be called before the workers run, and after the
-    /// process that served them has stopped.
+    /// Takes inherited sockets into use for good: sets their options, binds and listens beside them
+    /// where there are fewer than workers, and takes over the paths of Unix sockets. Must be called
+    /// when the process that served them cannot go on any more: what clients have sent to further
+    /// sockets by then is lost with this process. So sessions of UDP that have begun before may
+    /// begin again, at another worker.
     pub(super) fn commit(&mut self) {
         self.addresses.iter_mut().for_each(SocketsOfAddress::commit);
         for path in self.abandoned.drain(..) {

@@ -1,7 +1,7 @@
 //! The packets between a predecessor and its successor.
 
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use crate::control::sockets::Chosen;
-use crate::sys;
+use crate::sys::{self, Errno, Peer};
 
 /// What comes with a packet of sockets. The sockets themselves tell what they are.
 #[derive(Default, Serialize, Deserialize)]
@@ -64,14 +64,41 @@ impl Packets {
     /// Receives a packet. May be dropped at any time.
     ///
     /// # Errors
-    /// An unexpected end if the peer is gone, ECONNRESET if it left packets unread; otherwise as
-    /// recvmsg(2).
+    /// An unexpected end if the peer is gone; otherwise as recvmsg(2).
     pub(super) async fn receive(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        let receive = || Ok(sys::receive_packet(&self.0)?);
-        let (bytes, descriptors) = self.0.async_io(Interest::READABLE, receive).await?;
+        self.receive_by(sys::receive_packet).await
+    }
+
+    /// Receives a packet, and says which process has sent it, as far as that is known. The socket
+    /// must have been prepared for it by [`sys::name_sender`] before the packet was sent.
+    ///
+    /// # Errors
+    /// As [`Packets::receive`].
+    pub(super) async fn receive_first(&self) -> io::Result<(Vec<u8>, Option<Peer>)> {
+        let received = self.receive_by(sys::receive_from_peer).await?;
+        sys::name_sender(&self.0, false)?;
+        Ok(received)
+    }
+
+    async fn receive_by<T>(
+        &self,
+        receive: impl Fn(&UnixDatagram) -> Result<(Vec<u8>, T), Errno>,
+    ) -> io::Result<(Vec<u8>, T)> {
+        let receive = || match receive(&self.0) {
+            // The peer has left packets unread. What it has sent before is still there.
+            Err(Errno::CONNRESET) => Ok(receive(&self.0)?),
+            result => Ok(result?),
+        };
+        let (bytes, more) = self.0.async_io(Interest::READABLE, receive).await?;
         if bytes.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok((bytes, descriptors))
+        Ok((bytes, more))
+    }
+}
+
+impl AsFd for Packets {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

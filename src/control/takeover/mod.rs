@@ -4,14 +4,33 @@
 //! Both have the same sockets, and with them one O_NONBLOCK flag and one accept queue, so they
 //! never accept at the same time:
 //!
-//! 1. The predecessor starts the successor and sends it all sockets.
-//! 2. The successor makes everything that can be refused, and sends `ready`.
-//! 3. The predecessor stops to accept and to receive, and sends `go`. Clients wait in the accept
+//! 1. The predecessor starts its program. What is started forks and ends, so that the successor is
+//!    a child of the service manager and not of the predecessor: systemd waits for the end of its
+//!    own children only. The successor sends `hello`, with which the kernel gives its id.
+//! 2. The predecessor sends all sockets.
+//! 3. The successor makes everything that can be refused, its workers, too, and sends `ready`.
+//! 4. The predecessor stops to accept and to receive, and sends `go`. Clients wait in the accept
 //!    queues.
-//! 4. The successor's workers accept, and it sends `accepting`.
-//! 5. The predecessor drains and ends.
+//! 5. The successor's workers accept, and it sends `accepting`.
+//! 6. The predecessor makes the successor the main process of the service, closes the packets and
+//!    drains.
+//! 7. The successor changes what cannot be changed back: it takes Unix paths over, removes those
+//!    that no listener has, and binds UDP sockets and listens with TCP sockets beside the
+//!    inherited ones.
 //!
-//! If the successor ends or is late, the predecessor kills it and goes on as before.
+//! If the successor ends or is late, the predecessor sends `abort`, kills it and goes on as before.
+//! It may be unable to kill a process of another user. What the successor does when it receives
+//! something else than it waits for:
+//!
+//! | it waits for | `abort` | the end of the packets | nothing |
+//! | --- | --- | --- | --- |
+//! | the sockets | it ends | it ends | it ends after 10 s |
+//! | `go` | it ends | it accepts, because the predecessor has died | it waits |
+//! | the end of the packets | it ends, and leaves the paths | step 7 | step 7 after 10 s |
+//!
+//! An end of the packets without `abort` means that the predecessor serves no longer: it has handed
+//! over or has died. If it has left packets unread, the kernel reports ECONNRESET once, before
+//! what it has sent (unix_release_sock of Linux). So this error says nothing, and is skipped.
 
 mod link;
 mod predecessor;
@@ -31,8 +50,10 @@ use crate::sys;
 /// The environment variable with the number of the successor's socket.
 const VARIABLE: &str = "RINGGATE_TAKEOVER";
 /// The version of the packets. A successor of another version refuses to start.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
+/// The successor is there.
+const HELLO: &[u8] = b"hello";
 const READY: &[u8] = b"ready";
 const GO: &[u8] = b"go";
 /// The predecessor goes on, so the successor must not accept.
@@ -44,10 +65,14 @@ const ACCEPTING: &[u8] = b"accepting";
 pub struct Predecessor(OwnedFd);
 
 impl Predecessor {
-    /// The process that has started this one for a take-over; `None` if there is none. Must be
-    /// called while the process has one thread.
+    /// The process that has started this one for a take-over; `None` if there is none. If there is
+    /// one, the process forks, and its child returns. Must be called while it has one thread.
     pub fn of_this_process() -> Option<Predecessor> {
-        sys::inherited_packet_socket(VARIABLE).map(Predecessor)
+        let packets = sys::inherited_packet_socket(VARIABLE)?;
+        sys::leave_parent();
+        // An error means that the predecessor has ended, which the first receive says, too.
+        let _ = sys::send_packet(&packets, HELLO, &[]);
+        Some(Predecessor(packets))
     }
 }
 

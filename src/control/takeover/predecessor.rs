@@ -14,11 +14,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::link::{Offer, Packets};
-use super::{ABORT, ACCEPTING, GO, READY, VARIABLE, VERSION};
+use super::{ABORT, ACCEPTING, GO, HELLO, READY, VARIABLE, VERSION};
 use crate::control::manager::{Manager, OWN_VARIABLES};
 use crate::control::sockets::{HandedOver, Sockets};
 use crate::proto::tls::TicketKeys;
-use crate::sys;
+use crate::sys::{self, Peer};
 use crate::worker::Command;
 
 /// How long the successor may take until it is ready. It resolves names meanwhile.
@@ -29,6 +29,9 @@ const PAUSED_WITHIN: Duration = Duration::from_secs(5);
 const ACCEPTING_WITHIN: Duration = Duration::from_secs(5);
 /// How long a successor that has got SIGKILL may take to end, which it does at once.
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
+/// How long the kernel may take to cancel what a process has had in its rings, after its end. On a
+/// machine that is not busy it takes some milliseconds.
+const RINGS_GONE: Duration = Duration::from_secs(1);
 /// The pause between two checks whether the workers have stopped, or the successor has ended.
 const CHECK: Duration = Duration::from_millis(1);
 
@@ -37,8 +40,8 @@ const CHECK: Duration = Duration::from_millis(1);
 pub(in crate::control) enum Failure {
     /// The program cannot be started.
     Start(io::Error),
-    /// The successor has ended before it accepted.
-    Ended,
+    /// The successor has ended before this.
+    Ended(&'static str),
     /// The successor was not ready in time.
     NotReady,
     /// The successor did not accept in time.
@@ -57,7 +60,9 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Start(error) => write!(f, "the program cannot be started: {error}"),
-            Failure::Ended => f.write_str("the successor has ended; its own diagnostics say why"),
+            Failure::Ended(before) => {
+                write!(f, "the successor has ended before {before}; its own diagnostics say why")
+            }
             Failure::NotReady => f.write_str("the successor was not ready in time"),
             Failure::NotAccepting => f.write_str("the successor did not accept in time"),
             Failure::Unexpected => f.write_str("the successor has sent an unknown packet"),
@@ -130,10 +135,14 @@ async fn take_over(
     given_up: oneshot::Receiver<()>,
 ) -> Result<u32, Failure> {
     let mut successor = Successor::start(workers).map_err(Failure::Start)?;
-    tokio::select! {
+    let result = tokio::select! {
         biased;
-        accepts = hand_over(&mut successor, &handed, first) => accepts?,
-        _ = given_up => return Err(Failure::GivenUp),
+        accepts = hand_over(&mut successor, &handed, first) => accepts,
+        _ = given_up => Err(Failure::GivenUp),
+    };
+    if let Err(failure) = result {
+        successor.abandon().await;
+        return Err(failure);
     }
     // It accepts, so that it must not be killed any more. The manager listens to the main process
     // of the service alone, so the successor tells it nothing before the packets have ended.
@@ -150,8 +159,9 @@ async fn hand_over(
 ) -> Result<(), Failure> {
     // 1. All sockets.
     let ready = async {
+        successor.introduced().await?;
         offer(&successor.packets, handed, first).await?;
-        expect(&successor.packets, READY).await
+        expect(&successor.packets, READY, "it was ready").await
     };
     timeout(READY_WITHIN, ready).await.map_err(|_| Failure::NotReady)??;
     // 2. Stop, so that only one of the two accepts.
@@ -160,7 +170,7 @@ async fn hand_over(
     let accepting = async {
         // An error means that it has ended, which the next receive says, too.
         let _ = successor.packets.send(GO, &[]).await;
-        expect(&successor.packets, ACCEPTING).await
+        expect(&successor.packets, ACCEPTING, "it accepted").await
     };
     timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)?
 }
@@ -181,7 +191,7 @@ async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Re
             Ok(()) => {}
             // A reset means that it has left packets unread.
             Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
-                return Err(Failure::Ended);
+                return Err(Failure::Ended("it had the sockets"));
             }
             Err(error) => return Err(Failure::Send(error)),
         }
@@ -192,19 +202,22 @@ async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Re
     }
 }
 
-/// Waits for one packet.
-async fn expect(packets: &Packets, wanted: &[u8]) -> Result<(), Failure> {
+/// Waits for one packet. `before` is what it says.
+async fn expect(packets: &Packets, wanted: &[u8], before: &'static str) -> Result<(), Failure> {
     match packets.receive().await {
         Ok((bytes, _)) if bytes == wanted => Ok(()),
         Ok(_) => Err(Failure::Unexpected),
-        Err(_) => Err(Failure::Ended),
+        Err(_) => Err(Failure::Ended(before)),
     }
 }
 
 /// The process of the successor. Dropping it kills the process, and the workers of this one go on.
 struct Successor {
-    /// `None` once it has taken over.
-    child: Option<Child>,
+    /// What was started: the program, or a wrapper of it. As a rule it has ended when the successor
+    /// says `hello`. `None` once the successor has taken over.
+    started: Option<Child>,
+    /// The successor. `None` until it says `hello`, and if its id is not known.
+    process: Option<Peer>,
     packets: Packets,
     workers: Vec<Sender<Command>>,
     has_paused: bool,
@@ -213,6 +226,7 @@ struct Successor {
 impl Successor {
     fn start(workers: Vec<Sender<Command>>) -> io::Result<Successor> {
         let (ours, theirs) = sys::packet_pair()?;
+        sys::name_sender(&ours, true)?;
         let mut arguments: Vec<OsString> = std::env::args_os().collect();
         if arguments.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
@@ -226,17 +240,29 @@ impl Successor {
             command.env_remove(name);
         }
         let packets = Packets::new(ours)?;
-        let child = command.spawn()?;
+        let started = Some(command.spawn()?);
         // From here on only the child has its end: when it ends, the packets do.
         drop(theirs);
-        Ok(Successor { child: Some(child), packets, workers, has_paused: false })
+        Ok(Successor { started, process: None, packets, workers, has_paused: false })
+    }
+
+    /// Waits until the successor says that it is there.
+    async fn introduced(&mut self) -> Result<(), Failure> {
+        match self.packets.receive_first().await {
+            Ok((bytes, process)) if bytes == HELLO => {
+                self.process = process;
+                Ok(())
+            }
+            Ok(_) => Err(Failure::Unexpected),
+            Err(_) => Err(Failure::Ended("its first packet")),
+        }
     }
 
     /// Makes the workers of this process stop to accept and to receive.
     async fn pause_workers(&mut self) {
         self.has_paused = true;
         let paused = Arc::new(AtomicUsize::new(0));
-        self.tell(&Command::Pause(Arc::clone(&paused)));
+        tell(&self.workers, &Command::Pause(Arc::clone(&paused)));
         while paused.load(Ordering::Acquire) < self.workers.len() {
             sleep(CHECK).await;
         }
@@ -244,45 +270,68 @@ impl Successor {
 
     /// The id of its process.
     fn id(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
+        let started = self.started.as_ref().map_or(0, Child::id);
+        self.process.as_ref().map_or(started, Peer::id)
     }
 
     /// Lets the process go on, and returns its id.
     fn keep(mut self) -> u32 {
-        let Some(child) = self.child.take() else { return 0 };
-        let id = child.id();
-        reap(child);
+        let id = self.id();
+        self.started.take().into_iter().for_each(reap);
         id
     }
 
-    fn tell(&self, command: &Command) {
-        for worker in &self.workers {
-            // An error means that the worker has ended.
-            let _ = worker.send(command.clone());
+    /// Kills the process, and lets the workers of this one go on.
+    async fn abandon(self) {
+        let (workers, has_paused) = (self.workers.clone(), self.has_paused);
+        drop(self);
+        if has_paused {
+            // An accept of the successor that is not cancelled yet can be the only one that the
+            // kernel wakes for a connection, which waits then. Another accept finds it.
+            sleep(RINGS_GONE).await;
+            tell(&workers, &Command::Pause(Arc::default()));
+            tell(&workers, &Command::Resume);
         }
+    }
+}
+
+fn tell(workers: &[Sender<Command>], command: &Command) {
+    for worker in workers {
+        // An error means that the worker has ended.
+        let _ = worker.send(command.clone());
     }
 }
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        // A wrapper that has forked may be the child; this packet reaches the successor itself.
+        let Some(mut started) = self.started.take() else { return };
+        // A successor that cannot be killed, because it is of another user, ends by this packet,
+        // and so does one that has not said `hello` yet.
         self.packets.try_send(ABORT);
-        let _ = child.kill();
-        // So that it accepts nothing any more when the workers do.
+        // A wrapper may still run.
+        let _ = started.kill();
         let deadline = Instant::now() + KILLED_WITHIN;
-        while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        if let Some(process) = &self.process {
+            process.kill(&self.packets);
+            // So that it accepts nothing any more when the workers do.
+            process.wait(&self.packets, KILLED_WITHIN);
+        }
+        while matches!(started.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::park_timeout(CHECK);
         }
-        reap(child);
+        reap(started);
         if self.has_paused {
-            self.tell(&Command::Resume);
+            tell(&self.workers, &Command::Resume);
         }
     }
 }
 
-/// Waits for the end of a process in a thread of its own, because this one may drain for days.
+/// Waits for the end of a process, in a thread of its own unless it has ended, because this one may
+/// drain for days.
 fn reap(mut child: Child) {
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
+    }
     let wait = move || drop(child.wait());
     // Without a thread the process becomes a zombie when it ends, until this one does.
     drop(thread::Builder::new().name("successor".to_owned()).spawn(wait));

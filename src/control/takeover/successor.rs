@@ -24,8 +24,10 @@ pub(in crate::control) struct Offered {
     pub(in crate::control) ticket_keys: Option<Arc<TicketKeys>>,
 }
 
-/// How long the predecessor may take to tell the service manager about this process.
-const RESIGNED_WITHIN: Duration = Duration::from_secs(2);
+/// How long this process waits for the predecessor to resign: longer than the predecessor waits for
+/// this one to accept, and than it takes to notify the service manager. One that stands still then
+/// does all this when it goes on.
+const RESIGNED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The connection to the predecessor, from the start until this process accepts.
 pub(in crate::control) struct Link(Packets);
@@ -83,23 +85,42 @@ impl Link {
         let _ = self.0.send(READY, &[]).await;
         match self.0.receive().await {
             Ok((bytes, _)) if bytes == GO => {}
-            Ok(_) => return Err(failed(io::Error::other("the predecessor has given up"))),
+            Ok(_) => return Err(given_up()),
             Err(_) => {
                 tracing::warn!(
                     "the predecessor has ended during the take-over: going on without it"
                 );
+                return Ok(());
             }
         }
-        Ok(())
+        // If this process was stopped for long, it has given up meanwhile.
+        match timeout(Duration::ZERO, self.0.receive()).await {
+            Ok(Ok(_)) => Err(given_up()),
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
     }
 
     /// Tells the predecessor that this process accepts, and waits until the predecessor has told
     /// the service manager that this process is the main one of the service.
-    pub(in crate::control) async fn accepting(self) {
+    ///
+    /// # Errors
+    /// The predecessor has given the take-over up, and goes on.
+    pub(in crate::control) async fn accepting(self) -> Result<(), Error> {
         // An error means that the predecessor has ended.
         let _ = self.0.send(ACCEPTING, &[]).await;
-        let _ = timeout(RESIGNED_WITHIN, self.0.receive()).await;
+        match timeout(RESIGNED_WITHIN, self.0.receive()).await {
+            Ok(Ok(_)) => {
+                // It goes on when this process has ended, which the end of the packets may show.
+                std::mem::forget(self);
+                Err(given_up())
+            }
+            Ok(Err(_)) | Err(_) => Ok(()),
+        }
     }
+}
+
+fn given_up() -> Error {
+    failed(io::Error::other("the predecessor has given up"))
 }
 
 fn failed(error: io::Error) -> Error {

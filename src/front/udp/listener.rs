@@ -23,6 +23,8 @@ pub struct UdpListeners {
     workers: usize,
     /// `None` before the first socket: a batch takes 2 MiB, and workers without UDP need none.
     tools: Option<Tools>,
+    /// Whether they may receive. Set by the first [`UdpListeners::resume`].
+    has_begun: bool,
     all: Vec<Rc<Udp>>,
 }
 
@@ -42,7 +44,8 @@ struct Wanted {
 impl UdpListeners {
     /// Makes the listeners of one of `workers` workers; none so far.
     pub fn new(context: &Rc<Context>, workers: usize) -> UdpListeners {
-        UdpListeners { context: Rc::clone(context), workers, tools: None, all: Vec::new() }
+        let (context, all) = (Rc::clone(context), Vec::new());
+        UdpListeners { context, workers, tools: None, has_begun: false, all }
     }
 
     /// All listeners.
@@ -50,9 +53,16 @@ impl UdpListeners {
         self.all.iter()
     }
 
+    /// Receives what clients send, from the start or after a pause.
+    pub fn resume(&mut self) {
+        self.has_begun = true;
+        self.all.iter().for_each(Udp::resume);
+    }
+
     /// Serves these sockets from now on, each by the listener with its name. All sessions together
     /// get [`Shares::sessions`] descriptors. A socket that is served already keeps its sessions,
     /// whatever the name of its listener was; the sessions of one that is not in the list end.
+    /// Nothing is received before the first [`UdpListeners::resume`].
     ///
     /// # Errors
     /// The runtime or the kernel refuses a socket. Sockets before it are served.
@@ -83,6 +93,9 @@ impl UdpListeners {
             };
             let applied = udp.and_then(|udp| {
                 let applied = udp.apply(wanted, quota);
+                if self.has_begun {
+                    udp.resume();
+                }
                 self.all.push(udp);
                 applied
             });
@@ -180,7 +193,6 @@ impl Udp {
                 Err(error) => result = Err(error),
             }
         }
-        self.resume();
         result
     }
 

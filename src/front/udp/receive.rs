@@ -14,7 +14,7 @@ impl Udp {
     }
 
     /// Receives what clients send, from the start or after a pause.
-    pub fn resume(self: &Rc<Self>) {
+    pub(super) fn resume(self: &Rc<Self>) {
         for (index, socket) in self.sockets.borrow().iter().enumerate() {
             let Some(socket) = socket else { continue };
             socket.stopped.clear();

@@ -18,6 +18,8 @@ pub(in crate::worker) struct Acceptors {
     context: Rc<Context>,
     balance: Rc<Balance>,
     is_ring: bool,
+    /// Whether they may accept. Set by the first [`Acceptors::resume`].
+    has_begun: bool,
     all: Vec<Rc<Acceptor>>,
 }
 
@@ -40,12 +42,19 @@ impl Acceptors {
         })?;
         let is_ring = running.driver == Driver::IoUring;
         let (context, balance) = (Rc::clone(context), Rc::new(balance));
-        Ok(Acceptors { context, balance, is_ring, all: Vec::new() })
+        Ok(Acceptors { context, balance, is_ring, has_begun: false, all: Vec::new() })
     }
 
     /// Those that accept, and those that are stopped and not closed yet.
     pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = &Rc<Acceptor>> {
         self.all.iter()
+    }
+
+    /// Accepts, from the start or after a pause.
+    pub(in crate::worker) fn resume(&mut self) {
+        self.has_begun = true;
+        // An error is that of fcntl(2), which does not happen on an open socket.
+        self.all.iter().for_each(|acceptor| drop(acceptor.resume()));
     }
 
     /// Gives the sockets that stay the listeners of a new configuration, by name. Those that are
@@ -66,7 +75,7 @@ impl Acceptors {
     }
 
     /// Accepts from these sockets and no others. Those that are there already keep their accepts in
-    /// flight. New ones get `accepts` of them.
+    /// flight. New ones get `accepts` of them, after the first [`Acceptors::resume`].
     ///
     /// # Errors
     /// The runtime cannot use a socket. The others are served.
@@ -93,8 +102,14 @@ impl Acceptors {
             }
             let listener = self.context.generation.borrow().listener(&socket.listener).cloned();
             let Some(listener) = listener else { continue };
-            match Acceptor::start(&self.context, &self.balance, listener, socket, in_flight) {
-                Ok(acceptor) => self.all.push(acceptor),
+            let (context, balance) = (&self.context, &self.balance);
+            match Acceptor::new(context, balance, listener, socket, in_flight) {
+                Ok(acceptor) => {
+                    if self.has_begun {
+                        result = result.and(acceptor.resume());
+                    }
+                    self.all.push(acceptor);
+                }
                 Err(error) => result = Err(error),
             }
         }

@@ -84,6 +84,12 @@ impl Manager {
         self.process.write(b"stop\n");
     }
 
+    /// Ends the service, as `systemctl stop` does, and does not start it again.
+    #[track_caller]
+    pub(crate) fn end(&mut self) {
+        self.process.write(b"end\n");
+    }
+
     /// The first line with this.
     #[track_caller]
     pub(crate) fn line_with(&self, part: &str) -> String {
