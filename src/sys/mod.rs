@@ -11,6 +11,7 @@
 #![allow(unsafe_code)] // denied everywhere else
 
 mod address;
+mod child;
 mod clock;
 mod connect;
 mod errors;
@@ -31,6 +32,7 @@ mod stream;
 mod udp;
 
 pub use address::Address;
+pub use child::inherits_only;
 pub use clock::ThreadClock;
 pub use connect::{Connect, ConnectError, UnixConnect, is_local};
 pub use file::{Directory, File, Lookup, Metadata, Opened, probe_open_below};
@@ -50,7 +52,7 @@ pub use memory::release_memory;
 pub use options::SocketOptions;
 pub use pass::{
     BoundSocket, MAX_DESCRIPTORS, bind_later, bound_address, bound_socket, inherited_packet_socket,
-    let_inherit, number_of, packet_pair, receive_packet, send_packet, unbound_udp,
+    number_of, packet_pair, receive_packet, send_packet, unbound_udp,
 };
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;

@@ -42,14 +42,6 @@ pub fn packet_pair() -> Result<(OwnedFd, OwnedFd), Errno> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// Lets children inherit a descriptor, which keeps its number.
-///
-/// # Errors
-/// As fcntl(2); practically never.
-pub fn let_inherit(fd: &impl AsFd) -> Result<(), Errno> {
-    fcntl_setfd(fd, FdFlags::empty())
-}
-
 /// Sends a packet without waiting.
 ///
 /// # Errors

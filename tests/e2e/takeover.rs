@@ -1,7 +1,7 @@
 //! SIGUSR2: a new process takes the sockets over, and nothing is lost on the way.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
@@ -189,6 +189,22 @@ fn tunnels_go_on_and_new_connections_go_to_the_new_process() {
         echoes(&mut UnixStream::connect(&path).unwrap());
         chain.end();
         assert!(!path.exists(), "{driver}");
+    }
+}
+
+/// A connection stays open as long as any process has it.
+#[test]
+fn connections_end_with_the_process_that_has_them() {
+    for driver in BOTH {
+        let (mut chain, _, _dir) = Chain::serving(driver, 2);
+        let mut clients: Vec<_> = (0..4).map(|_| chain.gate.connect("ingress")).collect();
+        clients.iter_mut().for_each(echoes);
+        let first = chain.take_over();
+        kill_process(first, Signal::KILL).unwrap();
+        for mut client in clients {
+            let read = client.read(&mut [0]).map_err(|error| error.kind());
+            assert!(matches!(read, Ok(0) | Err(ErrorKind::ConnectionReset)), "{read:?} {driver}");
+        }
     }
 }
 

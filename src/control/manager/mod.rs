@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::sockets::{HandedOver, Inherited, Sockets};
+use super::sockets::{AnySocket, Inherited, Sockets};
 use crate::sys::{
     Address, SocketKind, bound_address, handed_socket, monotonic_us, takes_both_families,
 };
@@ -221,8 +221,8 @@ fn to_store(sockets: &Sockets, workers: usize) -> Vec<Arc<Stored>> {
     let (mut stored, mut names) = (Vec::new(), HashSet::new());
     for worker in 0..workers {
         let (streams, datagrams) = sockets.of_worker(worker);
-        let streams = streams.into_iter().map(|stream| HandedOver::Stream(stream.socket));
-        let datagrams = datagrams.into_iter().map(|datagram| HandedOver::Datagram(datagram.socket));
+        let streams = streams.into_iter().map(|stream| AnySocket::Stream(stream.socket));
+        let datagrams = datagrams.into_iter().map(|datagram| AnySocket::Datagram(datagram.socket));
         // Workers may share a socket.
         let new = streams.chain(datagrams).filter_map(Stored::new);
         stored.extend(new.filter(|stored| names.insert(stored.name.clone())).map(Arc::new));

@@ -6,13 +6,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::control::sockets::HandedOver;
+use crate::control::sockets::AnySocket;
 use crate::sys::{HandedSocket, SocketKind, handed_socket};
 
 /// A socket with its name in the store.
 pub(super) struct Stored {
     pub(super) name: String,
-    pub(super) socket: HandedOver,
+    pub(super) socket: AnySocket,
 }
 
 /// What the service manager stores for this service, as far as it is known.
@@ -51,7 +51,7 @@ pub(super) fn name_of(socket: &HandedSocket) -> String {
 
 impl Stored {
     /// `None` if the kernel gives the socket no name.
-    pub(super) fn new(socket: HandedOver) -> Option<Stored> {
+    pub(super) fn new(socket: AnySocket) -> Option<Stored> {
         let name = name_of(&handed_socket(&socket).ok()?);
         Some(Stored { name, socket })
     }
@@ -128,12 +128,12 @@ mod tests {
 
     fn listener() -> Arc<Stored> {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        Arc::new(Stored::new(HandedOver::Stream(Arc::new(socket))).unwrap())
+        Arc::new(Stored::new(AnySocket::Stream(Arc::new(socket))).unwrap())
     }
 
     fn udp() -> Arc<Stored> {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        Arc::new(Stored::new(HandedOver::Datagram(Arc::new(socket))).unwrap())
+        Arc::new(Stored::new(AnySocket::Datagram(Arc::new(socket))).unwrap())
     }
 
     /// Changes the store. Returns the names of what was removed and added.

@@ -42,12 +42,13 @@ pub(super) struct Sockets {
 
 /// A socket that another process gets.
 pub(super) struct HandedOver {
-    socket: OfKind,
+    socket: AnySocket,
     /// If the kernel chose its port: for which listener.
     pub(super) chosen: Option<Chosen>,
 }
 
-enum OfKind {
+/// A socket of either kind.
+pub(super) enum AnySocket {
     /// A listening socket.
     Stream(Arc<TcpListener>),
     /// A UDP socket.
@@ -115,13 +116,13 @@ impl Sockets {
                         let is_same = |other: &HandedOver| other.is_stream(socket);
                         // Workers may share a socket.
                         if !handed[first..].iter().any(is_same) {
-                            handed.push(made(OfKind::Stream(Arc::clone(socket))));
+                            handed.push(made(AnySocket::Stream(Arc::clone(socket))));
                         }
                     }
                 }
                 ByWorker::Datagrams(workers) => {
                     let sockets = workers.iter().flatten();
-                    handed.extend(sockets.map(|one| made(OfKind::Datagram(Arc::clone(one)))));
+                    handed.extend(sockets.map(|one| made(AnySocket::Datagram(Arc::clone(one)))));
                 }
             }
         }
@@ -185,15 +186,21 @@ impl Sockets {
 
 impl HandedOver {
     fn is_stream(&self, socket: &Arc<TcpListener>) -> bool {
-        matches!(&self.socket, OfKind::Stream(own) if Arc::ptr_eq(own, socket))
+        matches!(&self.socket, AnySocket::Stream(own) if Arc::ptr_eq(own, socket))
     }
 }
 
 impl AsFd for HandedOver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.socket {
-            OfKind::Stream(socket) => socket.as_fd(),
-            OfKind::Datagram(socket) => socket.as_fd(),
+        self.socket.as_fd()
+    }
+}
+
+impl AsFd for AnySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            AnySocket::Stream(socket) => socket.as_fd(),
+            AnySocket::Datagram(socket) => socket.as_fd(),
         }
     }
 }

@@ -232,13 +232,13 @@ impl Successor {
             return Err(io::ErrorKind::NotFound.into());
         }
         let program = arguments.remove(0);
-        sys::let_inherit(&theirs)?;
         let mut command = Program::new(program);
         command.args(arguments).env(VARIABLE, sys::number_of(&theirs).to_string());
         // Where /proc is not mounted this process still has them.
         for name in OWN_VARIABLES {
             command.env_remove(name);
         }
+        sys::inherits_only(&mut command, &theirs);
         let packets = Packets::new(ours)?;
         let started = Some(command.spawn()?);
         // From here on only the child has its end: when it ends, the packets do.
