@@ -1,6 +1,6 @@
 //! Bytes of a body as the `h2` crate takes them. Bytes that are in memory already are shared, not
-//! copied. Bytes that were read for one stream count in the worker's budget until they are sent, and
-//! those of all streams of a connection together as [`Unsent`].
+//! copied. Bytes that were read for one stream count in the worker's budget until they are sent,
+//! and those of all streams of a connection together as [`Unsent`].
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
