@@ -218,7 +218,7 @@ impl Crew {
     }
 
     /// Sends each worker a command of its own, by its index.
-    pub(super) fn tell_each(&self, command: impl Fn(usize) -> Command) {
+    pub(super) fn tell_each(&self, mut command: impl FnMut(usize) -> Command) {
         for (index, worker) in self.commands.iter().enumerate() {
             // An error means that the worker has ended.
             let _ = worker.send(command(index));

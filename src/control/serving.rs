@@ -164,7 +164,7 @@ impl Serving {
         let shares = Shares::of(file_limit, &needs(&config, crew.len(), &sockets));
         let (layout, driver) = (Arc::new(layout), config.server.driver);
         for (index, worker) in pending.iter_mut().enumerate() {
-            (worker.streams, worker.datagrams) = sockets.of_worker(index);
+            (worker.streams, worker.datagrams) = sockets.hand_to_worker(index);
         }
         let started = crew.start(pending, driver, &layout, &failures, shares).await?;
 
@@ -320,7 +320,7 @@ impl Serving {
         self.manager.remove_others(&self.sockets, self.crew.len()).await;
         let applied = Arc::new(AtomicUsize::new(0));
         self.crew.tell_each(|worker| {
-            let (streams, datagrams) = self.sockets.of_worker(worker);
+            let (streams, datagrams) = self.sockets.hand_to_worker(worker);
             Command::Sockets { streams, datagrams, applied: Arc::clone(&applied) }
         });
         self.wait_for(&applied).await;

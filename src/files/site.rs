@@ -12,7 +12,9 @@ use super::cache::{Bytes, Cache, FRESH, Hot, Key, MAX_BYTES, MAX_CONTENT, MAX_EN
 use super::response::{Content, Info, Request, Response};
 use super::root::{Current, Root};
 use super::rules::{Found, FoundFile, MustWait, Plan, Rules};
-use super::threads::{Disk, NoResult, Threads};
+#[cfg(test)]
+use super::threads::Threads;
+use super::threads::{Disk, NoResult};
 use crate::proto::http::{ByteRange, Codings, FilePath, Verdict};
 use crate::sched::{Charge, Memory};
 use crate::sys::{Directory, Errno, Lookup};
@@ -37,10 +39,10 @@ impl Store {
     ///
     /// # Errors
     /// As [`Disk::start`].
-    pub fn start(threads: &Threads, memory: &Rc<Memory>) -> io::Result<Rc<Store>> {
+    pub fn start(memory: &Rc<Memory>) -> io::Result<Rc<Store>> {
         Ok(Rc::new(Store {
             cache: RefCell::new(Cache::new(MAX_BYTES, MAX_ENTRIES)),
-            disk: Disk::start(threads)?,
+            disk: Disk::start()?,
             memory: Rc::clone(memory),
             settled: SETTLED,
             sites: Cell::new(0),
@@ -57,7 +59,8 @@ impl Store {
     /// A store that keeps every file at once, because a test cannot make an old one.
     #[cfg(test)]
     pub(super) fn eager(threads: &Threads, memory: &Rc<Memory>) -> Rc<Store> {
-        let store = Rc::into_inner(Store::start(threads, memory).unwrap()).unwrap();
+        let store = Rc::into_inner(Store::start(memory).unwrap()).unwrap();
+        store.disk.use_threads(threads);
         Rc::new(Store { settled: Duration::ZERO, ..store })
     }
 

@@ -10,7 +10,7 @@
 
 #![expect(clippy::disallowed_types, reason = "the threads share a queue; no worker locks it")]
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -76,7 +76,8 @@ fn run(jobs: &Mutex<Receiver<Job>>) {
 
 /// The way of one worker to the threads.
 pub struct Disk {
-    threads: Threads,
+    /// Empty until a configuration has files.
+    threads: OnceCell<Threads>,
     /// The wakers of the tasks that wait, by their numbers.
     waiting: RefCell<Slab<Option<Waker>>>,
     finished: Arc<Finished>,
@@ -94,30 +95,37 @@ struct Finished {
 /// Why a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoResult {
-    /// All threads are busy, and the queue is full.
+    /// All threads are busy, and the queue is full; or there are no threads.
     Busy,
     /// The watch has ended the wait: a limit, a drain or a reset.
     Fired(Fired),
 }
 
 impl Disk {
-    /// Starts the worker's side. Must be called on the worker's thread, inside its runtime.
+    /// Starts the worker's side, without threads so far. A worker does it when it starts, because
+    /// later there may be no descriptors for it. Must be called on the worker's thread, inside its
+    /// runtime.
     ///
     /// # Errors
     /// EMFILE or ENFILE from socketpair(2); the runtime's error if it cannot register the pair.
-    pub fn start(threads: &Threads) -> io::Result<Rc<Disk>> {
+    pub fn start() -> io::Result<Rc<Disk>> {
         let (reader, wake_up) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         wake_up.set_nonblocking(true)?;
         let (numbers, finished) = channel();
         let disk = Rc::new(Disk {
-            threads: threads.clone(),
+            threads: OnceCell::new(),
             waiting: RefCell::default(),
             finished: Arc::new(Finished { numbers, wake_up, is_woken: AtomicBool::new(false) }),
         });
         let reader = Stream::from_fd(reader.into())?;
         monoio::spawn(wake_tasks(Rc::downgrade(&disk), reader, finished));
         Ok(disk)
+    }
+
+    /// Lets these threads do the work. They stay: a process has one set of threads.
+    pub fn use_threads(&self, threads: &Threads) {
+        self.threads.get_or_init(|| threads.clone());
     }
 
     /// Lets a thread do the work and waits for its result. The future may be dropped at any time;
@@ -155,10 +163,9 @@ impl Disk {
                 finished.tell(number);
             }
         });
-        match self.threads.queue.try_send(job) {
-            Ok(()) => Ok(running),
-            Err(_) => Err(NoResult::Busy),
-        }
+        let threads = self.threads.get().ok_or(NoResult::Busy)?;
+        threads.queue.try_send(job).map_err(|_| NoResult::Busy)?;
+        Ok(running)
     }
 }
 

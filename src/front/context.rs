@@ -1,6 +1,6 @@
 //! What the connections of one worker share.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub struct Context {
     pub generation: RefCell<Generation>,
     /// Challenges of certificate authorities that are answered at present.
     pub challenges: RefCell<Arc<Challenges>>,
-    /// What sites of files share. Empty while no route serves files.
-    pub store: OnceCell<Rc<Store>>,
+    /// What sites of files share.
+    pub store: Rc<Store>,
     /// Counts idle connections to endpoints.
     idle_quota: Rc<IdleQuota>,
     /// From 0 to the number of workers - 1.
@@ -79,7 +79,7 @@ impl Context {
     ) -> io::Result<Context> {
         let context = Context {
             generation: RefCell::default(),
-            store: OnceCell::new(),
+            store: Store::start(pool.memory())?,
             idle_quota: IdleQuota::new(max_idle),
             index,
             challenges: RefCell::default(),
@@ -103,7 +103,7 @@ impl Context {
             id_count: Cell::new(0),
         };
         context.update_date();
-        context.apply(layout)?;
+        context.apply(layout);
         Ok(context)
     }
 
@@ -115,23 +115,18 @@ impl Context {
     }
 
     /// Makes the worker serve by a layout. What connections use at present stays until they end.
-    ///
-    /// # Errors
-    /// The sockets cannot be made that wake tasks which wait for files. Nothing has changed then.
-    pub fn apply(&self, layout: &Layout) -> io::Result<()> {
-        if let (Some(threads), None) = (&layout.files, self.store.get()) {
-            // It is empty, so it takes the value.
-            let _ = self.store.set(Store::start(threads, self.pool.memory())?);
+    pub fn apply(&self, layout: &Layout) {
+        if let Some(threads) = &layout.files {
+            self.store.disk().use_threads(threads);
         }
         let own = Own {
             index: self.index,
             recorder: &self.recorder,
-            store: self.store.get(),
+            store: &self.store,
             idle_quota: &self.idle_quota,
             timers: &self.timers,
         };
         self.generation.borrow_mut().apply(layout, &own);
-        Ok(())
     }
 
     /// The `date` field of responses (RFC 9110 section 5.6.7): an IMF-fixdate, at most one tick

@@ -173,8 +173,8 @@ pub struct Own<'a> {
     pub index: usize,
     /// Its access logs.
     pub recorder: &'a Recorder,
-    /// What sites of files share. There is one if a route serves files.
-    pub store: Option<&'a Rc<Store>>,
+    /// What sites of files share.
+    pub store: &'a Rc<Store>,
     /// What clusters share.
     pub idle_quota: &'a Rc<IdleQuota>,
     /// Its time limits.

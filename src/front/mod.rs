@@ -43,7 +43,7 @@ pub use generation::{Generation, Layout, Own, Resources, Shared};
 pub use listener::{LAST_REQUESTS, Listener};
 pub use service::Service;
 pub use tls::Origin;
-pub use udp::{Udp, UdpListeners, udp_session_limit};
+pub use udp::{Datagrams, Udp, UdpListeners, udp_session_limit};
 
 use std::rc::Rc;
 

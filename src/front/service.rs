@@ -25,8 +25,8 @@ pub struct Service {
     /// The routes of an http listener, as `config` has them: by host. Each is made when a request
     /// takes it for the first time.
     routes: Vec<Vec<OnceCell<Rc<LiveRoute>>>>,
-    /// What sites of files share. There is one if a route serves files.
-    store: Option<Rc<Store>>,
+    /// What sites of files share.
+    store: Rc<Store>,
 }
 
 /// A route, and what it leads to on this worker. An exchange that waits keeps its route alone.
@@ -35,7 +35,7 @@ pub(super) struct LiveRoute {
     /// The cluster of tunnels, and of requests that are passed on.
     cluster: Option<Rc<Cluster>>,
     /// The site of a route that serves files.
-    pub(super) site: Option<Rc<Site>>,
+    site: Option<Rc<Site>>,
 }
 
 /// What a service is made of.
@@ -43,8 +43,8 @@ pub(super) struct Parts<'a> {
     /// All clusters of the configuration.
     pub(super) clusters: &'a HashMap<Arc<str>, Rc<Cluster>>,
     pub(super) ticket_keys: &'a Arc<TicketKeys>,
-    /// What sites of files share. There is one if a route serves files.
-    pub(super) store: Option<&'a Rc<Store>>,
+    /// What sites of files share.
+    pub(super) store: &'a Rc<Store>,
 }
 
 impl Service {
@@ -78,7 +78,7 @@ impl Service {
                 .collect(),
             servers: Servers::new(config, parts.ticket_keys, before.map(|before| &before.servers)),
             routes: hosts.iter().map(|host| host.routes.iter().map(live).collect()).collect(),
-            store: parts.store.cloned(),
+            store: Rc::clone(parts.store),
         }
     }
 
@@ -137,22 +137,16 @@ impl Service {
         let make = || {
             let route = &http.hosts[at.host].routes[at.route];
             let cluster = route.cluster().map(|name| self.cluster(name));
-            Rc::new(LiveRoute::new(route, cluster, self.store.as_ref()))
+            Rc::new(LiveRoute::new(route, cluster, &self.store))
         };
         Some(self.routes[at.host][at.route].get_or_init(make))
     }
 }
 
 impl LiveRoute {
-    fn new(
-        route: &Arc<Route>,
-        cluster: Option<&Rc<Cluster>>,
-        store: Option<&Rc<Store>>,
-    ) -> LiveRoute {
-        let site = match (&route.action, store) {
-            (Action::Files(files), Some(store)) => {
-                Some(Rc::new(Site::new(store, &Rules::from(files))))
-            }
+    fn new(route: &Arc<Route>, cluster: Option<&Rc<Cluster>>, store: &Rc<Store>) -> LiveRoute {
+        let site = match &route.action {
+            Action::Files(files) => Some(Rc::new(Site::new(store, &Rules::from(files)))),
             _ => None,
         };
         LiveRoute { route: Arc::clone(route), cluster: cluster.cloned(), site }
@@ -165,5 +159,13 @@ impl LiveRoute {
     /// exists.
     pub(super) fn cluster(&self) -> &Rc<Cluster> {
         self.cluster.as_ref().expect("the route has a cluster, and the configuration has it")
+    }
+
+    /// Its site.
+    ///
+    /// # Panics
+    /// It serves no files.
+    pub(super) fn site(&self) -> &Rc<Site> {
+        self.site.as_ref().expect("a route that serves files has its site")
     }
 }

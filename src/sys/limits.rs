@@ -11,8 +11,9 @@ use super::Errno;
 /// signals, log files.
 const CONTROL_DESCRIPTORS: u64 = 32;
 /// Descriptors of a worker besides its listening sockets: a ring or an epoll instance, the outbox,
-/// the socket pairs of its helper tasks, the epoll instance for the errors of UDP sockets.
-const WORKER_DESCRIPTORS: u64 = 9;
+/// the socket pairs of its helper tasks and of what reads files, the epoll instance for the errors
+/// of UDP sockets.
+const WORKER_DESCRIPTORS: u64 = 11;
 /// At most 1/`RESERVE_PART` of the limit is reserved for the control plane.
 const RESERVE_PART: u64 = 8;
 /// Descriptors that the control plane may open later, for example for log files that are reopened
@@ -75,9 +76,8 @@ impl Needs {
     fn fixed(&self) -> u64 {
         // The control plane has one descriptor for each socket, and the worker's runtime another.
         let sockets = 2 * (self.stream_sockets + self.udp_sockets) as u64;
-        // A directory is opened anew before the one before it is closed, and two sockets wake the
-        // tasks that wait for a disk.
-        let files = if self.roots > 0 { 2 * self.roots as u64 + 2 } else { 0 };
+        // A directory is opened anew before the one before it is closed.
+        let files = 2 * self.roots as u64;
         let surplus = 2 * self.surplus_sockets as u64;
         CONTROL_DESCRIPTORS
             + surplus

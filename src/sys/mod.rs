@@ -28,6 +28,7 @@ mod process;
 mod random;
 mod ring;
 mod send_ring;
+mod spare;
 mod stream;
 mod udp;
 
@@ -62,9 +63,10 @@ pub use ring::{
     RingRefusal, is_out_of_memory, memlock_limit, probe_ring, ring_bytes, rings_are_charged,
 };
 pub use send_ring::SendRing;
+pub use spare::SpareDescriptor;
 pub use stream::{Keepalive, Stream};
 pub use udp::{
-    Batch, Connected, MAX_PAYLOAD, MAX_SEGMENTS, Received, Refusal, UdpSocket, bind_udp,
+    Batch, Connected, MAX_PAYLOAD, MAX_SEGMENTS, Offload, Received, Refusal, UdpSocket, bind_udp,
     is_unreachable,
 };
 

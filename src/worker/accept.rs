@@ -119,13 +119,13 @@ impl Acceptor {
         context: &Rc<Context>,
         balance: &Rc<Balance>,
         listener: Rc<Listener>,
-        Socket { socket, unix, .. }: Socket,
+        Socket { socket, unix, spare, .. }: Socket,
         accepts: usize,
     ) -> io::Result<Rc<Self>> {
         // The socket of a Unix path is shared by the workers, and another worker may accept first
         // after the same wake-up.
         let in_ring = accepts > 0 && !unix;
-        let runtime = TcpListener::from_std(socket.try_clone()?)?;
+        let runtime = TcpListener::from_std(spare.take(&*socket)?.into())?;
         let acceptor = Rc::new(Acceptor {
             context: Rc::clone(context),
             balance: Rc::clone(balance),

@@ -9,7 +9,7 @@ mod driver;
 mod pulse;
 
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,13 +20,14 @@ use core_affinity::CoreId;
 
 use crate::cluster::Report;
 use crate::error::{Error, chain};
+pub use crate::front::Datagrams;
 use crate::front::{
     Challenges, Context, LAST_REQUESTS, Layout, Origin, Shortage, Udp, UdpListeners,
 };
 use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
-use crate::sys::{Address, Shares};
+use crate::sys::{Address, Shares, SpareDescriptor};
 use crate::timers::{TICK, ticks};
 use accept::Acceptors;
 pub use balance::{Balance, Inbox};
@@ -119,15 +120,8 @@ pub struct Socket {
     pub socket: Arc<TcpListener>,
     /// Whether it is a Unix socket. The runtime cannot return the addresses of its clients.
     pub unix: bool,
-}
-
-/// A UDP socket of one worker.
-#[derive(Clone)]
-pub struct Datagrams {
-    /// The name of the listener.
-    pub listener: Arc<str>,
-    /// Bound. Other processes may have it, too.
-    pub socket: Arc<UdpSocket>,
+    /// For the runtime. Empty if the worker has the socket already.
+    pub spare: SpareDescriptor,
 }
 
 /// All that a worker needs.
@@ -198,7 +192,7 @@ pub fn run(setup: Setup, gate: Gate) {
 /// The life of a worker inside its runtime.
 async fn serve(setup: Setup, gate: Gate, running: Running, outbox: Option<Outbox>) {
     let started = setup.started.clone();
-    let mut worker = match Worker::start(setup, running, outbox) {
+    let mut worker = match Worker::start(setup, running, outbox).await {
         Ok(worker) => worker,
         Err(error) => {
             let _ = started.send(Err(error));
@@ -226,7 +220,7 @@ async fn serve(setup: Setup, gate: Gate, running: Running, outbox: Option<Outbox
             if matches!(command, Command::Stop) {
                 stop = Some(Instant::now());
             }
-            worker.handle(command);
+            worker.handle(command).await;
         }
         worker.end_what_drains();
         if stop.is_some() {
@@ -261,7 +255,11 @@ impl Worker {
     ///
     /// # Errors
     /// A resource or a socket is refused.
-    fn start(setup: Setup, running: Running, outbox: Option<Outbox>) -> Result<Worker, Error> {
+    async fn start(
+        setup: Setup,
+        running: Running,
+        outbox: Option<Outbox>,
+    ) -> Result<Worker, Error> {
         let Setup { index, layout, shares, balance, inbox, .. } = setup;
         let outbox = outbox.map(Outbox::start);
         let yielder = Yielder::start()
@@ -275,9 +273,11 @@ impl Worker {
         drop(layout);
         let acceptors = Acceptors::start(&context, balance, inbox, running)
             .map_err(|error| Error::start("cannot use a pair of sockets", error, ""))?;
+        let udp = UdpListeners::start(&context, setup.workers)
+            .map_err(|error| Error::start("cannot receive UDP", error, ""))?;
         let mut worker = Worker {
             acceptors,
-            udp: UdpListeners::new(&context, setup.workers),
+            udp,
             context,
             shares,
             drain_begun: None,
@@ -288,9 +288,9 @@ impl Worker {
         };
         // The endpoints that are known at the start, before the first connection needs them.
         while let Ok(command) = worker.commands.try_recv() {
-            worker.handle(command);
+            worker.handle(command).await;
         }
-        worker.set_sockets(setup.sockets, setup.datagrams)?;
+        worker.set_sockets(setup.sockets, setup.datagrams).await?;
         Ok(worker)
     }
 
@@ -312,7 +312,7 @@ impl Worker {
             && self.udp.iter().all(|udp| udp.is_drained())
     }
 
-    fn handle(&mut self, command: Command) {
+    async fn handle(&mut self, command: Command) {
         match command {
             Command::Endpoints { cluster, addresses } => {
                 self.context.generation.borrow().set_endpoints(&cluster, &addresses);
@@ -335,7 +335,7 @@ impl Worker {
                 applied.fetch_add(1, Ordering::Release);
             }
             Command::Sockets { streams, datagrams, applied } => {
-                if let Err(error) = self.set_sockets(streams, datagrams) {
+                if let Err(error) = self.set_sockets(streams, datagrams).await {
                     tracing::error!(
                         error = %chain(&error),
                         "a worker cannot serve a socket of the new configuration: reload again \
@@ -367,16 +367,15 @@ impl Worker {
     fn set_layout(&mut self, layout: &Layout, shares: Shares) {
         self.shares = shares;
         self.context.set_shares(&shares);
-        if let Err(error) = self.context.apply(layout) {
-            tracing::error!(%error, "a worker cannot serve files: it has no sockets left for it");
-        }
+        self.context.apply(layout);
     }
 
-    /// Serves these sockets and no others.
+    /// Serves these sockets and no others. With many of them the other tasks of the worker run in
+    /// between; the next command waits.
     ///
     /// # Errors
     /// The runtime cannot use a socket. The others are served.
-    fn set_sockets(
+    async fn set_sockets(
         &mut self,
         streams: Vec<Socket>,
         datagrams: Vec<Datagrams>,
@@ -385,9 +384,8 @@ impl Worker {
         if self.context.draining.get() {
             return Ok(());
         }
-        let accepting = self.acceptors.apply(streams, self.shares.accepts);
-        let datagrams = datagrams.into_iter().map(|socket| (socket.listener, socket.socket));
-        let receiving = self.udp.apply(datagrams.collect(), &self.shares);
+        let accepting = self.acceptors.apply(streams, self.shares.accepts).await;
+        let receiving = self.udp.apply(datagrams, &self.shares).await;
         accepting.map_err(|error| Error::start("cannot use a listening socket", error, ""))?;
         receiving.map_err(|error| Error::start("cannot use a UDP socket", error, ""))
     }

@@ -14,7 +14,7 @@ use ringgate::config::{self, AccessLog, Config, Discovery, LogPath, Protocol};
 use ringgate::front::{Layout, Resources};
 use ringgate::observe::access_log::{Target, Writer};
 use ringgate::observe::counters::Registry;
-use ringgate::sys::{self, Address, Shares};
+use ringgate::sys::{self, Address, Shares, SpareDescriptor};
 use ringgate::timers::TICK;
 use ringgate::worker::{self, Balance, Command, Datagrams, Gate, Plan, Setup, Socket, Trial};
 
@@ -84,7 +84,8 @@ impl Worker {
             (Protocol::Udp(_), Address::Ip(ip)) => {
                 let socket = sys::bind_udp(*ip, true).unwrap();
                 let (listener, socket) = (Arc::clone(&config.listeners[0].name), Arc::new(socket));
-                datagrams.push(Datagrams { listener, socket });
+                let spare = SpareDescriptor::default();
+                datagrams.push(Datagrams { listener, socket, spare, offload: None });
                 datagrams[0].socket.local_addr().unwrap()
             }
             _ => {
@@ -205,7 +206,8 @@ impl fmt::Display for Counted {
 fn listen(config: &Config) -> Socket {
     let listener = &config.listeners[0];
     let socket = sys::listen(&listener.addresses[0], &listener.socket, false).unwrap();
-    Socket { listener: Arc::clone(&listener.name), socket: Arc::new(socket), unix: false }
+    let (listener, spare) = (Arc::clone(&listener.name), SpareDescriptor::default());
+    Socket { listener, socket: Arc::new(socket), unix: false, spare }
 }
 
 /// What the control plane says of static clusters.

@@ -61,6 +61,7 @@ mod relay;
 mod reload;
 mod reload_limits;
 mod reload_signals;
+mod reload_sockets;
 mod reload_tls;
 mod reload_tunnels;
 mod resolver;

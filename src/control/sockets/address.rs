@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::unix_path::{self, OwnPath};
 use super::{ByWorker, protocol_name};
 use crate::config::{Listener, Protocol};
 use crate::error::Error;
-use crate::sys::{self, Address};
+use crate::sys::{self, Address, Offload, SpareDescriptor};
 
 /// The pause after the first try. It doubles after each further try.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -38,6 +39,17 @@ pub(super) struct SocketsOfAddress {
     pub(super) owns_path: bool,
     /// UDP sockets that are bound by [`SocketsOfAddress::commit`].
     pub(super) unbound: Vec<Arc<UdpSocket>>,
+    /// What the workers need for their sockets, in the order of the sockets of each. The worker has
+    /// it when it has the sockets.
+    pub(super) spares: Vec<Vec<Spare>>,
+}
+
+/// What a worker needs for a socket, made where a lack of descriptors refuses a configuration.
+#[derive(Default)]
+pub(super) struct Spare {
+    pub(super) descriptor: SpareDescriptor,
+    /// Of a UDP socket that was bound here. What another process serves is not touched.
+    pub(super) offload: Option<Arc<Offload>>,
 }
 
 /// Binds the sockets of one address.
@@ -72,11 +84,7 @@ impl Binding<'_> {
             let in_use =
                 result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
             if !in_use || is_last {
-                return result.map_err(|error| {
-                    let what = format!("cannot listen on {address} (listener {})", listener.name);
-                    let advice = advice(address, &error);
-                    Error::start(what, error, advice)
-                });
+                return result.map_err(|error| self.refused(error));
             }
             if pause == FIRST_PAUSE {
                 tracing::info!(listener = %listener.name, %address, "address in use: retrying");
@@ -84,6 +92,14 @@ impl Binding<'_> {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(longest);
         }
+    }
+
+    /// The error of an address that cannot be used, with advice.
+    pub(super) fn refused(&self, error: io::Error) -> Error {
+        let Binding { listener, address, .. } = self;
+        let what = format!("cannot listen on {address} (listener {})", listener.name);
+        let advice = advice(address, &error);
+        Error::start(what, error, advice)
     }
 
     /// Binds the address once. `is_last` means that there is no other try.
@@ -97,7 +113,7 @@ impl Binding<'_> {
                 // All workers accept from one Unix socket.
                 let sockets = vec![vec![Arc::new(socket)]; self.workers];
                 let bound = self.address.clone();
-                Ok(self.made(ByWorker::Streams(sockets), bound, Some(path)))
+                self.made(ByWorker::Streams(sockets), bound, Some(path))
             }
         }
     }
@@ -118,7 +134,7 @@ impl Binding<'_> {
             bound = socket.local_addr()?;
             sockets.push(vec![Arc::new(socket)]);
         }
-        Ok(self.made(ByWorker::Streams(sockets), Address::Ip(bound), None))
+        self.made(ByWorker::Streams(sockets), Address::Ip(bound), None)
     }
 
     fn bind_udp(&self, ip: SocketAddr) -> io::Result<SocketsOfAddress> {
@@ -133,16 +149,28 @@ impl Binding<'_> {
             bound = socket.local_addr()?;
             sockets.push(vec![Arc::new(socket)]);
         }
-        Ok(self.made(ByWorker::Datagrams(sockets), Address::Ip(bound), None))
+        let offloads: Vec<_> = sockets.iter().flatten().map(|socket| Offload::of(socket)).collect();
+        let mut made = self.made(ByWorker::Datagrams(sockets), Address::Ip(bound), None)?;
+        for (spare, offload) in made.spares.iter_mut().flatten().zip(offloads) {
+            spare.offload = Some(offload?);
+        }
+        Ok(made)
     }
 
+    /// # Errors
+    /// There are no descriptors for the runtimes of the workers.
     pub(super) fn made(
         &self,
         sockets: ByWorker,
         bound: Address,
         path: Option<OwnPath>,
-    ) -> SocketsOfAddress {
-        SocketsOfAddress {
+    ) -> io::Result<SocketsOfAddress> {
+        let spares = match &sockets {
+            ByWorker::Streams(workers) => spares(workers),
+            ByWorker::Datagrams(workers) => spares(workers),
+        };
+        Ok(SocketsOfAddress {
+            spares: spares?,
             owns_path: path.is_some(),
             path,
             listener: Arc::clone(self.listener),
@@ -151,8 +179,17 @@ impl Binding<'_> {
             sockets,
             is_pending: false,
             unbound: Vec::new(),
-        }
+        })
     }
+}
+
+/// A further descriptor for each socket of each worker.
+fn spares<S: AsFd>(workers: &[Vec<Arc<S>>]) -> io::Result<Vec<Vec<Spare>>> {
+    let spare = |socket: &Arc<S>| {
+        let descriptor = SpareDescriptor::of(&**socket)?;
+        Ok(Spare { descriptor, offload: None })
+    };
+    workers.iter().map(|sockets| sockets.iter().map(spare).collect()).collect()
 }
 
 impl SocketsOfAddress {

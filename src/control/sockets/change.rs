@@ -68,7 +68,7 @@ impl Sockets {
                     || inherited.are_in_the_way(listener, address);
                 let binding = Binding { listener, address, workers: self.workers, is_held };
                 let new = match group {
-                    Some(group) => binding.adopt(group),
+                    Some(group) => binding.adopt(group)?,
                     None => binding.bind_until(until).await?,
                 };
                 change.addresses.push(Planned::New(new));

@@ -16,6 +16,7 @@ use super::ByWorker;
 use super::address::{Binding, SocketsOfAddress, is_udp};
 use super::unix_path::OwnPath;
 use crate::config::{Config, Listener};
+use crate::error::Error;
 use crate::sys::{self, Address, BoundSocket};
 
 /// Sockets that came from another process. Those of one address are in the order of the workers
@@ -199,7 +200,10 @@ pub(super) fn overlap(one: &Address, other: &Address) -> bool {
 impl Binding<'_> {
     /// Divides inherited sockets among the workers. Where there are fewer than workers, others are
     /// bound beside them.
-    pub(super) fn adopt(&self, group: Group) -> SocketsOfAddress {
+    ///
+    /// # Errors
+    /// There are no descriptors for the runtimes of the workers.
+    pub(super) fn adopt(&self, group: Group) -> Result<SocketsOfAddress, Error> {
         let Group { address, sockets, owns_path, .. } = group;
         let workers = || 0..self.workers;
         let mut unbound = Vec::new();
@@ -229,11 +233,11 @@ impl Binding<'_> {
                 ByWorker::Datagrams(workers().map(of).collect())
             }
         };
-        let mut adopted = self.made(sockets, address, None);
+        let mut adopted = self.made(sockets, address, None).map_err(|error| self.refused(error))?;
         adopted.is_pending = true;
         adopted.owns_path = owns_path;
         adopted.unbound = unbound;
-        adopted
+        Ok(adopted)
     }
 
     /// Binds further sockets beside inherited ones, until each worker has one.

@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
-use crate::sys::Address;
+use crate::sys::{Address, SpareDescriptor};
 use crate::worker::{Datagrams, Socket};
-use address::SocketsOfAddress;
+use address::{SocketsOfAddress, Spare};
 pub(super) use change::Change;
 use inherited::Groups;
 pub(super) use inherited::{Chosen, Inherited};
@@ -159,13 +159,42 @@ impl Sockets {
                         listener: Arc::clone(listener),
                         socket: Arc::clone(socket),
                         unix,
+                        spare: SpareDescriptor::default(),
                     }));
                 }
                 ByWorker::Datagrams(workers) => {
                     datagrams.extend(workers[worker].iter().map(|socket| Datagrams {
                         listener: Arc::clone(listener),
                         socket: Arc::clone(socket),
+                        spare: SpareDescriptor::default(),
+                        offload: None,
                     }));
+                }
+            }
+        }
+        (streams, datagrams)
+    }
+
+    /// The same, to be served: sockets that the worker has not had yet come with a descriptor for
+    /// its runtime.
+    pub(super) fn hand_to_worker(&mut self, worker: usize) -> (Vec<Socket>, Vec<Datagrams>) {
+        let (mut streams, mut datagrams) = self.of_worker(worker);
+        let (mut next_stream, mut next_datagrams) = (streams.iter_mut(), datagrams.iter_mut());
+        for address in &mut self.addresses {
+            // Empty after the first time.
+            let mut spares = std::mem::take(&mut address.spares[worker]).into_iter();
+            let mut spare = || spares.next().unwrap_or_default();
+            match &address.sockets {
+                ByWorker::Streams(workers) => {
+                    let sockets = next_stream.by_ref().take(workers[worker].len());
+                    sockets.for_each(|socket| socket.spare = spare().descriptor);
+                }
+                ByWorker::Datagrams(workers) => {
+                    let sockets = next_datagrams.by_ref().take(workers[worker].len());
+                    for socket in sockets {
+                        let Spare { descriptor, offload } = spare();
+                        (socket.spare, socket.offload) = (descriptor, offload);
+                    }
                 }
             }
         }

@@ -62,7 +62,8 @@ impl Tested {
         let pool = Pool::new(pipes, BUDGET, None, Yielder::start().unwrap());
         let timers = Timers::new(pool.yielder());
         let watch = timers.watch(to.socket(), Limit::new(LONG, End::Idle));
-        let disk = Disk::start(&Threads::with(2, 8).unwrap()).unwrap();
+        let disk = Disk::start().unwrap();
+        disk.use_threads(&Threads::with(2, 8).unwrap());
         Tested { place, pool, disk, timers, watch, to, client, content }
     }
 

@@ -180,7 +180,7 @@ impl Connection<'_> {
             conn.client.reset_on_close();
             return End::ClientReset;
         }
-        let Some(store) = conn.context.store.get() else { return End::Local };
+        let store = &conn.context.store;
         watch.renew(Limit::new(self.keepalive_timeout(), End::Idle));
         let result = body.send(&conn.client, &conn.context.pool, store.disk(), watch).await;
         outcome.bytes_down += body.sent();

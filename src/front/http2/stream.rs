@@ -104,8 +104,7 @@ impl Stream {
         match live.map(|live| (live, &live.route.action)) {
             Some((_, Action::Proxy(_))) if request.may_be_passed_on() => {}
             Some((live, Action::Files(files))) => {
-                let query = query(&conn, &request, live, &head, self.start);
-                match query.and_then(|query| query.lookup()) {
+                match query(&conn, &request, live, &head, self.start).lookup() {
                     Some(found) if !matches!(found.content, Content::File(_)) => {
                         let response = file_response(&found, files, request.path, request.query);
                         self.send(&conn, http, &request, &head, route, response);
@@ -292,14 +291,7 @@ impl Stream {
         head: &[u8],
     ) {
         let route = &*live.route;
-        let outcome = match &live.site {
-            Some(site) => self.send_found(conn, request, (site, route), files, head).await,
-            // The worker has no sockets for the threads that read files.
-            None => {
-                self.respond.send_reset(Reason::INTERNAL_ERROR);
-                Outcome::new(End::Local)
-            }
-        };
+        let outcome = self.send_found(conn, request, (live.site(), route), files, head).await;
         let asked = Asked::of(request, head, PROTOCOL, conn);
         conn.record(self.start, &outcome, |record| asked.describe(Some(route), record));
     }
@@ -371,8 +363,7 @@ async fn send_file(
     unsent: &Rc<Unsent>,
     watch: &Watch,
 ) -> End {
-    let Some(store) = conn.context.store.get() else { return End::Local };
-    let pool = &conn.context.pool;
+    let (pool, store) = (&conn.context.pool, &conn.context.store);
     while body.left() > 0 {
         // What the client does not take is not read.
         let room = match room_to_read(stream, pool, unsent, watch).await {
@@ -426,8 +417,8 @@ fn query<'a>(
     live: &'a Rc<LiveRoute>,
     head: &'a [u8],
     start: Moment,
-) -> Option<Query<'a>> {
-    let site = live.site.as_ref()?;
+) -> Query<'a> {
+    let site = live.site();
     let (rest, persistence) = (&b""[..], Persistence::Persistent);
-    Some(Query { conn, site, live, request, head, rest, persistence, start })
+    Query { conn, site, live, request, head, rest, persistence, start }
 }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{Current, Session, Udp};
+use super::{Current, Key, Session, Udp};
 use crate::front::moment::Moment;
 use crate::observe::outcome::{End, Outcome, Relay};
 use crate::sys::{Address, ConnectError, Errno};
@@ -68,20 +68,23 @@ impl Udp {
         monoio::spawn(Rc::clone(self).end_in_batches());
     }
 
-    /// Ends the sessions of clients that send to a socket which was removed.
-    pub(super) async fn end_of_socket(self: Rc<Self>, place: usize) {
-        loop {
-            let keys = self.sessions.borrow().keys_where(DRAIN_BATCH, |key| key.socket == place);
-            if keys.is_empty() {
-                break;
-            }
+    /// Ends the sessions of clients that send to sockets which were removed, by their places. There
+    /// are no new ones.
+    pub(super) async fn end_of_places(self: Rc<Self>, places: Vec<usize>) {
+        let last = places.iter().max().map_or(0, |last| last + 1);
+        let mut is_removed = vec![false; last];
+        places.iter().for_each(|&place| is_removed[place] = true);
+        let is_removed = |key: &Key| is_removed.get(key.socket) == Some(&true);
+        let keys = self.sessions.borrow().keys_where(is_removed);
+        for keys in keys.chunks(DRAIN_BATCH) {
             for key in keys {
-                let session = self.sessions.borrow_mut().remove(&key);
+                // It may have ended meanwhile.
+                let session = self.sessions.borrow_mut().remove(key);
                 session.iter().for_each(|session| self.end(session, End::Drain));
             }
             self.context.pool.yielder().yield_now().await;
         }
-        self.free_places.borrow_mut().push(place);
+        self.free_places.borrow_mut().extend(places);
     }
 
     /// Returns true when the worker drains and all sessions have ended.

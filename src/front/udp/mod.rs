@@ -45,7 +45,7 @@ use super::moment::Moment;
 use crate::cluster::{Cluster, InUse, Tried};
 use crate::sched::StopFlag;
 use crate::sys::{Address, Batch, Connected, UdpSocket};
-pub use listener::UdpListeners;
+pub use listener::{Datagrams, UdpListeners};
 pub use quota::udp_session_limit;
 use quota::{SocketPermit, SocketQuota};
 use table::{IdleLimits, Table};
@@ -86,7 +86,7 @@ struct Current {
 
 /// A socket that clients send to. It is never shut down, because another process may have it, too.
 struct ClientSocket {
-    socket: UdpSocket,
+    socket: Rc<UdpSocket>,
     /// The same socket as the control plane knows it.
     shared: Arc<StdSocket>,
     /// Set when the task that receives from it must end.

@@ -16,12 +16,18 @@ impl Udp {
     /// Receives what clients send, from the start or after a pause.
     pub(super) fn resume(self: &Rc<Self>) {
         for (index, socket) in self.sockets.borrow().iter().enumerate() {
-            let Some(socket) = socket else { continue };
-            socket.stopped.clear();
-            // After a short pause the task may still be there.
-            if !socket.has_task.replace(true) {
-                monoio::spawn(Rc::clone(self).receive(index, Rc::clone(socket)));
+            if let Some(socket) = socket {
+                self.receive_from(index, socket);
             }
+        }
+    }
+
+    /// The same for one socket.
+    pub(super) fn receive_from(self: &Rc<Self>, index: usize, socket: &Rc<ClientSocket>) {
+        socket.stopped.clear();
+        // After a short pause the task may still be there.
+        if !socket.has_task.replace(true) {
+            monoio::spawn(Rc::clone(self).receive(index, Rc::clone(socket)));
         }
     }
 

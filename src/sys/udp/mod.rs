@@ -5,12 +5,13 @@ mod batch;
 mod send;
 
 use std::io::{self, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket};
+use std::net::{SocketAddr, UdpSocket as StdSocket};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use quinn_udp::{BATCH_SIZE, UdpSockRef, UdpSocketState};
 use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
-use socket2::Type;
+use socket2::{Domain, Socket, Type};
 
 pub use self::batch::{Batch, Received};
 pub use self::send::{Refusal, is_unreachable};
@@ -18,7 +19,7 @@ use super::connect::{connected_udp, is_bound_to, registered};
 use super::errors::{Errors, Reported};
 use super::listen::socket_for;
 use super::options::set_int;
-use super::{ConnectError, Errno, Stream, to_errno};
+use super::{ConnectError, Errno, Stream, check_descriptors, to_errno};
 
 /// The size of a buffer for one datagram, or for several that the kernel has joined.
 const BUFFER_SIZE: usize = 64 * 1024;
@@ -34,42 +35,54 @@ const MAX_SEGMENT: usize = 1452;
 /// A UDP socket that belongs to one worker.
 pub struct UdpSocket {
     stream: Stream,
-    offload: Rc<Offload>,
+    offload: Arc<Offload>,
     /// Only for connected sockets over epoll: wakes the reader when the peer reports an error.
     errors: Option<Reported>,
 }
 
 /// What the connected sockets of one worker share.
 pub struct Connected {
-    offload: Rc<Offload>,
+    offload: Arc<Offload>,
     errors: Option<Rc<Errors>>,
 }
 
-/// What is known about the kernel's offloads. Finding it out costs a dozen system calls, so sockets
-/// share it. After a send has failed (EIO, EINVAL) quinn-udp does not segment with the same state
+/// What is known about the kernel's offloads. Finding it out costs some dozen system calls and
+/// needs descriptors, so connected sockets share it, and that of a bound socket is made ahead of
+/// its use. After a send has failed (EIO, EINVAL) quinn-udp does not segment with the same state
 /// again. There are two states, because the failure of a single datagram says nothing about
 /// segmentation.
-struct Offload {
+pub struct Offload {
     single: UdpSocketState,
     joined: UdpSocketState,
 }
 
 impl Connected {
-    /// Must be called on the worker's thread.
+    /// Must be called on the worker's thread, when it starts: later there may be no descriptors.
     ///
     /// # Errors
     /// As socket(2) and epoll_create1(2).
     pub fn start() -> io::Result<Connected> {
-        let socket = bind_udp((Ipv4Addr::LOCALHOST, 0).into(), false)?;
-        Ok(Connected { offload: Offload::of(&socket)?, errors: Errors::start()? })
+        let socket = |domain| Socket::new(domain, Type::DGRAM, None);
+        let socket = socket(Domain::IPV4).or_else(|_| socket(Domain::IPV6))?;
+        Ok(Connected { offload: Offload::of(&socket.into())?, errors: Errors::start()? })
     }
 }
 
 impl Offload {
-    fn of(socket: &StdSocket) -> io::Result<Rc<Offload>> {
+    /// Finds out what the kernel can do for a socket, and sets the options for that.
+    ///
+    /// # Errors
+    /// As setsockopt(2); EMFILE or ENFILE if there are no descriptors to find it out with.
+    pub fn of(socket: &StdSocket) -> io::Result<Arc<Offload>> {
         // `UdpSocketState::new` sets options of the socket, too.
         let state = || UdpSocketState::new(UdpSockRef::from(socket));
-        Ok(Rc::new(Offload { single: state()?, joined: state()? }))
+        let offload = Offload { single: state()?, joined: state()? };
+        if [&offload.single, &offload.joined].iter().any(|one| one.max_gso_segments() == 1) {
+            // A socket that it tries the options with is missing, or the kernel cannot do it.
+            check_descriptors(1)?;
+        }
+        allow_fragments(socket)?;
+        Ok(Arc::new(offload))
     }
 }
 
@@ -90,13 +103,11 @@ pub fn bind_udp(address: SocketAddr, reuse_port: bool) -> io::Result<StdSocket> 
 }
 
 impl UdpSocket {
-    /// Takes over a bound socket.
+    /// Takes over a bound socket, with its offload. Opens no descriptor.
     ///
     /// # Errors
-    /// Those of the options that report where a datagram was sent to, or the runtime's.
-    pub fn bound(socket: StdSocket) -> io::Result<UdpSocket> {
-        let offload = Offload::of(&socket)?;
-        allow_fragments(&socket)?;
+    /// The runtime's.
+    pub fn bound(socket: StdSocket, offload: Arc<Offload>) -> io::Result<UdpSocket> {
         Ok(UdpSocket { stream: Stream::from_fd(socket.into())?, offload, errors: None })
     }
 
@@ -114,7 +125,7 @@ impl UdpSocket {
         let _ = set_int(&socket, libc::SOL_UDP, libc::UDP_GRO, 1);
         let stream = registered(socket)?;
         let errors = shared.errors.as_ref().and_then(|errors| errors.report(&stream));
-        Ok(UdpSocket { stream, offload: Rc::clone(&shared.offload), errors })
+        Ok(UdpSocket { stream, offload: Arc::clone(&shared.offload), errors })
     }
 
     /// Waits until there are datagrams, the network has reported an error to a connected socket, or

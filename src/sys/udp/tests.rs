@@ -38,10 +38,15 @@ async fn datagrams(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
     all
 }
 
+fn bound(socket: StdSocket) -> UdpSocket {
+    let offload = Offload::of(&socket).unwrap();
+    UdpSocket::bound(socket, offload).unwrap()
+}
+
 #[test]
 fn datagrams_keep_their_boundaries_in_whatever_calls_they_travel() {
     run(async || {
-        let to = UdpSocket::bound(bind_udp(local(), true).unwrap()).unwrap();
+        let to = bound(bind_udp(local(), true).unwrap());
         let address = address_of(&to);
         let from = UdpSocket::connected(address, &Connected::start().unwrap()).unwrap();
         let many: Vec<u8> = (0..10_000).map(|index| index as u8).collect();
@@ -60,7 +65,7 @@ fn datagrams_keep_their_boundaries_in_whatever_calls_they_travel() {
 #[test]
 fn more_than_segments_allow_goes_one_by_one() {
     run(async || {
-        let to = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
+        let to = bound(bind_udp(local(), false).unwrap());
         let address = address_of(&to);
         let from = UdpSocket::connected(address, &Connected::start().unwrap()).unwrap();
         assert_eq!(from.send(address, None, &[1; 100], 1), (0, None));
@@ -80,7 +85,7 @@ fn refusing() -> (StdSocket, SocketAddr) {
 /// Lets the socket accept datagrams from this sender.
 fn open(socket: StdSocket, sender: &UdpSocket) -> UdpSocket {
     socket.connect(address_of(sender)).unwrap();
-    UdpSocket::bound(socket).unwrap()
+    bound(socket)
 }
 
 #[test]
@@ -127,7 +132,7 @@ fn datagrams_to_a_socket_that_refuses_them_all_are_tried_twice_at_most() {
 #[test]
 fn a_socket_of_many_peers_has_no_errors_of_theirs() {
     run(async || {
-        let listener = UdpSocket::bound(bind_udp(local(), false).unwrap()).unwrap();
+        let listener = bound(bind_udp(local(), false).unwrap());
         let (_refusing, gone) = refusing();
         let there = StdSocket::bind(local()).unwrap();
         let client = there.local_addr().unwrap();

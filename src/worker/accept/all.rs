@@ -13,6 +13,9 @@ use crate::config::Driver;
 use crate::front::Context;
 use crate::sys::Stream;
 
+/// Sockets that are started or stopped before a yield: less than a millisecond's work.
+const IN_A_ROW: usize = 16;
+
 /// The acceptors of a worker.
 pub(in crate::worker) struct Acceptors {
     context: Rc<Context>,
@@ -75,11 +78,12 @@ impl Acceptors {
     }
 
     /// Accepts from these sockets and no others. Those that are there already keep their accepts in
-    /// flight. New ones get `accepts` of them, after the first [`Acceptors::resume`].
+    /// flight. New ones get `accepts` of them, after the first [`Acceptors::resume`]. Between some
+    /// sockets and the next ones the other tasks of the worker run.
     ///
     /// # Errors
     /// The runtime cannot use a socket. The others are served.
-    pub(in crate::worker) fn apply(
+    pub(in crate::worker) async fn apply(
         &mut self,
         sockets: Vec<Socket>,
         accepts: usize,
@@ -88,10 +92,14 @@ impl Acceptors {
         self.all.retain(|acceptor| !acceptor.is_closed());
         let wanted: HashSet<_> = sockets.iter().map(|one| Arc::as_ptr(&one.socket)).collect();
         let mut known = HashSet::new();
+        let mut count = 0;
         for acceptor in &self.all {
             match acceptor.socket().filter(|socket| wanted.contains(socket)) {
                 Some(socket) => drop(known.insert(socket)),
-                None => acceptor.stop(),
+                None => {
+                    acceptor.stop();
+                    self.yield_after(&mut count).await;
+                }
             }
         }
         let in_flight = if self.is_ring { accepts } else { 0 };
@@ -112,7 +120,16 @@ impl Acceptors {
                 }
                 Err(error) => result = Err(error),
             }
+            self.yield_after(&mut count).await;
         }
         result
+    }
+
+    /// Lets the other tasks run after each [`IN_A_ROW`] sockets.
+    async fn yield_after(&self, count: &mut usize) {
+        *count += 1;
+        if (*count).is_multiple_of(IN_A_ROW) {
+            self.context.pool.yielder().yield_now().await;
+        }
     }
 }

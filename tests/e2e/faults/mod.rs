@@ -11,6 +11,7 @@ mod memory;
 mod names;
 mod pipes;
 mod ports;
+mod reloads;
 mod stopped;
 mod traffic;
 

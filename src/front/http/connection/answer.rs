@@ -108,7 +108,7 @@ impl Connection<'_> {
     ) -> Next {
         let &One { request, head, start, .. } = one;
         let (conn, route) = (self.conn, &*live.route);
-        let Some(site) = &live.site else { return Next::Drop };
+        let site = live.site();
         let (persistence, rest) = (self.persistence(request), &one.rest[head.len()..]);
         let query = Query { conn, site, live, request, head, rest, persistence, start };
         match query.lookup() {

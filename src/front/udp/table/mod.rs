@@ -73,10 +73,9 @@ impl<K: Copy + Eq + Hash, S> Table<K, S> {
         self.max = max.max(1);
     }
 
-    /// The keys of some sessions, at most `limit` of them.
-    pub(super) fn keys_where(&self, limit: usize, is_wanted: impl Fn(&K) -> bool) -> Vec<K> {
-        let keys = self.entries.iter().map(|(_, entry)| entry.key);
-        keys.filter(is_wanted).take(limit).collect()
+    /// The keys of some sessions. Looks at all of them.
+    pub(super) fn keys_where(&self, is_wanted: impl Fn(&K) -> bool) -> Vec<K> {
+        self.entries.iter().map(|(_, entry)| entry.key).filter(is_wanted).collect()
     }
 
     /// Returns true when there are `max` sessions.
