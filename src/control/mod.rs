@@ -14,6 +14,7 @@ mod manager;
 mod orders;
 mod paint;
 mod panics;
+mod reading;
 mod report;
 mod rings;
 mod serving;
@@ -27,7 +28,7 @@ use std::sync::Arc;
 pub use logging::{Logging, init as start_diagnostics, report_error};
 pub use manager::Environment;
 pub use paint::for_stderr;
-pub use serving::{Source, warn_of};
+pub use reading::{Source, warn_of};
 pub use takeover::Predecessor;
 
 use crate::config::Config;
@@ -81,6 +82,7 @@ async fn live(
     // 1. Start to serve. Signals come first, so that none is lost.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
+    sys::release_signals();
     let mut serving = tokio::select! {
         serving = start => serving?,
         signal = signals.ending(|| ()) => return ended_early(signal),
@@ -177,25 +179,25 @@ async fn until_end(
             Signal::TakeOver => take_over.start(serving),
             Signal::Reload if take_over.is_in_progress() => take_over.reload_later(),
             Signal::Reload => {
+                serving.manager.reloading();
                 let logs = serving.writer.reopener();
-                tokio::select! {
-                    () = reload(serving, logging) => {}
-                    // What the workers have got already of the new configuration stays with them.
+                let prepared = tokio::select! {
+                    prepared = serving.prepare() => prepared,
                     name = signals.ending(|| logs.reopen()) => return Ok(Ending::Signal(name)),
                     error = watch.until_one_fails(report) => return Err(error),
+                };
+                match prepared {
+                    // What the workers have begun to take they get whole. Signals wait for it.
+                    Ok(prepared) => tokio::select! {
+                        () = serving.commit(prepared, logging) => {}
+                        error = watch.until_one_fails(report) => return Err(error),
+                    },
+                    Err(error) => logging.report_unchanged(&error),
                 }
+                serving.manager.ready();
             }
         }
     }
-}
-
-async fn reload(serving: &mut Serving, logging: &Logging) {
-    serving.manager.reloading();
-    match serving.prepare().await {
-        Ok(prepared) => serving.commit(prepared, logging).await,
-        Err(error) => logging.report_unchanged(&error),
-    }
-    serving.manager.ready();
 }
 
 /// Why a process begins to end.

@@ -6,8 +6,6 @@
 //! was prepared can be dropped. `commit` cannot fail.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,40 +20,28 @@ use super::dns::{self, Dns};
 use super::endpoints::Failures;
 use super::manager::Manager;
 use super::orders::{self, Orders};
+use super::reading::{
+    Read, Source, opened_logs, sinks, system_authorities, threads_for_files, warn_of,
+};
 use super::sockets::{self, Inherited, Sockets};
 use super::takeover::{Attempt, Link, Offered};
 use super::{Logging, enough_descriptors};
-use crate::config::{self, AccessLog, Config, LogPath, Warning};
+use crate::config::Config;
 use crate::error::Error;
-use crate::files::{self, Threads};
 use crate::front::{self, Admission, Layout, Resources};
-use crate::observe::access_log::{Opening, Sink, Target, Writer};
+use crate::observe::access_log::Writer;
 use crate::observe::counters::Registry;
-use crate::proto::tls::Authorities;
 use crate::sys::{self, Needs, Shares};
 use crate::worker::{Command, Running};
 
 /// How long a start and a reload wait for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long a reload waits for the configuration and the files that it names.
-const READ_WITHIN: Duration = Duration::from_secs(30);
 /// How long workers may take for another configuration. They read commands once a tick.
 const APPLY: Duration = Duration::from_secs(10);
 /// When nothing is left of listeners that a reload has removed, apart from their tunnels.
 const SETTLED: Duration = Duration::from_secs(8);
 /// The time between two looks whether they have it.
 const APPLY_CHECK: Duration = Duration::from_millis(10);
-
-/// Where a configuration comes from.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// It is built in.
-    Example,
-    /// Standard input, which cannot be read a second time.
-    Stdin,
-    /// A file.
-    File(PathBuf),
-}
 
 /// What others have given to the process.
 pub(super) struct Given {
@@ -80,24 +66,13 @@ pub(super) struct Serving {
     failures: Failures,
     dns: Dns,
     certificates: Certificates,
-    orders: Orders,
+    pub(super) orders: Orders,
     /// The limits of all listeners with connections, also of those that were removed.
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
     pub(super) counters: Registry,
     /// Gives memory back after the last reload.
     freeing: Option<AbortHandle>,
-}
-
-/// What was read for a configuration, which may have blocked for long.
-struct Read {
-    config: Config,
-    system: Option<Authorities>,
-    files: Option<Threads>,
-    opened: orders::Opened,
-    logs: Opening,
-    /// The keys that differ and cannot change.
-    fixed: Vec<&'static str>,
 }
 
 /// The next configuration, with everything that may be refused.
@@ -187,6 +162,8 @@ impl Serving {
         manager.store(&sockets, crew.len());
         manager.ready();
         manager.watch(crew.pulses());
+        // Reading a large configuration leaves free memory behind.
+        drop(tokio::task::spawn_blocking(sys::release_memory));
         Ok(Serving {
             manager,
             source,
@@ -259,36 +236,8 @@ impl Serving {
         self.dns.stop();
     }
 
-    async fn read(&self) -> Result<Read, Error> {
-        let (source, before) = (self.source.clone(), Arc::clone(&self.config));
-        let (system, files) = (self.layout.system.clone(), self.layout.files.clone());
-        let orders = self.orders.settings().cloned();
-        let logs = self.writer.opening();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut config = source.read_again()?;
-            let fixed = keep_what_is_fixed(&mut config, &before);
-            config.share_with(&before);
-            let system = system_authorities(&config, system)?;
-            let files = threads_for_files(&config, files)?;
-            let opened = Orders::open(&config, orders.as_ref())?;
-            let logs = opened_logs(&config, logs)?;
-            Ok(Read { config, system, files, opened, logs, fixed })
-        });
-        let failed = |error: &dyn fmt::Display, advice| {
-            Err(Error::start("cannot read the configuration again", error.to_string(), advice))
-        };
-        match tokio::time::timeout(READ_WITHIN, read).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => failed(&error, ""),
-            Err(_) => {
-                let advice = "a file system or a disk does not answer: `cat` of the file shows it";
-                failed(&"it took longer than 30 s", advice)
-            }
-        }
-    }
-
-    /// Serves by what was prepared. The future may be dropped only when the process ends: then some
-    /// workers may not have the new configuration yet, or not its sockets.
+    /// Serves by what was prepared. The future may be dropped only when a worker has failed: some
+    /// workers would have half of the new configuration.
     pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
         let Prepared { begun, config, mut layout, change, names, opened, shares, fixed } = prepared;
         warn_of(&config);
@@ -412,42 +361,6 @@ fn needs(config: &Config, workers: usize, sockets: &Sockets) -> Needs {
     Needs { surplus_sockets: sockets.surplus(), ..config.needs(workers) }
 }
 
-impl Source {
-    /// Reads the configuration again. May block.
-    fn read_again(&self) -> Result<Config, Error> {
-        let refuse = |cause| {
-            let advice = "start ringgate with `--config FILE`";
-            Err(Error::start("cannot read the configuration again", cause, advice))
-        };
-        match self {
-            Source::File(path) => {
-                config::load(path).map_err(|errors| Error::Configuration(errors.into()))
-            }
-            Source::Example => refuse("it is the built-in example"),
-            Source::Stdin => refuse("it came from standard input"),
-        }
-    }
-}
-
-/// Says what is valid but probably unintended.
-pub fn warn_of(config: &Config) {
-    for Warning { what, file, line, column, advice } in config.warnings.each() {
-        tracing::warn!(message = what, file, line, column, advice);
-    }
-}
-
-/// Restores the settings that a running process cannot change. Returns the keys of those that
-/// differ.
-fn keep_what_is_fixed(config: &mut Config, before: &Config) -> Vec<&'static str> {
-    let is_other = [
-        ("server.workers", config.server.workers != before.server.workers),
-        ("server.driver", config.server.driver != before.server.driver),
-    ];
-    config.server.workers = before.server.workers.clone();
-    config.server.driver = before.server.driver;
-    is_other.into_iter().filter(|(_, is_other)| *is_other).map(|(key, _)| key).collect()
-}
-
 fn admissions(layout: &Layout) -> impl Iterator<Item = (Arc<str>, Arc<Admission>)> {
     let pair = |one: &front::Shared| (Arc::clone(&one.config.name), Arc::clone(&one.admission));
     layout.listeners.iter().map(pair)
@@ -458,57 +371,5 @@ async fn first_answers(names: &mut dns::Next) {
     if tokio::time::timeout(FIRST_ANSWERS, names.first_answers()).await.is_err() {
         let names = names.missing();
         tracing::warn!(names, "no answer from DNS yet: going on without these names");
-    }
-}
-
-/// The authorities of this machine, if a cluster needs them: the same object as before if they have
-/// not changed. May block.
-fn system_authorities(
-    config: &Config,
-    before: Option<Authorities>,
-) -> Result<Option<Authorities>, Error> {
-    if !config.needs_system_authorities() {
-        return Ok(None);
-    }
-    let system = Authorities::system().map_err(|error| {
-        let advice = "install them (package ca-certificates), or name a file by `ca`";
-        Error::start("cannot check the certificates of clusters with TLS", error, advice)
-    })?;
-    Ok(Some(before.filter(|before| *before == system).unwrap_or(system)))
-}
-
-/// The threads that read files, if a route serves some. Makes sure that their directories can be
-/// opened. Blocks for as long as that takes.
-fn threads_for_files(config: &Config, known: Option<Threads>) -> Result<Option<Threads>, Error> {
-    for files in config.files() {
-        files::probe(&files.root)?;
-    }
-    if config.files().next().is_none() || known.is_some() {
-        return Ok(known);
-    }
-    Threads::start().map(Some).map_err(|error| Error::start("cannot start a thread", error, ""))
-}
-
-/// Opens the access logs of all listeners. May block.
-fn opened_logs(config: &Config, mut logs: Opening) -> Result<Opening, Error> {
-    for log in config.listeners.iter().filter_map(|listener| listener.access_log.as_deref()) {
-        logs.open(&target(&log.path))?;
-    }
-    Ok(logs)
-}
-
-/// Returns the sink of each access log that was opened.
-fn sinks(
-    writer: &mut Writer,
-    mut logs: Opening,
-) -> impl FnMut(&AccessLog) -> Result<Arc<Sink>, Error> {
-    move |log| writer.sink(&target(&log.path), &mut logs)
-}
-
-fn target(path: &LogPath) -> Target {
-    match path {
-        LogPath::Stdout => Target::Stdout,
-        LogPath::Stderr => Target::Stderr,
-        LogPath::File(path) => Target::File(path.clone()),
     }
 }

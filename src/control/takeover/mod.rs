@@ -44,7 +44,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(super) use predecessor::Attempt;
 pub(super) use successor::{Link, Offered};
 
-use super::serving::{Serving, Source};
+use super::reading::Source;
+use super::serving::Serving;
 use crate::sys;
 
 /// The environment variable with the number of the successor's socket.

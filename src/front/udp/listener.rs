@@ -85,8 +85,8 @@ impl UdpListeners {
     /// Serves these sockets from now on, each by the listener with its name. All sessions together
     /// get [`Shares::sessions`] descriptors. A socket that is served already keeps its sessions,
     /// whatever the name of its listener was; the sessions of one that is not in the list end.
-    /// Between some sockets and the next ones the other tasks of the worker run. Nothing is received
-    /// before the first [`UdpListeners::resume`].
+    /// Between some sockets and the next ones the other tasks of the worker run. Nothing is
+    /// received before the first [`UdpListeners::resume`].
     ///
     /// # Errors
     /// The runtime or the kernel refuses a socket. The others are served.
