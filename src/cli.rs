@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{self, Config, Errors, Form};
 use crate::control::{self, Environment, Predecessor, Source};
 use crate::error::Error;
+use crate::sys;
 
 /// Version and commit. The drivers are the same in every build.
 const VERSION: &str = concat!(
@@ -161,6 +162,10 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
         Command::Run(run) => {
+            sys::keep_thresholds();
+            // Reading the configuration may take a while. Signals arrive when they can be
+            // handled.
+            sys::hold_signals();
             // Before anything opens a file or starts a thread.
             let environment = Environment::take();
             let predecessor = Predecessor::of_this_process();

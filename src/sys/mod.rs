@@ -28,6 +28,7 @@ mod process;
 mod random;
 mod ring;
 mod send_ring;
+mod signals;
 mod spare;
 mod stream;
 mod udp;
@@ -49,7 +50,7 @@ pub use listen::{
     accept_queue_length, bind_without_listening, listen, listen_anew, listens, probe_tcp,
     try_accept,
 };
-pub use memory::release_memory;
+pub use memory::{keep_thresholds, release_memory};
 pub use options::SocketOptions;
 pub use pass::{
     BoundSocket, MAX_DESCRIPTORS, bind_later, bound_address, bound_socket, inherited_packet_socket,
@@ -63,6 +64,7 @@ pub use ring::{
     RingRefusal, is_out_of_memory, memlock_limit, probe_ring, ring_bytes, rings_are_charged,
 };
 pub use send_ring::SendRing;
+pub use signals::{hold_signals, release_signals};
 pub use spare::SpareDescriptor;
 pub use stream::{Keepalive, Stream};
 pub use udp::{

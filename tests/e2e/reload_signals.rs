@@ -9,7 +9,9 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, kill_process};
 
 use crate::reload::{cluster, echoes, start, tcp};
-use crate::support::{Echo, SHORT, Setup, free_port, require, wait_for, with_deadlines};
+use crate::support::{
+    Echo, Process, SHORT, Setup, free_port, require, ringgate_command, wait_for, with_deadlines,
+};
 use crate::takeover::{Chain, has_ended};
 
 /// A pipe in the place of the configuration: reading it waits for a writer.
@@ -87,7 +89,8 @@ fn a_signal_at_the_end_of_a_take_over_does_not_end_the_successor() {
         let (mut chain, path, _dir) = Chain::serving("io_uring", 1);
         let script = "import os, signal, socket; \
                       s = socket.socket(fileno = int(os.environ[\"RINGGATE_TAKEOVER\"])); \
-                      s.setblocking(True); s.send(b\"ready\"); s.recvmsg(65536, 4096); \
+                      s.setblocking(True); s.send(b\"hello\"); s.send(b\"ready\"); \
+                      s.recvmsg(65536, 4096); \
                       s.recv(65536); p = os.getppid(); os.kill(p, signal.SIGSTOP); \
                       s.send(b\"accepting\"); \
                       os.kill(p, signal.SIGTERM); os.kill(p, signal.SIGCONT); signal.pause()";
@@ -127,4 +130,30 @@ fn a_log_that_does_not_open_holds_no_signal_up() {
     gate.signal(Signal::TERM);
     // strace keeps what is left of the process until the call returns.
     gate.line_with("ended cut_off=0");
+}
+
+/// They would end a process that has no handlers yet.
+#[test]
+fn signals_that_come_before_the_configuration_is_read_wait() {
+    let echo = Echo::start();
+    let address = free_port().address();
+    let config = tcp("relay", address, "c") + &cluster("c", echo.address());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ringgate.toml");
+    put_pipe(&file);
+    let mut command = ringgate_command(&["run", "-c"]);
+    command.arg(&file);
+    let process = Process::spawn(command);
+    // The process reads when this returns.
+    let mut pipe = fs::OpenOptions::new().write(true).open(&file).unwrap();
+    process.signal(Signal::HUP);
+    process.signal(Signal::USR1);
+    let regular = file.with_extension("new");
+    fs::write(&regular, &config).unwrap();
+    fs::rename(regular, &file).unwrap();
+    pipe.write_all(config.as_bytes()).unwrap();
+    drop(pipe);
+    process.line_with("ready", SHORT);
+    process.line_with("reloaded", SHORT);
+    echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
 }
