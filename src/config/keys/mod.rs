@@ -49,7 +49,7 @@ pub(super) use self::tls::{Tls, TlsVersion};
 pub(super) use self::tls_rule::TlsRule;
 use super::types::{Field, Named, Tables};
 
-/// The configuration of ringgate: TOML, read once at the start.
+/// The configuration of ringgate: TOML, read at the start and at each reload.
 ///
 /// Durations are strings of a whole number and a unit: `ms`, `s`, `m`, `h` or `d`; the longest is
 /// `"365d"`. Sizes are strings with `B`, `KiB`, `MiB` or `GiB`. `0` never means "off".
