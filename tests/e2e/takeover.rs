@@ -48,7 +48,7 @@ impl Chain {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let config = serving(&path);
-        let server = format!("workers = {workers}\ndriver = \"{driver}\"");
+        let server = format!("workers = {workers}\ndriver = \"{driver}\"\ndrain_timeout = \"10m\"");
         let setup = Setup { config, server, through: Some(through), ..Setup::default() };
         (Chain::start(setup), path, dir)
     }
@@ -232,6 +232,15 @@ fn a_connection_between_two_requests_has_time_for_one_more() {
     }
 }
 
+/// Ends the threads of a scope, also after a panic.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn twenty_in_a_row_lose_nothing() {
     for driver in BOTH {
@@ -240,6 +249,7 @@ fn twenty_in_a_row_lose_nothing() {
         let (is_over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
         let go_on = || !is_over.load(Ordering::Relaxed);
         std::thread::scope(|scope| {
+            let _end = End(&is_over);
             for _ in 0..3 {
                 scope.spawn(|| {
                     while go_on() {
@@ -268,7 +278,6 @@ fn twenty_in_a_row_lose_nothing() {
                 });
             }
             tunnels.iter_mut().for_each(echoes);
-            is_over.store(true, Ordering::Relaxed);
         });
         let bad = ["client_reset", "upstream_reset", "drain"];
         let lost = chain.gate.records_where(0, |record| {
