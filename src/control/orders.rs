@@ -1,6 +1,6 @@
 //! Connects ACME with the workers: which certificates are ordered, and what becomes of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 pub(super) use super::acme::Settings;
-use super::acme::{Acme, ChallengeKind, Challenges, Clock, Event, Names};
+use super::acme::{Acme, ChallengeKind, Challenges, Change, Clock, Event, Names};
 use crate::config::{Challenge, Config, HostName, TlsAction, TlsRule};
 use crate::error::Error;
 use crate::front::{self, Origin};
@@ -26,9 +26,22 @@ const PUBLISH_CHECK: Duration = Duration::from_millis(20);
 /// The certificates that come by ACME: a task that orders and renews them.
 pub(super) struct Orders {
     settings: Option<Settings>,
-    issued: watch::Receiver<Vec<(Origin, Identity)>>,
-    /// `None` if none is ordered.
-    task: Option<AbortHandle>,
+    /// The certificates of what is ordered, as far as there are any.
+    issued: Arc<Issued>,
+    /// `None` if nothing was ordered yet. It waits while nothing is.
+    task: Option<Task>,
+}
+
+/// Certificates with their origins.
+struct Issued(watch::Sender<Vec<(Origin, Identity)>>);
+
+/// A task that orders from one directory. Dropping it ends what it does.
+struct Task {
+    /// Those that it was started with.
+    settings: Settings,
+    changes: mpsc::UnboundedSender<Change>,
+    workers: Vec<Sender<Command>>,
+    handle: AbortHandle,
 }
 
 /// What a configuration orders, with its storage open.
@@ -55,7 +68,7 @@ impl Orders {
 
     /// Begins with nothing.
     pub(super) fn none() -> Orders {
-        Orders { settings: None, issued: watch::channel(Vec::new()).1, task: None }
+        Orders { settings: None, issued: Arc::default(), task: None }
     }
 
     /// What is ordered at present.
@@ -63,7 +76,8 @@ impl Orders {
         self.settings.as_ref()
     }
 
-    /// Orders by another configuration from now on. Returns the certificates that there are.
+    /// Orders by another configuration from now on. Orders of names that stay go on, unless the
+    /// directory or the storage is another one. Returns the certificates that there are.
     pub(super) fn commit(
         &mut self,
         opened: Opened,
@@ -72,22 +86,45 @@ impl Orders {
         let Opened { settings, acme } = opened;
         if self.settings != settings {
             self.settings = settings;
-            let stored = acme.iter().flat_map(Acme::certificates);
-            let stored = stored.map(|(names, identity)| (origin(names), identity.clone()));
-            let (sender, issued) = watch::channel(stored.collect());
-            self.issued = issued;
-            let task = acme.map(|acme| tokio::spawn(follow(acme, sender, workers)).abort_handle());
-            if let Some(before) = std::mem::replace(&mut self.task, task) {
-                before.abort();
+            let has_other_place = |task: &mut Task| {
+                acme.as_ref().is_some_and(|acme| !acme.settings().have_place_of(&task.settings))
+            };
+            if self.task.take_if(has_other_place).is_some() {
+                // What the task has sent and was not received is of the other place.
+                self.issued = Arc::default();
+            }
+            self.issued.change(acme.as_ref());
+            match (&self.task, acme) {
+                // Fails only if the task has panicked.
+                (Some(task), acme) => drop(task.changes.send(to_change(acme))),
+                (None, Some(acme)) => {
+                    self.task = Some(Task::start(acme, Arc::clone(&self.issued), workers));
+                }
+                (None, None) => {}
             }
         }
-        self.issued.borrow().clone()
+        self.issued.0.borrow().clone()
     }
 }
 
-impl Drop for Orders {
+fn to_change(acme: Option<Acme>) -> Change {
+    acme.map_or(Change::Nothing, |acme| Change::To(Box::new(acme)))
+}
+
+impl Task {
+    fn start(acme: Acme, issued: Arc<Issued>, workers: Vec<Sender<Command>>) -> Task {
+        let settings = acme.settings().clone();
+        let (sender, changes) = mpsc::unbounded_channel();
+        let handle = tokio::spawn(follow(acme, changes, issued, workers.clone())).abort_handle();
+        Task { settings, changes: sender, workers, handle }
+    }
+}
+
+impl Drop for Task {
     fn drop(&mut self) {
-        self.task.iter().for_each(AbortHandle::abort);
+        self.handle.abort();
+        // Those of an attempt that ends with the task.
+        tell(&self.workers, &withdrawal());
     }
 }
 
@@ -135,20 +172,18 @@ fn names(rule: &TlsRule) -> Result<Names, Error> {
 /// Orders and renews certificates, and sends workers what they need for it.
 async fn follow(
     acme: Acme,
-    issued: watch::Sender<Vec<(Origin, Identity)>>,
+    changes: mpsc::UnboundedReceiver<Change>,
+    issued: Arc<Issued>,
     workers: Vec<Sender<Command>>,
 ) {
     let (sender, mut events) = mpsc::channel(4);
-    let run = acme.run(sender);
+    let run = acme.run(sender, changes);
     let receive = async {
         while let Some(event) = events.recv().await {
             match event {
                 Event::Issued { names, identity } => {
                     let origin = origin(&names);
-                    issued.send_modify(|all| {
-                        all.retain(|(other, _)| *other != origin);
-                        all.push((origin.clone(), identity.clone()));
-                    });
+                    issued.add(&origin, &identity);
                     tell(&workers, &Command::Certificate { origin, identity });
                 }
                 Event::Challenges { challenges, published } => {
@@ -161,6 +196,39 @@ async fn follow(
         }
     };
     tokio::join!(run, receive);
+}
+
+impl Default for Issued {
+    fn default() -> Issued {
+        Issued(watch::Sender::new(Vec::new()))
+    }
+}
+
+impl Issued {
+    fn add(&self, origin: &Origin, identity: &Identity) {
+        self.0.send_modify(|all| {
+            all.retain(|(other, _)| other != origin);
+            all.push((origin.clone(), identity.clone()));
+        });
+    }
+
+    /// Keeps those of what is ordered from now on, and adds the stored ones that are newer: another
+    /// process may have stored them.
+    fn change(&self, acme: Option<&Acme>) {
+        self.0.send_modify(|all| {
+            let mut used: HashMap<_, _> = all.drain(..).collect();
+            let Some(acme) = acme else { return };
+            let mut stored: HashMap<_, _> =
+                acme.certificates().map(|(names, identity)| (origin(names), identity)).collect();
+            for origin in acme.settings().orders.iter().map(origin) {
+                let (used, stored) = (used.remove(&origin), stored.remove(&origin).cloned());
+                // The used one goes last, because of equal ones the last is taken.
+                let both = [stored, used].into_iter().flatten();
+                let newest = both.max_by_key(Identity::not_before);
+                all.extend(newest.map(|identity| (origin, identity)));
+            }
+        });
+    }
 }
 
 /// Sends challenges to all workers, and waits until each answers them. Returns false if one does
@@ -178,6 +246,11 @@ async fn publish(challenges: &Challenges, workers: &[Sender<Command>]) -> bool {
         sleep(PUBLISH_CHECK).await;
     }
     true
+}
+
+/// Without challenges the workers answer as ever.
+fn withdrawal() -> Command {
+    Command::Challenges { challenges: Arc::default(), published: Arc::default() }
 }
 
 /// What a worker needs to answer challenges.

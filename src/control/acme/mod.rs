@@ -3,7 +3,8 @@
 //! [`Acme::open`] reads what earlier runs have stored, so that a start needs no network. Then
 //! [`Acme::run`] orders what is missing and renews what is due, one order after the other. It knows
 //! neither listeners nor workers: it sends [`Event`]s to the rest of the control plane. A failure
-//! keeps the certificate that is there, and the pauses between attempts grow.
+//! keeps the certificate that is there, and the pauses between attempts grow. A [`Change`] of what
+//! is ordered shortens none of them.
 //!
 //! External account binding (RFC 8555 section 7.3.4) is not supported.
 
@@ -15,10 +16,13 @@ mod failure;
 mod https;
 mod names;
 mod nonce;
+mod order;
 mod schedule;
 mod storage;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::time::{Duration, SystemTime};
 
 use instant_acme::CertificateIdentifier;
@@ -33,7 +37,8 @@ pub use self::names::{Names, NamesError};
 use self::clock::SetBack;
 use self::failure::Failure;
 use self::https::Https;
-use self::schedule::{Retry, fraction, pause, renewal, within};
+use self::order::{Order, due};
+use self::schedule::{Retry, fraction, within};
 use self::storage::Storage;
 use super::dns::HostLookup;
 use crate::error::Error;
@@ -45,12 +50,6 @@ const ATTEMPT: Duration = Duration::from_secs(600);
 const NOT_DONE: &str = "the attempt was not done within 10 minutes";
 /// The pause while another process has locked the storage.
 const LOCKED: Duration = Duration::from_secs(15);
-/// A certificate is not ordered again within a tenth of its lifetime, or within this if it is less:
-/// a wrong clock, or an odd suggestion of the authority, must not use up the authority's limits.
-const MAX_REST: Duration = Duration::from_secs(24 * 3600);
-/// When the authority is asked for the first time for a better time, from the start or the issue of
-/// a certificate on: orders go first. A random part of it is added.
-const FIRST_CHECK: Duration = Duration::from_secs(120);
 /// Limits of the pause between two looks at the window that the authority suggests for a renewal.
 const CHECK: (Duration, Duration) = (Duration::from_secs(3600), Duration::from_secs(24 * 3600));
 /// The pause after such a look has failed.
@@ -90,26 +89,39 @@ impl PartialEq for Settings {
     }
 }
 
+impl Settings {
+    /// Returns true if both order from the same directory and use the same storage, and so the same
+    /// account.
+    pub fn have_place_of(&self, other: &Settings) -> bool {
+        self.directory == other.directory && self.storage == other.storage
+    }
+}
+
 /// The certificates of one ACME directory.
 pub struct Acme {
     settings: Settings,
     storage: Storage,
     hosts: HostLookup,
     orders: Vec<Order>,
+    /// Orders that are not wanted any more, as long as they would have to wait. They have no
+    /// certificate.
+    former: Vec<Order>,
 }
 
-/// One certificate, and what happens next to it.
-struct Order {
-    names: Names,
-    identity: Option<Identity>,
-    /// When a certificate is ordered.
-    due: SystemTime,
-    /// It is not ordered again before this time, if that was done by this process.
-    earliest: Option<SystemTime>,
-    /// When the authority is asked for a better time.
-    check: Option<SystemTime>,
-    /// Failed attempts since the last success.
-    failures: u32,
+/// Another configuration of a running [`Acme`].
+pub enum Change {
+    /// These certificates are ordered, from the same directory with the same storage.
+    To(Box<Acme>),
+    /// None is ordered.
+    Nothing,
+}
+
+/// What has become of an attempt.
+enum Attempt {
+    /// It is done.
+    Done(Result<Identity, Failure>),
+    /// Its certificate is not wanted any more.
+    GivenUp,
 }
 
 impl Acme {
@@ -138,7 +150,12 @@ impl Acme {
             order
         };
         let orders = settings.orders.iter().map(order).collect();
-        Ok(Acme { storage, hosts, orders, settings })
+        Ok(Acme { storage, hosts, orders, settings, former: Vec::new() })
+    }
+
+    /// What is ordered.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The certificates that are there, also those that have expired.
@@ -148,64 +165,143 @@ impl Acme {
 
     /// Orders and renews, until the receiver of the events is dropped. The future may be dropped at
     /// any time.
-    pub async fn run(mut self, events: mpsc::Sender<Event>) {
+    pub async fn run(
+        mut self,
+        events: mpsc::Sender<Event>,
+        mut changes: mpsc::UnboundedReceiver<Change>,
+    ) {
         let mut clock = self.settings.clock.clone();
-        while let Some(next) = (0..self.orders.len()).min_by_key(|at| self.orders[*at].next()) {
-            tokio::select! {
-                slept = clock.sleep_until(self.orders[next].next()) => {
-                    if slept == Err(SetBack) {
+        loop {
+            let next = (0..self.orders.len()).min_by_key(|at| self.orders[*at].next());
+            let wait = async {
+                match next {
+                    Some(at) => clock.sleep_until(self.orders[at].next()).await.map(|()| at),
+                    None => std::future::pending().await,
+                }
+            };
+            let at = tokio::select! {
+                waited = wait => match waited {
+                    Ok(at) => at,
+                    Err(SetBack) => {
                         let now = clock.now();
-                        self.orders.iter_mut().for_each(|order| order.reschedule(now));
+                        let all = self.orders.iter_mut().chain(&mut self.former);
+                        all.for_each(|order| order.reschedule(now));
                         continue;
                     }
+                },
+                Some(change) = changes.recv() => {
+                    self.change(change);
+                    continue;
                 }
                 () = events.closed() => return,
-            }
-            if self.orders[next].due <= clock.now() {
-                self.attempt(next, &events).await;
+            };
+            if self.orders[at].due <= clock.now() {
+                self.attempt(at, &events, &mut changes).await;
             } else {
-                self.check(next).await;
+                self.check(at, &mut changes).await;
             }
         }
     }
 
-    /// Orders one certificate and schedules the next attempt.
-    async fn attempt(&mut self, at: usize, events: &mpsc::Sender<Event>) {
-        let result = match self.storage.lock() {
+    /// Orders by another configuration. Orders of names that stay go on where they are.
+    fn change(&mut self, change: Change) {
+        let now = self.settings.clock.now();
+        let (orders, former) = (&mut self.orders, &mut self.former);
+        let known = orders.drain(..).chain(former.drain(..));
+        let mut known: HashMap<String, Order> =
+            known.map(|order| (order.names.file_name(), order)).collect();
+        if let Change::To(next) = change {
+            let Acme { settings, orders, .. } = *next;
+            let clock = self.settings.clock.clone();
+            self.settings = Settings { clock, ..settings };
+            self.orders = orders;
+            for order in &mut self.orders {
+                if let Some(before) = known.remove(&order.names.file_name()) {
+                    order.go_on(before, now);
+                }
+            }
+        }
+        let waiting = known.into_values().filter(|order| order.must_wait(now));
+        self.former = waiting.map(|order| Order { identity: None, ..order }).collect();
+    }
+
+    /// Returns true if a certificate is ordered that is stored in this file.
+    fn has(&self, file_name: &str) -> bool {
+        self.orders.iter().any(|order| order.names.file_name() == file_name)
+    }
+
+    /// Orders one certificate and schedules the next attempt. A change waits for the end of the
+    /// attempt, unless it does not have the certificate.
+    async fn attempt(
+        &mut self,
+        at: usize,
+        events: &mpsc::Sender<Event>,
+        changes: &mut mpsc::UnboundedReceiver<Change>,
+    ) {
+        let mut change = None;
+        let attempt = match self.storage.lock() {
             Ok(Some(_lock)) => {
-                let issue = tokio::time::timeout(ATTEMPT, self.issue(at, events));
-                let result = issue.await.unwrap_or_else(|_| Err(Failure::new(NOT_DONE)));
+                let attempt = self.issue_while_wanted(at, events, changes, &mut change).await;
                 // Without challenges the workers answer as ever. Nothing waits for this.
                 let _ = attempt::publish(events, Challenges::default()).await;
-                result
+                attempt
             }
             Ok(None) => {
                 tracing::debug!("another process orders certificates with the same storage");
                 self.orders[at].due = self.settings.clock.now() + LOCKED;
                 return;
             }
-            Err(error) => Err(Failure::new(format!("cannot lock the storage: {error}"))),
+            Err(error) => {
+                Attempt::Done(Err(Failure::new(format!("cannot lock the storage: {error}"))))
+            }
         };
         let (now, order) = (self.settings.clock.now(), &mut self.orders[at]);
-        match result {
-            Ok(identity) => {
+        match attempt {
+            Attempt::Done(Ok(identity)) => {
                 order.accept(identity.clone(), now);
                 order.rest(now);
                 let names = order.names.clone();
                 let _ = events.send(Event::Issued { names, identity }).await;
             }
-            Err(failure) => {
-                order.failures = order.failures.saturating_add(1);
-                let retry_in = pause(order.failures, failure.retry, fraction());
-                order.due = now + retry_in;
-                // A suggestion of the authority must not shorten the pause.
-                order.check = None;
+            Attempt::Done(Err(failure)) => {
+                let retry_in = order.fail(failure.retry, now);
                 order.report(&failure, retry_in, now);
                 if failure.retry == Retry::NewAccount
                     && let Err(error) = self.storage.set_account_aside()
                 {
                     tracing::warn!(%error, "cannot set aside an ACME account that is not known");
                 }
+            }
+            // The authority may count it as one that has failed.
+            Attempt::GivenUp => drop(order.fail(Retry::Later, now)),
+        }
+        if let Some(change) = change {
+            self.change(change);
+        }
+    }
+
+    /// Gets a certificate, unless a change does not have it. `last` is set to the last change.
+    async fn issue_while_wanted(
+        &self,
+        at: usize,
+        events: &mpsc::Sender<Event>,
+        changes: &mut mpsc::UnboundedReceiver<Change>,
+        last: &mut Option<Change>,
+    ) -> Attempt {
+        let file_name = self.orders[at].names.file_name();
+        let mut issue = pin!(tokio::time::timeout(ATTEMPT, self.issue(at, events)));
+        loop {
+            let change = tokio::select! {
+                result = &mut issue => {
+                    let result = result.unwrap_or_else(|_| Err(Failure::new(NOT_DONE)));
+                    return Attempt::Done(result);
+                }
+                Some(change) = changes.recv() => change,
+            };
+            let is_wanted = matches!(&change, Change::To(acme) if acme.has(&file_name));
+            *last = Some(change);
+            if !is_wanted {
+                return Attempt::GivenUp;
             }
         }
     }
@@ -252,8 +348,11 @@ impl Acme {
     }
 
     /// Asks the authority when it suggests to renew a certificate (RFC 9773).
-    async fn check(&mut self, at: usize) {
-        let window = tokio::time::timeout(ATTEMPT, self.window(at)).await;
+    async fn check(&mut self, at: usize, changes: &mut mpsc::UnboundedReceiver<Change>) {
+        let window = tokio::select! {
+            window = tokio::time::timeout(ATTEMPT, self.window(at)) => window,
+            Some(change) = changes.recv() => return self.change(change),
+        };
         let (now, order) = (self.settings.clock.now(), &mut self.orders[at]);
         order.check = match window {
             Ok(Ok(Some((start, end, again)))) => {
@@ -299,77 +398,6 @@ impl Acme {
         let certificate = CertificateDer::from_pem_slice(&pem).ok()?;
         CertificateIdentifier::try_from(&certificate).ok()
     }
-}
-
-impl Order {
-    /// An order that is due now.
-    fn new(names: &Names, now: SystemTime) -> Order {
-        let names = names.clone();
-        Order { names, identity: None, due: now, earliest: None, check: None, failures: 0 }
-    }
-
-    /// When something is to be done.
-    fn next(&self) -> SystemTime {
-        self.check.map_or(self.due, |check| check.min(self.due))
-    }
-
-    /// Takes a certificate into use and schedules its renewal.
-    fn accept(&mut self, identity: Identity, now: SystemTime) {
-        self.due = due(&identity, fraction());
-        self.identity = Some(identity);
-        self.failures = 0;
-        self.check = (self.due > now).then(|| now + FIRST_CHECK.mul_f64(1.0 + fraction()));
-    }
-
-    /// Delays the next order after a success.
-    fn rest(&mut self, now: SystemTime) {
-        let lifetime = self
-            .identity
-            .as_ref()
-            .and_then(|identity| identity.not_after().duration_since(identity.not_before()).ok());
-        self.earliest = Some(now + (lifetime.unwrap_or_default() / 10).min(MAX_REST));
-        self.set_due(self.due);
-    }
-
-    /// Schedules everything anew after the clock was set back, because times that were reckoned
-    /// from the old one may be years ahead. An attempt that has failed is repeated now: it may have
-    /// failed because of the clock.
-    fn reschedule(&mut self, now: SystemTime) {
-        let due = match &self.identity {
-            Some(identity) if self.failures == 0 => due(identity, fraction()),
-            _ => now,
-        };
-        self.check = self.check.map(|_| now);
-        self.earliest = self.earliest.map(|earliest| earliest.min(now + MAX_REST));
-        self.set_due(due);
-    }
-
-    fn set_due(&mut self, due: SystemTime) {
-        self.due = self.earliest.map_or(due, |earliest| due.max(earliest));
-    }
-
-    /// Reports a failed attempt, once.
-    fn report(&self, failure: &Failure, retry_in: Duration, now: SystemTime) {
-        let not_after = self.identity.as_ref().map(Identity::not_after);
-        let state = match not_after {
-            None => "none",
-            Some(end) if end <= now => "expired",
-            Some(_) => "valid",
-        };
-        tracing::warn!(
-            names = %self.names,
-            error = %failure,
-            failures = self.failures,
-            retry_in_s = retry_in.as_secs(),
-            certificate = state,
-            "cannot get a certificate by ACME; the attempt will be repeated"
-        );
-    }
-}
-
-/// When a certificate is due for renewal.
-fn due(identity: &Identity, fraction: f64) -> SystemTime {
-    renewal(identity.not_before(), identity.not_after(), fraction)
 }
 
 /// The stored certificate of these names.

@@ -61,6 +61,42 @@ fn a_certificate_that_is_due_when_it_is_issued_is_not_ordered_again_at_once() {
 }
 
 #[test]
+fn another_configuration_shortens_no_pause() {
+    let (now, list) = (day(100), names(&["a.test"]));
+    let stored = |identity: Option<&Identity>| {
+        let mut order = Order::new(&list, now);
+        identity.iter().for_each(|identity| order.accept((*identity).clone(), now));
+        order
+    };
+
+    // 1. A name that has failed, without a certificate or with one that is due.
+    for certificate in [None, Some(identity(day(0), day(110)))] {
+        let mut before = stored(certificate.as_ref());
+        before.fail(Retry::After(DAY), now);
+        before.fail(Retry::After(2 * DAY), now);
+        let due = before.due;
+        let mut order = stored(certificate.as_ref());
+        order.go_on(before, now);
+        assert_eq!((order.due, order.failures), (due, 2));
+        assert_eq!(order.identity, certificate);
+        assert!(order.must_wait(now) && !order.must_wait(due));
+        // What was stored meanwhile ends the pause.
+        let newer = identity(day(99), day(199));
+        let mut renewed = stored(Some(&newer));
+        renewed.go_on(order, now);
+        assert_eq!((renewed.failures, renewed.identity), (0, Some(newer)));
+        assert!(renewed.due > day(150));
+    }
+
+    // 2. A certificate that is due when it is issued rests, also if it could not be stored.
+    let mut before = stored(Some(&identity(day(0), day(90))));
+    before.rest(now);
+    let mut order = stored(None);
+    order.go_on(before, now);
+    assert_eq!((order.next(), order.identity.is_some()), (now + DAY, true));
+}
+
+#[test]
 fn a_stored_certificate_must_be_for_all_names() {
     let pem = pem(&["a.test", "*.b.test"], day(0), day(9));
     for (wanted, is_good) in

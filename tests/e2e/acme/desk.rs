@@ -156,7 +156,8 @@ impl Drop for Desk {
 async fn work(acme: Acme, answers: &Answers, issued: &Sender<(Names, Identity)>) {
     let (sender, mut events) = mpsc::channel(1);
     // `spawn` needs a future that can be sent.
-    let task = tokio::spawn(acme.run(sender));
+    let (_changes, changes) = mpsc::unbounded_channel();
+    let task = tokio::spawn(acme.run(sender, changes));
     while let Some(event) = events.recv().await {
         match event {
             Event::Challenges { challenges, published } => {

@@ -2,6 +2,7 @@
 
 mod desk;
 mod directory;
+mod reloaded;
 mod whole;
 
 use std::fs;
