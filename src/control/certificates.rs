@@ -81,7 +81,7 @@ async fn follow(
 ) {
     let present = Arc::clone(&config.borrow_and_update());
     let mut tickets = Tickets::of(&present, None);
-    let mut pairs = pairs(&present);
+    let mut pairs = pairs(&present, Vec::new());
     drop(present);
     let mut warned = Instant::now();
     loop {
@@ -94,7 +94,7 @@ async fn follow(
                 }
                 let present = Arc::clone(&config.borrow_and_update());
                 tickets = Tickets::of(&present, Some(tickets));
-                pairs = self::pairs(&present);
+                pairs = self::pairs(&present, pairs);
                 continue;
             }
         }
@@ -136,15 +136,22 @@ fn tell(workers: &[Sender<Command>], command: &Command) {
     }
 }
 
-/// The pairs of files of all rules, each once.
-fn pairs(config: &Config) -> Vec<Pair> {
+/// The pairs of files of all rules, each once. What was read of those `before` is not read again,
+/// unless the configuration has found something else there.
+fn pairs(config: &Config, before: Vec<Pair>) -> Vec<Pair> {
+    let key = |pair: Pair| ((pair.certificate.clone(), pair.key.clone()), pair);
+    let mut known: HashMap<_, _> = before.into_iter().map(key).collect();
     let mut pairs = HashMap::new();
     for listener in &config.listeners {
         for rule in listener.tls_rules() {
             let TlsAction::End(end) = &rule.action else { continue };
             for files in &end.certificates {
                 let key = (files.certificate.clone(), files.key.clone());
-                let pair = pairs.entry(key).or_insert_with(|| Pair::new(files));
+                let known = known.remove(&key).filter(|pair| pair.identity == files.identity);
+                let pair = pairs.entry(key).or_insert_with(|| Pair {
+                    versions: known.and_then(|pair| pair.versions),
+                    ..Pair::new(files)
+                });
                 pair.names.extend_from_slice(&rule.names);
             }
         }
@@ -317,5 +324,39 @@ impl Tickets {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_reload_reads_no_pair_again_that_it_has_found_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let issue = || {
+            let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+            fs::write(dir.path().join("pem"), made.cert.pem()).unwrap();
+            fs::write(dir.path().join("key"), made.signing_key.serialize_pem()).unwrap();
+        };
+        let read = || {
+            let text = "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\n\
+                        protocol = \"http\"\n[[listener.tls]]\nnames = [\"a.test\"]\n\
+                        certificate = \"pem\"\nkey = \"key\"\n[[listener.host]]\n\
+                        route = [{ prefix = \"/\", respond = { body = \"\" } }]\n";
+            config::parse("test", text, dir.path()).unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        issue();
+        let mut looked = pairs(&read(), Vec::new());
+        assert!(looked.len() == 1 && looked[0].versions.is_none());
+        assert!(looked[0].look().is_none());
+        let mut same = pairs(&read(), looked);
+        assert!(same[0].versions.is_some());
+        assert!(same[0].look().is_none());
+        issue();
+        let other = pairs(&read(), same);
+        assert!(other[0].versions.is_none());
     }
 }
