@@ -189,7 +189,8 @@ async fn until_end(
                 match prepared {
                     // What the workers have begun to take they get whole. Signals wait for it.
                     Ok(prepared) => tokio::select! {
-                        () = serving.commit(prepared, logging) => {}
+                        // Listeners that it has removed are looked at for the last time.
+                        () = serving.commit(prepared, logging) => report(),
                         error = watch.until_one_fails(report) => return Err(error),
                     },
                     Err(error) => logging.report_unchanged(&error),

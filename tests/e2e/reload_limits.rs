@@ -1,14 +1,18 @@
 //! Limits that a reload lowers or removes while something is within the old ones.
 
 use std::fs;
-use std::io::Write;
-use std::net::UdpSocket;
+use std::io::{Read, Write};
+use std::net::{TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use crate::reload::{cluster, page, start, tcp};
+use rustix::process::Signal;
+
+use crate::reload::{cluster, echoes, page, start, tcp};
 use crate::support::{
-    HttpClient, LONG, SHORT, Setup, UdpEcho, bytes, free_port, holds_for, inside_namespace,
-    slow_reader, wait_for,
+    Echo, HttpClient, LONG, SHORT, Setup, UdpEcho, bytes, free_port, holds_for, inside_namespace,
+    slow_reader, wait_for, with_deadlines,
 };
 use crate::udp::{ask, client};
 
@@ -97,4 +101,45 @@ fn a_head_that_has_begun_within_a_larger_limit_is_refused_by_a_smaller_one() {
         assert_eq!(client.response().status, 431, "{driver}");
         client.expect_end();
     }
+}
+
+#[test]
+fn what_a_listener_has_refused_until_it_was_removed_is_said() {
+    let address = free_port().address();
+    let echo = Echo::start();
+    let named = |name: &str, limit: &str| {
+        let listener = tcp(name, address, "c").replace("protocol", &format!("{limit}\nprotocol"));
+        listener + &cluster("c", echo.address())
+    };
+    let limited = |round: u64| named(&format!("l{round}"), "max_connections = 1");
+    let mut gate = start(&limited(0), "io_uring");
+    for round in 0..5 {
+        let mut inside = TcpStream::connect(address).unwrap();
+        echoes(&mut inside, round);
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Clients come until the listener has another name.
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    // A reset may come before connect(2) returns.
+                    let Ok(client) = TcpStream::connect(address) else { continue };
+                    let client = with_deadlines(client);
+                    // An end, or the next listener serves.
+                    let _ = (&client).write_all(b"x").and_then(|()| (&client).read(&mut [0]));
+                }
+            });
+            gate.reload(&limited(round + 1));
+            is_over.store(true, Ordering::Relaxed);
+        });
+    }
+    gate.reload(&named("open", ""));
+    gate.signal(Signal::TERM);
+    assert!(gate.wait_exit(SHORT).success());
+    let said = gate.lines().into_iter().filter_map(|line| {
+        let number = line.split(" max_connections=1 reset=").nth(1)?;
+        number.split(' ').next()?.parse::<usize>().ok()
+    });
+    let said: usize = said.sum();
+    let refused = gate.records_where(0, |record| record.end() == "overflow").len();
+    assert!(refused >= 5 && said == refused, "{said} of {refused}");
 }
