@@ -193,7 +193,10 @@ async fn until_end(
                         () = serving.commit(prepared, logging) => report(),
                         error = watch.until_one_fails(report) => return Err(error),
                     },
-                    Err(error) => logging.report_unchanged(&error),
+                    Err(error) => {
+                        serving.counters.forget_unused();
+                        logging.report_unchanged(&error);
+                    }
                 }
                 serving.manager.ready();
             }
