@@ -43,13 +43,21 @@ impl Serving {
     /// Reads the configuration again, and opens what is new of what it names.
     ///
     /// # Errors
-    /// It is not valid, or something of it is refused or takes longer than 30 s.
-    pub(super) async fn read(&self) -> Result<Read, Error> {
+    /// It is not valid, or a file is refused or does not come in time, or the one before it has not
+    /// come yet: a thread waits for each, and there may be no end to it.
+    pub(super) async fn read(&mut self) -> Result<Read, Error> {
+        let failed = |error: &dyn fmt::Display, advice| {
+            Err(Error::start("cannot read the configuration again", error.to_string(), advice))
+        };
+        let advice = "a file system or a disk does not answer: `cat` of the file shows it";
+        if self.reading.as_ref().is_some_and(|reading| !reading.is_finished()) {
+            return failed(&"an earlier reload still reads its files", advice);
+        }
         let (source, before) = (self.source.clone(), Arc::clone(&self.config));
         let (system, files) = (self.layout.system.clone(), self.layout.files.clone());
         let orders = self.orders.settings().cloned();
         let logs = self.writer.opening();
-        let read = tokio::task::spawn_blocking(move || {
+        let reading = tokio::task::spawn_blocking(move || {
             let mut config = source.read_again()?;
             let fixed = keep_what_is_fixed(&mut config, &before);
             config.share_with(&before);
@@ -59,16 +67,11 @@ impl Serving {
             let logs = opened_logs(&config, logs)?;
             Ok(Read { config, system, files, opened, logs, fixed })
         });
-        let failed = |error: &dyn fmt::Display, advice| {
-            Err(Error::start("cannot read the configuration again", error.to_string(), advice))
-        };
-        match tokio::time::timeout(READ_WITHIN, read).await {
+        self.reading = Some(reading.abort_handle());
+        match tokio::time::timeout(READ_WITHIN, reading).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => failed(&error, ""),
-            Err(_) => {
-                let advice = "a file system or a disk does not answer: `cat` of the file shows it";
-                failed(&"it took longer than 30 s", advice)
-            }
+            Err(_) => failed(&"it took longer than 30 s", advice),
         }
     }
 }

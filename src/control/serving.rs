@@ -67,6 +67,8 @@ pub(super) struct Serving {
     dns: Dns,
     certificates: Certificates,
     pub(super) orders: Orders,
+    /// The last read of a configuration, which may hang.
+    pub(super) reading: Option<AbortHandle>,
     /// The limits of all listeners with connections, also of those that were removed.
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
@@ -178,6 +180,7 @@ impl Serving {
             dns,
             certificates,
             orders,
+            reading: None,
             admissions,
             freeing: None,
             counters,
@@ -193,6 +196,7 @@ impl Serving {
         let begun = Instant::now();
 
         // 1. Read the file, and open what it names. On a network file system this may take long.
+        let _kept = self.writer.keep();
         let Read { config, system, files, opened, logs, fixed } = self.read().await?;
         let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;

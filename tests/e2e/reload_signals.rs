@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -10,7 +10,8 @@ use rustix::process::{Signal, kill_process};
 
 use crate::reload::{cluster, echoes, start, tcp};
 use crate::support::{
-    Echo, Process, SHORT, Setup, free_port, require, ringgate_command, wait_for, with_deadlines,
+    Echo, LONG, Process, Ringgate, SHORT, Setup, free_port, require, ringgate_command, wait_for,
+    with_deadlines,
 };
 use crate::takeover::{Chain, has_ended};
 
@@ -106,16 +107,13 @@ fn a_signal_at_the_end_of_a_take_over_does_not_end_the_successor() {
     }
 }
 
-/// A file system that does not answer is one whose open(2) takes a minute.
-#[test]
-fn a_log_that_does_not_open_holds_no_signal_up() {
+/// A gate with one listener, which does not open this log: open(2) takes a minute, as on a file
+/// system that does not answer. It is being opened by a reload.
+fn opening(address: SocketAddr, log: &Path) -> (Ringgate, Echo) {
     let echo = Echo::start();
-    let address = free_port().address();
     let config = tcp("relay", address, "c") + &cluster("c", echo.address());
-    let dir = tempfile::tempdir().unwrap();
-    let log = dir.path().join("access.log");
     let mut strace = require("strace");
-    strace.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"]).arg(&log);
+    strace.args(["-D", "-f", "-q", "-o", "/dev/null", "-P"]).arg(log);
     strace.args(["-e", "inject=openat:delay_exit=60000000"]);
     let server = "driver = \"io_uring\"".to_owned();
     let through = Some(strace);
@@ -126,6 +124,13 @@ fn a_log_that_does_not_open_holds_no_signal_up() {
     fs::write(gate.config_file(), text.replacen("protocol", &own_log, 1)).unwrap();
     gate.signal(Signal::HUP);
     wait_for("the log is being opened", SHORT, || log.exists().then_some(()));
+    (gate, echo)
+}
+
+#[test]
+fn a_log_that_does_not_open_holds_no_signal_up() {
+    let (address, dir) = (free_port().address(), tempfile::tempdir().unwrap());
+    let (gate, _echo) = opening(address, &dir.path().join("access.log"));
     echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
     gate.signal(Signal::TERM);
     // strace keeps what is left of the process until the call returns.
@@ -156,4 +161,21 @@ fn signals_that_come_before_the_configuration_is_read_wait() {
     process.line_with("ready", SHORT);
     process.line_with("reloaded", SHORT);
     echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
+}
+
+#[test]
+fn a_log_that_does_not_open_takes_one_thread_however_many_signals_come() {
+    let (address, dir) = (free_port().address(), tempfile::tempdir().unwrap());
+    let (gate, _echo) = opening(address, &dir.path().join("access.log"));
+    let is_said = |part: &str| gate.lines().iter().any(|line| line.contains(part)).then_some(());
+    wait_for("it is given up", LONG, || is_said("it took longer than 30 s"));
+    let threads =
+        || fs::read_dir(format!("/proc/{}/task", gate.pid().as_raw_nonzero())).unwrap().count();
+    let before = threads();
+    gate.signal(Signal::HUP);
+    gate.line_with("an earlier reload still reads its files");
+    assert!(threads() <= before);
+    echoes(&mut with_deadlines(TcpStream::connect(address).unwrap()), 1);
+    gate.signal(Signal::TERM);
+    gate.line_with("ended cut_off=0");
 }

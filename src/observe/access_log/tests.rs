@@ -270,6 +270,22 @@ fn closing_gives_up_on_a_file_that_takes_nothing() {
 }
 
 #[test]
+fn a_file_is_kept_open_while_others_are_opened_but_not_by_an_opening_that_hangs() {
+    let (_directory, path) = temporary();
+    let (mut writer, recorder, lane) = start(&path);
+    let target = Target::File(path);
+    let (mut opening, kept) = (writer.opening(), writer.keep());
+    recorder.close();
+    drop((lane, recorder));
+    opening.open(&target).unwrap();
+    drop(writer.sink(&target, &mut opening).unwrap());
+    assert_eq!(writer.closed(), 0);
+    drop(kept);
+    eventually("the thread to end", || writer.closed() == 1);
+    assert!(writer.sink(&target, &mut opening).is_err());
+}
+
+#[test]
 fn a_file_that_is_not_used_any_more_is_closed_and_can_be_opened_again() {
     let (_directory, path) = temporary();
     let (mut writer, recorder, lane) = start(&path);

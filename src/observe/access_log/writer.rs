@@ -53,13 +53,16 @@ pub struct Writer {
 }
 
 /// Targets that are open, or are opened for a [`Writer`] by another thread: opening a file may
-/// block.
+/// block, and for ever. So this keeps no file open.
 pub struct Opening {
-    /// Those that have a thread. None of them is closed meanwhile.
-    known: HashMap<Target, Arc<Sink>>,
+    /// Those that have a thread. A [`Kept`] of the same moment keeps them.
+    known: HashMap<Target, Weak<Sink>>,
     /// Those that have none yet.
     files: HashMap<Target, File>,
 }
+
+/// Keeps the files open that were open when it was made.
+pub struct Kept(#[expect(dead_code, reason = "it only owns them")] Vec<Arc<Sink>>);
 
 struct OpenFile {
     target: Target,
@@ -80,27 +83,31 @@ impl Writer {
     }
 
     /// Begins to open targets. Targets that are open already are not opened again: all records to
-    /// one file go through one sink.
+    /// one file go through one sink. Those must be kept until the sinks were taken ([`Kept`]).
     pub fn opening(&self) -> Opening {
-        let open = self.files.iter();
-        let known = open.filter_map(|file| Some((file.target.clone(), file.sink.upgrade()?)));
+        let open = self.files.iter().filter(|file| file.sink.strong_count() > 0);
+        let known = open.map(|file| (file.target.clone(), Weak::clone(&file.sink)));
         Opening { known: known.collect(), files: HashMap::new() }
+    }
+
+    /// Keeps all files that are open now.
+    pub fn keep(&self) -> Kept {
+        Kept(self.files.iter().filter_map(|file| file.sink.upgrade()).collect())
     }
 
     /// Returns the sink of a target that `opening` has opened. Starts its thread if it is new. Does
     /// not block.
     ///
     /// # Errors
-    /// The thread cannot be started.
-    ///
-    /// # Panics
-    /// `opening` has not opened the target.
+    /// The thread cannot be started, or the target was neither opened nor kept.
     pub fn sink(&mut self, target: &Target, opening: &mut Opening) -> Result<Arc<Sink>, Error> {
-        if let Some(sink) = opening.known.get(target) {
-            return Ok(Arc::clone(sink));
+        if let Some(sink) = opening.known.get(target).and_then(Weak::upgrade) {
+            return Ok(sink);
         }
         self.files.retain(|file| !file.is_closed());
-        let file = opening.files.remove(target).expect("all targets are opened before");
+        let file = opening.files.remove(target).ok_or_else(|| {
+            Error::start(format!("cannot use the log {target}"), "it was closed meanwhile", "")
+        })?;
         let counts = Arc::new(Counts::default());
         let (queue, batches) = sync_channel(QUEUE);
         let log_file = LogFile::new(target.clone(), file, Arc::clone(&counts));
@@ -109,7 +116,7 @@ impl Writer {
         let _ = self.reporting.send(Watched::new(target, Arc::clone(&counts)));
         let sink = Arc::new(Sink { queue, counts: Arc::clone(&counts) });
         let (target, weak) = (target.clone(), Arc::downgrade(&sink));
-        opening.known.insert(target.clone(), Arc::clone(&sink));
+        opening.known.insert(target.clone(), weak.clone());
         self.files.push(OpenFile { target, sink: weak, counts, thread });
         Ok(sink)
     }
