@@ -35,7 +35,8 @@ use stall::{STALL_CHECK, Stalls};
 use wheel::Wheel;
 
 /// The time between two ticks.
-pub const TICK: Duration = Duration::from_millis(50);
+pub const TICK: Duration = Duration::from_millis(TICK_MILLIS);
+const TICK_MILLIS: u64 = 50;
 
 /// The most ticks by which a late tick advances time.
 const MAX_ADVANCE: u32 = 2;
@@ -46,9 +47,11 @@ const SLACK: u32 = 2;
 
 /// Converts a limit to ticks: rounded up, plus `SLACK`, so that it is never early.
 pub fn ticks(limit: Duration) -> u32 {
-    let ticks = limit.as_millis().div_ceil(TICK.as_millis()) + u128::from(SLACK);
+    // In 64 bits, because requests restart limits: a division of 128 bits is a call.
+    let millis = limit.as_secs().saturating_mul(1000).saturating_add(limit.subsec_millis().into());
+    let ticks = millis.div_ceil(TICK_MILLIS).saturating_add(SLACK.into());
     // At most half the range, so that relative comparisons are right. That is 3.4 years.
-    u32::try_from(ticks).unwrap_or(u32::MAX).min(i32::MAX as u32)
+    ticks.min(i32::MAX as u64) as u32
 }
 
 /// The limits of one worker.

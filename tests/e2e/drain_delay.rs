@@ -19,8 +19,8 @@ const BOTH: [&str; 2] = ["io_uring", "epoll"];
 const NAME: &str = "site.test";
 const GET: &str = "GET /a HTTP/1.1\r\nHost: live.example.test\r\n\r\n";
 /// Types of frames (RFC 9113 sections 6.1 and 6.8).
-const DATA: u8 = 0;
-const GOAWAY: u8 = 7;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const GOAWAY: u8 = 7;
 
 /// One worker, so that what one connection has seen is true for the next one.
 fn start(driver: &str, config: String, more: &str) -> Ringgate {
@@ -159,20 +159,20 @@ fn get(client: &mut SendRequest<Bytes>) -> h2::client::ResponseFuture {
 }
 
 /// GET, https, / and :authority (RFC 7541 appendix A) on a stream.
-fn request_frame(stream: u8) -> Vec<u8> {
+pub(crate) fn request_frame(stream: u8) -> Vec<u8> {
     let head = [&[0x82, 0x87, 0x84, 0x41, NAME.len() as u8][..], NAME.as_bytes()].concat();
     [&[0, 0, head.len() as u8, 1, 5, 0, 0, 0, stream], &head[..]].concat()
 }
 
 /// Sends the preface, empty SETTINGS (RFC 9113 section 3.4) and a request.
-fn begin_http2(client: &mut TlsClient) {
+pub(crate) fn begin_http2(client: &mut TlsClient) {
     client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00");
     client.send(request_frame(1));
 }
 
 /// Reads up to the next frame of this type, and returns its payload.
 #[track_caller]
-fn frame_of(client: &mut TlsClient, wanted: u8) -> Vec<u8> {
+pub(crate) fn frame_of(client: &mut TlsClient, wanted: u8) -> Vec<u8> {
     loop {
         let (kind, payload) = client.http2_frame();
         if kind == wanted {

@@ -59,6 +59,7 @@ mod proxied_upgrades;
 mod readme;
 mod relay;
 mod reload;
+mod reload_http;
 mod reload_limits;
 mod reload_signals;
 mod reload_sockets;

@@ -175,6 +175,8 @@ async fn run(
             // Until then its first request may be on its way, as on a connection of HTTP/1.1.
             if shared.has_begun.take() && phase == Phase::Open {
                 watch.on_drain(OnDrain::Now);
+                // A reload may have changed it.
+                watch.restart(idle(shared));
                 if shared.conn.must_end() {
                     return Poll::Ready(Event::Fired(Fired::Drained));
                 }
@@ -201,7 +203,7 @@ async fn run(
                 watch.renew(idle(shared));
             }
             Event::Fired(Fired::TimedOut(_)) if phase == Phase::Open && shared.is_active() => {
-                watch.again();
+                watch.renew(idle(shared));
             }
             // The client hears that no new stream is accepted, and may end those that are open (RFC
             // 9113 section 6.8). A request that is on its way is still served before a drain.

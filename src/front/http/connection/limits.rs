@@ -116,11 +116,9 @@ impl Connection<'_> {
         } else if self.state != State::Receiving {
             self.begun = None;
         }
-        if self.state == before && !has_begun {
-            if at_rest {
-                self.watch.touch();
-            }
-        } else {
+        // The limit between two requests starts again also where requests came whole and the state
+        // stays: by the configuration of the moment, which a reload may have changed.
+        if self.state != before || has_begun || at_rest {
             self.watch.restart(match self.state {
                 State::Receiving => Limit::new(self.limits().head_timeout, End::HeadTimeout),
                 // No request is served any more. Connections that were idle when the service ended
