@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::drain_delay::{DATA, begin_http2, frame_of, request_frame};
 use crate::reload::{page, start};
 use crate::support::{
-    Authority, HttpClient, Pair, SOON, TlsClient, expect_silence, free_port, http2_settings,
+    Authority, HttpClient, Pair, SOON, TlsClient, connect_http2, expect_silence, free_port,
+    http2_settings, waiting,
 };
 
 const BOTH: [&str; 2] = ["io_uring", "epoll"];
@@ -71,4 +72,30 @@ fn an_open_connection_has_a_longer_keepalive_timeout_from_its_next_request_on() 
         two.send(request_frame(5));
         assert_eq!(frame_of(&mut two, DATA), b"page");
     });
+}
+
+/// The `h2` crate has the limit with which the connection began.
+#[test]
+fn a_head_of_http_2_is_refused_by_a_limit_that_was_lowered_after_the_connection_began() {
+    let authority = Authority::new("authority");
+    let (pair, settings) = (authority.signs(&[NAME]), http2_settings(&authority));
+    for driver in BOTH {
+        let address = free_port().address();
+        let gate = start(&site(address, &pair, "max_head = \"16KiB\""), driver);
+        let client = connect_http2(address, &settings, NAME, &h2::client::Builder::new());
+        let status = || {
+            let request =
+                http::Request::get(format!("https://{NAME}/")).header("x", "x".repeat(2000));
+            waiting(async {
+                let mut client = client.clone().ready().await.unwrap();
+                let (response, _) = client.send_request(request.body(()).unwrap(), true).unwrap();
+                response.await.unwrap().status().as_u16()
+            })
+        };
+        assert_eq!(status(), 200, "over {driver}");
+        gate.reload(&site(address, &pair, "max_head = \"1KiB\""));
+        assert_eq!(status(), 431, "over {driver}");
+        gate.reload(&site(address, &pair, "max_head = \"4KiB\""));
+        assert_eq!(status(), 200, "over {driver}");
+    }
 }

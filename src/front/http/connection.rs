@@ -41,7 +41,7 @@ pub(super) const MAX_SKIPPED: u64 = 256 * 1024;
 
 const OVERFLOW: Reject =
     Reject { status: 503, reason: "no_memory", text: "the server is out of memory for requests" };
-const TOO_LARGE: Reject =
+pub(in crate::front) const TOO_LARGE: Reject =
     Reject { status: 431, reason: "head_too_large", text: "the request head is too large" };
 const NOT_HTTP: Reject = Reject { status: 400, reason: "not_http", text: "this is not HTTP" };
 const LINE_FEED: Reject =

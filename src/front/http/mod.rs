@@ -29,7 +29,7 @@ use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain};
 pub(super) use asked::Asked;
 use connection::Next;
-pub(super) use connection::{Connection, Limits, misdirected};
+pub(super) use connection::{Connection, Limits, TOO_LARGE, misdirected};
 pub(super) use exchange::respond;
 pub(super) use files::{Query, respond as file_response};
 pub(super) use proxy::{

@@ -16,7 +16,9 @@ use super::{MAX_STREAMS, Open, Place, Shared, proxy};
 use crate::config::{Action, FieldRules, Files, Http, Route, Scheme};
 use crate::files::{self, Content, Site};
 use crate::front::accepted::Accepted;
-use crate::front::http::{Asked, Proxied, Query, Source, file_response, misdirected, respond};
+use crate::front::http::{
+    Asked, Proxied, Query, Source, TOO_LARGE, file_response, misdirected, respond,
+};
 use crate::front::moment::Moment;
 use crate::front::response::Response;
 use crate::front::service::{LiveRoute, Service};
@@ -83,7 +85,12 @@ impl Stream {
         let conn = Rc::clone(&self.shared.conn);
         let http = service.http()?;
         let head = std::mem::take(&mut self.head);
+        // The crate has the limit with which the connection began. A reload may have lowered it.
         let request = match parse_request(&head, http.max_headers) {
+            _ if head.len() > http.max_head => Err(TOO_LARGE),
+            request => request,
+        };
+        let request = match request {
             Ok(request) => request,
             Err(reject) => {
                 self.reject(&conn, http, None, None, reject);
