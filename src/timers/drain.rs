@@ -14,7 +14,8 @@ pub enum OnDrain {
     /// HTTP/1.1 between two requests. One may be in flight, and its client would not know whether
     /// it was served.
     Idle,
-    /// Ends it at once: its client learns which requests were served.
+    /// Ends it at once: a connection of HTTP/2. Its client learns which requests are served, also
+    /// of those that are in flight.
     Now,
 }
 

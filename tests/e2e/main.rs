@@ -30,6 +30,7 @@ mod fairness;
 mod faults;
 mod files;
 mod generations;
+mod goaway;
 mod hosts;
 mod http2;
 mod http2_limits;

@@ -205,11 +205,13 @@ async fn run(
             Event::Fired(Fired::TimedOut(_)) if phase == Phase::Open && shared.is_active() => {
                 watch.renew(idle(shared));
             }
-            // The client hears that no new stream is accepted, and may end those that are open (RFC
-            // 9113 section 6.8). A request that is on its way is still served before a drain.
-            Event::Fired(Fired::Drained)
+            // The client hears that the connection ends, and may end the streams that are open. A
+            // request that is on its way is still served: the GOAWAY that says which ones were
+            // follows when the client has answered a PING, or after PONG (RFC 9113 section 6.8).
+            // When the time of a drain is over, only streams that are open are waited for.
+            Event::Fired(_)
                 if phase == Phase::Open
-                    && (is_busy(connection, shared) || !shared.conn.context.draining.get()) =>
+                    && (is_busy(connection, shared) || !shared.conn.context.timers.all_ended()) =>
             {
                 phase = Phase::Ending;
                 connection.graceful_shutdown();
