@@ -26,6 +26,8 @@ pub struct Lease {
     pub tried: Tried,
     /// Whether it had a request before.
     pub is_reused: bool,
+    /// The options that it was opened with. Those of the listener may be others by now.
+    pub(super) options: SocketOptions,
 }
 
 /// Why there is no connection. With several attempts it is why the last one failed.
@@ -101,7 +103,8 @@ impl Cluster {
             if may_reuse && let Some(upstream) = endpoint.idle.take(options) {
                 let tried = candidates.connected();
                 let (endpoint, connect) = (InUse::new(endpoint), Duration::ZERO);
-                return Ok(Lease { upstream, endpoint, connect, tried, is_reused: true });
+                let (is_reused, options) = (true, *options);
+                return Ok(Lease { upstream, endpoint, connect, tried, is_reused, options });
             }
             match self.attempt(&endpoint.address, timers, tls_pool).await {
                 Ok(upstream) => {
@@ -112,7 +115,8 @@ impl Cluster {
                     let tried = candidates.connected();
                     let endpoint = InUse::new(endpoint);
                     let connect = began.elapsed();
-                    return Ok(Lease { upstream, endpoint, connect, tried, is_reused: false });
+                    let (is_reused, options) = (false, *options);
+                    return Ok(Lease { upstream, endpoint, connect, tried, is_reused, options });
                 }
                 Err(Attempt::Drained) => {
                     return Err(ConnectFailure::Drained(candidates.cut_off()));

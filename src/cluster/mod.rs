@@ -23,7 +23,7 @@ pub use idle::IdleQuota;
 
 use crate::config;
 use crate::proto::tls::Authorities;
-use crate::sys::{Address, SocketOptions};
+use crate::sys::Address;
 use crate::timers::{Timers, ticks};
 use connect::Attempt;
 use endpoints::Use;
@@ -137,12 +137,12 @@ impl Cluster {
         }
     }
 
-    /// Keeps a connection for the next request, within the limits. The last one on it must be over,
-    /// with nothing unread.
-    pub fn keep(&self, lease: Lease, options: &SocketOptions, timers: &Timers) {
-        let Lease { upstream, endpoint, .. } = lease;
+    /// Keeps a connection for the next request of a listener with the options that it was opened
+    /// with, within the limits. The last request on it must be over, with nothing unread.
+    pub fn keep(&self, lease: Lease, timers: &Timers) {
+        let Lease { upstream, endpoint, options, .. } = lease;
         let (now, most) = (timers.now(), self.keepalive.0);
-        endpoint.idle.keep(upstream, options, now, most, &self.idle_quota);
+        endpoint.idle.keep(upstream, &options, now, most, &self.idle_quota);
     }
 
     /// Closes all idle connections.

@@ -5,8 +5,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::support::{
-    Backend, HttpClient, Ringgate, SHORT, Upstream, expect_silence, holds_for, over_each_driver,
-    proxied, reset, wait_for,
+    Backend, HttpClient, Ringgate, SHORT, Upstream, expect_silence, free_port, holds_for,
+    over_each_driver, proxied, reset, wait_for,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: own.test\r\n\r\n";
@@ -288,5 +288,36 @@ fn nothing_is_left_of_connections_after_their_clients_have_gone() {
             drop(client);
         }
         wait_for("every socket is closed", SHORT, || (gate.sockets() == before).then_some(()));
+    });
+}
+
+#[test]
+fn a_connection_keeps_the_options_that_it_was_opened_with() {
+    let (upstream, address) = (Upstream::listen(), free_port().address());
+    let config = |option: &str| {
+        proxied(&format!("\"{}\"", upstream.address()), option, "", "")
+            .replace("127.0.0.1:0", &address.to_string())
+    };
+    over_each_driver(&config(""), |gate| {
+        let mut client = HttpClient::connect(address);
+        client.send(GET);
+        let mut old = upstream.backend();
+        old.request();
+        // The options change while it waits for the response.
+        gate.reload(&config("user_timeout = \"2m\""));
+        old.send(OK);
+        client.response();
+        client.send(GET);
+        let mut new = upstream.backend();
+        new.request();
+        new.send(OK);
+        client.response();
+        // The options of before lead to the connection of before.
+        gate.reload(&config(""));
+        client.send(GET);
+        old.request();
+        old.send(OK);
+        client.response();
+        assert!(upstream.try_accept().is_none(), "another connection");
     });
 }

@@ -228,7 +228,7 @@ impl Exchange<'_> {
         if passed.end != End::Done {
             transport.reset_on_close();
         } else if passed.is_reusable && is_sent && !is_last {
-            cluster.keep(lease, &conn.listener.options(), &conn.context.timers);
+            cluster.keep(lease, &conn.context.timers);
         }
         Some(client.go_on(request, &passed, is_sent, &mut up))
     }
