@@ -214,6 +214,11 @@ impl Acceptor {
         }
     }
 
+    /// Returns true from a stop on, unless it was paused before that: then it is closed at once.
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.get()
+    }
+
     /// Returns true when a stopped acceptor has closed its socket and accepts nothing more.
     pub(super) fn is_closed(&self) -> bool {
         self.open.borrow().is_none()

@@ -294,10 +294,11 @@ impl Worker {
         Ok(worker)
     }
 
-    fn tick(&self) {
+    fn tick(&mut self) {
         self.pulse.beat();
         self.context.timers.tick();
         self.udp.iter().for_each(|udp| udp.tick());
+        self.acceptors.sweep();
         self.context.update_date();
         self.context.recorder.flush();
         let mut generation = self.context.generation.borrow_mut();

@@ -24,6 +24,8 @@ pub(in crate::worker) struct Acceptors {
     /// Whether they may accept. Set by the first [`Acceptors::resume`].
     has_begun: bool,
     all: Vec<Rc<Acceptor>>,
+    /// Whether some of them are stopped.
+    some_stop: bool,
 }
 
 impl Acceptors {
@@ -45,12 +47,28 @@ impl Acceptors {
         })?;
         let is_ring = running.driver == Driver::IoUring;
         let (context, balance) = (Rc::clone(context), Rc::new(balance));
-        Ok(Acceptors { context, balance, is_ring, has_begun: false, all: Vec::new() })
+        Ok(Acceptors {
+            context,
+            balance,
+            is_ring,
+            has_begun: false,
+            all: Vec::new(),
+            some_stop: false,
+        })
     }
 
     /// Those that accept, and those that are stopped and not closed yet.
     pub(in crate::worker) fn iter(&self) -> impl Iterator<Item = &Rc<Acceptor>> {
         self.all.iter()
+    }
+
+    /// Forgets those that are closed. Each keeps its listener, which must end with its last
+    /// connection. Called once a tick.
+    pub(in crate::worker) fn sweep(&mut self) {
+        if self.some_stop {
+            self.all.retain(|acceptor| !acceptor.is_closed());
+            self.some_stop = self.all.iter().any(|acceptor| acceptor.is_stopping());
+        }
     }
 
     /// Accepts, from the start or after a pause.
@@ -89,7 +107,6 @@ impl Acceptors {
         accepts: usize,
     ) -> io::Result<()> {
         self.balance.hold(false);
-        self.all.retain(|acceptor| !acceptor.is_closed());
         let wanted: HashSet<_> = sockets.iter().map(|one| Arc::as_ptr(&one.socket)).collect();
         let mut known = HashSet::new();
         let mut count = 0;
@@ -97,6 +114,7 @@ impl Acceptors {
             match acceptor.socket().filter(|socket| wanted.contains(socket)) {
                 Some(socket) => drop(known.insert(socket)),
                 None => {
+                    self.some_stop = true;
                     acceptor.stop();
                     self.yield_after(&mut count).await;
                 }
