@@ -5,7 +5,7 @@
 //! objects, with their counts and what they have learned of their endpoints. A connection holds the
 //! objects that it uses, so what a reload removes ends with the last connection that uses it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -153,8 +153,11 @@ impl Shared {
 #[derive(Default)]
 pub struct Generation {
     listeners: HashMap<Arc<str>, Rc<Listener>>,
-    /// Listeners that the configuration does not have any more, while connections use them.
-    removed: Vec<Rc<Listener>>,
+    /// Their names, by [`Shared::id`].
+    names: HashMap<u64, Arc<str>>,
+    /// Listeners that the configuration does not have any more, by their ids, while connections
+    /// use them.
+    removed: HashMap<u64, Rc<Listener>>,
     clusters: HashMap<Arc<str>, Member>,
     ticket_keys: Option<Arc<TicketKeys>>,
     /// The group of the last new listener.
@@ -233,8 +236,10 @@ impl Generation {
         // 3. What is left of the configuration before.
         for listener in before.into_values() {
             listener.remove(own.timers.now());
-            self.removed.push(listener);
+            self.removed.insert(listener.id(), listener);
         }
+        let names = layout.listeners.iter();
+        self.names = names.map(|shared| (shared.id, Arc::clone(&shared.config.name))).collect();
 
         // 4. What is newer than the configuration.
         let has_other_keys = self.ticket_keys.as_ref().is_some_and(|keys| **keys != *ticket_keys);
@@ -255,8 +260,8 @@ impl Generation {
     /// The listener with this id ([`Shared::id`]); also one that was removed, as long as it is
     /// used: another worker may have accepted a connection before that.
     pub fn listener_by_id(&self, id: u64) -> Option<&Rc<Listener>> {
-        let mut all = self.listeners.values().chain(&self.removed);
-        all.find(|listener| listener.id() == id)
+        let present = self.names.get(&id).and_then(|name| self.listeners.get(name));
+        present.or_else(|| self.removed.get(&id))
     }
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.
@@ -298,12 +303,14 @@ impl Generation {
     /// whose last connection has ended. Called once a tick.
     pub fn sweep(&mut self, timers: &Timers) {
         self.each_cluster(|cluster| cluster.sweep(timers));
-        self.removed.retain(|listener| {
+        let mut ended = HashSet::new();
+        self.removed.retain(|_, listener| {
             if listener.end_service(timers.now()) {
-                timers.end_idle(listener.group());
+                ended.insert(listener.group());
             }
             Rc::strong_count(listener) > 1 || listener.has_service()
         });
+        timers.end_idle(&ended);
     }
 
     fn each_cluster(&self, f: impl Fn(&Cluster)) {

@@ -2,6 +2,7 @@
 //! spent. The tests run connections of a worker and move its time on themselves.
 
 mod panics;
+mod removed;
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -35,8 +36,13 @@ struct Bench {
 }
 
 fn layout(config: &config::Config) -> Layout {
+    layout_with(config, Resources::default())
+}
+
+/// The same with these resources, such as the layout before.
+fn layout_with(config: &config::Config, resources: Resources) -> Layout {
     let open = |_: &config::AccessLog| Err("the log is off");
-    Layout::new(config, Resources::default(), &HashMap::new(), &mut Registry::new(1), open).unwrap()
+    Layout::new(config, resources, &HashMap::new(), &mut Registry::new(1), open).unwrap()
 }
 
 /// Runs a worker over epoll. Only [`Bench::while_a_limit_fires`] moves its time on.
@@ -137,6 +143,15 @@ impl Bench {
         })
         .await;
         all
+    }
+
+    /// The error that ends a stream.
+    async fn end_of(&self, stream: &mut TcpStream) -> std::io::Error {
+        self.wait_for(|| match stream.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            other => Some(other.expect_err("an end in order, or an answer")),
+        })
+        .await
     }
 
     /// Yields until tasks have read what there is, and wait.
@@ -436,11 +451,7 @@ fn a_long_hello_is_refused_when_memory_is_spent() {
         // The start of a record of 16 KiB, with a ClientHello of nearly the same length.
         let start = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc\x03\x03";
         client.write_all(&[&start[..], &[0; 3000]].concat()).unwrap();
-        let error = bench.wait_for(|| match client.read(&mut [0]) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            other => Some(other.expect_err("an end in order, or an answer")),
-        });
-        assert_eq!(error.await.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(bench.end_of(&mut client).await.kind(), ErrorKind::ConnectionReset);
     });
 }
 

@@ -1,5 +1,7 @@
 //! What a drain does to a connection, and how a worker ends connections before their limits.
 
+use std::collections::HashSet;
+
 use super::{Conn, Fired, Timers, Watch};
 
 /// What a drain does to a connection.
@@ -43,10 +45,12 @@ impl Timers {
         });
     }
 
-    /// Ends the connections of a group that a drain would end at once.
-    pub fn end_idle(&self, group: u32) {
-        let is_idle = |conn: &Conn| matches!(conn.on_drain, OnDrain::Idle | OnDrain::Now);
-        self.end(|conn| conn.group == group && is_idle(conn));
+    /// Ends the connections of these groups that a drain would end within a second. Does nothing
+    /// without groups. It looks at each connection once.
+    pub fn end_idle(&self, groups: &HashSet<u32>) {
+        if !groups.is_empty() {
+            self.end(|conn| conn.on_drain != OnDrain::Wait && groups.contains(&conn.group));
+        }
     }
 
     /// Ends all connections.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::transport::Transport;
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -259,5 +260,32 @@ fn keepalive_is_set_at_the_first_visit() {
         }
         (0..2).for_each(|_| tick_after(&timers, TICK));
         assert_eq!((is_set(), watch.fired()), (true, None));
+    });
+}
+
+#[test]
+fn the_end_of_groups_ends_those_of_their_connections_that_wait_for_a_request() {
+    with_timers(async |timers| {
+        let cases = [
+            (1, OnDrain::Idle, true),
+            (2, OnDrain::Now, true),
+            (2, OnDrain::Grace, true),
+            (1, OnDrain::Wait, false),
+            (3, OnDrain::Idle, false),
+        ];
+        let connections = cases.map(|(group, what, _)| {
+            let (client, peer) = stream();
+            let watch = timers.watch(&client, idle(HOUR));
+            watch.join_group(group);
+            watch.on_drain(what);
+            (watch, client, peer)
+        });
+        timers.end_idle(&HashSet::new());
+        let is_ended = |watch: &Watch| watch.poll_fired(Waker::noop()).is_ready();
+        assert!(!connections.iter().any(|(watch, ..)| is_ended(watch)));
+        timers.end_idle(&HashSet::from([1, 2]));
+        for ((group, what, ends), (watch, ..)) in cases.iter().zip(&connections) {
+            assert_eq!(is_ended(watch), *ends, "{what:?} in group {group}");
+        }
     });
 }

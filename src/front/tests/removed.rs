@@ -1,0 +1,40 @@
+//! Listeners that the configuration does not have any more.
+
+use super::*;
+use crate::timers::ticks;
+
+#[test]
+fn a_removed_listener_is_found_by_its_id_while_it_is_used() {
+    let text = format!(
+        "{HEAD}protocol = \"tcp\"\ncluster = \"c\"\n[cluster.c]\nendpoints = [\"127.0.0.1:2\"]\n"
+    );
+    bench("protocol = \"tcp\"\ncluster = \"c\"", async |bench| {
+        let found = |id: u64| {
+            let generation = bench.context.generation.borrow();
+            generation.listener_by_id(id).map(|listener| listener.name().to_string())
+        };
+        // The layout that the bench has, so that the ids go on.
+        let mut before = None;
+        for name in ["a", "b"] {
+            let text = text.replace("name = \"a\"", &format!("name = {name:?}"));
+            let config = config::parse("test", &text, Path::new("")).unwrap();
+            let resources = Resources { before: before.take(), ..Resources::default() };
+            let next = layout_with(&config, resources);
+            bench.context.apply(&next);
+            before = Some(Arc::new(next));
+        }
+        let listener = {
+            let generation = bench.context.generation.borrow();
+            Rc::clone(generation.listener_by_id(1).unwrap())
+        };
+        assert_eq!((found(1), found(2)), (Some("a".into()), Some("b".into())));
+        let over = bench.context.timers.now() + ticks(LAST_REQUESTS);
+        assert!(listener.end_service(over));
+        let sweep = || bench.context.generation.borrow_mut().sweep(&bench.context.timers);
+        sweep();
+        assert!(found(1).is_some() && found(3).is_none());
+        drop(listener);
+        sweep();
+        assert_eq!((found(1), found(2)), (None, Some("b".into())));
+    });
+}
