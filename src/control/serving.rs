@@ -201,7 +201,7 @@ impl Serving {
         let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;
 
-        // 2. Bind the addresses.
+        // 2. Look up new names.
         let resources = Resources {
             system,
             files,
@@ -211,12 +211,12 @@ impl Serving {
         };
         let sink = sinks(&mut self.writer, logs);
         let layout = Layout::new(&config, resources, &self.admissions, &mut self.counters, sink)?;
-        let change = self.sockets.prepare(&config).await?;
-
-        // 3. Look up new names.
         let config = Arc::new(config);
         let mut names = self.dns.prepare(&config);
         first_answers(&mut names).await;
+
+        // 3. Bind the addresses, last, so that what is refused holds none for long.
+        let change = self.sockets.prepare(&config).await?;
         let shares = Shares::of(self.file_limit, &needs);
         Ok(Prepared { begun, config, layout, change, names, opened, shares, fixed })
     }

@@ -54,7 +54,7 @@ pub use memory::{keep_thresholds, release_memory};
 pub use options::SocketOptions;
 pub use pass::{
     BoundSocket, MAX_DESCRIPTORS, bind_later, bound_address, bound_socket, inherited_packet_socket,
-    number_of, packet_pair, receive_packet, send_packet, unbound_udp,
+    number_of, packet_pair, receive_packet, send_packet, shares_port, unbound_udp,
 };
 pub use pipe::{MIN_PIPE_SIZE, Pipe};
 pub use ports::refresh_local_ports;

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::cmsg_space;
@@ -136,23 +136,32 @@ pub fn number_of(fd: &impl AsFd) -> i32 {
     fd.as_fd().as_raw_fd()
 }
 
-/// Makes a UDP socket that [`bind_later`] binds, non-blocking and with SO_REUSEPORT.
+/// Makes a UDP socket that [`bind_later`] binds to this address, non-blocking and with
+/// SO_REUSEPORT.
 ///
 /// # Errors
 /// As socket(2).
-pub fn unbound_udp(like: &UdpSocket) -> io::Result<UdpSocket> {
-    let address = like.local_addr()?.into();
+pub fn unbound_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let address = address.into();
     let socket = super::listen::socket_for(&address, socket2::Type::DGRAM.nonblocking())?;
     socket.set_reuse_port(true)?;
     Ok(socket.into())
 }
 
-/// Binds a socket of [`unbound_udp`] to the address of another one.
+/// Binds a socket of [`unbound_udp`] to its address.
 ///
 /// # Errors
 /// As bind(2).
-pub fn bind_later(socket: &UdpSocket, like: &UdpSocket) -> io::Result<()> {
-    SockRef::from(socket).bind(&like.local_addr()?.into())
+pub fn bind_later(socket: &UdpSocket, address: SocketAddr) -> io::Result<()> {
+    SockRef::from(socket).bind(&address.into())
+}
+
+/// Returns true if sockets of this process with SO_REUSEPORT can be bound beside a socket: it has
+/// the option, too, and the same user has made it (socket(7)).
+pub fn shares_port(socket: &impl AsFd) -> bool {
+    let is_own = rustix::fs::fstat(socket)
+        .is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw());
+    is_own && SockRef::from(socket).reuse_port().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -60,6 +60,7 @@ mod proxied_upgrades;
 mod readme;
 mod relay;
 mod reload;
+mod reload_addresses;
 mod reload_ended;
 mod reload_http;
 mod reload_limits;

@@ -36,7 +36,7 @@ pub(crate) fn tcp(listener: &str, listen: SocketAddr, cluster: &str) -> String {
     )
 }
 
-fn udp(listener: &str, listen: SocketAddr, cluster: &str) -> String {
+pub(crate) fn udp(listener: &str, listen: SocketAddr, cluster: &str) -> String {
     tcp(listener, listen, cluster).replace("\"tcp\"", "\"udp\"")
 }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::inherited::overlap;
 use super::unix_path::{self, OwnPath};
 use super::{ByWorker, protocol_name};
 use crate::config::{Listener, Protocol};
@@ -33,15 +32,29 @@ pub(super) struct SocketsOfAddress {
     /// The same, with the port that the kernel chose for port 0.
     pub(super) bound: Address,
     pub(super) sockets: ByWorker,
-    /// Whether the sockets are inherited and another process may still serve them.
-    pub(super) is_pending: bool,
+    pub(super) stage: Stage,
     /// Whether the path is removed at the end.
     pub(super) owns_path: bool,
-    /// UDP sockets that are bound by [`SocketsOfAddress::commit`].
+    /// UDP sockets that [`SocketsOfAddress::begin`] or [`SocketsOfAddress::commit`] binds.
     pub(super) unbound: Vec<Arc<UdpSocket>>,
     /// What the workers need for their sockets, in the order of the sockets of each. The worker has
     /// it when it has the sockets.
     pub(super) spares: Vec<Vec<Spare>>,
+}
+
+/// Whether clients come to the sockets of an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// They do, or the sockets are UDP sockets of an address that no other socket had.
+    Serving,
+    /// Another process has bound the sockets and may still serve them.
+    Inherited,
+    /// They do not before [`SocketsOfAddress::begin`]: TCP sockets do not listen, and UDP sockets
+    /// are not bound.
+    Prepared {
+        /// As [`Binding::is_held`].
+        is_held: bool,
+    },
 }
 
 /// What a worker needs for a socket, made where a lack of descriptors refuses a configuration.
@@ -59,6 +72,11 @@ pub(super) struct Binding<'a> {
     pub(super) workers: usize,
     /// Whether this process has a socket that would make a probe of the address fail.
     pub(super) is_held: bool,
+    /// Whether such sockets receive all datagrams for the address, and others can be bound beside
+    /// them. From the bind on the kernel would prefer the new ones, which no worker serves yet.
+    pub(super) is_covered: bool,
+    /// Whether clients may come to the sockets at once, because a refusal ends the process.
+    pub(super) at_once: bool,
 }
 
 /// Returns true if the listener receives datagrams.
@@ -125,34 +143,53 @@ impl Binding<'_> {
             sys::probe_tcp(ip)?;
         }
         let mut bound = ip;
+        // Clients of a socket that listens wait for a worker, and are reset when the configuration
+        // is refused. The kernel prefers a socket of one address to those of all addresses.
+        let listens = self.at_once && !self.is_held;
+        let open = if listens { sys::listen } else { sys::bind_without_listening };
         let mut sockets = Vec::with_capacity(self.workers);
         for _ in 0..self.workers {
-            let socket: TcpListener =
-                sys::listen(&Address::Ip(bound), &self.listener.socket, true)?;
+            let socket: TcpListener = open(&Address::Ip(bound), &self.listener.socket, true)?;
             // For port 0 the kernel chooses a port for the first socket. The others use the same
             // port.
             bound = socket.local_addr()?;
             sockets.push(vec![Arc::new(socket)]);
         }
-        self.made(ByWorker::Streams(sockets), Address::Ip(bound), None)
+        let mut made = self.made(ByWorker::Streams(sockets), Address::Ip(bound), None)?;
+        if !listens {
+            made.stage = Stage::Prepared { is_held: self.is_held };
+        }
+        Ok(made)
     }
 
     fn bind_udp(&self, ip: SocketAddr) -> io::Result<SocketsOfAddress> {
         // As with TCP, a socket without SO_REUSEPORT finds out whether the address is in use.
-        if !self.is_held {
-            drop(sys::bind_udp(ip, false)?);
+        // Beside own sockets this bind fails, too, and so takes no datagram; it finds other errors.
+        match sys::bind_udp(ip, false) {
+            Err(error) if self.is_held && error.kind() == io::ErrorKind::AddrInUse => {}
+            probe => drop(probe?),
         }
         let mut bound = ip;
         let mut sockets = Vec::with_capacity(self.workers);
         for _ in 0..self.workers {
-            let socket = sys::bind_udp(bound, true)?;
-            bound = socket.local_addr()?;
+            let socket = if self.is_covered {
+                sys::unbound_udp(ip)?
+            } else {
+                let socket = sys::bind_udp(bound, true)?;
+                bound = socket.local_addr()?;
+                socket
+            };
             sockets.push(vec![Arc::new(socket)]);
         }
+        let unbound = if self.is_covered { sockets.concat() } else { Vec::new() };
         let offloads: Vec<_> = sockets.iter().flatten().map(|socket| Offload::of(socket)).collect();
         let mut made = self.made(ByWorker::Datagrams(sockets), Address::Ip(bound), None)?;
         for (spare, offload) in made.spares.iter_mut().flatten().zip(offloads) {
             spare.offload = Some(offload?);
+        }
+        if self.is_covered {
+            made.stage = Stage::Prepared { is_held: self.is_held };
+            made.unbound = unbound;
         }
         Ok(made)
     }
@@ -177,7 +214,7 @@ impl Binding<'_> {
             configured: self.address.clone(),
             bound,
             sockets,
-            is_pending: false,
+            stage: Stage::Serving,
             unbound: Vec::new(),
         })
     }
@@ -193,33 +230,59 @@ fn spares<S: AsFd>(workers: &[Vec<Arc<S>>]) -> io::Result<Vec<Vec<Spare>>> {
 }
 
 impl SocketsOfAddress {
-    /// Returns true if these are the sockets for an address of a listener. A port that the kernel
-    /// chose belongs to the listener; otherwise the name of the listener does not matter.
-    pub(super) fn serves(&self, listener: &Listener, address: &Address) -> bool {
-        let is_chosen = matches!(address, Address::Ip(ip) if ip.port() == 0);
-        self.configured == *address
-            && is_udp(&self.listener) == is_udp(listener)
-            && (!is_chosen || self.listener.name == listener.name)
-    }
-
-    /// Returns true if a socket without SO_REUSEPORT cannot be bound to the address because of
-    /// these sockets.
-    pub(super) fn is_in_the_way(&self, listener: &Listener, address: &Address) -> bool {
-        is_udp(&self.listener) == is_udp(listener) && overlap(&self.bound, address)
-    }
-
-    /// Takes the options of a listener.
-    pub(super) fn reconfigure(&mut self, listener: Arc<Listener>) {
-        self.listener = listener;
-        let ByWorker::Streams(workers) = &self.sockets else { return };
-        let is_unix = matches!(self.bound, Address::Unix(_));
-        for socket in workers.iter().flatten() {
-            if let Err(error) = sys::listen_anew(socket, &self.listener.socket, is_unix) {
-                let (listener, address) = (&self.listener.name, &self.bound);
-                tracing::warn!(%listener, %address, %error, "cannot set the options of a socket");
-                break;
+    /// Lets clients come to sockets that were prepared.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2): another process has taken the address since it was bound here.
+    pub(super) fn begin(&mut self) -> io::Result<()> {
+        let Stage::Prepared { is_held } = self.stage else { return Ok(()) };
+        self.stage = Stage::Serving;
+        let Address::Ip(ip) = self.bound else { return Ok(()) };
+        match &self.sockets {
+            ByWorker::Streams(_) => {
+                // Sockets that do not listen make no probe fail: neither this one, nor that of a
+                // second process, which listens by now.
+                if !is_held {
+                    sys::probe_tcp(ip)?;
+                }
+                self.listen()
+            }
+            ByWorker::Datagrams(_) => {
+                self.unbound.drain(..).try_for_each(|socket| sys::bind_later(&socket, ip))
             }
         }
+    }
+
+    /// Takes a listener with the same address. Options that are the same need no system call.
+    pub(super) fn reconfigure(&mut self, listener: Arc<Listener>) {
+        let before = std::mem::replace(&mut self.listener, listener);
+        if before.socket != self.listener.socket {
+            self.configure();
+        }
+    }
+
+    /// Sets the options of sockets that listen.
+    pub(super) fn configure(&self) {
+        if let Err(error) = self.listen() {
+            let (listener, address) = (&self.listener.name, &self.bound);
+            tracing::warn!(%listener, %address, %error, "cannot set the options of a socket");
+        }
+    }
+
+    fn listen(&self) -> io::Result<()> {
+        let ByWorker::Streams(workers) = &self.sockets else { return Ok(()) };
+        let is_unix = matches!(self.bound, Address::Unix(_));
+        let mut sockets = workers.iter().flatten();
+        sockets.try_for_each(|socket| sys::listen_anew(socket, &self.listener.socket, is_unix))
+    }
+
+    /// Logs that [`SocketsOfAddress::begin`] has failed.
+    pub(super) fn report_unserved(&self, error: &io::Error) {
+        let (listener, address) = (&self.listener.name, &self.bound);
+        tracing::error!(
+            %listener, %address, %error,
+            "an address is not served: another process has taken it meanwhile"
+        );
     }
 
     /// Logs a line with the address.

@@ -1,4 +1,5 @@
 //! Another configuration: addresses that are new are bound, all or none, before anything changes.
+//! Clients come to them when the configuration is in use, and not before.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -6,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::address::{Binding, SocketsOfAddress};
+use super::address::{Binding, SocketsOfAddress, is_udp};
+use super::held::Held;
 use super::inherited::Groups;
 use super::{ByWorker, Inherited, Sockets};
 use crate::config::{Config, Listener};
@@ -39,34 +41,32 @@ impl Sockets {
     /// The error of the first address that is refused, with advice.
     pub(in crate::control) async fn prepare(&self, config: &Config) -> Result<Change, Error> {
         let mut none = Groups::new(Inherited::default());
-        self.prepare_with(config, &mut none).await
+        self.prepare_with(config, &mut none, false).await
     }
 
-    /// As [`Sockets::prepare`], and uses inherited sockets where there are some.
+    /// As [`Sockets::prepare`], and uses inherited sockets where there are some. With `at_once`
+    /// addresses that no such socket has are listened on.
     pub(super) async fn prepare_with(
         &self,
         config: &Config,
         inherited: &mut Groups,
+        at_once: bool,
     ) -> Result<Change, Error> {
         let until = Instant::now() + IN_USE_FOR;
-        let mut is_kept = vec![false; self.addresses.len()];
+        let mut held = Held::new(&self.addresses);
+        inherited.add_ports(&mut held.ports);
         let mut change = Change { addresses: Vec::new() };
         for listener in &config.listeners {
             for address in &listener.addresses {
-                let mut held = self.addresses.iter().enumerate();
-                let kept = held
-                    .find(|(position, held)| !is_kept[*position] && held.serves(listener, address));
-                if let Some((position, _)) = kept {
-                    is_kept[position] = true;
+                if let Some(position) = held.take(listener, address) {
                     let listener = Arc::clone(listener);
                     change.addresses.push(Planned::Kept { position, listener });
                     continue;
                 }
                 let group = inherited.take(config, listener, address);
-                let mut held = self.addresses.iter();
-                let is_held = held.any(|held| held.is_in_the_way(listener, address))
-                    || inherited.are_in_the_way(listener, address);
-                let binding = Binding { listener, address, workers: self.workers, is_held };
+                let (is_held, is_covered) = held.ports.beside(is_udp(listener), address);
+                let workers = self.workers;
+                let binding = Binding { listener, address, workers, is_held, is_covered, at_once };
                 let new = match group {
                     Some(group) => binding.adopt(group)?,
                     None => binding.bind_until(until).await?,
@@ -96,7 +96,8 @@ impl Sockets {
 
     /// Takes a change into use: from now on these are the sockets. `change` must come from the last
     /// call of [`Sockets::prepare`]. Sockets that are kept get the options of their listener.
-    /// Removed ones are closed here, and by the workers once they do not serve them any more.
+    /// Removed ones are closed here, and by the workers once they do not serve them any more. From
+    /// here on clients come to new ones.
     pub(in crate::control) fn apply(&mut self, change: Change) {
         let mut before: Vec<Option<SocketsOfAddress>> =
             self.addresses.drain(..).map(Some).collect();
@@ -108,10 +109,13 @@ impl Sockets {
                     kept.reconfigure(listener);
                     self.addresses.push(kept);
                 }
-                Planned::New(new) => {
-                    new.announce("listening");
-                    self.addresses.push(new);
-                }
+                Planned::New(mut new) => match new.begin() {
+                    Ok(()) => {
+                        new.announce("listening");
+                        self.addresses.push(new);
+                    }
+                    Err(error) => new.report_unserved(&error),
+                },
             }
         }
         for removed in before.iter().flatten() {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ByWorker;
-use super::address::{Binding, SocketsOfAddress, is_udp};
+use super::address::{Binding, SocketsOfAddress, Stage, is_udp};
+use super::held::Ports;
 use super::unix_path::OwnPath;
 use crate::config::{Config, Listener};
 use crate::error::Error;
@@ -145,11 +146,14 @@ impl Groups {
         position.map(|position| self.0.remove(position))
     }
 
-    /// Returns true if a socket without SO_REUSEPORT cannot be bound to an address because of
-    /// these.
-    pub(super) fn are_in_the_way(&self, listener: &Listener, address: &Address) -> bool {
-        let conflicts = |group: &Group| group.fits(listener) && overlap(&group.address, address);
-        self.0.iter().any(conflicts)
+    /// Adds the ports of these sockets.
+    pub(super) fn add_ports(&self, ports: &mut Ports) {
+        for group in &self.0 {
+            match &group.sockets {
+                OfKind::Streams(sockets) => ports.add(false, &group.address, sockets),
+                OfKind::Datagrams(sockets) => ports.add(true, &group.address, sockets),
+            }
+        }
     }
 
     /// Closes what no listener has taken. Returns the paths that are to be removed.
@@ -186,15 +190,6 @@ impl Group {
         let mut listeners = config.listeners.iter().filter(|other| self.fits(other));
         listeners.any(|other| is_chosen_for(&other.name) && other.addresses.contains(any))
     }
-}
-
-/// Returns true if two addresses have the same port of the same or of all addresses of a family.
-pub(super) fn overlap(one: &Address, other: &Address) -> bool {
-    let (Address::Ip(one), Address::Ip(other)) = (one, other) else { return false };
-    let covers = |one: &SocketAddr, other: &SocketAddr| {
-        one.ip() == other.ip() || one.ip().is_unspecified() && one.is_ipv4() == other.is_ipv4()
-    };
-    one.port() == other.port() && (covers(one, other) || covers(other, one))
 }
 
 impl Binding<'_> {
@@ -234,7 +229,7 @@ impl Binding<'_> {
             }
         };
         let mut adopted = self.made(sockets, address, None).map_err(|error| self.refused(error))?;
-        adopted.is_pending = true;
+        adopted.stage = Stage::Inherited;
         adopted.owns_path = owns_path;
         adopted.unbound = unbound;
         Ok(adopted)
@@ -256,7 +251,8 @@ impl Binding<'_> {
     fn add_datagrams(&self, sockets: &[Arc<UdpSocket>]) -> Vec<Arc<UdpSocket>> {
         let Some(like) = sockets.first() else { return Vec::new() };
         let missing = self.workers.saturating_sub(sockets.len());
-        (0..missing).map_while(|_| sys::unbound_udp(like).ok().map(Arc::new)).collect()
+        let Ok(address) = like.local_addr() else { return Vec::new() };
+        (0..missing).map_while(|_| sys::unbound_udp(address).ok().map(Arc::new)).collect()
     }
 
     fn say_shared(&self, address: &Address, error: &std::io::Error) {
@@ -281,15 +277,20 @@ impl SocketsOfAddress {
     /// Takes inherited sockets into use. From here on clients come to those that were bound beside
     /// them.
     pub(super) fn commit(&mut self) {
-        if !std::mem::take(&mut self.is_pending) {
+        if let Stage::Prepared { .. } = self.stage {
+            if let Err(error) = self.begin() {
+                self.report_unserved(&error);
+            }
             return;
         }
-        self.reconfigure(Arc::clone(&self.listener));
-        if let ByWorker::Datagrams(workers) = &self.sockets
-            && let Some(like) = workers.iter().flatten().next()
-        {
-            for socket in std::mem::take(&mut self.unbound) {
-                if let Err(error) = sys::bind_later(&socket, like) {
+        if self.stage != Stage::Inherited {
+            return;
+        }
+        self.stage = Stage::Serving;
+        self.configure();
+        if let Address::Ip(ip) = self.bound {
+            for socket in self.unbound.drain(..) {
+                if let Err(error) = sys::bind_later(&socket, ip) {
                     let (listener, address) = (&self.listener.name, &self.bound);
                     tracing::info!(
                         %listener, %address, %error,

@@ -9,11 +9,13 @@
 //! | --- | --- |
 //! | `address` | binds the sockets of one address |
 //! | `change` | binds what another configuration needs, and takes it into use |
+//! | `held` | finds those that there are already |
 //! | `inherited` | sockets that another process has bound |
 //! | `unix_path` | paths of Unix sockets |
 
 mod address;
 mod change;
+mod held;
 mod inherited;
 mod unix_path;
 
@@ -74,17 +76,17 @@ impl Sockets {
     ) -> Result<Sockets, Error> {
         let mut inherited = Groups::new(inherited);
         let mut sockets = Sockets { workers, addresses: Vec::new(), abandoned: Vec::new() };
-        let change = sockets.prepare_with(config, &mut inherited).await?;
+        let change = sockets.prepare_with(config, &mut inherited, true).await?;
         sockets.addresses = change.into_new();
         sockets.abandoned = inherited.close_rest();
         Ok(sockets)
     }
 
     /// Takes inherited sockets into use for good: sets their options, binds and listens beside them
-    /// where there are fewer than workers, and takes over the paths of Unix sockets. Must be called
-    /// when the process that served them cannot go on any more: what clients have sent to further
-    /// sockets by then is lost with this process. So sessions of UDP that have begun before may
-    /// begin again, at another worker.
+    /// where there are fewer than workers or where an address overlaps with theirs, and takes over
+    /// the paths of Unix sockets. Must be called when the process that served them cannot go on any
+    /// more: what clients have sent to further sockets by then is lost with this process. So
+    /// sessions of UDP that have begun before may begin again, at another worker.
     pub(super) fn commit(&mut self) {
         self.addresses.iter_mut().for_each(SocketsOfAddress::commit);
         for path in self.abandoned.drain(..) {

@@ -123,6 +123,64 @@ fn all_addresses_of_a_port_can_become_one_of_them() {
 }
 
 #[test]
+fn clients_do_not_come_to_a_new_address_before_it_is_in_use() {
+    let free = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let any = ("a", "127.0.0.1:0".to_owned(), "tcp");
+    let mut sockets = open(&config(std::slice::from_ref(&any)), 2, Inherited::default());
+    let next = config(&[any, ("b", free.to_string(), "tcp")]);
+    let change = run(sockets.prepare(&next)).unwrap();
+    assert_eq!(TcpStream::connect(free).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    sockets.apply(change);
+    TcpStream::connect(free).unwrap();
+}
+
+#[test]
+fn an_address_that_another_process_takes_meanwhile_is_left_out() {
+    let any = |name| (name, "127.0.0.1:0".to_owned(), "tcp");
+    let taken = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let mut sockets = open(&config(&[any("a")]), 2, Inherited::default());
+    let next = config(&[any("a"), ("b", taken.to_string(), "tcp"), any("c")]);
+    let change = run(sockets.prepare(&next)).unwrap();
+    // With SO_REUSEADDR, as most programs.
+    let _other = StdListener::bind(taken).unwrap();
+    sockets.apply(change);
+    let [a, c] = ports(&sockets)[..] else { panic!("two addresses") };
+    for port in [a, c] {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    }
+}
+
+#[test]
+fn a_part_of_the_addresses_of_another_process_is_refused() {
+    let first = open(&config(&[("a", "127.0.0.1:0".to_owned(), "tcp")]), 2, Inherited::default());
+    let [port] = ports(&first)[..] else { panic!("one address") };
+    let _other = StdListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
+    let all = config(&[("a", format!("0.0.0.0:{port}"), "tcp")]);
+    assert!(run(first.prepare(&all)).is_err());
+}
+
+#[test]
+fn datagrams_come_to_the_old_sockets_until_the_new_ones_are_in_use() {
+    let first = |ip: &str, port: u16| config(&[("a", format!("{ip}:{port}"), "udp")]);
+    let mut sockets = open(&first("0.0.0.0", 0), 1, Inherited::default());
+    let [port] = ports(&sockets)[..] else { panic!("one address") };
+    let old = sockets.of_worker(0).1.remove(0).socket;
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let change = run(sockets.prepare(&first("127.0.0.1", port))).unwrap();
+    client.send_to(b"old", (Ipv4Addr::LOCALHOST, port)).unwrap();
+    assert_eq!(old.recv(&mut [0; 8]).unwrap(), 3);
+    sockets.apply(change);
+    client.send_to(b"later", (Ipv4Addr::LOCALHOST, port)).unwrap();
+    let new = sockets.of_worker(0).1.remove(0).socket;
+    assert_eq!(new.recv(&mut [0; 8]).unwrap(), 5);
+
+    // An address that the machine does not have is refused nevertheless.
+    let all = open(&first("0.0.0.0", 0), 1, Inherited::default());
+    let [port] = ports(&all)[..] else { panic!("one address") };
+    assert!(run(all.prepare(&first("192.0.2.1", port))).is_err());
+}
+
+#[test]
 fn a_port_that_the_kernel_chose_stays_with_its_listener() {
     let any = || "127.0.0.1:0".to_owned();
     let named = |names: &[&str]| {
