@@ -1,6 +1,6 @@
 //! One certificate, and what happens next to it: when it is ordered, and what of that outlasts a
-//! reload. An authority limits how often it is asked for the same names, and its limits do not begin
-//! anew when ringgate reads its configuration again.
+//! reload. An authority limits how often it is asked for the same names, and its limits do not
+//! begin anew when ringgate reads its configuration again.
 
 use std::time::{Duration, SystemTime};
 
