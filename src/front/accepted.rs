@@ -71,6 +71,15 @@ impl Accepted {
         self.context.closing.get() || self.listener.is_removed()
     }
 
+    /// Ends a connection that was to be served by a service which has ended: its listener was
+    /// removed a while ago. A reset, because the client must not take a clean end for a response.
+    /// `protocol` is what its record says.
+    pub(super) fn end_unserved(&self, protocol: &'static str) {
+        self.client.reset_on_close();
+        let outcome = Outcome::new(End::Drain);
+        self.record(self.start, &outcome, |record| record.protocol = protocol);
+    }
+
     /// When the connection was accepted.
     pub fn start(&self) -> Moment {
         self.start

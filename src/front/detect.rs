@@ -1,5 +1,7 @@
 //! Listeners that take HTTP and TLS on the same port: the first byte decides.
 
+use std::time::Duration;
+
 use super::accepted::Accepted;
 use super::http::Limits;
 use super::{http, http2, sni};
@@ -20,16 +22,18 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
         let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
+        watch.join_group(conn.listener.group());
         // Boxed, because the connection lives much longer.
         let Some((mut first, mut fired)) = Box::pin(first_bytes(&conn, &watch)).await else {
             return;
         };
-        if first[0] == HANDSHAKE {
-            match conn.listener.present().as_ref().and_then(|service| service.tls()) {
-                Some(tls) => watch.renew(Limit::new(tls.hello_timeout, End::HeadTimeout)),
-                // A reload has removed the rules.
-                None => return,
-            }
+        let is_tls = first[0] == HANDSHAKE;
+        if is_tls && !conn.listener.has_service() {
+            return conn.end_unserved("tls");
+        }
+        // A reload may have removed the rules. Then the bytes are an invalid request.
+        if let Some(hello_timeout) = hello_timeout(&conn).filter(|_| is_tls) {
+            watch.renew(Limit::new(hello_timeout, End::HeadTimeout));
             let first = std::mem::take(&mut first);
             if !Box::pin(sni::serve_begun(&mut conn, &watch, first)).await {
                 return;
@@ -46,6 +50,11 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
         }
         http::run(&mut http::Connection::new(&conn, &watch, first), fired).await;
     }
+}
+
+/// The limit of a ClientHello. `None` if the listener has no rules for TLS.
+fn hello_timeout(conn: &Accepted) -> Option<Duration> {
+    conn.listener.present().as_ref()?.tls().map(|tls| tls.hello_timeout)
 }
 
 /// Returns true if the handshake has agreed on HTTP/2.

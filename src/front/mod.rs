@@ -52,9 +52,9 @@ use crate::sched::spawn_isolated;
 
 /// Serves one accepted connection to its end and writes its record. Each kind of traffic is
 /// spawned as a future of its own, because a task is as large as its largest future. A connection
-/// whose listener was removed meanwhile is closed. A panic ends the connection alone.
+/// whose listener was removed a while ago is reset. A panic ends the connection alone.
 pub fn spawn(conn: Accepted) {
-    let Some(service) = conn.listener.service() else { return };
+    let Some(service) = conn.listener.service() else { return conn.end_unserved("tcp") };
     match &service.config.protocol {
         Protocol::Tcp(tcp) => {
             let (cluster, timeouts) = (Rc::clone(service.cluster(&tcp.cluster)), tcp.timeouts);

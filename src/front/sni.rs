@@ -30,10 +30,11 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let limit = match conn.listener.present().as_ref().and_then(|service| service.tls()) {
             Some(tls) => Limit::new(tls.hello_timeout, End::HeadTimeout),
-            None => return,
+            None => return conn.end_unserved("tls"),
         };
         let watch = conn.context.timers.watch(conn.client.socket(), limit);
         watch.on_drain(OnDrain::Grace);
+        watch.join_group(conn.listener.group());
         serve_begun(&mut conn, &watch, Vec::new()).await;
     }
 }
@@ -97,8 +98,17 @@ struct Connected {
 async fn begin(conn: &mut Accepted, watch: &Watch, bytes: Vec<u8>) -> Begun {
     // 1. Read the hello. The rules are those of the moment when it is complete.
     let hello = read_hello(conn, watch, bytes).await;
-    let Some(service) = conn.listener.service() else { return Begun::Over };
-    let Some(tls) = service.tls() else { return Begun::Over };
+    // A reload may have removed the listener a while ago, or its rules.
+    let Some(service) = conn.listener.service() else {
+        let refused = hello.err().unwrap_or(Refused::from(End::Drain));
+        refuse(conn, watch, refused, false).await;
+        return Begun::Over;
+    };
+    let Some(tls) = service.tls() else {
+        let refused = hello.err().unwrap_or(Refused::from(End::NoRoute));
+        refuse(conn, watch, refused, false).await;
+        return Begun::Over;
+    };
     let timeouts = tls.timeouts;
     let routed = match hello.and_then(|hello| hello.route(conn, tls)) {
         Ok(routed) => routed,

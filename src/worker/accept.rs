@@ -86,7 +86,8 @@ enum Destination {
     OtherWorker(usize, Permit),
 }
 
-/// Serves an accepted connection on this worker. Without a listener it is closed.
+/// Serves an accepted connection on this worker. Without a listener, which was removed a while ago,
+/// it is reset.
 fn serve(
     context: &Rc<Context>,
     listener: Option<&Rc<Listener>>,
@@ -95,6 +96,16 @@ fn serve(
     permit: Permit,
 ) {
     let Some(listener) = listener else {
+        if let Ok(stream) = stream {
+            stream.reset_on_close();
+        }
+        if let Some(more) = context.unusable.pass() {
+            tracing::warn!(
+                error = "its listener was removed a while ago",
+                more,
+                "an accepted connection cannot be used"
+            );
+        }
         drop(permit);
         return context.waiting_accepts.wake_front();
     };

@@ -155,12 +155,6 @@ impl<'c> Connection<'c> {
     /// unless a request is complete by now: that one arrived in time.
     pub(super) fn turn(&mut self, fired: Option<Fired>, waker: &Waker) -> Next {
         let conn = self.conn;
-        // A reload may have changed it since the last turn.
-        let service = conn.listener.service().filter(|service| service.http().is_some());
-        let Some(service) = service else {
-            // A close with unread bytes is a reset, which could destroy the last response.
-            return if self.state == State::Fresh { Next::Drop } else { Next::Linger };
-        };
         let mut buffer = conn.context.pool.buffer();
         let filled = match self.read(&mut buffer) {
             Ok(0) => return self.gone(End::Client),
@@ -173,6 +167,9 @@ impl<'c> Connection<'c> {
             }
             Err(_) => return self.gone(End::ClientReset),
         };
+        // A reload may have changed it since the last turn.
+        let service = conn.listener.service().filter(|service| service.http().is_some());
+        let Some(service) = service else { return self.end_unserved(&buffer[..filled]) };
 
         // 1. Answer what is complete.
         let now = Moment::now();

@@ -38,3 +38,17 @@ fn a_removed_listener_is_found_by_its_id_while_it_is_used() {
         assert_eq!((found(1), found(2)), (None, Some("b".into())));
     });
 }
+
+#[test]
+fn a_connection_that_is_accepted_after_the_end_of_its_service_is_reset_and_counts() {
+    bench("protocol = \"tcp\"\ncluster = \"c\"", async |bench| {
+        let listener = Rc::clone(bench.context.generation.borrow().listener("a").unwrap());
+        let now = bench.context.timers.now();
+        listener.remove(now);
+        assert!(listener.end_service(now + ticks(LAST_REQUESTS)));
+        let mut client = bench.client();
+        assert_eq!(bench.end_of(&mut client).await.kind(), ErrorKind::ConnectionReset);
+        assert_eq!(listener.counters.ended_by(End::Drain), 1);
+        assert_eq!(listener.counters.connections.open(), 0);
+    });
+}

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{Connection, MAX_SKIPPED, Next};
-use crate::config::{Action, Files, Http, Route};
+use crate::config::{Action, FieldRules, Files, Http, Route};
 use crate::files::Content;
 use crate::front::accepted::Accepted;
 use crate::front::http::exchange::respond;
@@ -16,7 +16,7 @@ use crate::front::tunnel::Upgrade;
 use crate::front::visitor::Visitor;
 use crate::observe::access_log::Record;
 use crate::observe::outcome::{End, Outcome};
-use crate::proto::http::response_head::{Content as Sent, Persistence};
+use crate::proto::http::response_head::{Content as Sent, Persistence, reason_phrase};
 use crate::proto::http::{Body, Reject, Request, Version, parse_request};
 use crate::route;
 
@@ -167,6 +167,33 @@ impl Connection<'_> {
         self.begun = Some(one.start);
         let content = Sent::for_method(one.request.method);
         self.reject_request(service, reject, content, Some((one, route)), now, out);
+        Next::Linger
+    }
+
+    /// Ends a connection that was read after the service of its listener has ended: the listener
+    /// was removed a while ago. `bytes` are those that nothing has answered. The pages and fields
+    /// of the listener are gone with its service.
+    pub(super) fn end_unserved(&mut self, bytes: &[u8]) -> Next {
+        // The rest of a request that was answered, and its record is written.
+        if !self.skipped.is_done() {
+            return Next::Linger;
+        }
+        let mut outcome = Outcome::new(End::Drain);
+        // A client may repeat a request without a response that was sent over an idle connection
+        // (RFC 9112 section 9.3.1), but none that was refused.
+        if !self.is_at_rest() {
+            let mut out = self.scratch();
+            let (status, rules) = (503, FieldRules::default());
+            let response = Response::text(status, reason_phrase(status));
+            let (content, close) = (Sent::for_rejected(bytes), Persistence::Close);
+            let written = self.append(response, None, &rules, content, close, &mut out);
+            self.send(&out);
+            outcome = written.outcome(status, End::Drain);
+        }
+        self.conn.record(self.begun.take().unwrap_or_else(Moment::now), &outcome, |record| {
+            record.protocol = protocol(Version::Http11);
+        });
+        // A close with unread bytes is a reset, which could destroy the last response.
         Next::Linger
     }
 

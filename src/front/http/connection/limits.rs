@@ -68,11 +68,13 @@ impl Connection<'_> {
     pub(super) fn end_by(&mut self, fired: Fired) -> Next {
         match fired {
             Fired::TimedOut(_) if !self.held.is_empty() => {
+                let Some(service) = self.conn.listener.service() else {
+                    let held = std::mem::take(&mut self.held);
+                    return self.end_unserved(&held);
+                };
                 let mut out = self.scratch();
                 let content = Content::for_rejected(&self.held);
-                if let Some(service) = self.conn.listener.service() {
-                    self.reject(&service, TIMEOUT, content, Moment::now(), &mut out);
-                }
+                self.reject(&service, TIMEOUT, content, Moment::now(), &mut out);
                 self.send(&out);
                 Next::Linger
             }
@@ -129,6 +131,11 @@ impl Connection<'_> {
                 _ => self.between_requests(),
             });
         }
+    }
+
+    /// Returns true between two requests.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.state == State::Between
     }
 
     /// The limit between two requests, and for a client that does not take its responses.
