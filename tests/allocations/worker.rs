@@ -183,10 +183,11 @@ impl Counted {
         self.time.as_millis().div_ceil(TICK.as_millis()) as u64 + 1
     }
 
-    /// A connection's limit goes around the wheel of the timers in 511 ticks, and may find its next
-    /// slot without room; so this is 0 in any test that takes less than 25 s.
+    /// A connection's limit is looked at when the first one of the connection would have been over,
+    /// which is 200 ticks for a head, and then at each turn of the wheel of the timers. It may find
+    /// its next slot without room. This is 0 in any test that takes less than 5 s.
     pub(crate) fn wheel_turns(&self) -> u64 {
-        self.ticks() / 500
+        self.ticks() / 100
     }
 
     /// A tick gives the room of its slot of the wheel back, so the first limits that are put into

@@ -15,8 +15,8 @@ const BOTH: [&str; 2] = ["io_uring", "epoll"];
 const WEB: u16 = 8080;
 const DNS: u16 = 8053;
 const NEW: u16 = 8081;
-/// The longest time that a client may wait on a busy machine. A refused reload retries an address in
-/// use for 2 s, and names are waited for for 5 s.
+/// The longest time that a client may wait on a busy machine. A refused reload retries an address
+/// in use for 2 s, and names are waited for for 5 s.
 const WAIT: Duration = Duration::from_millis(1500);
 /// The pause of a client after each answer.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -60,8 +60,9 @@ impl Seen {
         }
     }
 
-    /// Nothing has failed or taken long. With `closes` the reload closes the sockets of the clients:
-    /// a connection that waits in one is reset then, so a client may see one reset for each worker.
+    /// Nothing has failed or taken long. With `closes` the reload closes the sockets of the
+    /// clients: a connection that waits in one is reset then, so a client may see one reset for
+    /// each worker.
     #[track_caller]
     fn is_fine(&self, closes: bool, what: &str) {
         let resets = if closes { 2 } else { 0 };

@@ -284,7 +284,7 @@ fn the_start_says_how_the_descriptors_are_shared_out() {
     let gate = start("epoll", free_port().address(), free_port().address(), 2);
     let line = gate.line_with("ready workers=2");
     // docs/operations.md has these numbers.
-    assert!(line.ends_with(" file_limit=512 connection_limit=106 udp_session_limit=86"), "{line}");
+    assert!(line.ends_with(" file_limit=512 connection_limit=106 udp_session_limit=84"), "{line}");
 }
 
 #[test]

@@ -241,11 +241,13 @@ impl SocketsOfAddress {
         match &self.sockets {
             ByWorker::Streams(_) => {
                 // Sockets that do not listen make no probe fail: neither this one, nor that of a
-                // second process, which listens by now.
-                if !is_held {
-                    sys::probe_tcp(ip)?;
+                // second process, which listens by now. Only that counts: nothing else may fail
+                // here, also if there is no descriptor for a probe.
+                let probe = if is_held { Ok(()) } else { sys::probe_tcp(ip) };
+                match probe {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+                    _ => self.listen(),
                 }
-                self.listen()
             }
             ByWorker::Datagrams(_) => {
                 self.unbound.drain(..).try_for_each(|socket| sys::bind_later(&socket, ip))
