@@ -183,13 +183,14 @@ impl Acceptor {
         self.paused.is_set() && !self.is_idle()
     }
 
-    /// Accepts, from the start or after a pause. Does nothing if the socket does not listen yet.
+    /// Accepts, from the start or after a pause. Does nothing if it accepts already, or if the
+    /// socket does not listen yet.
     ///
     /// # Errors
     /// As fcntl(2); practically never.
     pub(super) fn resume(self: &Rc<Self>) -> io::Result<()> {
         let Some(open) = self.open().filter(|_| !self.is_stopping.get()) else { return Ok(()) };
-        if !sys::listens(&open.socket) {
+        if !self.paused.is_set() || !sys::listens(&open.socket) {
             return Ok(());
         }
         // On a non-blocking socket an accept through the ring returns EAGAIN instead of waiting;
