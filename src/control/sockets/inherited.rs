@@ -5,6 +5,7 @@
 //! them changes until [`Sockets::commit`](super::Sockets::commit), and a socket that is bound
 //! beside them gets no clients before.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -47,7 +48,19 @@ pub(in crate::control) struct Chosen {
 }
 
 /// Inherited sockets by their addresses, until a listener takes them.
-pub(super) struct Groups(Vec<Group>);
+#[derive(Default)]
+pub(super) struct Groups {
+    /// In the order in which they came; `None` where a listener has taken them.
+    all: Vec<Option<Group>>,
+    /// Their places. There may be thousands.
+    places: HashMap<(Kind, Address), usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Stream,
+    Datagram,
+}
 
 /// Inherited sockets of one address.
 pub(super) struct Group {
@@ -79,48 +92,43 @@ impl Inherited {
 impl Groups {
     pub(super) fn new(inherited: Inherited) -> Groups {
         let Inherited { streams, datagrams, foreign_paths, chosen } = inherited;
-        let chosen_for = |address: &Address, udp: bool| {
-            let Address::Ip(ip) = address else { return None };
-            let mut all = chosen.iter();
-            let found = all.find(|chosen| chosen.udp == udp && chosen.address == *ip);
-            found.map(|chosen| chosen.listener.clone())
-        };
-        let mut groups = Groups(Vec::new());
+        let foreign_paths: HashSet<PathBuf> = foreign_paths.into_iter().collect();
+        let mut chosen: HashMap<_, _> = chosen
+            .into_iter()
+            .map(|Chosen { listener, address, udp }| ((udp, Address::Ip(address)), listener))
+            .collect();
+        let mut groups = Groups::default();
         for socket in streams {
             let Some(address) = sys::bound_address(&socket) else { continue };
-            let socket = Arc::new(socket);
-            let mut same = groups.0.iter_mut().filter(|group| group.address == address);
-            let same = same.find_map(|group| match &mut group.sockets {
-                OfKind::Streams(sockets) => Some(sockets),
-                OfKind::Datagrams(_) => None,
-            });
-            if let Some(sockets) = same {
-                sockets.push(socket);
-                continue;
+            let group = groups.of(Kind::Stream, address, || OfKind::Streams(Vec::new()));
+            if let OfKind::Streams(sockets) = &mut group.sockets {
+                sockets.push(Arc::new(socket));
             }
-            let owns_path =
-                matches!(&address, Address::Unix(path) if !foreign_paths.contains(path));
-            let chosen_for = chosen_for(&address, false);
-            let sockets = OfKind::Streams(vec![socket]);
-            groups.0.push(Group { address, sockets, chosen_for, owns_path });
         }
         for socket in datagrams {
             let Some(address @ Address::Ip(_)) = sys::bound_address(&socket) else { continue };
-            let socket = Arc::new(socket);
-            let mut same = groups.0.iter_mut().filter(|group| group.address == address);
-            let same = same.find_map(|group| match &mut group.sockets {
-                OfKind::Datagrams(sockets) => Some(sockets),
-                OfKind::Streams(_) => None,
-            });
-            if let Some(sockets) = same {
-                sockets.push(socket);
-                continue;
+            let group = groups.of(Kind::Datagram, address, || OfKind::Datagrams(Vec::new()));
+            if let OfKind::Datagrams(sockets) = &mut group.sockets {
+                sockets.push(Arc::new(socket));
             }
-            let chosen_for = chosen_for(&address, true);
-            let sockets = OfKind::Datagrams(vec![socket]);
-            groups.0.push(Group { address, sockets, chosen_for, owns_path: false });
+        }
+        for group in groups.all.iter_mut().flatten() {
+            let udp = group.kind() == Kind::Datagram;
+            group.chosen_for = chosen.remove(&(udp, group.address.clone()));
+            group.owns_path =
+                matches!(&group.address, Address::Unix(path) if !foreign_paths.contains(path));
         }
         groups
+    }
+
+    /// The group of an address; a new one if there is none.
+    fn of(&mut self, kind: Kind, address: Address, none: impl Fn() -> OfKind) -> &mut Group {
+        let place = *self.places.entry((kind, address.clone())).or_insert(self.all.len());
+        if place == self.all.len() {
+            self.all.push(None);
+        }
+        let group = || Group { address, sockets: none(), chosen_for: None, owns_path: false };
+        self.all[place].get_or_insert_with(group)
     }
 
     /// Takes the sockets for an address of a listener out. For port 0 these are the first ones of
@@ -132,23 +140,28 @@ impl Groups {
         listener: &Listener,
         address: &Address,
     ) -> Option<Group> {
-        let position = match address {
+        let place = match address {
             Address::Ip(ip) if ip.port() == 0 => {
-                let mut groups = self.0.iter();
-                let is_own = |group: &Group| group.chosen_for.as_deref() == Some(&*listener.name);
-                let can_be = |group: &Group| group.can_be_chosen(config, listener, ip);
-                let own = groups.position(|group| is_own(group) && can_be(group));
-                let is_free = |group: &Group| !group.is_kept(config, address) && can_be(group);
-                own.or_else(|| self.0.iter().position(is_free))
+                let is_own = |group: &Group| {
+                    group.chosen_for.as_deref() == Some(&*listener.name)
+                        && group.can_be_chosen(config, listener, ip)
+                };
+                let is_free = |group: &Group| {
+                    !group.is_kept(config, address) && group.can_be_chosen(config, listener, ip)
+                };
+                let first = |can: &dyn Fn(&Group) -> bool| {
+                    self.all.iter().position(|group| group.as_ref().is_some_and(can))
+                };
+                first(&is_own).or_else(|| first(&is_free))?
             }
-            _ => self.0.iter().position(|group| group.address == *address && group.fits(listener)),
+            _ => *self.places.get(&(Kind::of(listener), address.clone()))?,
         };
-        position.map(|position| self.0.remove(position))
+        self.all[place].take()
     }
 
     /// Adds the ports of these sockets.
     pub(super) fn add_ports(&self, ports: &mut Ports) {
-        for group in &self.0 {
+        for group in self.all.iter().flatten() {
             match &group.sockets {
                 OfKind::Streams(sockets) => ports.add(false, &group.address, sockets),
                 OfKind::Datagrams(sockets) => ports.add(true, &group.address, sockets),
@@ -159,7 +172,7 @@ impl Groups {
     /// Closes what no listener has taken. Returns the paths that are to be removed.
     pub(super) fn close_rest(self) -> Vec<PathBuf> {
         let mut paths = Vec::new();
-        for Group { address, owns_path, .. } in self.0 {
+        for Group { address, owns_path, .. } in self.all.into_iter().flatten() {
             tracing::warn!(%address, "an inherited socket is closed: no listener has its address");
             if let (Address::Unix(path), true) = (address, owns_path) {
                 paths.push(path);
@@ -169,9 +182,22 @@ impl Groups {
     }
 }
 
+impl Kind {
+    fn of(listener: &Listener) -> Kind {
+        if is_udp(listener) { Kind::Datagram } else { Kind::Stream }
+    }
+}
+
 impl Group {
+    fn kind(&self) -> Kind {
+        match self.sockets {
+            OfKind::Streams(_) => Kind::Stream,
+            OfKind::Datagrams(_) => Kind::Datagram,
+        }
+    }
+
     fn fits(&self, listener: &Listener) -> bool {
-        matches!(self.sockets, OfKind::Datagrams(_)) == is_udp(listener)
+        self.kind() == Kind::of(listener)
     }
 
     /// Returns true if the port can be that of `any`, which is an address with port 0: no listener

@@ -2,6 +2,7 @@
 //! anew when a certificate or the keys of tickets change.
 
 use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,7 +27,10 @@ pub enum Origin {
 /// The servers of a listener; none unless a rule of it ends TLS.
 #[derive(Default)]
 pub(in crate::front) struct Servers {
-    entries: Vec<Rc<Entry>>,
+    /// By what the rules say; each has a [`TlsEnd`] of its own, which its entry keeps.
+    entries: HashMap<*const TlsEnd, Rc<Entry>>,
+    /// The entries that have an identity from this origin.
+    by_origin: HashMap<Origin, Vec<Rc<Entry>>>,
     demand_certificates: bool,
 }
 
@@ -48,22 +52,28 @@ impl Servers {
         keys: &Arc<TicketKeys>,
         before: Option<&Servers>,
     ) -> Servers {
-        let entry = |(rule, end): (&TlsRule, &Arc<TlsEnd>)| {
-            let mut entries = before.into_iter().flat_map(|before| &before.entries);
-            match entries.find(|entry| entry.is_of(rule, end)) {
+        let mut servers = Servers::default();
+        for (rule, end) in ends(listener) {
+            let known = before.and_then(|before| before.entries.get(&Arc::as_ptr(end)));
+            let entry = match known.filter(|entry| entry.is_of(rule, end)) {
                 Some(entry) => Rc::clone(entry),
                 None => Rc::new(Entry::new(rule, end, keys)),
+            };
+            for origin in entry.origins() {
+                servers.by_origin.entry(origin).or_default().push(Rc::clone(&entry));
             }
-        };
-        let entries: Vec<Rc<Entry>> = ends(listener).map(entry).collect();
-        let demand_certificates = entries.iter().any(|entry| entry.end.client_ca.is_some());
-        Servers { entries, demand_certificates }
+            servers.demand_certificates |= end.client_ca.is_some();
+            servers.entries.insert(Arc::as_ptr(end), entry);
+        }
+        servers
     }
 
     /// Returns true if these servers have the certificates that the configuration has.
     pub(in crate::front) fn are_of(&self, listener: &Listener) -> bool {
-        let mut pairs = self.entries.iter().zip(ends(listener));
-        pairs.all(|(entry, (rule, end))| entry.is_of(rule, end))
+        ends(listener).all(|(rule, end)| {
+            let entry = self.entries.get(&Arc::as_ptr(end));
+            entry.is_some_and(|entry| entry.is_of(rule, end))
+        })
     }
 
     /// Returns true if a rule demands certificates of its clients.
@@ -78,8 +88,7 @@ impl Servers {
 
     /// The server of a rule. `None` if there is none at present.
     pub(in crate::front) fn of(&self, end: &Arc<TlsEnd>) -> Option<Server> {
-        let entry = self.entries.iter().find(|entry| Arc::ptr_eq(&entry.end, end))?;
-        entry.server.borrow().clone()
+        self.entries.get(&Arc::as_ptr(end))?.server.borrow().clone()
     }
 
     /// Replaces an identity.
@@ -89,7 +98,7 @@ impl Servers {
         identity: &Identity,
         keys: &Arc<TicketKeys>,
     ) {
-        for entry in &self.entries {
+        for entry in self.by_origin.get(origin).into_iter().flatten() {
             if entry.replace(origin, identity) {
                 entry.make(keys);
             }
@@ -98,7 +107,7 @@ impl Servers {
 
     /// Replaces the keys of tickets.
     pub(in crate::front) fn set_ticket_keys(&self, keys: &Arc<TicketKeys>) {
-        self.entries.iter().for_each(|entry| entry.make(keys));
+        self.entries.values().for_each(|entry| entry.make(keys));
     }
 }
 
@@ -123,10 +132,19 @@ impl Entry {
         entry
     }
 
+    /// Where its identities come from, each once.
+    fn origins(&self) -> impl Iterator<Item = Origin> {
+        let files = self.end.certificates.iter().map(|one| Origin::Files {
+            certificate: one.certificate.as_path().into(),
+            key: one.key.as_path().into(),
+        });
+        let names = self.names.iter().map(|names| Origin::Acme(Arc::clone(names)));
+        files.chain(names).collect::<HashSet<_>>().into_iter()
+    }
+
     /// Returns true if the entry is that of a rule, with the certificates that the configuration
     /// has. Those by ACME are not in the configuration.
     fn is_of(&self, rule: &TlsRule, end: &Arc<TlsEnd>) -> bool {
-        // First of all, because the names are collected anew: most pairs differ here.
         if !Arc::ptr_eq(&self.end, end) {
             return false;
         }
