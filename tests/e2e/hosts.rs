@@ -32,9 +32,10 @@ fn a_large_hosts_file_delays_neither_look_ups_nor_signals() {
     let asked = server.asked().len();
     let before = gate.cpu_time();
     wait_for("it looks up", LONG, || (server.asked().len() > asked + 600).then_some(()));
-    // To read the file for each would take ten times as long.
+    // A look-up takes 2 ms in a debug build, and more beside others that use the caches of the
+    // processor. To read the file for each would take more than ten times as long.
     let each = (gate.cpu_time() - before) / 600;
-    assert!(each < Duration::from_millis(3), "{each:?} for each look-up");
+    assert!(each < Duration::from_millis(8), "{each:?} for each look-up");
     let begin = Instant::now();
     gate.signal(Signal::TERM);
     assert_eq!(gate.wait_exit(SHORT).code(), Some(0));
