@@ -5,6 +5,8 @@
     keep          does not pass on that the successor accepts
     kill          kills the successor when it may accept
     stop          stops the successor (SIGSTOP) when it may accept
+    still PID FILE  stops the process PID before the successor gets the sockets, which it does when
+                  there is FILE, and does not pass on that it is ready: a line says both
 
 Arguments: these words, "--", the command of the successor. A line on stderr: "between: successor
 is PID".
@@ -19,6 +21,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 
 split = sys.argv.index("--")
 what, command = sys.argv[1:split], sys.argv[split + 1:]
@@ -81,6 +84,14 @@ def relay(below):
                 continue
             if is_from_above and descriptors and what[0] == "refuse-early":
                 open(what[1], "w").close()
+            elif is_from_above and descriptors and what[0] == "still":
+                os.kill(int(what[1]), signal.SIGSTOP)
+                say("stopped")
+                while not os.path.exists(what[2]):
+                    time.sleep(0.01)
+            elif data == b"ready" and what[0] == "still":
+                say("ready")
+                continue
             elif data == b"go" and what[0] == "refuse":
                 open(what[1], "w").close()
             elif data == b"go" and what[0] in ("kill", "stop"):

@@ -1,13 +1,16 @@
 //! SIGUSR2 where the successor, or the predecessor, fails on the way: nothing changes then.
 
 use std::fs;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{LONG, SHORT, refusing, refusing_from, require, wait_for};
+use crate::support::{
+    LONG, SHORT, Setup, UdpEcho, free_port, refusing, refusing_from, require, wait_for,
+};
 use crate::takeover::{BOTH, Chain, answers, datagrams_to, echoes, has_ended};
 
 #[test]
@@ -213,6 +216,46 @@ fn a_successor_that_dies_or_stands_still_when_it_may_accept_changes_nothing() {
         chain.serves(&path);
         chain.end();
         assert!(!path.exists(), "{driver}");
+    }
+}
+
+/// The sockets are many, so that the other tasks of the successor's worker run while it takes them.
+#[test]
+fn a_successor_reads_no_datagram_before_it_may() {
+    for driver in BOTH {
+        let echo = UdpEcho::start("");
+        let port = free_port();
+        let addresses: Vec<SocketAddr> =
+            (1..=40).map(|last| ([127, 0, 0, last], port.number()).into()).collect();
+        let listen: Vec<String> = addresses.iter().map(|one| format!("\"{one}\"")).collect();
+        let config = format!(
+            "[[listener]]\nname = \"datagrams\"\nlisten = [{}]\nprotocol = \"udp\"\n\
+             cluster = \"echo\"\n[cluster.echo]\nendpoints = [\"{}\"]\n",
+            listen.join(", "),
+            echo.address()
+        );
+        let server = format!("workers = 1\ndriver = \"{driver}\"");
+        let through = Some(require("env"));
+        let chain = Chain::start(Setup { config, server, through, ..Setup::default() });
+        let clients: Vec<UdpSocket> = addresses.iter().map(|one| datagrams_to(*one)).collect();
+        let file = chain.gate.access_log().with_file_name("go-on");
+        let id = chain.current.as_raw_nonzero().to_string();
+        chain.put_between(&["still", &id, file.to_str().unwrap()], None);
+        chain.ask();
+        chain.gate.line_with("between: stopped");
+        for (number, client) in clients.iter().enumerate() {
+            client.send(&number.to_be_bytes()).unwrap();
+        }
+        fs::write(&file, "").unwrap();
+        chain.gate.line_with("between: ready");
+        kill_process(chain.successor(0), Signal::KILL).unwrap();
+        kill_process(chain.current, Signal::CONT).unwrap();
+        for (number, client) in clients.iter().enumerate() {
+            let mut answer = [0; 16];
+            let length = client.recv(&mut answer).expect("the datagram was lost");
+            assert_eq!(answer[..length], number.to_be_bytes());
+        }
+        chain.end();
     }
 }
 

@@ -74,8 +74,8 @@ fn of_many_warnings_the_first_are_logged() {
     assert_eq!(logged[100].line, None);
 }
 
-/// CPU time that is enough on a slow machine. Work that grows with the square of the errors, or with their
-/// number times the length of the file, takes minutes.
+/// CPU time that is enough on a slow machine. Work that grows with the square of the errors, or
+/// with their number times the length of the file, takes minutes.
 const BOUND: Duration = Duration::from_secs(20);
 
 /// The CPU time of this thread, which other programs on the machine do not change.

@@ -171,6 +171,7 @@ impl UdpListeners {
             idle_limits: Cell::new(wanted.idle_limits()),
             sockets: RefCell::default(),
             free_places: RefCell::default(),
+            has_begun: Cell::default(),
             sessions: RefCell::new(Table::new(quota.max_sessions())),
             quota: RefCell::new(SocketQuota::default()),
             has_closing_sockets: Cell::new(false),
@@ -242,7 +243,7 @@ impl Udp {
         }
     }
 
-    /// Adds a socket and receives from it.
+    /// Adds a socket. Receives from it if this listener has begun to receive.
     fn place(self: &Rc<Self>, socket: Rc<ClientSocket>) {
         let mut sockets = self.sockets.borrow_mut();
         let place = match self.free_places.borrow_mut().pop() {
@@ -252,7 +253,9 @@ impl Udp {
                 sockets.len() - 1
             }
         };
-        self.receive_from(place, &socket);
+        if self.has_begun.get() {
+            self.receive_from(place, &socket);
+        }
         sockets[place] = Some(socket);
     }
 

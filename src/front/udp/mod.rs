@@ -66,6 +66,8 @@ pub struct Udp {
     sockets: RefCell<Vec<Option<Rc<ClientSocket>>>>,
     /// The places of removed sockets whose sessions have ended: for new sockets.
     free_places: RefCell<Vec<usize>>,
+    /// Whether the worker has begun to receive for it.
+    has_begun: Cell<bool>,
     sessions: RefCell<Table<Key, Session>>,
     /// Counts the sockets to endpoints, including those of sessions that have ended.
     quota: RefCell<SocketQuota>,

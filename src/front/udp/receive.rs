@@ -15,6 +15,7 @@ impl Udp {
 
     /// Receives what clients send, from the start or after a pause.
     pub(super) fn resume(self: &Rc<Self>) {
+        self.has_begun.set(true);
         for (index, socket) in self.sockets.borrow().iter().enumerate() {
             if let Some(socket) = socket {
                 self.receive_from(index, socket);
