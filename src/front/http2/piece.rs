@@ -1,26 +1,26 @@
 //! Bytes of a body as the `h2` crate takes them. Bytes that are in memory already are shared, not
-//! copied. Bytes that were read for one stream count in the worker's budget until they are sent,
-//! and those of all streams of a connection together as [`Unsent`].
+//! copied. Bytes that were read for one stream count in the worker's budget until they are sent.
+//! Those of all streams that the crate has and the socket has not count together as [`Unsent`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
 
 use bytes::Buf;
 
 use crate::files;
 use crate::front::response::Body;
 use crate::relay::Pool;
-use crate::sched::Charge;
+use crate::sched::{Charge, WaitQueue};
 
-/// A part of a body. Clones share its bytes.
-#[derive(Clone)]
+/// A part of a body. Parts of one share its bytes.
 pub(super) struct Piece {
     content: Content,
     /// What is left of them.
     range: Range<usize>,
+    /// `None` until it is given to the crate.
+    sending: Option<Sending>,
 }
 
 #[derive(Clone)]
@@ -36,63 +36,65 @@ enum Content {
 
 struct Read {
     bytes: Vec<u8>,
-    unsent: Rc<Unsent>,
     _charge: Charge,
 }
 
-/// Counts the bytes that were read for the streams of one connection and are not sent yet.
+/// The bytes that were read for the streams of one connection, and that wait for its socket.
 #[derive(Default)]
 pub(super) struct Unsent {
     bytes: Cell<usize>,
-    /// Streams that wait until there are none.
-    waiting: RefCell<Vec<Waker>>,
+    /// How many pieces the socket has taken.
+    taken: Cell<u64>,
+    /// Streams that want to read, while each does so in its turn. The one at the front goes on when
+    /// nothing is unsent.
+    pub(super) waiting: WaitQueue,
 }
 
 impl Unsent {
-    /// Returns true if all bytes that were read are sent.
+    /// Returns true if the socket has taken all bytes.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.get() == 0
     }
 
-    /// Ready when all bytes that were read are sent. `waker` is called for the next try.
-    pub(super) fn poll_empty(&self, waker: &Waker) -> Poll<()> {
-        if self.is_empty() {
-            return Poll::Ready(());
-        }
-        let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|known| known.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
-        Poll::Pending
+    /// A number that grows as the socket takes bytes.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken.get()
     }
 }
 
-impl Drop for Read {
+/// Counts a piece as unsent until the crate drops it.
+struct Sending {
+    unsent: Rc<Unsent>,
+    bytes: usize,
+}
+
+impl Drop for Sending {
     fn drop(&mut self) {
-        self.unsent.bytes.set(self.unsent.bytes.get() - self.bytes.len());
-        if self.unsent.is_empty() {
-            // Not borrowed while they are woken and dropped: one may be the last reference to its
-            // task.
-            let waiting = self.unsent.waiting.take();
-            waiting.into_iter().for_each(Waker::wake);
+        let unsent = &self.unsent;
+        unsent.bytes.set(unsent.bytes.get() - self.bytes);
+        unsent.taken.set(unsent.taken.get().wrapping_add(1));
+        if unsent.is_empty() {
+            unsent.waiting.wake_front();
         }
     }
 }
 
 impl Piece {
-    /// No bytes.
-    pub(super) fn empty() -> Piece {
-        Piece { content: Content::Nothing, range: 0..0 }
+    fn new(content: Content, range: Range<usize>) -> Piece {
+        Piece { content, range, sending: None }
     }
 
-    /// Bytes that were read for one stream. They count as `unsent`, too.
-    pub(super) fn read(bytes: Vec<u8>, pool: &Pool, unsent: &Rc<Unsent>) -> Piece {
+    /// No bytes.
+    pub(super) fn empty() -> Piece {
+        Piece::new(Content::Nothing, 0..0)
+    }
+
+    /// Bytes that were read for one stream.
+    pub(super) fn read(bytes: Vec<u8>, pool: &Pool) -> Piece {
         let range = 0..bytes.len();
         let mut charge = pool.charge();
         charge.set(bytes.capacity());
-        unsent.bytes.set(unsent.bytes.get() + bytes.len());
-        let read = Read { bytes, unsent: Rc::clone(unsent), _charge: charge };
-        Piece { content: Content::Read(Rc::new(read)), range }
+        Piece::new(Content::Read(Rc::new(Read { bytes, _charge: charge })), range)
     }
 
     /// The body of a response that is made here, as far as the caller does not send it.
@@ -102,15 +104,27 @@ impl Piece {
             Body::Line(line) => {
                 let bytes = [line.as_bytes(), b"\n"].concat();
                 let range = 0..bytes.len();
-                Piece { range, content: Content::Counted(files::Bytes::new(bytes, pool.charge())) }
+                let counted = files::Bytes::new(bytes, pool.charge());
+                Piece::new(Content::Counted(counted), range)
             }
             Body::Bytes(bytes) => {
-                Piece { range: 0..bytes.len(), content: Content::Configured(Arc::clone(bytes)) }
+                Piece::new(Content::Configured(Arc::clone(bytes)), 0..bytes.len())
             }
             Body::Part(bytes, range) => {
-                Piece { content: Content::Counted((*bytes).clone()), range: range.clone() }
+                Piece::new(Content::Counted((*bytes).clone()), range.clone())
             }
         }
+    }
+
+    /// Counts what was read for the stream as unsent, from now until the crate drops it. It is
+    /// given to the crate next.
+    pub(super) fn sent_by(mut self, unsent: &Rc<Unsent>) -> Piece {
+        if let Content::Read(_) = self.content {
+            let bytes = self.len();
+            unsent.bytes.set(unsent.bytes.get() + bytes);
+            self.sending = Some(Sending { unsent: Rc::clone(unsent), bytes });
+        }
+        self
     }
 
     pub(super) fn len(&self) -> usize {
@@ -123,7 +137,8 @@ impl Piece {
 
     /// Takes this many bytes off the front. There must be as many.
     pub(super) fn split_to(&mut self, length: usize) -> Piece {
-        let front = Piece { range: self.range.start..self.range.start + length, ..self.clone() };
+        let range = self.range.start..self.range.start + length;
+        let front = Piece::new(self.content.clone(), range);
         self.advance(length);
         front
     }

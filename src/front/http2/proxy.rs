@@ -217,7 +217,7 @@ impl<'a> Download<'a> {
         // In place: a copy would be kept beside it for as long as the body takes.
         first.truncate(range.end);
         first.drain(..range.start);
-        let first = Piece::read(first, pool, self.unsent);
+        let first = Piece::read(first, pool);
         if let Err(broken) = self.send(first, stream).await {
             return end_of(broken);
         }
@@ -231,7 +231,7 @@ impl<'a> Download<'a> {
                 Err(broken) => return end_of(broken),
             };
             let read = pool.bulk().turn(|turn| {
-                let read = self.read(room);
+                let read = self.read(room.bytes);
                 if let Ok(Some((piece, _))) = &read {
                     turn.spend(piece.len());
                 }
@@ -280,7 +280,7 @@ impl<'a> Download<'a> {
                 self.watch.touch();
                 let (range, over) = self.take(&mut buffer[..read], read);
                 let (bytes, pool) = (buffer[range].to_vec(), &self.conn.context.pool);
-                Ok(Some((Piece::read(bytes, pool, self.unsent), over)))
+                Ok(Some((Piece::read(bytes, pool), over)))
             }
             Err(Errno::AGAIN) => Ok(None),
             Err(_) => Err(End::UpstreamReset),
@@ -309,7 +309,7 @@ impl<'a> Download<'a> {
 
     async fn send(&mut self, bytes: Piece, stream: &mut SendStream<Piece>) -> Result<(), Broken> {
         self.sent += bytes.len() as u64;
-        send::send_all(stream, bytes, false, self.watch).await
+        send::send_all(stream, bytes, false, self.unsent, self.watch).await
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use h2::{Reason, SendStream};
@@ -12,7 +13,7 @@ use h2::{Reason, SendStream};
 use super::SEND_BUFFER;
 use super::piece::{Piece, Unsent};
 use crate::relay::Pool;
-use crate::sched::SMALL;
+use crate::sched::{SMALL, Ticket};
 use crate::timers::{Fired, Watch};
 use crate::transport::Transport;
 
@@ -25,49 +26,73 @@ pub(super) enum Broken {
     Fired(Fired),
 }
 
-/// Waits until bytes may be read for a stream. Returns how many. They are reserved until they are
-/// sent, or until [`release`].
+/// How much may be read for a stream.
+pub(super) struct Room<'a> {
+    /// Bytes that the client takes. They are reserved until they are sent, or until [`release`].
+    pub(super) bytes: usize,
+    /// While it exists, no other stream of the connection reads in turn.
+    _turn: Option<Ticket<'a>>,
+}
+
+/// Waits until bytes may be read for a stream. The result is kept until what was read is sent.
 ///
-/// While the worker's budget is spent these are few, and only when all that was read for the
-/// connection is sent. So a client that does not read makes the worker keep little, however many
-/// streams it has. What was read fits the windows, so that nothing but the socket holds it up.
-pub(super) async fn room_to_read(
+/// While the worker's budget is spent these are few, and the streams of the connection take turns:
+/// one reads when the socket has taken all that was read before. So a client that does not read
+/// makes the worker keep little, however many streams it has. A stream whose window is closed
+/// takes no turn.
+pub(super) async fn room_to_read<'a>(
     stream: &mut SendStream<Piece>,
     pool: &Pool,
-    unsent: &Unsent,
+    unsent: &'a Unsent,
     watch: &Watch,
-) -> Result<usize, Broken> {
+) -> Result<Room<'a>, Broken> {
     loop {
-        if pool.is_spent() {
-            all_sent(stream, unsent, watch).await?;
-        }
         let wanted = if pool.is_spent() { SMALL } else { SEND_BUFFER };
-        let room = capacity(stream, wanted, watch).await?;
-        // Checked again, because other streams may have read meanwhile.
-        if !pool.is_spent() || unsent.is_empty() {
-            return Ok(room);
+        let bytes = capacity(stream, wanted, watch).await?;
+        if !pool.is_spent() {
+            return Ok(Room { bytes, _turn: None });
         }
+        // What it reserves is of use to others meanwhile.
         release(stream);
+        let turn = own_turn(stream, unsent, watch).await?;
+        stream.reserve_capacity(SMALL);
+        let bytes = stream.capacity().min(SMALL);
+        // Otherwise the window has closed meanwhile.
+        if bytes > 0 {
+            return Ok(Room { bytes, _turn: Some(turn) });
+        }
     }
 }
 
-/// Waits until all that was read for the connection is sent, for a stream that the client has not
-/// reset.
-async fn all_sent(
+/// Waits until it is the turn of a stream that the client has not reset, and the socket has taken
+/// all that was read before.
+async fn own_turn<'a>(
     stream: &mut SendStream<Piece>,
-    unsent: &Unsent,
+    unsent: &'a Unsent,
     watch: &Watch,
-) -> Result<(), Broken> {
-    poll_fn(|cx| {
-        if let Poll::Ready(fired) = watch.poll_fired(cx.waker()) {
-            return Poll::Ready(Err(Broken::Fired(fired)));
-        }
-        if stream.poll_reset(cx).is_ready() {
-            return Poll::Ready(Err(Broken::Client));
-        }
-        unsent.poll_empty(cx.waker()).map(Ok)
-    })
-    .await
+) -> Result<Ticket<'a>, Broken> {
+    let ticket = unsent.waiting.join();
+    let mut taken = unsent.taken();
+    while !ticket.is_front() || !unsent.is_empty() {
+        let mut woken = pin!(ticket.woken());
+        poll_fn(|cx| {
+            while let Poll::Ready(fired) = watch.poll_fired(cx.waker()) {
+                // The client takes bytes of the streams whose turn it is.
+                let is_alive = matches!(fired, Fired::TimedOut(_)) && unsent.taken() != taken;
+                if !is_alive {
+                    return Poll::Ready(Err(Broken::Fired(fired)));
+                }
+                taken = unsent.taken();
+                watch.again();
+            }
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Client));
+            }
+            woken.as_mut().poll(cx).map(Ok)
+        })
+        .await?;
+    }
+    Ok(ticket)
 }
 
 /// Waits until the client takes some bytes. Returns how many, at most `wanted`. They are reserved
@@ -139,11 +164,12 @@ pub(super) async fn send_all(
     stream: &mut SendStream<Piece>,
     mut bytes: Piece,
     is_last: bool,
+    unsent: &Rc<Unsent>,
     watch: &Watch,
 ) -> Result<(), Broken> {
     while !bytes.is_empty() {
         let room = capacity(stream, bytes.len(), watch).await?;
-        let piece = bytes.split_to(room);
+        let piece = bytes.split_to(room).sent_by(unsent);
         let end = is_last && bytes.is_empty();
         stream.send_data(piece, end).map_err(|_| Broken::Client)?;
         watch.touch();

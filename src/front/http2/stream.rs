@@ -279,8 +279,9 @@ impl Stream {
             let limit = Limit::new(self.shared.keepalive_timeout(), End::Idle);
             let watch = conn.context.timers.watch(conn.client.socket(), limit);
             let open = Open::new(&self.shared);
+            let unsent = Rc::clone(&self.shared.unsent);
             spawn_isolated(async move {
-                if send_all(&mut stream, body, true, &watch).await.is_err() {
+                if send_all(&mut stream, body, true, &unsent, &watch).await.is_err() {
                     cut_off(&mut stream);
                 }
                 drop((watch, open));
@@ -378,7 +379,7 @@ async fn send_file(
             Err(broken) => return broken_off(broken, stream),
         };
         let read = {
-            let mut reading = pin!(body.read(room, store.disk(), watch));
+            let mut reading = pin!(body.read(room.bytes, store.disk(), watch));
             poll_fn(|cx| {
                 let read = reading.as_mut().poll(cx);
                 // It waits for a disk.
@@ -390,7 +391,7 @@ async fn send_file(
             .await
         };
         let piece = match read {
-            Ok(bytes) => Piece::read(bytes, pool, unsent),
+            Ok(bytes) => Piece::read(bytes, pool),
             Err(broken) => {
                 cut_off(stream);
                 return match broken {
@@ -401,7 +402,7 @@ async fn send_file(
             }
         };
         pool.bulk().turn(|turn| turn.spend(piece.len())).await;
-        if let Err(broken) = send_all(stream, piece, false, watch).await {
+        if let Err(broken) = send_all(stream, piece, false, unsent, watch).await {
             return broken_off(broken, stream);
         }
     }

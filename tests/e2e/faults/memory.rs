@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
@@ -63,7 +63,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         // It is empty a moment after its process has ended.
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while fs::remove_dir(&self.folder).is_err() && start.elapsed() < SHORT {
             thread::park_timeout(Duration::from_millis(10));
         }
@@ -100,7 +100,8 @@ struct Place {
 const NAME: &str = "live.example.test";
 
 impl Place {
-    /// Listeners `ingress` and `echo` (L4), `tls` (L4 behind TLS), `web` and `secure` (HTTP).
+    /// Listeners `ingress` and `echo` (L4), `tls` (L4 behind TLS), `web`, `secure` and `brief`
+    /// (HTTP).
     fn start(driver: &str, through: Option<Command>) -> Place {
         let (flood, web, authority) = (flood(), Web::start(), Authority::new("authority"));
         let files = tempfile::tempdir().unwrap();
@@ -128,7 +129,9 @@ impl Place {
         };
         let app = web.url("").replace("http://", "");
         let app = format!("[cluster.app]\nendpoints = [\"{app}\"]\n");
-        let sites = http("web", "") + &http("secure", &pair.rule(&[NAME], ""));
+        let brief = "keepalive_timeout = \"2s\"\n".to_owned() + &pair.rule(&[NAME], "");
+        let secure = http("secure", &pair.rule(&[NAME], ""));
+        let sites = http("web", "") + &secure + &http("brief", &brief);
         let config = [l4(flood, "", ""), echo, tls, sites, app].concat();
         let server = format!("workers = 1\ndriver = \"{driver}\"");
         let gate = Setup { config, server, through, ..Setup::default() }.start();
@@ -172,6 +175,18 @@ impl Place {
         clients
     }
 
+    /// Clients that spend the budget.
+    #[track_caller]
+    fn spend(&self) -> Vec<TcpStream> {
+        let before = self.gate.anonymous_kib() * 1024;
+        let mut clients = Vec::new();
+        wait_for("the budget is spent", LONG, || {
+            clients.push(self.tls("secure", &self.http2, &http2_requests(98, "/large")));
+            (self.gate.anonymous_kib() * 1024 > before + BUDGET).then_some(())
+        });
+        clients
+    }
+
     /// New clients are served.
     #[track_caller]
     fn serves(&self) {
@@ -190,22 +205,98 @@ impl Place {
     }
 }
 
-/// Requests of HTTP/2 from a client whose windows have no end (RFC 9113 sections 3.4 and 6).
-fn http2_requests(count: u32, path: &str) -> Vec<u8> {
-    let frame = |kind: u8, flags: u8, stream: u32, payload: &[u8]| {
-        let length = &(payload.len() as u32).to_be_bytes()[1..];
-        [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
-    };
-    let mut all = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = &(payload.len() as u32).to_be_bytes()[1..];
+    [length, &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// What a client whose windows have no end sends first (RFC 9113 sections 3.4 and 6).
+fn http2_preface() -> Vec<u8> {
     // SETTINGS_INITIAL_WINDOW_SIZE, and WINDOW_UPDATE of the connection.
-    all.extend(frame(4, 0, 0, &[&[0, 4][..], &0x7fff_ffffu32.to_be_bytes()].concat()));
-    all.extend(frame(8, 0, 0, &0x7000_0000u32.to_be_bytes()));
+    let window = [&[0, 4][..], &0x7fff_ffffu32.to_be_bytes()].concat();
+    let update = frame(8, 0, 0, &0x7000_0000u32.to_be_bytes());
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(4, 0, 0, &window), update].concat()
+}
+
+/// A request on this stream.
+fn http2_request(stream: u32, path: &str) -> Vec<u8> {
     // GET and https of the static table, the authority and the path as literals (RFC 7541).
     let literal = |index: u8, value: &str| [&[index, value.len() as u8], value.as_bytes()].concat();
     let head = [vec![0x82, 0x87], literal(0x01, NAME), literal(0x04, path)].concat();
     // END_STREAM and END_HEADERS.
-    (0..count).for_each(|at| all.extend(frame(1, 5, 2 * at + 1, &head)));
-    all
+    frame(1, 5, stream, &head)
+}
+
+/// The preface and requests on the first streams.
+fn http2_requests(count: u32, path: &str) -> Vec<u8> {
+    let requests = (0..count).flat_map(|at| http2_request(2 * at + 1, path));
+    http2_preface().into_iter().chain(requests).collect()
+}
+
+/// On a connection that takes nothing only one stream reads while the budget is spent. The others
+/// wait, and leave nothing behind when they are reset.
+#[test]
+fn streams_that_are_reset_while_they_wait_leave_nothing() {
+    /// At a time: fewer than those for which the `h2` crate ends a connection.
+    const STREAMS: u32 = 18;
+    const ROUNDS: u32 = 48;
+    if !inside_namespace("faults::memory::streams_that_are_reset_while_they_wait_leave_nothing") {
+        return;
+    }
+    with_small_buffers();
+    for driver in DRIVERS {
+        let place = Place::start(driver, None);
+        let _clients = place.spend();
+        let socket = slow_reader(place.gate.address("secure"));
+        let mut client = TlsClient::over(socket, &place.http2, NAME);
+        client.shake_hands().unwrap();
+        client.send(http2_requests(1, "/large"));
+        let mut grown = Vec::new();
+        for round in 0..ROUNDS {
+            let streams = (1..=STREAMS).map(|at| 2 * (round * STREAMS + at) + 1);
+            // RST_STREAM with CANCEL.
+            let reset = |stream| frame(3, 0, stream, &8u32.to_be_bytes());
+            let requests = streams.clone().flat_map(|one| http2_request(one, "/large"));
+            client.send(requests.collect::<Vec<_>>());
+            client.send(streams.flat_map(reset).collect::<Vec<_>>());
+            place.gate.records(((round + 1) * STREAMS) as usize);
+            grown.push(place.gate.anonymous_kib());
+        }
+        // The first rounds make what later ones use again.
+        let kib = grown[ROUNDS as usize - 1].saturating_sub(grown[ROUNDS as usize / 4]);
+        let each = kib * 1024 / u64::from(STREAMS * ROUNDS * 3 / 4);
+        assert!(each < 1024, "{each} bytes stay of each stream over {driver}");
+    }
+}
+
+/// They take turns, and the limit of one that waits for its turn counts from what the client has
+/// read of the others.
+#[test]
+fn while_the_budget_is_spent_streams_of_a_slow_client_go_on() {
+    if !inside_namespace("faults::memory::while_the_budget_is_spent_streams_of_a_slow_client_go_on")
+    {
+        return;
+    }
+    with_small_buffers();
+    for driver in DRIVERS {
+        let place = Place::start(driver, None);
+        let _clients = place.spend();
+        let mut client =
+            TlsClient::over(slow_reader(place.gate.address("brief")), &place.http2, NAME);
+        client.shake_hands().unwrap();
+        client.send(http2_requests(6, "/large"));
+        // Three times the limit, at about 400 KB/s.
+        let begun = Instant::now();
+        let mut bytes = 0;
+        while begun.elapsed() < Duration::from_secs(6) {
+            let (kind, payload) = client.http2_frame();
+            assert!(kind != 3, "a stream was reset after {:?} over {driver}", begun.elapsed());
+            bytes += payload.len();
+            thread::park_timeout(Duration::from_millis(10));
+        }
+        println!("{bytes} bytes over {driver}");
+    }
 }
 
 #[test]
