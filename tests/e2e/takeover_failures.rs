@@ -19,7 +19,7 @@ fn a_successor_that_cannot_start_changes_nothing() {
         let (mut chain, path, _dir) = Chain::serving(driver, 2);
         let client = datagrams_to(chain.address("datagrams"));
         let mut failed = 0;
-        let mut fails = |chain: &Chain, why: &str| {
+        let mut fails = |chain: &Chain, why: &str, said: &str| {
             let mut tunnel = chain.gate.connect("ingress");
             echoes(&mut tunnel);
             chain.ask();
@@ -27,25 +27,32 @@ fn a_successor_that_cannot_start_changes_nothing() {
             wait_for(why, LONG, || {
                 (chain.count("the take-over has failed") == failed).then_some(())
             });
+            // What the successor has said itself comes first.
+            let lines = chain.gate.lines();
+            let of = |part: &str| lines.iter().rposition(|line| line.contains(part));
+            assert!(of(said).is_some_and(|at| Some(at) <= of("has failed")), "{why}: {lines:#?}");
             echoes(&mut tunnel);
             echoes(&mut chain.gate.connect("ingress"));
             echoes(&mut UnixStream::connect(&path).unwrap());
             answers(&client, failed);
         };
         chain.edit("[server]", "[serve]");
-        fails(&chain, "a broken configuration");
+        fails(&chain, "a broken configuration", "unknown key `serve`");
         chain.edit("[serve]", "[server]");
-        chain.replace_program("exit 0");
-        fails(&chain, "a program that exits");
+        chain.edit("listen = \"127.0.0.1:0\"", "listen = \"192.0.2.1:7\"");
+        fails(&chain, "an address of no interface", "192.0.2.1:7");
+        chain.edit("listen = \"192.0.2.1:7\"", "listen = \"127.0.0.1:0\"");
+        chain.replace_program("exit 7");
+        fails(&chain, "a program that exits", "before its first packet (exit status: 7)");
         // It says that it accepts, and does not know that it may.
         let lie = "import os, socket, sys; \
                    s = socket.socket(fileno = int(os.environ[\"RINGGATE_TAKEOVER\"])); \
                    s.send(b\"hello\"); s.send(b\"ready\"); \
                    s.recvmsg(65536, 4096); s.recv(65536); sys.exit(0)";
         chain.replace_program(&format!("exec python3 -c '{lie}'"));
-        fails(&chain, "a program that ends when it may accept");
+        fails(&chain, "a program that ends when it may accept", "ended before it accepted");
         fs::remove_file(chain.gate.access_log().with_file_name("ringgate")).unwrap();
-        fails(&chain, "no program");
+        fails(&chain, "no program", "/ringgate cannot be started: No such file");
         chain.replace_program(&format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_ringgate")));
         chain.take_over();
         echoes(&mut chain.gate.connect("ingress"));

@@ -37,6 +37,7 @@ mod predecessor;
 mod successor;
 
 use std::future::pending;
+use std::mem::ManuallyDrop;
 use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -61,9 +62,11 @@ const GO: &[u8] = b"go";
 const ABORT: &[u8] = b"abort";
 const ACCEPTING: &[u8] = b"accepting";
 
-/// The connection of a successor to its predecessor.
+/// The connection of a successor to its predecessor. It stays open to the end of the process,
+/// unless this takes over: the predecessor kills a successor that closes it, which could have
+/// something left to say then.
 #[derive(Debug)]
-pub struct Predecessor(OwnedFd);
+pub struct Predecessor(ManuallyDrop<OwnedFd>);
 
 impl Predecessor {
     /// The process that has started this one for a take-over; `None` if there is none. If there is
@@ -73,7 +76,7 @@ impl Predecessor {
         sys::leave_parent();
         // An error means that the predecessor has ended, which the first receive says, too.
         let _ = sys::send_packet(&packets, HELLO, &[]);
-        Some(Predecessor(packets))
+        Some(Predecessor(ManuallyDrop::new(packets)))
     }
 }
 
@@ -147,7 +150,9 @@ impl TakeOver {
     /// Gives up what is in progress. Returns the id of the process that has taken over, if that has
     /// happened already.
     pub(super) async fn give_up(self) -> Option<u32> {
-        let successor = self.attempt?.give_up().await?;
+        let attempt = self.attempt?;
+        tracing::info!("the take-over in progress is given up, because this process is to end");
+        let successor = attempt.give_up().await?;
         if self.must_reload {
             send_reload(successor);
         }

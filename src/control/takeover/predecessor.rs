@@ -1,8 +1,8 @@
 //! The predecessor's side of a take-over.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::{Child, Command as Program};
+use std::process::{Child, Command as Program, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
@@ -38,10 +38,12 @@ const CHECK: Duration = Duration::from_millis(1);
 /// Why a take-over has failed. Nothing has changed then.
 #[derive(Debug)]
 pub(in crate::control) enum Failure {
-    /// The program cannot be started.
-    Start(io::Error),
+    /// The program, with this name, cannot be started.
+    Start(OsString, io::Error),
     /// The successor has ended before this.
     Ended(&'static str),
+    /// The program has ended with this status, and has not become a successor.
+    NoSuccessor(ExitStatus),
     /// The successor was not ready in time.
     NotReady,
     /// The successor did not accept in time.
@@ -59,9 +61,14 @@ pub(in crate::control) enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Start(error) => write!(f, "the program cannot be started: {error}"),
+            Failure::Start(program, error) => {
+                write!(f, "the program {} cannot be started: {error}", program.display())
+            }
             Failure::Ended(before) => {
                 write!(f, "the successor has ended before {before}; its own diagnostics say why")
+            }
+            Failure::NoSuccessor(status) => {
+                write!(f, "the program has ended before its first packet ({status})")
             }
             Failure::NotReady => f.write_str("the successor was not ready in time"),
             Failure::NotAccepting => f.write_str("the successor did not accept in time"),
@@ -134,7 +141,7 @@ async fn take_over(
     manager: Manager,
     given_up: oneshot::Receiver<()>,
 ) -> Result<u32, Failure> {
-    let mut successor = Successor::start(workers).map_err(Failure::Start)?;
+    let mut successor = Successor::start(workers)?;
     let result = tokio::select! {
         biased;
         accepts = hand_over(&mut successor, &handed, first) => accepts,
@@ -224,14 +231,20 @@ struct Successor {
 }
 
 impl Successor {
-    fn start(workers: Vec<Sender<Command>>) -> io::Result<Successor> {
+    fn start(workers: Vec<Sender<Command>>) -> Result<Successor, Failure> {
+        let mut arguments = std::env::args_os();
+        let program = arguments.next().unwrap_or_default();
+        let arguments = arguments.collect();
+        Successor::run(&program, arguments, workers).map_err(|error| Failure::Start(program, error))
+    }
+
+    fn run(
+        program: &OsStr,
+        arguments: Vec<OsString>,
+        workers: Vec<Sender<Command>>,
+    ) -> io::Result<Successor> {
         let (ours, theirs) = sys::packet_pair()?;
         sys::name_sender(&ours, true)?;
-        let mut arguments: Vec<OsString> = std::env::args_os().collect();
-        if arguments.is_empty() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        let program = arguments.remove(0);
         let mut command = Program::new(program);
         command.args(arguments).env(VARIABLE, sys::number_of(&theirs).to_string());
         // Where /proc is not mounted this process still has them.
@@ -254,8 +267,21 @@ impl Successor {
                 Ok(())
             }
             Ok(_) => Err(Failure::Unexpected),
-            Err(_) => Err(Failure::Ended("its first packet")),
+            Err(_) => Err(self.never_there().await),
         }
+    }
+
+    /// Why there is no successor. The program has closed the packets, as a rule by its end.
+    async fn never_there(&mut self) -> Failure {
+        let began = Instant::now();
+        while let (Some(started), true) = (&mut self.started, began.elapsed() < KILLED_WITHIN) {
+            match started.try_wait() {
+                Ok(Some(status)) => return Failure::NoSuccessor(status),
+                Ok(None) => sleep(CHECK).await,
+                Err(_) => break,
+            }
+        }
+        Failure::Ended("its first packet")
     }
 
     /// Makes the workers of this process stop to accept and to receive.

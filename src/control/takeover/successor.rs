@@ -1,6 +1,7 @@
 //! The successor's side of a take-over.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ pub(in crate::control) struct Offered {
 /// does all this when it goes on.
 const RESIGNED_WITHIN: Duration = Duration::from_secs(10);
 
-/// The connection to the predecessor, from the start until this process accepts.
-pub(in crate::control) struct Link(Packets);
+/// The connection to the predecessor, from the start until this process accepts; to the end of the
+/// process if that comes first, as [`Predecessor`].
+pub(in crate::control) struct Link(ManuallyDrop<Packets>);
 
 impl Link {
     /// Must be called on the runtime.
@@ -38,7 +40,8 @@ impl Link {
     /// # Errors
     /// As epoll_ctl(2).
     pub(in crate::control) fn open(predecessor: Predecessor) -> Result<Link, Error> {
-        Packets::new(predecessor.0).map(Link).map_err(failed)
+        let packets = Packets::new(ManuallyDrop::into_inner(predecessor.0)).map_err(failed)?;
+        Ok(Link(ManuallyDrop::new(packets)))
     }
 
     /// Receives the predecessor's sockets and keys.
@@ -109,12 +112,12 @@ impl Link {
         // An error means that the predecessor has ended.
         let _ = self.0.send(ACCEPTING, &[]).await;
         match timeout(RESIGNED_WITHIN, self.0.receive()).await {
-            Ok(Ok(_)) => {
-                // It goes on when this process has ended, which the end of the packets may show.
-                std::mem::forget(self);
-                Err(given_up())
+            // It goes on when this process has ended, which the end of the packets may show.
+            Ok(Ok(_)) => Err(given_up()),
+            Ok(Err(_)) | Err(_) => {
+                drop(ManuallyDrop::into_inner(self.0));
+                Ok(())
             }
-            Ok(Err(_)) | Err(_) => Ok(()),
         }
     }
 }
