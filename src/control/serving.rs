@@ -116,7 +116,7 @@ impl Serving {
         let system = system_authorities(&config, None)?;
         let files = threads_for_files(&config, None)?;
         let logs = opened_logs(&config, writer.opening())?;
-        let ticket_keys = offered.ticket_keys;
+        let (ticket_keys, known_names) = (offered.ticket_keys, offered.names);
         let resources = Resources { system, files, ticket_keys, ..Resources::default() };
         let mut counters = Registry::new(cpus.len());
         let sink = sinks(&mut writer, logs);
@@ -126,7 +126,7 @@ impl Serving {
 
         // 2. Resolve the endpoints.
         let (mut crew, mut pending) = Crew::new(cpus);
-        let mut dns = Dns::start(&config, crew.commands())?;
+        let mut dns = Dns::start(&config, crew.commands(), known_names)?;
         let mut names = dns.prepare(&config);
         if link.is_none() {
             // A successor is not the main process of the service yet.
@@ -227,7 +227,8 @@ impl Serving {
         let are_made_here = self.config.tls.ticket_keys.is_none();
         let ticket_keys = are_made_here.then(|| self.certificates.keys());
         let (keys, workers) = (ticket_keys.as_deref(), self.crew.commands());
-        Attempt::start(&self.sockets, keys, workers, self.manager.clone())
+        let names = self.dns.known();
+        Attempt::start(&self.sockets, names, keys, workers, self.manager.clone())
     }
 
     /// Leaves what a successor does from now on: it has the paths of Unix sockets, orders
@@ -374,6 +375,6 @@ fn admissions(layout: &Layout) -> impl Iterator<Item = (Arc<str>, Arc<Admission>
 async fn first_answers(names: &mut dns::Next) {
     if tokio::time::timeout(FIRST_ANSWERS, names.first_answers()).await.is_err() {
         let names = names.missing();
-        tracing::warn!(names, "no answer from DNS yet: going on without these names");
+        tracing::warn!(names, "no answer from DNS yet: going on with what is known of these names");
     }
 }

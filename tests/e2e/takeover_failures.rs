@@ -9,7 +9,8 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{
-    LONG, SHORT, Setup, UdpEcho, free_port, refusing, refusing_from, require, wait_for,
+    Echo, LONG, Network, SHORT, Setup, UdpEcho, free_port, inside_namespace, l4, refusing,
+    refusing_from, require, wait_for,
 };
 use crate::takeover::{BOTH, Chain, answers, datagrams_to, echoes, has_ended};
 
@@ -223,6 +224,33 @@ fn a_successor_that_dies_or_stands_still_when_it_may_accept_changes_nothing() {
         chain.serves(&path);
         chain.end();
         assert!(!path.exists(), "{driver}");
+    }
+}
+
+/// The name servers may be down at the moment of a take-over.
+#[test]
+fn a_successor_knows_the_addresses_that_were_known() {
+    if !inside_namespace("takeover_failures::a_successor_knows_the_addresses_that_were_known") {
+        return;
+    }
+    let mut network = Network::serving(&[("echo.test", "127.0.0.1")]).time_to_live(1);
+    for driver in BOTH {
+        let echo = Echo::start().address();
+        let cluster = "discovery = \"strict_dns\"\ndns_family = \"ipv4\"\ndns_refresh = \"100ms\"";
+        let config = l4(echo, "", cluster)
+            .replace("\"127.0.0.1:", "\"echo.test:")
+            .replace("echo.test:0", "127.0.0.1:0");
+        let server = format!("workers = 2\ndriver = \"{driver}\"");
+        let mut chain = Chain::start(Setup { config, server, ..Setup::default() });
+        echoes(&mut chain.gate.connect("ingress"));
+        network.stop_server();
+        chain.gate.line_with("cannot look up names");
+        for _ in 0..2 {
+            chain.take_over();
+            (0..10).for_each(|_| echoes(&mut chain.gate.connect("ingress")));
+        }
+        chain.end();
+        network.start_server();
     }
 }
 

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RecordType};
+use serde::{Deserialize, Serialize};
 
 use super::error::LookupError;
 use super::files::{Files, Source};
@@ -17,7 +18,7 @@ use super::server::{self, Resolution};
 use super::system::{Resolver, candidates};
 
 /// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum Family {
     V4,
     V6,

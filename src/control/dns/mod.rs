@@ -20,20 +20,35 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use self::cluster::{Answers, Cluster, Follows};
 use self::files::Files;
+use self::follower::Key;
 use self::lookup::{Family, Found, look_up};
 use crate::config::{self, Config, Discovery, DnsFamily, DnsName};
 use crate::error::{Error, chain};
 use crate::sys::{self, Address};
 use crate::worker::Command;
 
+/// The last answer about a name, or a part of it.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Known {
+    host: String,
+    family: Family,
+    addresses: Vec<IpAddr>,
+}
+
+/// The most addresses of one [`Known`], so that its size has a bound.
+const MAX_KNOWN: usize = 100;
+
 /// The tasks that look up the names of all clusters of a configuration.
 pub(super) struct Dns {
     files: Files,
+    /// What a predecessor knew of names. It counts for clusters that are new here.
+    inherited: HashMap<Key, Vec<IpAddr>>,
     workers: Vec<Sender<Command>>,
     clusters: HashMap<Arc<str>, Member>,
 }
@@ -83,16 +98,42 @@ impl Next {
 
 impl Dns {
     /// Starts the thread that reads the system's configuration of names. Nothing is looked up yet.
+    /// `known` is what a predecessor knew.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start(config: &Config, workers: Vec<Sender<Command>>) -> Result<Dns, Error> {
+    pub(super) fn start(
+        config: &Config,
+        workers: Vec<Sender<Command>>,
+        known: Vec<Known>,
+    ) -> Result<Dns, Error> {
         let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
             Discovery::StrictDns { names, .. } => names.as_slice(),
             Discovery::Static(_) => &[],
         });
         let files = Files::start(names.map(|name| name.host.as_str()))?;
-        Ok(Dns { files, workers, clusters: HashMap::new() })
+        let mut inherited = HashMap::<Key, Vec<IpAddr>>::new();
+        for Known { host, family, addresses } in known {
+            inherited.entry((host, family)).or_default().extend(addresses);
+        }
+        Ok(Dns { files, inherited, workers, clusters: HashMap::new() })
+    }
+
+    /// What is known of the names of all clusters.
+    pub(super) fn known(&self) -> Vec<Known> {
+        let mut all = HashMap::new();
+        for member in self.clusters.values() {
+            all.extend(member.answers.borrow().addresses.clone());
+        }
+        let parts = |((host, family), addresses): (Key, Vec<IpAddr>)| {
+            let part = |addresses: &[IpAddr]| Known {
+                host: host.clone(),
+                family,
+                addresses: addresses.to_vec(),
+            };
+            addresses.chunks(MAX_KNOWN).map(part).collect::<Vec<_>>()
+        };
+        all.into_iter().flat_map(parts).collect()
     }
 
     /// Starts to look up the clusters of another configuration, as far as they differ from the
@@ -114,9 +155,11 @@ impl Dns {
                 },
                 None => {
                     let hosts = families_of_hosts(names, *family);
-                    let known = before.map(|before| before.answers.borrow().addresses.clone());
+                    let known = match before {
+                        Some(before) => before.answers.borrow().addresses.clone(),
+                        None => self.inherited.clone(),
+                    };
                     let follows = Arc::new(Follows::new(self.workers.clone()));
-                    let known = known.unwrap_or_default();
                     let task = Cluster::new(&cluster.name, names, &hosts, known, &follows);
                     let (sender, answers) = watch::channel(task.answers());
                     let task = tokio::spawn(task.run(hosts, *refresh, self.files.clone(), sender));
@@ -140,6 +183,8 @@ impl Dns {
     pub(super) fn commit(&mut self, next: Next) -> Vec<(Arc<str>, Arc<[Address]>)> {
         let Next { config, clusters } = next;
         self.clusters = clusters;
+        // They were for the first configuration.
+        self.inherited.clear();
         let mut loops = None;
         let endpoints = |cluster: &Arc<config::Cluster>| {
             let addresses = match &cluster.discovery {

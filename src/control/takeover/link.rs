@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
+use crate::control::dns::Known;
 use crate::control::sockets::Chosen;
 use crate::sys::{self, Errno, Peer};
 
@@ -28,6 +29,9 @@ pub(super) struct Offer {
     /// writes them. Used if the successor's configuration has no file of them.
     #[serde(default)]
     pub(super) ticket_keys: String,
+    /// What the predecessor knows of names.
+    #[serde(default)]
+    pub(super) names: Vec<Known>,
 }
 
 /// One end of a pair of sockets for packets. The type stands for such sockets as well: only its

@@ -7,7 +7,7 @@
 //! 1. The predecessor starts its program. What is started forks and ends, so that the successor is
 //!    a child of the service manager and not of the predecessor: systemd waits for the end of its
 //!    own children only. The successor sends `hello`, with which the kernel gives its id.
-//! 2. The predecessor sends all sockets.
+//! 2. The predecessor sends all sockets, and what it knows of names.
 //! 3. The successor makes everything that can be refused, its workers, too, and sends `ready`.
 //! 4. The predecessor stops to accept and to receive, and sends `go`. Clients wait in the accept
 //!    queues.
@@ -52,7 +52,7 @@ use crate::sys;
 /// The environment variable with the number of the successor's socket.
 const VARIABLE: &str = "RINGGATE_TAKEOVER";
 /// The version of the packets. A successor of another version refuses to start.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The successor is there.
 const HELLO: &[u8] = b"hello";

@@ -15,12 +15,15 @@ use tokio::time::{sleep, timeout};
 
 use super::link::{Offer, Packets};
 use super::{ABORT, ACCEPTING, GO, HELLO, READY, VARIABLE, VERSION};
+use crate::control::dns::Known;
 use crate::control::manager::{Manager, OWN_VARIABLES};
 use crate::control::sockets::{HandedOver, Sockets};
 use crate::proto::tls::TicketKeys;
 use crate::sys::{self, Peer};
 use crate::worker::Command;
 
+/// The most names of a packet. With each at its longest it has 50 KB.
+const NAMES_OF_A_PACKET: usize = 10;
 /// How long the successor may take until it is ready. It resolves names meanwhile.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// How long the workers of this process may take to stop, which they do within a tick.
@@ -92,6 +95,7 @@ impl Attempt {
     /// Must be called on the runtime.
     pub(in crate::control) fn start(
         sockets: &Sockets,
+        names: Vec<Known>,
         ticket_keys: Option<&TicketKeys>,
         workers: Vec<Sender<Command>>,
         manager: Manager,
@@ -104,7 +108,7 @@ impl Attempt {
             ..Offer::default()
         };
         let (give_up, given_up) = oneshot::channel();
-        let handed = sockets.to_hand_over();
+        let handed = Handed { sockets: sockets.to_hand_over(), names };
         let task = tokio::spawn(take_over(handed, first, workers, manager, given_up));
         Attempt { task, give_up: Some(give_up) }
     }
@@ -134,8 +138,14 @@ impl Drop for Attempt {
     }
 }
 
+/// What a successor gets.
+struct Handed {
+    sockets: Vec<HandedOver>,
+    names: Vec<Known>,
+}
+
 async fn take_over(
-    handed: Vec<HandedOver>,
+    handed: Handed,
     first: Offer,
     workers: Vec<Sender<Command>>,
     manager: Manager,
@@ -144,7 +154,7 @@ async fn take_over(
     let mut successor = Successor::start(workers)?;
     let result = tokio::select! {
         biased;
-        accepts = hand_over(&mut successor, &handed, first) => accepts,
+        accepts = hand_over(&mut successor, handed, first) => accepts,
         _ = given_up => Err(Failure::GivenUp),
     };
     if let Err(failure) = result {
@@ -159,12 +169,8 @@ async fn take_over(
 }
 
 /// Gives a successor all sockets, and waits until it accepts.
-async fn hand_over(
-    successor: &mut Successor,
-    handed: &[HandedOver],
-    first: Offer,
-) -> Result<(), Failure> {
-    // 1. All sockets.
+async fn hand_over(successor: &mut Successor, handed: Handed, first: Offer) -> Result<(), Failure> {
+    // 1. All sockets, and what is known.
     let ready = async {
         successor.introduced().await?;
         offer(&successor.packets, handed, first).await?;
@@ -183,30 +189,42 @@ async fn hand_over(
 }
 
 /// Sends all sockets, and what the first packet has beside them.
-async fn offer(packets: &Packets, handed: &[HandedOver], mut offer: Offer) -> Result<(), Failure> {
-    use io::ErrorKind::{BrokenPipe, ConnectionReset};
-    let mut rest = handed;
+async fn offer(packets: &Packets, handed: Handed, mut offer: Offer) -> Result<(), Failure> {
+    let Handed { sockets, mut names } = handed;
+    while !names.is_empty() {
+        let rest = names.split_off(names.len().min(NAMES_OF_A_PACKET));
+        let names = std::mem::replace(&mut names, rest);
+        let offer = Offer { version: VERSION, more: true, names, ..Offer::default() };
+        send(packets, &offer, &[]).await?;
+    }
+    let mut rest = &sockets[..];
     loop {
         let (now, later) = rest.split_at(rest.len().min(sys::MAX_DESCRIPTORS));
         rest = later;
         offer.more = !rest.is_empty();
         offer.chosen = now.iter().filter_map(|handed| handed.chosen.clone()).collect();
         offer.chosen.dedup();
-        let bytes = serde_json::to_vec(&offer).map_err(|error| Failure::Send(error.into()))?;
         let descriptors: Vec<BorrowedFd<'_>> = now.iter().map(HandedOver::as_fd).collect();
-        match packets.send(&bytes, &descriptors).await {
-            Ok(()) => {}
-            // A reset means that it has left packets unread.
-            Err(error) if matches!(error.kind(), BrokenPipe | ConnectionReset) => {
-                return Err(Failure::Ended("it had the sockets"));
-            }
-            Err(error) => return Err(Failure::Send(error)),
-        }
+        send(packets, &offer, &descriptors).await?;
         if rest.is_empty() {
             return Ok(());
         }
         offer = Offer { version: VERSION, ..Offer::default() };
     }
+}
+
+async fn send(
+    packets: &Packets,
+    offer: &Offer,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), Failure> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset};
+    let bytes = serde_json::to_vec(offer).map_err(|error| Failure::Send(error.into()))?;
+    packets.send(&bytes, descriptors).await.map_err(|error| match error.kind() {
+        // A reset means that it has left packets unread.
+        BrokenPipe | ConnectionReset => Failure::Ended("it had the sockets"),
+        _ => Failure::Send(error),
+    })
 }
 
 /// Waits for one packet. `before` is what it says.
