@@ -9,6 +9,8 @@ use super::limits;
 
 /// The first number after those of the standard streams.
 const FIRST: RawFd = 3;
+/// How many descriptors the workers may open in the moment before a fork.
+const MARGIN: RawFd = 4096;
 
 /// Lets a program inherit one descriptor beside its standard streams, and no other. The descriptor
 /// keeps its number.
@@ -18,21 +20,40 @@ const FIRST: RawFd = 3;
 /// in the child, because the workers go on accepting (close_range(2), CLOSE_RANGE_CLOEXEC).
 pub fn inherits_only(command: &mut Command, fd: &impl AsFd) {
     let kept = fd.as_fd().as_raw_fd();
-    let limit = RawFd::try_from(limits::file_limit()).unwrap_or(RawFd::MAX);
+    let most = if has_close_range() { FIRST } else { first_unused() };
     // SAFETY: between fork(2) and exec the closure makes system calls alone, which
     // signal-safety(7) allows. It does not allocate.
-    unsafe { command.pre_exec(move || keep_only(kept, limit)) };
+    unsafe { command.pre_exec(move || keep_only(kept, most)) };
 }
 
-fn keep_only(kept: RawFd, limit: RawFd) -> io::Result<()> {
+/// Marks descriptors so that they are closed on exec. Returns false if the kernel refuses the call:
+/// it is older than Linux 5.11, or a filter does.
+fn mark_from(first: RawFd) -> bool {
     // SAFETY: the call has no pointer. It closes nothing before the exec, after which no owner of a
     // descriptor exists.
-    let marked =
-        unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
-    if marked != 0 {
-        // Before Linux 5.11. Numbers that are not open give an error.
-        for fd in FIRST..limit {
-            // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) == 0 }
+}
+
+fn has_close_range() -> bool {
+    // No descriptor has this number.
+    mark_from(RawFd::MAX)
+}
+
+/// A number above those of all open descriptors, and of those that the workers open until the fork.
+/// The limit of open files may be a thousand million.
+fn first_unused() -> RawFd {
+    let limit = RawFd::try_from(limits::file_limit()).unwrap_or(RawFd::MAX);
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return limit };
+    let numbers = open.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.max().map_or(limit, |highest: RawFd| limit.min(highest.saturating_add(MARGIN)))
+}
+
+/// `most` is used where the kernel has no close_range(2).
+fn keep_only(kept: RawFd, most: RawFd) -> io::Result<()> {
+    if !mark_from(FIRST) {
+        // Numbers that are not open give an error.
+        for fd in FIRST..most {
+            // SAFETY: the call has no pointer, and closes nothing before the exec.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }
@@ -66,5 +87,14 @@ mod tests {
         let directory = if kept.as_raw_fd() == FIRST { FIRST + 1 } else { FIRST };
         numbers.retain(|number| *number != directory);
         assert_eq!(numbers, [0, 1, 2, kept.as_raw_fd()]);
+    }
+
+    #[test]
+    fn without_close_range_all_open_descriptors_are_marked_and_few_others() {
+        let open = File::open("/dev/null").unwrap();
+        let first = first_unused();
+        assert!(first > open.as_raw_fd());
+        assert!(first <= open.as_raw_fd() + 10_000, "{first}");
+        assert!(has_close_range(), "the kernel of this test has it");
     }
 }

@@ -18,6 +18,8 @@ use crate::error::Error;
 /// in the background, and the rings hold its sockets for some more milliseconds. A process that
 /// drains closes its listening sockets within a tick of its workers, and so does a reload.
 const IN_USE_FOR: Duration = Duration::from_secs(2);
+/// After so many addresses the control plane does what else there is.
+const IN_A_ROW: usize = 16;
 
 /// What [`Sockets`] are to become. Dropping it closes what was bound for it and removes the paths.
 pub(in crate::control) struct Change {
@@ -72,6 +74,11 @@ impl Sockets {
                     None => binding.bind_until(until).await?,
                 };
                 change.addresses.push(Planned::New(new));
+                // A UDP socket takes a quarter of a millisecond. Signals, and the beats for the
+                // watchdog, must not wait for thousands of them.
+                if change.addresses.len().is_multiple_of(IN_A_ROW) {
+                    tokio::task::yield_now().await;
+                }
             }
         }
         Ok(change)
