@@ -109,7 +109,7 @@ impl Serving {
             None => Offered { sockets: handed, ..Offered::default() },
         };
         if link.is_some() {
-            manager.took_over(&offered.sockets);
+            manager.took_over(&offered.sockets, offered.bound_by_manager);
         }
         let mut sockets = Sockets::open(&config, cpus.len(), offered.sockets).await?;
         let mut writer = Writer::start()?;

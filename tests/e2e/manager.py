@@ -13,9 +13,10 @@ Arguments: a JSON object, then the command of the service. Keys of the object:
     probe      true: before a socket is removed from the store, a byte goes to its address and back
     extra      further variables of the service
 
-Lines on stdout: "notify TEXT" with "|" between assignments, "stored NAME", "removed NAME",
-"started PID", "main PID own", "main PID alien", "ended STATUS", "socket NAME PORT", "watchdog
-expired", "served NAME" and "not served NAME" of a probe, "lost", "found", and what the service says.
+Lines on stdout: "notify TEXT" with "|" between assignments, "stored NAME", "not stored NAME"
+(there is no room), "known NAME" (it is stored already), "removed NAME", "started PID", "main PID own", "main PID alien",
+"ended STATUS", "socket NAME PORT", "watchdog expired", "served NAME" and "not served NAME" of a
+probe, "lost", "found", and what the service says.
 Lines on stdin: "kill NUMBER", "stop" (no further start), "end" (`systemctl stop`), "hear", "lose"
 (notifications reach nothing, and the store is empty), "find" (they arrive again).
 """
@@ -153,7 +154,8 @@ def receive():
         for fd in descriptors:
             # Without FDPOLL=0 systemd would poll it.
             if len(store) >= options.get("fdstore", 0) or is_stored(fd):
-                say("not stored", fields["FDNAME"])
+                # One that is stored already changes nothing (service_add_fd_store).
+                say("known" if is_stored(fd) else "not stored", fields["FDNAME"])
                 os.close(fd)
                 continue
             assert fields["FDPOLL"] == "0", text

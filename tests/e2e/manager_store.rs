@@ -157,3 +157,46 @@ fn a_stored_unix_socket_without_its_path_is_bound_anew() {
     stream.read_exact(&mut [0]).unwrap();
     assert_eq!((manager.count("stored unix-"), manager.count("removed unix-")), (2, 1));
 }
+
+/// The predecessor may not have stored what it had no room for.
+#[test]
+fn a_successor_stores_what_there_is_room_for_now() {
+    let echo = Echo::start();
+    let ports = [free_port(), free_port()];
+    let at = |config: &str, port: usize| {
+        config.replacen("127.0.0.1:0", &ports[port].address().to_string(), 1)
+    };
+    let config = at(&l4(echo.address(), "", ""), 0);
+    let both = at(&listener("more"), 1) + &config;
+    let mut manager = Manager::start(&json!({ "fdstore": 1 }), "workers = 1", &both);
+    let (ingress, more) = (manager.address("ingress"), manager.address("more"));
+    manager.line_with("notify READY=1");
+    manager.line_with(&format!("stored tcp-{}-", more.port()));
+    manager.rewrite("workers = 1", &config);
+    manager.signal(Signal::USR2);
+    manager.wait_count("notify READY=1", 2);
+    assert_eq!(manager.count(&format!("removed tcp-{}-", more.port())), 1);
+    assert_eq!(manager.count(&format!("stored tcp-{}-", ingress.port())), 1);
+}
+
+#[test]
+fn a_successor_does_not_store_what_the_manager_has_bound() {
+    let echo = Echo::start();
+    let port = free_port().number();
+    let sockets = json!([{ "name": "any", "kind": "tcp", "port": port }]);
+    let address = format!("127.0.0.1:{port}");
+    let config = l4(echo.address(), "", "").replacen("127.0.0.1:0", &address, 1);
+    let options = json!({ "sockets": sockets, "fdstore": 1 });
+    let config = config + &listener("more");
+    let mut manager = Manager::start(&options, "workers = 1", &config);
+    let more = manager.address("more").port();
+    manager.wait_count("notify READY=1", 1);
+    for taken_over in 1..=2 {
+        manager.signal(Signal::USR2);
+        manager.wait_count("notify READY=1", taken_over + 1);
+    }
+    assert_eq!(manager.count(&format!("stored tcp-{more}-")), 1);
+    assert_eq!(manager.count(&format!("known tcp-{more}-")), 2);
+    assert_eq!(manager.count(&format!("stored tcp-{port}-")), 0);
+    assert_eq!((manager.count("removed "), manager.count("stores no more sockets")), (0, 0));
+}

@@ -70,7 +70,8 @@ impl Manager {
         // Before version 254 systemd does not say whether it stores descriptors. Those that it does
         // not store it closes.
         let mut store = Store::new(max_stored.unwrap_or(usize::MAX));
-        let sockets = take_sockets(handed, &mut store);
+        let mut bound_by_manager = Vec::new();
+        let sockets = take_sockets(handed, &mut store, &mut bound_by_manager);
         for name in missing {
             tracing::warn!(name, "the service manager names a descriptor that is not open");
         }
@@ -83,7 +84,7 @@ impl Manager {
             }
         });
         let notified = address.map(|address| {
-            let (wanted, changes) = watch::channel(Wanted::default());
+            let (wanted, changes) = watch::channel(Wanted::beside(bound_by_manager));
             let (answers, answered) = watch::channel(0);
             tokio::spawn(Notifier::new(address, store, answers).run(changes));
             Notified { wanted, answered }
@@ -120,13 +121,27 @@ impl Manager {
         self.change(|wanted| wanted.resign(format!("MAINPID={pid}")));
     }
 
-    /// Notes that these sockets come from a predecessor, which may have stored them. Must be called
-    /// before [`Manager::store`].
-    pub(super) fn took_over(&self, sockets: &Inherited) {
+    /// The names of those of these sockets that the manager has bound itself.
+    pub(in crate::control) fn bound_by_manager(&self, sockets: &[impl AsFd]) -> Vec<String> {
+        let Some(notified) = &self.notified else { return Vec::new() };
+        let bound = &notified.wanted.borrow().bound_by_manager;
+        if bound.is_empty() {
+            return Vec::new();
+        }
+        let names = sockets.iter().filter_map(|one| handed_socket(one).ok().as_ref().map(name_of));
+        names.filter(|name| bound.contains(name)).collect()
+    }
+
+    /// Notes that these sockets come from a predecessor, which may have stored those that the
+    /// manager has not bound itself. Must be called before [`Manager::store`].
+    pub(super) fn took_over(&self, sockets: &Inherited, bound_by_manager: Vec<String>) {
         let streams = sockets.streams.iter().map(AsFd::as_fd);
         let all = streams.chain(sockets.datagrams.iter().map(AsFd::as_fd));
         let names = all.filter_map(|socket| handed_socket(&socket).ok().as_ref().map(name_of));
-        self.change(|wanted| wanted.inherited.extend(names));
+        self.change(|wanted| {
+            wanted.inherited.extend(names);
+            wanted.bound_by_manager.extend(bound_by_manager);
+        });
     }
 
     /// Makes these sockets those that the manager stores. Where it has no room for all, it stores
@@ -231,8 +246,12 @@ fn to_store(sockets: &Sockets, workers: usize) -> Vec<Arc<Stored>> {
 }
 
 /// Takes the descriptors that listeners can use. Closes the others, with a warning, and those that
-/// are there twice.
-fn take_sockets(handed: Vec<(String, OwnedFd)>, store: &mut Store) -> Inherited {
+/// are there twice. Adds the names of those that are not from the store to `bound_by_manager`.
+fn take_sockets(
+    handed: Vec<(String, OwnedFd)>,
+    store: &mut Store,
+    bound_by_manager: &mut Vec<String>,
+) -> Inherited {
     let (mut sockets, mut seen) = (Inherited::default(), HashSet::new());
     for (name, descriptor) in handed {
         let socket = match handed_socket(&descriptor.as_fd()) {
@@ -242,7 +261,13 @@ fn take_sockets(handed: Vec<(String, OwnedFd)>, store: &mut Store) -> Inherited 
                 continue;
             }
         };
-        let is_stored = store.was_handed(&name, &socket);
+        let own_name = name_of(&socket);
+        let is_stored = name == own_name;
+        if is_stored {
+            store.is_added(own_name);
+        } else {
+            bound_by_manager.push(own_name);
+        }
         // A socket unit and the store may have the same one.
         if !seen.insert(socket.id) {
             continue;

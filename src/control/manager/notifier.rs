@@ -162,7 +162,7 @@ impl Notifier {
         }
         if !self.knows_inherited {
             self.knows_inherited = true;
-            wanted.inherited.iter().for_each(|name| self.store.is_added(name.clone()));
+            self.store.learn(&wanted.bound_by_manager, &wanted.inherited);
         }
         self.change = self.store.change_to(&wanted.store);
         if self.change.beyond > 0 && !self.has_said_beyond {

@@ -24,7 +24,8 @@ pub(super) struct Store {
     may_have: HashSet<String>,
     /// Names of those that it has.
     has: HashSet<String>,
-    /// Sockets that the manager has bound itself (a socket unit), and keeps without being asked.
+    /// Names of sockets that the manager has bound itself (a socket unit), and keeps without being
+    /// asked.
     bound_by_manager: HashSet<String>,
 }
 
@@ -64,17 +65,11 @@ impl Store {
         Store { max, may_have, has, bound_by_manager }
     }
 
-    /// Notes that the manager has handed a socket over, under the name that it has there. Returns
-    /// false if the manager has bound it itself.
-    pub(super) fn was_handed(&mut self, name: &str, socket: &HandedSocket) -> bool {
-        let own = name_of(socket);
-        let is_stored = name == own;
-        if is_stored {
-            self.is_added(own);
-        } else {
-            self.bound_by_manager.insert(own);
-        }
-        is_stored
+    /// Notes what is known of sockets from elsewhere: those that the manager has bound itself, and
+    /// those of a predecessor, which may have stored them or not.
+    pub(super) fn learn(&mut self, bound_by_manager: &[String], inherited: &[String]) {
+        self.bound_by_manager.extend(bound_by_manager.iter().cloned());
+        self.may_have.extend(inherited.iter().cloned());
     }
 
     /// How the manager gets to these sockets and no others. The first ones count most.
@@ -166,16 +161,25 @@ mod tests {
     fn what_was_stored_before_stays_or_is_removed() {
         let (stays, goes) = (listener(), listener());
         let mut store = Store::new(10);
-        store.was_handed(&stays.name, &handed_socket(&stays.socket).unwrap());
+        store.is_added(stays.name.clone());
         store.is_added(goes.name.clone());
         assert_eq!(change(&mut store, &[&stays]), (names(&[&goes]), vec![]));
+    }
+
+    #[test]
+    fn what_a_predecessor_may_have_stored_is_sent_again() {
+        let (stays, goes) = (listener(), listener());
+        let mut store = Store::new(1);
+        store.learn(&[], &names(&[&goes, &stays]));
+        assert_eq!(change(&mut store, &[&stays]), (names(&[&goes]), names(&[&stays])));
+        assert_eq!(change(&mut store, &[&stays]), (vec![], vec![]));
     }
 
     #[test]
     fn the_manager_keeps_its_own_sockets() {
         let (own, other) = (listener(), listener());
         let mut store = Store::new(10);
-        store.was_handed("ringgate.socket", &handed_socket(&own.socket).unwrap());
+        store.learn(&names(&[&own]), &[]);
         assert_eq!(change(&mut store, &[&own, &other]), (vec![], names(&[&other])));
         assert_eq!(change(&mut store, &[]), (names(&[&other]), vec![]));
     }

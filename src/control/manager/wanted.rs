@@ -18,6 +18,8 @@ pub(super) struct Wanted {
     pub(super) store_version: u64,
     /// Names of sockets of a predecessor, which it may have stored.
     pub(super) inherited: Vec<String>,
+    /// Names of sockets that the manager has bound itself.
+    pub(super) bound_by_manager: Vec<String>,
     /// How many beats of the watchdog there were. The manager needs the last one.
     pub(super) beats: u64,
     /// How many answers were asked for. One to the last question answers the others.
@@ -48,6 +50,11 @@ pub(super) enum Kind {
 }
 
 impl Wanted {
+    /// Nothing yet, beside a manager that has bound sockets with these names.
+    pub(super) fn beside(bound_by_manager: Vec<String>) -> Wanted {
+        Wanted { bound_by_manager, ..Wanted::default() }
+    }
+
     /// Adds a notification. After that of another main process there are no further ones.
     pub(super) fn say(&mut self, kind: Kind, text: String) {
         if self.has_resigned {

@@ -22,6 +22,9 @@ pub(super) struct Offer {
     /// Paths of Unix sockets that the successor must not remove.
     #[serde(default)]
     pub(super) foreign_paths: Vec<PathBuf>,
+    /// Names of the sockets of this packet that the service manager has bound.
+    #[serde(default)]
+    pub(super) bound_by_manager: Vec<String>,
     /// Which listeners have the sockets of this packet whose ports the kernel chose.
     #[serde(default)]
     pub(super) chosen: Vec<Chosen>,

@@ -154,7 +154,7 @@ async fn take_over(
     let mut successor = Successor::start(workers)?;
     let result = tokio::select! {
         biased;
-        accepts = hand_over(&mut successor, handed, first) => accepts,
+        accepts = hand_over(&mut successor, handed, first, &manager) => accepts,
         _ = given_up => Err(Failure::GivenUp),
     };
     if let Err(failure) = result {
@@ -169,11 +169,16 @@ async fn take_over(
 }
 
 /// Gives a successor all sockets, and waits until it accepts.
-async fn hand_over(successor: &mut Successor, handed: Handed, first: Offer) -> Result<(), Failure> {
+async fn hand_over(
+    successor: &mut Successor,
+    handed: Handed,
+    first: Offer,
+    manager: &Manager,
+) -> Result<(), Failure> {
     // 1. All sockets, and what is known.
     let ready = async {
         successor.introduced().await?;
-        offer(&successor.packets, handed, first).await?;
+        offer(&successor.packets, handed, first, manager).await?;
         expect(&successor.packets, READY, "it was ready").await
     };
     timeout(READY_WITHIN, ready).await.map_err(|_| Failure::NotReady)??;
@@ -189,7 +194,12 @@ async fn hand_over(successor: &mut Successor, handed: Handed, first: Offer) -> R
 }
 
 /// Sends all sockets, and what the first packet has beside them.
-async fn offer(packets: &Packets, handed: Handed, mut offer: Offer) -> Result<(), Failure> {
+async fn offer(
+    packets: &Packets,
+    handed: Handed,
+    mut offer: Offer,
+    manager: &Manager,
+) -> Result<(), Failure> {
     let Handed { sockets, mut names } = handed;
     while !names.is_empty() {
         let rest = names.split_off(names.len().min(NAMES_OF_A_PACKET));
@@ -204,6 +214,7 @@ async fn offer(packets: &Packets, handed: Handed, mut offer: Offer) -> Result<()
         offer.more = !rest.is_empty();
         offer.chosen = now.iter().filter_map(|handed| handed.chosen.clone()).collect();
         offer.chosen.dedup();
+        offer.bound_by_manager = manager.bound_by_manager(now);
         let descriptors: Vec<BorrowedFd<'_>> = now.iter().map(HandedOver::as_fd).collect();
         send(packets, &offer, &descriptors).await?;
         if rest.is_empty() {

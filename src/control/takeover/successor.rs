@@ -22,6 +22,8 @@ const SOCKETS_WITHIN: Duration = Duration::from_secs(10);
 pub(in crate::control) struct Offered {
     /// Its sockets.
     pub(in crate::control) sockets: Inherited,
+    /// The names of those that the service manager has bound.
+    pub(in crate::control) bound_by_manager: Vec<String>,
     /// Its keys of session tickets.
     pub(in crate::control) ticket_keys: Option<Arc<TicketKeys>>,
     /// What it knows of names. The name servers may be silent now.
@@ -69,6 +71,7 @@ impl Link {
             offered.sockets.foreign_paths.extend(offer.foreign_paths);
             offered.sockets.chosen.extend(offer.chosen);
             offered.names.extend(offer.names);
+            offered.bound_by_manager.extend(offer.bound_by_manager);
             if let Some(keys) = TicketKeys::from_text(&offer.ticket_keys) {
                 // A new key, because the time until the next one begins anew with each process.
                 offered.ticket_keys = Some(Arc::new(keys.rotated()));
