@@ -255,7 +255,11 @@ impl Serving {
         }
         logging.reload(&config.log);
 
-        // 1. The workers get the listeners and clusters. There is no await between the state that
+        // 1. The manager removes the sockets that are closed below. This may take seconds, so no
+        // new socket listens yet, and no worker has a part of the new configuration.
+        self.manager.remove(self.sockets.removed(&change)).await;
+
+        // 2. The workers get the listeners and clusters. There is no await between the state that
         // they get and the command, so that nothing newer goes before it.
         layout.endpoints = self.dns.commit(names);
         layout.certificates = self.orders.commit(opened, self.crew.commands());
@@ -269,9 +273,9 @@ impl Serving {
         });
         self.wait_for(&applied).await;
 
-        // 2. All workers know the new listeners, so any of them may accept for them.
+        // 3. All workers know the new listeners, so any of them may accept for them. Clients of new
+        // sockets wait from here on until the workers have them.
         self.sockets.apply(change);
-        self.manager.remove_others(&self.sockets, self.crew.len()).await;
         let applied = Arc::new(AtomicUsize::new(0));
         self.crew.tell_each(|worker| {
             let (streams, datagrams) = self.sockets.hand_to_worker(worker);
@@ -280,7 +284,7 @@ impl Serving {
         self.wait_for(&applied).await;
         self.manager.store(&self.sockets, self.crew.len());
 
-        // 3. Forget the configuration before. A large one takes a while to free.
+        // 4. Forget the configuration before. A large one takes a while to free.
         self.admissions.retain(|_, admission| Arc::strong_count(admission) > 1);
         self.admissions.extend(admissions(&layout));
         self.counters.forget_unused();

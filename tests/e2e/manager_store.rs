@@ -3,8 +3,10 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -199,4 +201,30 @@ fn a_successor_does_not_store_what_the_manager_has_bound() {
     assert_eq!(manager.count(&format!("known tcp-{more}-")), 2);
     assert_eq!(manager.count(&format!("stored tcp-{port}-")), 0);
     assert_eq!((manager.count("removed "), manager.count("stores no more sockets")), (0, 0));
+}
+
+/// A socket that listens takes clients, also where a wider one had them before.
+#[test]
+fn new_addresses_listen_after_the_wait_for_a_manager_that_does_not_read() {
+    let echo = Echo::start();
+    for name in BOTH {
+        let server = driver(name);
+        let port = free_port().number();
+        let config = |ip: &str| listener("web").replace("127.0.0.1:0", &format!("{ip}:{port}"));
+        let backend = l4(echo.address(), "", "");
+        let options = json!({ "silent": true, "fdstore": 16 });
+        let mut manager = Manager::start(&options, &server, &(config("0.0.0.0") + &backend));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        round_trip(&mut connect(address));
+        manager.rewrite(&server, &(config("127.0.0.1") + &backend));
+        let asked = Instant::now();
+        manager.signal(Signal::HUP);
+        manager.line_with(&format!("listening name=web protocol=tcp address={address}"));
+        let listens = Instant::now();
+        round_trip(&mut connect(address));
+        let (waited, served) = (listens - asked, listens.elapsed());
+        // The manager is waited for first, for two seconds.
+        assert!(served < waited, "over {name}: {waited:?}, then {served:?}");
+        manager.line_with(" reloaded ");
+    }
 }

@@ -153,28 +153,29 @@ impl Manager {
         }
     }
 
-    /// Removes the stored sockets that are not among these. Waits until the manager has done so,
-    /// for two seconds at most. Clients of a stored socket wait for a process that accepts; so this
-    /// must end before the workers close those sockets.
-    pub(super) async fn remove_others(&self, sockets: &Sockets, workers: usize) {
-        if !self.stores {
+    /// Removes these sockets from the store. Waits until the manager has done so, for two seconds
+    /// at most. Clients of a stored socket wait for a process that accepts; so this must end before
+    /// the workers close the sockets.
+    pub(super) async fn remove(&self, sockets: Vec<AnySocket>) {
+        if !self.stores || sockets.is_empty() {
             return;
         }
-        let mut left = to_store(sockets, workers);
+        let name = |socket: &AnySocket| handed_socket(socket).ok().as_ref().map(name_of);
+        let names: HashSet<String> = sockets.iter().filter_map(name).collect();
         let mut removes = false;
         self.change(|wanted| {
-            let is_stored: HashSet<&str> =
-                wanted.store.iter().map(|stored| stored.name.as_str()).collect();
-            left.retain(|stored| is_stored.contains(stored.name.as_str()));
+            let mut left = wanted.store.clone();
+            left.retain(|stored| !names.contains(&stored.name));
             removes = left.len() < wanted.store.len();
             wanted.set_store(left);
         });
+        drop(sockets);
         if removes {
             self.settle(SETTLE).await;
         }
     }
 
-    /// Removes what is stored, as [`Manager::remove_others`].
+    /// Removes what is stored, as [`Manager::remove`].
     pub(super) async fn store_nothing(&self) {
         if self.stores {
             self.change(|wanted| wanted.set_store(Vec::new()));

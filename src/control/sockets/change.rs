@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::address::{Binding, SocketsOfAddress, is_udp};
 use super::held::Held;
 use super::inherited::Groups;
-use super::{ByWorker, Inherited, Sockets};
+use super::{AnySocket, ByWorker, Inherited, Sockets};
 use crate::config::{Config, Listener};
 use crate::error::Error;
 
@@ -99,6 +99,30 @@ impl Sockets {
             }
         }
         kept
+    }
+
+    /// The sockets that a change removes. Workers may share one.
+    pub(in crate::control) fn removed(&self, change: &Change) -> Vec<AnySocket> {
+        let mut is_kept = vec![false; self.addresses.len()];
+        for planned in &change.addresses {
+            if let Planned::Kept { position, .. } = planned {
+                is_kept[*position] = true;
+            }
+        }
+        let mut removed = Vec::new();
+        for (address, _) in self.addresses.iter().zip(is_kept).filter(|(_, is_kept)| !is_kept) {
+            match &address.sockets {
+                ByWorker::Streams(workers) => {
+                    let sockets = workers.iter().flatten().map(Arc::clone);
+                    removed.extend(sockets.map(AnySocket::Stream));
+                }
+                ByWorker::Datagrams(workers) => {
+                    let sockets = workers.iter().flatten().map(Arc::clone);
+                    removed.extend(sockets.map(AnySocket::Datagram));
+                }
+            }
+        }
+        removed
     }
 
     /// Takes a change into use: from now on these are the sockets. `change` must come from the last
