@@ -141,12 +141,27 @@ async fn live(
     serving.crew.tell(&command);
     let cut_off = tokio::select! {
         cut_off = drain::run(drain_timeout, &mut serving, &mut signals) => cut_off,
-        error = watch.until_one_fails(report) => return Err(error),
+        error = watch.until_one_fails(report) => {
+            finish(&serving.manager, &mut signals).await;
+            return Err(error);
+        }
     };
     drop(layout);
-    serving.end().await;
+    let manager = serving.manager.clone();
+    serving.end();
+    finish(&manager, &mut signals).await;
     tracing::info!(cut_off, "ended");
     Ok(())
+}
+
+/// Waits until the service manager knows what it must before the process ends, or until a signal.
+async fn finish(manager: &Manager, signals: &mut Signals) {
+    tokio::select! {
+        () = manager.finish() => {}
+        signal = signals.ending(|| ()) => {
+            tracing::warn!(%signal, "a further signal: ending at once");
+        }
+    }
 }
 
 /// Waits for the end of serving, and handles the other signals.

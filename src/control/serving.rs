@@ -335,12 +335,11 @@ impl Serving {
     }
 
     /// Writes what is left in the logs. The workers have ended.
-    pub(super) async fn end(self) {
-        let Serving { failures, layout, writer, manager, .. } = self;
+    pub(super) fn end(self) {
+        let Serving { failures, layout, writer, .. } = self;
         failures.finish();
         drop(layout);
         writer.close();
-        manager.flush().await;
     }
 }
 

@@ -46,6 +46,7 @@ mod loops;
 mod loops_reloaded;
 mod manager;
 mod manager_store;
+mod manager_takeover;
 mod manners;
 mod names;
 mod ports;

@@ -14,11 +14,12 @@ Arguments: a JSON object, then the command of the service. Keys of the object:
     extra      further variables of the service
 
 Lines on stdout: "notify TEXT" with "|" between assignments, "stored NAME", "not stored NAME"
-(there is no room), "known NAME" (it is stored already), "removed NAME", "started PID", "main PID own", "main PID alien",
-"ended STATUS", "socket NAME PORT", "watchdog expired", "served NAME" and "not served NAME" of a
-probe, "lost", "found", and what the service says.
-Lines on stdin: "kill NUMBER", "stop" (no further start), "end" (`systemctl stop`), "hear", "lose"
-(notifications reach nothing, and the store is empty), "find" (they arrive again).
+(there is no room), "known NAME" (it is stored already), "removed NAME", "started PID", "main PID
+own", "main PID alien", "ended STATUS", "socket NAME PORT", "watchdog expired", "served NAME" and
+"not served NAME" of a probe, "lost", "found", "deaf", and what the service says.
+Lines on stdin: "kill NUMBER", "stop" (no further start), "end" (`systemctl stop`), "hear", "deafen"
+(notifications are not read, and no further one can be sent), "lose" (notifications reach nothing,
+and the store is empty), "find" (they arrive again).
 """
 
 import array
@@ -71,6 +72,7 @@ def handed(one):
     return one["name"], made.detach()
 
 
+FILLER = "X_FILLER=1"
 own = [handed(one) for one in options.get("sockets", [])]
 store = []
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -140,6 +142,8 @@ def receive():
         elif kind == socket.SCM_CREDENTIALS:
             sender = struct.unpack("iII", data)[0]
     text = text.decode()
+    if text == FILLER:
+        return {}
     if text == "BARRIER=1":
         assert len(descriptors) == 1
         os.close(descriptors[0])
@@ -173,6 +177,18 @@ def receive():
     return fields
 
 
+def deafen():
+    """Fills the queue of notifications."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as filler:
+        filler.setblocking(False)
+        filler.connect(notify.getsockname())
+        try:
+            while True:
+                filler.send(FILLER.encode())
+        except BlockingIOError:
+            pass
+
+
 def is_own(pid):
     """Whether a process is a child of this one, so that its end is noticed."""
     with open("/proc/%d/status" % pid) as status:
@@ -187,7 +203,8 @@ main, is_alien, goes_on, is_ready, last_beat = start(), False, True, False, 0.0
 commands = b""
 wait = select.poll()
 wait.register(0, select.POLLIN)
-if not options.get("silent"):
+is_deaf = options.get("silent", False)
+if not is_deaf:
     wait.register(notify, select.POLLIN)
 while True:
     for fd, _ in wait.poll(5):
@@ -212,7 +229,13 @@ while True:
                 if word == "kill":
                     os.kill(main, int(rest[0]))
                 elif word == "hear":
+                    is_deaf = False
                     wait.register(notify, select.POLLIN)
+                elif word == "deafen":
+                    is_deaf = True
+                    wait.unregister(notify)
+                    deafen()
+                    say("deaf")
                 elif word == "lose":
                     os.rename(name, name + "-away")
                     while store:
@@ -239,7 +262,7 @@ while True:
         continue
     if ended == main:
         # What it has sent comes first.
-        while not options.get("silent") and select.select([notify], [], [], 0)[0]:
+        while not is_deaf and select.select([notify], [], [], 0)[0]:
             receive()
         say("ended", status)
         is_ready = False

@@ -36,12 +36,14 @@ use crate::sys::{
 use crate::worker::Pulse;
 pub use environment::Environment;
 pub(super) use environment::OWN as OWN_VARIABLES;
-use notifier::Notifier;
+use notifier::{Notifier, Progress};
 use store::{Store, Stored, name_of};
 use wanted::{Kind, Wanted};
 
 /// How long the end of the process waits for a manager that does not read.
 const FLUSH: Duration = Duration::from_secs(1);
+/// How long the end of the process waits for a manager that would end the service with it.
+const RESIGN: Duration = Duration::from_secs(60);
 /// How long sockets stay open for a manager that does not read and has them in its store.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -58,8 +60,7 @@ pub(in crate::control) struct Manager {
 #[derive(Clone)]
 struct Notified {
     wanted: watch::Sender<Wanted>,
-    /// The number of the last question that the manager has answered.
-    answered: watch::Receiver<u64>,
+    progress: watch::Receiver<Progress>,
 }
 
 impl Manager {
@@ -85,9 +86,9 @@ impl Manager {
         });
         let notified = address.map(|address| {
             let (wanted, changes) = watch::channel(Wanted::beside(bound_by_manager));
-            let (answers, answered) = watch::channel(0);
-            tokio::spawn(Notifier::new(address, store, answers).run(changes));
-            Notified { wanted, answered }
+            let (sender, progress) = watch::channel(Progress::default());
+            tokio::spawn(Notifier::new(address, store, sender).run(changes));
+            Notified { wanted, progress }
         });
         let stores = notified.is_some() && max_stored != Some(0);
         (Manager { notified, watchdog, stores }, sockets)
@@ -200,19 +201,51 @@ impl Manager {
         self.settle(FLUSH).await;
     }
 
+    /// Waits before the end of the process until the manager has read all: for a second at most, or
+    /// for a minute if it does not know yet which process has taken over. It would take the end of
+    /// this one for that of the service, and kill the other. May be dropped at any time.
+    pub(super) async fn finish(&self) {
+        self.flush().await;
+        if self.knows_main_process() {
+            return;
+        }
+        tracing::warn!(
+            "the service manager does not know yet which process has taken over: waiting for it"
+        );
+        let Some(mut notified) = self.notified.clone() else { return };
+        let (notice, asked) = notified.wanted.borrow().last_ones();
+        // An error means that nothing can be sent any more.
+        let is_known = notified.progress.wait_for(|progress| progress.is_at(notice, asked));
+        if timeout(RESIGN, is_known).await.is_err() {
+            tracing::warn!(
+                "the service manager has not learned which process has taken over: it may end the \
+                 service with this process"
+            );
+        }
+    }
+
+    /// Returns false while this process has resigned and the manager may not know it. For the
+    /// manager this process is still the main one of the service then.
+    pub(in crate::control) fn knows_main_process(&self) -> bool {
+        let Some(notified) = &self.notified else { return true };
+        let wanted = notified.wanted.borrow();
+        let (notice, asked) = wanted.last_ones();
+        !wanted.has_resigned || notified.progress.borrow().is_at(notice, asked)
+    }
+
     /// Waits until the manager has handled all that was said so far. One that has not answered an
     /// earlier question is not waited for again.
     async fn settle(&self, limit: Duration) {
-        let Some(Notified { wanted, mut answered }) = self.notified.clone() else { return };
+        let Some(Notified { wanted, mut progress }) = self.notified.clone() else { return };
         let (mut question, mut given_up) = (0, 0);
         wanted.send_modify(|wanted| {
             wanted.asked += 1;
             (question, given_up) = (wanted.asked, wanted.given_up);
         });
-        if *answered.borrow() < given_up {
+        if progress.borrow().answered < given_up {
             return;
         }
-        let is_answered = answered.wait_for(|last| *last >= question);
+        let is_answered = progress.wait_for(|progress| progress.answered >= question);
         if timeout(limit, is_answered).await.is_err() {
             wanted.send_if_modified(|wanted| {
                 wanted.given_up = question;

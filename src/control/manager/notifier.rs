@@ -35,19 +35,32 @@ pub(super) struct Notifier {
     /// The version that it leads to; `None` if it must be made anew.
     planned: Option<u64>,
     knows_inherited: bool,
-    /// The number of the last notification.
-    notice: u64,
     beats: u64,
     /// The last question.
     asked: u64,
     /// The answer to it, which is the end of a pipe.
     answer: Option<pipe::Receiver>,
-    /// The last question that was answered, or that has no answer.
-    answered: watch::Sender<u64>,
+    progress: watch::Sender<Progress>,
     /// Nothing is sent until there is something new, or [`RETRY`] is over.
     pauses: bool,
     has_failed: bool,
     has_said_beyond: bool,
+}
+
+/// How far the manager is.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Progress {
+    /// The number of the last notification that was sent.
+    pub(super) notice: u64,
+    /// The last question that was answered, or that has no answer.
+    pub(super) answered: u64,
+}
+
+impl Progress {
+    /// Whether the manager has got this notification and this question.
+    pub(super) fn is_at(&self, notice: u64, asked: u64) -> bool {
+        self.notice >= notice && self.answered >= asked
+    }
 }
 
 /// One datagram.
@@ -73,19 +86,22 @@ pub(super) fn address_of(socket: &OsStr) -> io::Result<SocketAddr> {
 }
 
 impl Notifier {
-    /// `answered` gets the number of the last question that the manager has answered.
-    pub(super) fn new(address: SocketAddr, store: Store, answered: watch::Sender<u64>) -> Notifier {
+    /// `progress` gets how far the manager is.
+    pub(super) fn new(
+        address: SocketAddr,
+        store: Store,
+        progress: watch::Sender<Progress>,
+    ) -> Notifier {
         Notifier {
             address,
             store,
             change: Change::default(),
             planned: None,
             knows_inherited: false,
-            notice: 0,
             beats: 0,
             asked: 0,
             answer: None,
-            answered,
+            progress,
             pauses: false,
             has_failed: false,
             has_said_beyond: false,
@@ -117,7 +133,7 @@ impl Notifier {
                     changed = wanted.changed() => changed,
                     () = end_of(self.answer.as_ref()) => {
                         self.answer = None;
-                        self.answered.send_replace(self.asked);
+                        self.progress.send_modify(|progress| progress.answered = self.asked);
                         continue;
                     }
                     () = sleep(RETRY), if self.pauses => Ok(()),
@@ -144,7 +160,7 @@ impl Notifier {
         if let Some(stored) = self.change.add.pop() {
             return Some(Step::Add(stored));
         }
-        if let Some(notice) = wanted.notice_after(self.notice) {
+        if let Some(notice) = wanted.notice_after(self.progress.borrow().notice) {
             return Some(Step::Notice(notice.clone()));
         }
         if self.beats != wanted.beats && !wanted.has_resigned {
@@ -183,7 +199,9 @@ impl Notifier {
         match step {
             Step::Remove(name) => self.store.is_removed(&name),
             Step::Add(stored) => self.store.is_added(stored.name.clone()),
-            Step::Notice(notice) => self.notice = notice.number,
+            Step::Notice(notice) => {
+                self.progress.send_modify(|progress| progress.notice = notice.number);
+            }
             Step::Beat(beats) => self.beats = beats,
             Step::Ask(question) => {
                 self.asked = question;
@@ -203,7 +221,7 @@ impl Notifier {
         self.planned = None;
         self.asked = asked;
         self.answer = None;
-        self.answered.send_replace(asked);
+        self.progress.send_modify(|progress| progress.answered = asked);
     }
 }
 

@@ -82,6 +82,11 @@ impl Wanted {
         }
     }
 
+    /// The numbers of the last notification and of the last question.
+    pub(super) fn last_ones(&self) -> (u64, u64) {
+        (self.last, self.asked)
+    }
+
     /// The first notification after the one with this number.
     pub(super) fn notice_after(&self, number: u64) -> Option<&Notice> {
         self.notices.iter().find(|notice| notice.number > number)

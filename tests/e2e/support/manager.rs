@@ -63,7 +63,7 @@ impl Manager {
         self.process.write(format!("kill {}\n", signal.as_raw()).as_bytes());
     }
 
-    /// Sends the manager a line: "hear", "lose" or "find".
+    /// Sends the manager a line: "hear", "deafen", "lose" or "find".
     #[track_caller]
     pub(crate) fn tell(&mut self, line: &str) {
         self.process.write(format!("{line}\n").as_bytes());
