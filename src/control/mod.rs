@@ -205,15 +205,18 @@ async fn until_end(
                     // What the workers have begun to take they get whole. Signals wait for it.
                     Ok(prepared) => tokio::select! {
                         // Listeners that it has removed are looked at for the last time.
-                        () = serving.commit(prepared, logging) => report(),
+                        () = serving.commit(prepared, logging) => {
+                            report();
+                            serving.manager.ready();
+                        }
                         error = watch.until_one_fails(report) => return Err(error),
                     },
                     Err(error) => {
                         serving.counters.forget_unused();
                         logging.report_unchanged(&error);
+                        serving.manager.ready_unchanged();
                     }
                 }
-                serving.manager.ready();
             }
         }
     }

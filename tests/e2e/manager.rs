@@ -55,6 +55,9 @@ fn the_manager_hears_when_it_serves_and_when_it_ends() {
         let server = "workers = 1\ndrain_delay = \"100ms\"";
         let mut manager = Manager::start(&options, server, &config);
         manager.line_with("notify READY=1|STATUS=Serving");
+        manager.rewrite(server, "[serve]\n");
+        manager.signal(Signal::HUP);
+        manager.line_with("notify READY=1|STATUS=Serving. The last reload failed: see the log");
         manager.stop();
         manager.signal(Signal::TERM);
         manager.wait_exit(SOON);

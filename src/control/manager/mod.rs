@@ -99,6 +99,12 @@ impl Manager {
         self.say(Kind::Ready, || "READY=1\nSTATUS=Serving".to_owned());
     }
 
+    /// The same after a reload that has changed nothing.
+    pub(super) fn ready_unchanged(&self) {
+        let status = "READY=1\nSTATUS=Serving. The last reload failed: see the log";
+        self.say(Kind::Ready, || status.to_owned());
+    }
+
     /// A reload begins. [`Manager::ready`] ends it, whether it has succeeded or not.
     pub(super) fn reloading(&self) {
         // The manager takes the READY=1 that follows for the end of this reload by the time.
