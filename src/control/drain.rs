@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::serving::Serving;
 use super::signals::Signals;
+use super::takeover::Heir;
 use super::{counted, further_end};
 use crate::observe::counters::{Open, Registry};
 use crate::worker::Command;
@@ -44,15 +45,36 @@ pub(super) fn announce_taken_over(counters: &Registry, successor: u32, drain_tim
     );
 }
 
-/// Lets the workers end by themselves until the limit, then stops them. Returns how many
-/// connections and sessions were cut off.
-pub(super) async fn run(limit: Duration, serving: &mut Serving, signals: &mut Signals) -> u64 {
-    let Serving { crew, writer, counters, .. } = serving;
+/// How a drain has ended.
+#[derive(Default)]
+pub(super) struct Drained {
+    /// How many connections and sessions were cut off.
+    pub(super) cut_off: u64,
+    /// Whether a signal has asked for the end at once.
+    pub(super) at_once: bool,
+}
+
+/// Lets the workers end by themselves until the limit, then stops them.
+pub(super) async fn run(
+    limit: Duration,
+    serving: &mut Serving,
+    signals: &mut Signals,
+    heir: &mut Heir,
+) -> Drained {
+    let Serving { crew, writer, counters, manager, .. } = serving;
+    let asked = async {
+        loop {
+            let signal = further_end(signals, writer).await;
+            if !heir.takes(signal, manager) {
+                return signal;
+            }
+        }
+    };
     let further = tokio::select! {
-        () = crew.ended() => return 0,
-        () = report_progress(limit, counters) => return 0,
+        () = crew.ended() => return Drained::default(),
+        () = report_progress(limit, counters) => return Drained::default(),
         () = sleep(limit) => None,
-        signal = further_end(signals, writer) => Some(signal),
+        signal = asked => Some(signal),
     };
     let left = Left::of(counters);
     let Open { connections, tunnels, sessions } = left.all;
@@ -72,7 +94,7 @@ pub(super) async fn run(limit: Duration, serving: &mut Serving, signals: &mut Si
     }
     crew.tell(&Command::Stop);
     let _ = timeout(RECORD_TIME, crew.ended()).await;
-    left.all.all()
+    Drained { cut_off: left.all.all(), at_once: further.is_some() }
 }
 
 /// Logs what is left from time to time. Never returns.

@@ -23,6 +23,8 @@ mod sockets;
 mod takeover;
 mod watch;
 
+use std::cell::Cell;
+use std::pin::pin;
 use std::sync::Arc;
 
 pub use logging::{Logging, init as start_diagnostics, report_error};
@@ -36,10 +38,11 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::sys::{self, Needs};
 use crate::worker::Command;
+use drain::Drained;
 use manager::Manager;
 use serving::{Given, Serving};
 use signals::{Signal, Signals};
-use takeover::{Link, Outcome, TakeOver};
+use takeover::{Heir, Link, Outcome, TakeOver, pass_on};
 use watch::Watch;
 
 /// Runs ringgate by a configuration that was read from `source`, until a signal ends it.
@@ -63,13 +66,14 @@ pub fn run(
         .enable_all()
         .build()
         .map_err(|error| Error::start("cannot start the control plane", error, ""))?;
+    let has_turn = Cell::new(false);
     let start = async {
         let (manager, handed) = Manager::start(environment);
         let link = predecessor.map(Link::open).transpose()?;
-        let given = Given { manager, handed, link };
+        let given = Given { manager, handed, link, has_turn: &has_turn };
         Serving::start(config, source, cpus, file_limit, given).await
     };
-    let result = runtime.block_on(live(start, logging));
+    let result = runtime.block_on(live(start, &has_turn, logging));
     // Without waiting for a thread that reads a file: its file system may hang.
     runtime.shutdown_background();
     result
@@ -77,16 +81,14 @@ pub fn run(
 
 async fn live(
     start: impl Future<Output = Result<Serving, Error>>,
+    has_turn: &Cell<bool>,
     logging: &Logging,
 ) -> Result<(), Error> {
     // 1. Start to serve. Signals come first, so that none is lost.
     let mut signals =
         Signals::listen().map_err(|error| Error::start("cannot listen for signals", error, ""))?;
     sys::release_signals();
-    let mut serving = tokio::select! {
-        serving = start => serving?,
-        signal = signals.ending(|| ()) => return ended_early(signal),
-    };
+    let Some(mut serving) = started(start, has_turn, &mut signals).await? else { return Ok(()) };
     let mut watch = serving.crew.watch(serving.running);
     let mut take_over = TakeOver::default();
 
@@ -98,10 +100,8 @@ async fn live(
     let shortage = serving.crew.shortage();
     let layout = Arc::clone(&serving.layout);
     let report = || report::of(&layout, &shortage);
-    // What has taken over meanwhile serves, so the paths of Unix sockets are its own.
-    if let Some(successor) = take_over.give_up().await {
-        ending = Ending::TakenOver(successor);
-    }
+    let mut heir;
+    (ending, heir) = after_take_over(ending, take_over).await;
     if let (Ending::Signal(signal), Some(delay)) = (&ending, serving.config.server.drain_delay) {
         tracing::info!(
             %signal, drain_delay = ?delay,
@@ -139,28 +139,71 @@ async fn live(
     };
     watch.let_end();
     serving.crew.tell(&command);
-    let cut_off = tokio::select! {
-        cut_off = drain::run(drain_timeout, &mut serving, &mut signals) => cut_off,
+    let Drained { cut_off, at_once } = tokio::select! {
+        drained = drain::run(drain_timeout, &mut serving, &mut signals, &mut heir) => drained,
         error = watch.until_one_fails(report) => {
-            finish(&serving.manager, &mut signals).await;
+            finish(&serving.manager, &mut signals, heir).await;
             return Err(error);
         }
     };
     drop(layout);
     let manager = serving.manager.clone();
     serving.end();
-    finish(&manager, &mut signals).await;
+    if at_once {
+        manager.flush().await;
+    } else {
+        finish(&manager, &mut signals, heir).await;
+    }
     tracing::info!(cut_off, "ended");
     Ok(())
 }
 
+/// Waits until the process serves. Returns `None` if a signal has ended it before.
+async fn started(
+    start: impl Future<Output = Result<Serving, Error>>,
+    has_turn: &Cell<bool>,
+    signals: &mut Signals,
+) -> Result<Option<Serving>, Error> {
+    let mut start = pin!(start);
+    let signal = tokio::select! {
+        serving = &mut start => return serving.map(Some),
+        signal = signals.ending(|| ()) => signal,
+    };
+    if has_turn.get() {
+        // Clients of the predecessor are served already, so that there must be a drain.
+        signals.end_later(signal);
+        return start.await.map(Some);
+    }
+    tracing::info!(%signal, "ended before the start was complete");
+    Ok(None)
+}
+
+/// Gives a take-over in progress up. If the successor serves already, the paths of Unix sockets are
+/// its own, and a signal that has come before that was known is for it, too.
+async fn after_take_over(ending: Ending, take_over: TakeOver) -> (Ending, Heir) {
+    match (take_over.give_up().await, ending) {
+        (Some(successor), Ending::Signal(signal)) => {
+            pass_on(signal, successor);
+            (Ending::TakenOver(successor), Heir(None))
+        }
+        (_, Ending::TakenOver(successor)) => (Ending::TakenOver(successor), Heir(Some(successor))),
+        (None, ending) => (ending, Heir(None)),
+    }
+}
+
 /// Waits until the service manager knows what it must before the process ends, or until a signal.
-async fn finish(manager: &Manager, signals: &mut Signals) {
+async fn finish(manager: &Manager, signals: &mut Signals, mut heir: Heir) {
+    let asked = async {
+        loop {
+            let signal = signals.ending(|| ()).await;
+            if !heir.takes(signal, manager) {
+                return signal;
+            }
+        }
+    };
     tokio::select! {
         () = manager.finish() => {}
-        signal = signals.ending(|| ()) => {
-            tracing::warn!(%signal, "a further signal: ending at once");
-        }
+        signal = asked => tracing::warn!(%signal, "a further signal: ending at once"),
     }
 }
 
@@ -180,6 +223,8 @@ async fn until_end(
         let layout = Arc::clone(&serving.layout);
         let report = || report::of(&layout, &shortage);
         let signal = tokio::select! {
+            // One that has come before the end of a take-over was known is for the service.
+            biased;
             signal = signals.next() => signal,
             outcome = take_over.ends() => match outcome {
                 Outcome::Succeeded(successor) => return Ok(Ending::TakenOver(successor)),
@@ -250,11 +295,6 @@ fn enough_descriptors(file_limit: u64, needs: &Needs) -> Result<(), Error> {
 /// Formats a number of things: `1 worker`, `2 workers`.
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
-}
-
-fn ended_early(signal: &str) -> Result<(), Error> {
-    tracing::info!(%signal, "ended before the start was complete");
-    Ok(())
 }
 
 /// Waits for a further signal that asks for the end, and returns its name. Handles the others.

@@ -5,6 +5,7 @@
 //! logs are opened, names are looked up. Until [`Serving::commit`] nothing has changed, and what
 //! was prepared can be dropped. `commit` cannot fail.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,12 +45,14 @@ const SETTLED: Duration = Duration::from_secs(8);
 const APPLY_CHECK: Duration = Duration::from_millis(10);
 
 /// What others have given to the process.
-pub(super) struct Given {
+pub(super) struct Given<'a> {
     pub(super) manager: Manager,
     /// Sockets of the service manager.
     pub(super) handed: Inherited,
     /// The connection to a predecessor.
     pub(super) link: Option<Link>,
+    /// Becomes true when the predecessor has stopped, so that its clients wait for this process.
+    pub(super) has_turn: &'a Cell<bool>,
 }
 
 /// What the process serves by.
@@ -99,11 +102,11 @@ impl Serving {
         source: Source,
         cpus: Vec<Option<CoreId>>,
         file_limit: u64,
-        given: Given,
+        given: Given<'_>,
     ) -> Result<Serving, Error> {
         // 1. Take first what may be refused: ports, files.
         let config = Arc::new(config);
-        let Given { manager, handed, link } = given;
+        let Given { manager, handed, link, has_turn } = given;
         let offered = match &link {
             Some(link) => link.offered().await?,
             None => Offered { sockets: handed, ..Offered::default() },
@@ -146,7 +149,7 @@ impl Serving {
         let started = crew.start(pending, driver, &layout, &failures, shares).await?;
 
         // 4. Serve, in place of the predecessor if there is one.
-        let running = serve_with(started, &mut sockets, link).await?;
+        let running = serve_with(started, &mut sockets, link, has_turn).await?;
         // Also from sockets that listen only now.
         crew.tell(&Command::Resume);
         sockets.announce();
@@ -352,12 +355,14 @@ async fn serve_with(
     started: Started,
     sockets: &mut Sockets,
     link: Option<Link>,
+    has_turn: &Cell<bool>,
 ) -> Result<Running, Error> {
     let Some(link) = link else {
         sockets.commit();
         return started.serve().await;
     };
     link.ready().await?;
+    has_turn.set(true);
     let running = started.serve().await?;
     link.accepting().await?;
     sockets.commit();

@@ -35,6 +35,7 @@ pub(super) struct Signals {
     must_reload: bool,
     must_reopen: bool,
     must_take_over: bool,
+    must_end: Option<&'static str>,
 }
 
 impl Signals {
@@ -50,6 +51,7 @@ impl Signals {
             must_reload: false,
             must_reopen: false,
             must_take_over: false,
+            must_end: None,
         };
         // The handler stays installed without a receiver. With a handler, a write beyond
         // RLIMIT_FSIZE fails with EFBIG instead of ending the process, and the log loses records.
@@ -72,6 +74,9 @@ impl Signals {
         if std::mem::take(&mut self.must_take_over) {
             return Signal::TakeOver;
         }
+        if let Some(name) = self.must_end.take() {
+            return Signal::End(name);
+        }
         tokio::select! {
             _ = self.terminate.recv() => Signal::End("SIGTERM"),
             _ = self.interrupt.recv() => Signal::End("SIGINT"),
@@ -80,6 +85,11 @@ impl Signals {
             _ = self.reopen.recv() => Signal::Reopen,
             _ = self.take_over.recv() => Signal::TakeOver,
         }
+    }
+
+    /// Makes [`Signals::next`] return a signal that asks for the end.
+    pub(super) fn end_later(&mut self, name: &'static str) {
+        self.must_end = Some(name);
     }
 
     /// Waits for a signal that asks for the end, and returns its name. [`Signals::next`] returns

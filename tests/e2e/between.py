@@ -7,6 +7,8 @@
     stop          stops the successor (SIGSTOP) when it may accept
     still PID FILE  stops the process PID before the successor gets the sockets, which it does when
                   there is FILE, and does not pass on that it is ready: a line says both
+    end           ends the predecessor (SIGTERM) when the successor accepts, and passes a SIGTERM on
+                  to the successor
 
 Arguments: these words, "--", the command of the successor. A line on stderr: "between: successor
 is PID".
@@ -63,8 +65,20 @@ def passed(receiver, data, descriptors):
         os.close(fd)
 
 
+def end_predecessor():
+    """Stops it, so that what follows arrives at one moment."""
+    os.kill(predecessor, signal.SIGSTOP)
+    while True:
+        with open("/proc/%d/stat" % predecessor) as stat:
+            if stat.read().rsplit(") ", 1)[1].startswith("T"):
+                break
+    os.kill(predecessor, signal.SIGTERM)
+
+
 def relay(below):
     successor = 0
+    if what[0] == "end":
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(successor, signal.SIGTERM))
     waits = select.poll()
     waits.register(above, select.POLLIN)
     waits.register(below, select.POLLIN)
@@ -100,10 +114,18 @@ def relay(below):
                     continue
             elif data == b"accepting" and what[0] == "keep":
                 continue
+            elif data == b"accepting" and what[0] == "end":
+                end_predecessor()
             passed(below if is_from_above else above, data, descriptors)
+            if data == b"accepting" and what[0] == "end":
+                os.kill(predecessor, signal.SIGCONT)
 
 
-if os.fork():
+predecessor = os.getppid()
+relays = os.fork()
+if relays:
+    if what[0] == "end":
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(relays, signal.SIGTERM))
     above.send(b"hello")
     # The other process alone has the packets from here on.
     above.close()
@@ -120,3 +142,6 @@ if os.fork() == 0:
     os.execv(command[0], command)
 theirs.close()
 relay(below)
+# The signal may come after the packets.
+while what[0] == "end":
+    time.sleep(0.02)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::manager::{BOTH, driver, round_trip};
+use crate::manager::{BOTH, driver, expect_refused, round_trip};
 use crate::support::{Echo, Manager, SOON, connect, holds_for, l4};
 
 /// A service that was taken over beside a manager that does not read.
@@ -39,4 +39,38 @@ fn a_predecessor_stays_until_the_manager_knows_its_successor() {
         let (ends, own) = (manager.count("ended 0"), manager.count(" own"));
         assert_eq!((ends, own), (1, 1), "over {name}");
     }
+}
+
+/// The manager stops the process that it knows.
+#[test]
+fn a_stop_before_the_manager_knows_the_successor_drains_both() {
+    let echo = Echo::start();
+    for name in BOTH {
+        let mut manager = taken_over(&echo, name);
+        let ingress = manager.address("ingress");
+        let mut tunnel = connect(ingress);
+        round_trip(&mut tunnel);
+        manager.end();
+        manager.line_with("the signal is passed on");
+        expect_refused(ingress);
+        manager.tell("hear");
+        manager.line_with("notify MAINPID=");
+        manager.line_with("ended cut_off=0");
+        round_trip(&mut tunnel);
+        drop(tunnel);
+        manager.wait_count("ended cut_off=0", 2);
+        manager.wait_exit(SOON);
+    }
+}
+
+#[test]
+fn a_second_stop_ends_a_predecessor_at_once() {
+    let echo = Echo::start();
+    let mut manager = taken_over(&echo, "io_uring");
+    manager.stop();
+    manager.signal(Signal::TERM);
+    manager.line_with("the signal is passed on");
+    manager.signal(Signal::TERM);
+    manager.line_with("a further signal: ");
+    manager.wait_exit(SOON);
 }

@@ -294,6 +294,27 @@ fn a_successor_reads_no_datagram_before_it_may() {
     }
 }
 
+/// The service is to end, whichever of the two has it at that moment.
+#[test]
+fn a_signal_that_comes_when_the_successor_accepts_ends_it_too() {
+    for driver in BOTH {
+        let (chain, path, _dir) = Chain::serving(driver, 2);
+        let mut tunnel = chain.gate.connect("ingress");
+        echoes(&mut tunnel);
+        chain.put_between(&["end"], None);
+        chain.ask();
+        chain.gate.line_with("the signal is passed on");
+        let successor = chain.successor(0);
+        wait_for("it ends", SHORT, || has_ended(successor).then_some(()));
+        // It has drained, as the predecessor does.
+        chain.gate.line_with("no new connections are accepted");
+        assert!(!path.exists(), "{driver}");
+        echoes(&mut tunnel);
+        drop(tunnel);
+        wait_for("both end", SHORT, || (chain.count("ended cut_off=0") == 2).then_some(()));
+    }
+}
+
 /// What was started has ended long before.
 #[test]
 fn a_successor_that_hangs_is_killed_by_its_own_id() {

@@ -45,6 +45,7 @@ use rustix::process::{Pid, Signal, kill_process};
 pub(super) use predecessor::Attempt;
 pub(super) use successor::{Link, Offered};
 
+use super::manager::Manager;
 use super::reading::Source;
 use super::serving::Serving;
 use crate::sys;
@@ -136,7 +137,7 @@ impl TakeOver {
         match result {
             Ok(successor) => {
                 if must_reload {
-                    send_reload(successor);
+                    send(successor, Signal::HUP);
                 }
                 Outcome::Succeeded(successor)
             }
@@ -154,15 +155,33 @@ impl TakeOver {
         tracing::info!("the take-over in progress is given up, because this process is to end");
         let successor = attempt.give_up().await?;
         if self.must_reload {
-            send_reload(successor);
+            send(successor, Signal::HUP);
         }
         Some(successor)
     }
 }
 
-/// Sends SIGHUP to the process that has taken over.
-fn send_reload(successor: u32) {
+/// The process that has taken over, if there is one, until a signal was passed on to it.
+pub(super) struct Heir(pub(super) Option<u32>);
+
+impl Heir {
+    /// Passes a signal that asks for the end on, once, while this process is still the main one for
+    /// the manager: then the service is to end. Returns false if the signal is for this process.
+    pub(super) fn takes(&mut self, signal: &str, manager: &Manager) -> bool {
+        let heir = self.0.take_if(|_| !manager.knows_main_process());
+        heir.inspect(|&successor| pass_on(signal, successor)).is_some()
+    }
+}
+
+/// Passes a signal that asks for the end on to the process that has taken over.
+pub(super) fn pass_on(signal: &str, successor: u32) {
+    tracing::info!(%signal, successor, "the successor serves already: the signal is passed on");
+    send(successor, Signal::TERM);
+}
+
+/// Sends a signal to the process that has taken over.
+fn send(successor: u32, signal: Signal) {
     let pid = i32::try_from(successor).ok().and_then(Pid::from_raw);
     // An error means that it has ended.
-    let _ = pid.map(|pid| kill_process(pid, Signal::HUP));
+    let _ = pid.map(|pid| kill_process(pid, signal));
 }
