@@ -294,6 +294,28 @@ fn a_successor_reads_no_datagram_before_it_may() {
     }
 }
 
+#[test]
+fn a_unix_path_that_something_has_removed_is_bound_again() {
+    for driver in BOTH {
+        let (mut chain, path, _dir) = Chain::serving(driver, 2);
+        let mut before = UnixStream::connect(&path).unwrap();
+        echoes(&mut before);
+        fs::remove_file(&path).unwrap();
+        chain.gate.signal(Signal::HUP);
+        chain.gate.line_with("reloaded");
+        assert_eq!(chain.count("it is bound again"), 1);
+        echoes(&mut UnixStream::connect(&path).unwrap());
+        fs::remove_file(&path).unwrap();
+        chain.take_over();
+        assert_eq!(chain.count("its path is gone"), 1);
+        echoes(&mut UnixStream::connect(&path).unwrap());
+        echoes(&mut before);
+        drop(before);
+        chain.end();
+        assert!(!path.exists(), "{driver}");
+    }
+}
+
 /// The service is to end, whichever of the two has it at that moment.
 #[test]
 fn a_signal_that_comes_when_the_successor_accepts_ends_it_too() {

@@ -53,14 +53,15 @@ fn a_hundred_at_once_are_all_served() {
         let Site { listener, gate, _dir } = start(driver, "connect_timeout = \"1m\"");
         let clients: Vec<TcpStream> = (0..100).map(|_| gate.connect("ingress")).collect();
         let before = gate.cpu_time();
-        // The worker neither waits for the queue nor asks for it all the time.
+        // The worker neither waits for the queue nor asks for it all the time. In a debug build the
+        // other clients and the tries that there are take a third of a CPU.
         let start = Instant::now();
         holds_for("the worker serves others", Duration::from_millis(600), || {
             answers(&gate);
             true
         });
         let (cpu, time) = (gate.cpu_time() - before, start.elapsed());
-        assert!(cpu < time / 3, "{driver}: {cpu:?} of CPU in {time:?}");
+        assert!(cpu < time * 2 / 3, "{driver}: {cpu:?} of CPU in {time:?}");
         std::thread::spawn(move || {
             for mut stream in listener.incoming().flatten() {
                 // A client that leaves early is for the test to notice.

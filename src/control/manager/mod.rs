@@ -20,16 +20,14 @@ mod wanted;
 mod watchdog;
 
 use std::collections::HashSet;
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::sockets::{AnySocket, Inherited, Sockets};
+use super::sockets::{AnySocket, Inherited, Sockets, path_is_there};
 use crate::sys::{
     Address, SocketKind, bound_address, handed_socket, monotonic_us, takes_both_families,
 };
@@ -322,8 +320,7 @@ fn take_sockets(
         match (socket.kind, bound_address(&descriptor)) {
             (SocketKind::Udp, _) => sockets.datagrams.push(descriptor.into()),
             (SocketKind::Unix, Some(Address::Unix(path))) => {
-                let file = fs::symlink_metadata(&path);
-                if !file.is_ok_and(|file| file.file_type().is_socket()) {
+                if !path_is_there(&path) {
                     // No client can reach it. The path is bound anew.
                     refuse(&name, "its path is gone");
                     continue;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::ByWorker;
 use super::address::{SocketsOfAddress, is_udp};
+use super::unix_path::OwnPath;
 use crate::config::Listener;
 use crate::sys::{self, Address};
 
@@ -48,6 +49,14 @@ impl Held<'_> {
     pub(super) fn new(addresses: &[SocketsOfAddress]) -> Held<'_> {
         let mut held = Held { free: HashMap::new(), ports: Ports::default() };
         for (position, one) in addresses.iter().enumerate().rev() {
+            if one.path.as_ref().is_some_and(OwnPath::is_lost) {
+                let (listener, address) = (&one.listener.name, &one.bound);
+                tracing::warn!(
+                    %listener, %address,
+                    "the path of a Unix socket is gone or another file: it is bound again"
+                );
+                continue;
+            }
             let served = Served::by(&one.listener, &one.configured);
             held.free.entry(served).or_default().push(position);
             match &one.sockets {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::ByWorker;
 use super::address::{Binding, SocketsOfAddress, Stage, is_udp};
 use super::held::Ports;
-use super::unix_path::OwnPath;
+use super::unix_path::{self, OwnPath};
 use crate::config::{Config, Listener};
 use crate::error::Error;
 use crate::sys::{self, Address, BoundSocket};
@@ -100,6 +100,10 @@ impl Groups {
         let mut groups = Groups::default();
         for socket in streams {
             let Some(address) = sys::bound_address(&socket) else { continue };
+            if matches!(&address, Address::Unix(path) if !unix_path::is_there(path)) {
+                tracing::warn!(%address, "an inherited socket is closed: its path is gone");
+                continue;
+            }
             let group = groups.of(Kind::Stream, address, || OfKind::Streams(Vec::new()));
             if let OfKind::Streams(sockets) = &mut group.sockets {
                 sockets.push(Arc::new(socket));

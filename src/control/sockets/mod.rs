@@ -33,6 +33,7 @@ pub(super) use change::Change;
 use inherited::Groups;
 pub(super) use inherited::{Chosen, Inherited};
 use unix_path::OwnPath;
+pub(super) use unix_path::is_there as path_is_there;
 
 /// All sockets, by address and worker.
 pub(super) struct Sockets {

@@ -83,6 +83,12 @@ async fn remove_abandoned(path: &Path, in_use: io::Error) -> io::Result<()> {
     fs::remove_file(path)
 }
 
+/// Returns true if there is a socket at the path. Otherwise no client can reach one that was bound
+/// there.
+pub(in crate::control) fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+}
+
 impl FileId {
     /// `None` if there is no file.
     fn at(path: &Path) -> Option<FileId> {
@@ -98,6 +104,12 @@ impl OwnPath {
     /// The path of a socket that another process has bound, and that it leaves to this one.
     pub(super) fn adopt(path: &Path) -> OwnPath {
         OwnPath { path: path.to_owned(), file: FileId::at(path) }
+    }
+
+    /// Returns true if the path leads clients to this socket no more: it is gone, or another file
+    /// has replaced it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.file.is_some() && FileId::at(&self.path) != self.file
     }
 
     /// Does not remove the path, because another process does.
