@@ -119,6 +119,18 @@ impl Dns {
         Ok(Dns { files, inherited, workers, clusters: HashMap::new() })
     }
 
+    /// What a predecessor knew of these names.
+    fn inherited_of(&self, hosts: &[(String, Vec<Family>)]) -> HashMap<Key, Vec<IpAddr>> {
+        let keys = hosts.iter().flat_map(|(host, families)| {
+            families.iter().map(move |family| (host.clone(), *family))
+        });
+        keys.filter_map(|key| {
+            let addresses = self.inherited.get(&key)?.clone();
+            Some((key, addresses))
+        })
+        .collect()
+    }
+
     /// What is known of the names of all clusters.
     pub(super) fn known(&self) -> Vec<Known> {
         let mut all = HashMap::new();
@@ -157,7 +169,7 @@ impl Dns {
                     let hosts = families_of_hosts(names, *family);
                     let known = match before {
                         Some(before) => before.answers.borrow().addresses.clone(),
-                        None => self.inherited.clone(),
+                        None => self.inherited_of(&hosts),
                     };
                     let follows = Arc::new(Follows::new(self.workers.clone()));
                     let task = Cluster::new(&cluster.name, names, &hosts, known, &follows);
