@@ -162,7 +162,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(run) if run.print_default_config => print(config::DEFAULT),
         Command::Run(run) => {
-            sys::keep_thresholds();
+            sys::set_up_allocator();
             // Reading the configuration may take a while. Signals arrive when they can be
             // handled.
             sys::hold_signals();

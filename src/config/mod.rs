@@ -23,6 +23,7 @@ mod machine;
 mod network;
 mod read;
 mod report;
+mod settle;
 mod share;
 mod site;
 mod span;
@@ -209,7 +210,7 @@ pub enum LogPath {
 }
 
 /// `[[listener]]`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// A unique name, for records and start-up lines.
     pub name: Arc<str>,
@@ -228,7 +229,7 @@ pub struct Listener {
 }
 
 /// `listener.protocol` with the keys that belong to it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// Every byte is relayed to a cluster.
     Tcp(Tcp),
@@ -250,7 +251,7 @@ pub struct RelayTimeouts {
 }
 
 /// `protocol = "tcp"`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tcp {
     /// The name of the cluster that connections are relayed to.
     pub cluster: Arc<str>,
@@ -259,7 +260,7 @@ pub struct Tcp {
 }
 
 /// `protocol = "udp"`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Udp {
     /// The name of the cluster that datagrams are relayed to. Its endpoints are IP addresses.
     pub cluster: Arc<str>,
@@ -271,7 +272,7 @@ pub struct Udp {
 }
 
 /// `protocol = "tls"`, or `[[listener.tls]]` of an http listener.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// The time limit for a complete ClientHello, counted from the accept.
     pub hello_timeout: Duration,
@@ -282,7 +283,7 @@ pub struct Tls {
 }
 
 /// `[[listener.tls]]`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsRule {
     /// The name of the rule in records: its first name, or `*` if it has no names.
     pub name: String,
@@ -294,7 +295,7 @@ pub struct TlsRule {
 }
 
 /// What a rule does with its connections.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsAction {
     /// Every byte is relayed to a cluster, the ClientHello first.
     PassOn {
@@ -325,7 +326,7 @@ impl TlsAction {
 }
 
 /// How TLS ends here.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsEnd {
     /// A name that no other such rule has, for session tickets.
     pub scope: String,
@@ -367,7 +368,7 @@ pub enum HostName {
 }
 
 /// `[cluster.NAME]`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The name in the file.
     pub name: Arc<str>,
@@ -403,7 +404,7 @@ impl Cluster {
 }
 
 /// `cluster.discovery` together with the endpoints.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {
     /// The addresses as written; never empty.
     Static(Vec<Address>),

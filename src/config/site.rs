@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Coding, ErrorPages, FieldRules, HostName, Network, RelayTimeouts, Scheme, Tls};
 
 /// `protocol = "http"`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
     /// The time limit for a request head, counted from its first byte. A new connection must send a
     /// head within this time, too.
@@ -34,7 +34,7 @@ pub struct Http {
 }
 
 /// `[[listener.host]]`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
     /// Host names in lower case, sorted. An empty list matches every other host.
     pub names: Vec<HostName>,
@@ -43,7 +43,7 @@ pub struct Host {
 }
 
 /// `[[listener.host.route]]`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The name of the route in records: `/stream` for a path, `/img/*` for a prefix.
     pub name: String,
@@ -67,7 +67,7 @@ pub enum PathMatch {
 }
 
 /// What a route does.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// `upgrade = "websocket"` with `cluster`: the route matches only such requests.
     Tunnel(Tunnel),
@@ -82,7 +82,7 @@ pub enum Action {
 }
 
 /// `upgrade = "websocket"` with `cluster = …`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
     /// The name of the cluster that the tunnel leads to.
     pub cluster: Arc<str>,
@@ -116,7 +116,7 @@ pub struct Handshakes {
 }
 
 /// `redirect = { … }`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: u16,
@@ -134,7 +134,7 @@ pub struct Redirect {
 }
 
 /// `path` or `prefix` of a redirect or a `rewrite`. Both start with `/` and contain no query.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PathRewrite {
     /// Neither key: the path stays as sent.
     Keep,
@@ -145,7 +145,7 @@ pub enum PathRewrite {
 }
 
 /// `respond = { … }`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respond {
     /// 200 to 599, except 204, 205 and 304 if there is a body.
     pub status: u16,
@@ -156,7 +156,7 @@ pub struct Respond {
 }
 
 /// `cluster = …` without `upgrade`: requests are passed on.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     /// The name of the cluster that requests go to.
     pub cluster: Arc<str>,
@@ -176,7 +176,7 @@ pub struct Proxy {
 }
 
 /// `rewrite = { … }`
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewrite {
     /// How the path changes. The query stays.
     pub path: PathRewrite,
@@ -186,7 +186,7 @@ pub struct Rewrite {
 }
 
 /// `root = …`: responses are files.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Files {
     /// The directory. The whole path of a request is looked up below it, the part that the prefix
     /// of the route matches included.

@@ -39,7 +39,7 @@ pub struct Acme {
 }
 
 /// A file with the certificates of authorities.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaFile {
     /// The file.
     pub path: PathBuf,
@@ -48,7 +48,7 @@ pub struct CaFile {
 }
 
 /// `tls = { … }` of a cluster.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterTls {
     /// The name that the certificates must be for: a DNS name, or an IP address without brackets.
     /// `None` if it is the IP address of each endpoint. A DNS name is sent as SNI.
@@ -64,7 +64,7 @@ pub struct ClusterTls {
 }
 
 /// `ca` and `verify` of a cluster with TLS.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// The authorities of this machine.
     System,

@@ -11,6 +11,7 @@ mod drain;
 mod endpoints;
 mod logging;
 mod manager;
+mod once;
 mod orders;
 mod paint;
 mod panics;

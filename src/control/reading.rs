@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::once;
 use super::orders::{self, Orders};
 use super::serving::Serving;
 use crate::config::{self, AccessLog, Config, LogPath, Warning};
@@ -57,7 +58,7 @@ impl Serving {
         let (system, files) = (self.layout.system.clone(), self.layout.files.clone());
         let orders = self.orders.settings().cloned();
         let logs = self.writer.opening();
-        let reading = tokio::task::spawn_blocking(move || {
+        let (thread, reading) = once::run("reload", move || {
             let mut config = source.read_again()?;
             let fixed = keep_what_is_fixed(&mut config, &before);
             config.share_with(&before);
@@ -66,11 +67,11 @@ impl Serving {
             let opened = Orders::open(&config, orders.as_ref())?;
             let logs = opened_logs(&config, logs)?;
             Ok(Read { config, system, files, opened, logs, fixed })
-        });
-        self.reading = Some(reading.abort_handle());
+        })?;
+        self.reading = Some(thread);
         match tokio::time::timeout(READ_WITHIN, reading).await {
             Ok(Ok(read)) => read,
-            Ok(Err(error)) => failed(&error, ""),
+            Ok(Err(_)) => failed(&"the thread that reads it has ended", ""),
             Err(_) => failed(&"it took longer than 30 s", advice),
         }
     }

@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
@@ -20,6 +21,7 @@ use super::crew::{Crew, Started};
 use super::dns::{self, Dns};
 use super::endpoints::Failures;
 use super::manager::Manager;
+use super::once;
 use super::orders::{self, Orders};
 use super::reading::{
     Read, Source, opened_logs, sinks, system_authorities, threads_for_files, warn_of,
@@ -71,7 +73,7 @@ pub(super) struct Serving {
     certificates: Certificates,
     pub(super) orders: Orders,
     /// The last read of a configuration, which may hang.
-    pub(super) reading: Option<AbortHandle>,
+    pub(super) reading: Option<JoinHandle<()>>,
     /// The limits of all listeners with connections, also of those that were removed.
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
@@ -200,7 +202,9 @@ impl Serving {
 
         // 1. Read the file, and open what it names. On a network file system this may take long.
         let _kept = self.writer.keep();
-        let Read { config, system, files, opened, logs, fixed } = self.read().await?;
+        let Read { mut config, system, files, opened, logs, fixed } = self.read().await?;
+        // This thread is not the one that has read it.
+        config.settle();
         let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;
 
@@ -309,7 +313,10 @@ impl Serving {
     /// once, and again when the workers have freed what they had of it.
     fn give_memory_back(&mut self, before: impl Send + 'static) {
         let free = move || {
-            drop(before);
+            // The allocator gives no block back that it keeps for a thread.
+            if let Ok((thread, _)) = once::run("free", || drop(before)) {
+                let _ = thread.join();
+            }
             sys::release_memory();
         };
         let freed = tokio::spawn(async move {

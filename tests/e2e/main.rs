@@ -65,6 +65,7 @@ mod reload_addresses;
 mod reload_ended;
 mod reload_http;
 mod reload_limits;
+mod reload_memory;
 mod reload_signals;
 mod reload_sockets;
 mod reload_tls;
