@@ -6,8 +6,29 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io};
+
+use rustix::io::Errno;
+
+/// What helps where a file or a socket is refused for want of descriptors, whatever else could be
+/// wrong with it.
+const RAISE_THE_LIMIT: &str = "the limit of open files is reached: raise it (LimitNOFILE= in a \
+                               systemd unit, `ulimit -n NUMBER` in a shell)";
+
+/// The advice for an error of the system that has nothing to do with what was asked for: there are
+/// no descriptors left (EMFILE). `None` for any other error.
+pub(crate) fn general_advice(cause: &(dyn StdError + 'static)) -> Option<&'static str> {
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        let system = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if system == Some(libc::EMFILE) || error.downcast_ref() == Some(&Errno::MFILE) {
+            return Some(RAISE_THE_LIMIT);
+        }
+        next = error.source();
+    }
+    None
+}
 
 /// Why ringgate stops or does not start.
 #[derive(Debug)]
@@ -34,13 +55,15 @@ pub enum Error {
 }
 
 impl Error {
-    /// Makes an [`Error::Start`].
+    /// Makes an [`Error::Start`]. Where no descriptors are left, the advice is to raise the limit.
     pub fn start(
         what: impl Into<String>,
         source: impl Into<Box<dyn StdError + Send + Sync>>,
         advice: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Error::Start { what: what.into(), source: source.into(), advice: advice.into() }
+        let source = source.into();
+        let advice = general_advice(&*source).map_or_else(|| advice.into(), Cow::Borrowed);
+        Error::Start { what: what.into(), source, advice }
     }
 
     /// Returns how to fix the error. `None` if there is no advice, or if it is a part of the text.

@@ -26,6 +26,7 @@ pub struct Errors(pub(super) Findings);
 impl Errors {
     /// The error that a file could not be read at all.
     pub(in crate::config) fn unreadable(name: &str, fault: Fault, cause: ReadError) -> Self {
+        let fault = fault.because_of(&cause);
         let problem = Problem { span: None, fault, cause: Some(cause) };
         Errors(Findings::new("error", name, &Lines::new(""), vec![problem], 0))
     }

@@ -18,6 +18,7 @@ pub(super) use self::words::{advice, closest, one_of, quoted};
 use super::excerpt::Lines;
 use super::input::ReadError;
 pub(super) use super::span::Span;
+use crate::error::general_advice;
 
 /// An error in a value, without its position.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,6 +32,14 @@ pub(super) struct Fault {
 impl Fault {
     pub(super) fn new(what: impl Into<String>, note: impl Into<String>) -> Self {
         Fault { what: what.into(), note: note.into() }
+    }
+
+    /// With the note that the cause asks for, if it is about no file in particular.
+    fn because_of(self, cause: &ReadError) -> Self {
+        match general_advice(cause) {
+            Some(advice) => Fault { note: advice.to_owned(), ..self },
+            None => self,
+        }
     }
 }
 
@@ -70,6 +79,7 @@ impl<'a> Report<'a> {
 
     /// Adds the fault that a file which is named at this position cannot be read.
     pub(super) fn unreadable(&self, span: Span, fault: Fault, cause: ReadError) {
+        let fault = fault.because_of(&cause);
         self.keep(Problem { span: Some(span), fault, cause: Some(cause) });
     }
 

@@ -47,6 +47,7 @@ fn a_reload_without_descriptors_changes_nothing_and_a_later_one_everything() {
                 break;
             }
             refused += 1;
+            assert!(line.contains("LimitNOFILE"), "{driver}, {more}: {line}");
             clients.iter_mut().for_each(|client| assert_eq!(get(client), "from memory"));
             assert!(TcpStream::connect(raw).is_err(), "{driver}, {more}: {line}");
         }
