@@ -6,7 +6,7 @@
 const OWN_MAPPING: libc::c_int = 128 * 1024;
 /// Free bytes at the end of a heap beyond which they go back to the kernel.
 #[cfg(target_env = "gnu")]
-const MOST_AT_THE_END: libc::c_int = 2 * 1024 * 1024;
+const MOST_AT_THE_END: libc::c_int = 256 * 1024;
 /// The most arenas: more than there are threads. An arena is address space until it is used.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 4096;

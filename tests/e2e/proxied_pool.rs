@@ -5,8 +5,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use crate::support::{
-    Backend, HttpClient, Ringgate, SHORT, Upstream, expect_silence, free_port, holds_for,
-    over_each_driver, proxied, reset, wait_for,
+    Backend, HttpClient, Ringgate, SHORT, Upstream, close_and_arrive, expect_silence, free_port,
+    holds_for, is_acknowledged, over_each_driver, proxied, reset, wait_for,
 };
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: own.test\r\n\r\n";
@@ -99,6 +99,7 @@ fn a_response_that_no_request_asked_for_is_given_to_no_client() {
             let (mut client, mut backend) = after(&gate, &upstream, OK);
             // It has arrived before the next request does.
             backend.send(FORGED);
+            wait_for("it arrives", SHORT, || is_acknowledged(&backend.stream).then_some(()));
             client.send(GET);
             let mut next = upstream.backend();
             next.request();
@@ -115,11 +116,7 @@ fn an_idle_connection_that_the_backend_has_closed_costs_no_request() {
         for (round, request) in [GET, POST, EMPTY_POST].into_iter().cycle().take(18).enumerate() {
             let (mut client, backend) = after(&gate, &upstream, OK);
             // It has closed before the next request is there.
-            if round % 2 == 0 {
-                drop(backend);
-            } else {
-                reset(backend.stream);
-            }
+            close_and_arrive(backend.stream, round % 2 == 1);
             client.send(request);
             let mut next = upstream.backend();
             next.request();

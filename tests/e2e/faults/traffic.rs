@@ -12,11 +12,22 @@ use crate::support::{SHORT, bytes, wait_for};
 /// What a round sends in each direction: a message, a few segments, and enough to be spliced.
 const SIZES: [usize; 3] = [100, 20_000, 400_000];
 
+/// A longer pause, which a test asks for.
+#[derive(Default)]
+struct Pauses {
+    is_wanted: AtomicBool,
+    has_begun: AtomicBool,
+}
+
+/// No bytes go back and forth as long as this lives.
+pub(super) struct Rest<'a>(&'a Pauses);
+
 /// Bytes go back and forth between both ends of a relayed connection and are compared, until this
 /// is dropped or [`Traffic::end`] is called.
 pub(super) struct Traffic {
     is_over: Arc<AtomicBool>,
     rounds: Arc<AtomicUsize>,
+    pauses: Arc<Pauses>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -25,8 +36,15 @@ impl Traffic {
     pub(super) fn between((client, upstream): (TcpStream, TcpStream), pause: Duration) -> Traffic {
         let (is_over, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (over, count) = (Arc::clone(&is_over), Arc::clone(&rounds));
+        let pauses = Arc::new(Pauses::default());
+        let asked = Arc::clone(&pauses);
         let thread = thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
+                if asked.is_wanted.load(Ordering::Relaxed) {
+                    asked.has_begun.store(true, Ordering::Relaxed);
+                    park_timeout(pause);
+                    continue;
+                }
                 let round = count.load(Ordering::Relaxed);
                 let sent = bytes(round as u64, SIZES[round % SIZES.len()]);
                 passes(&sent, &client, &upstream);
@@ -35,7 +53,7 @@ impl Traffic {
                 park_timeout(pause);
             }
         });
-        Traffic { is_over, rounds, thread: Some(thread) }
+        Traffic { is_over, rounds, pauses, thread: Some(thread) }
     }
 
     /// All sizes pass in both directions after this call.
@@ -48,6 +66,17 @@ impl Traffic {
         });
     }
 
+    /// Lets the round that runs end, and begins no other until the guard is dropped.
+    #[track_caller]
+    pub(super) fn rest(&self) -> Rest<'_> {
+        self.pauses.has_begun.store(false, Ordering::Relaxed);
+        self.pauses.is_wanted.store(true, Ordering::Relaxed);
+        wait_for("the open connection rests", SHORT, || {
+            self.pauses.has_begun.load(Ordering::Relaxed).then_some(())
+        });
+        Rest(&self.pauses)
+    }
+
     /// Ends it; fails the test if a byte was lost or changed.
     #[track_caller]
     pub(super) fn end(mut self) {
@@ -55,6 +84,12 @@ impl Traffic {
         self.is_over.store(true, Ordering::Relaxed);
         let result = self.thread.take().map(JoinHandle::join);
         assert!(matches!(result, Some(Ok(()))), "the open connection has failed");
+    }
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.is_wanted.store(false, Ordering::Relaxed);
     }
 }
 

@@ -67,6 +67,7 @@ pub(crate) use sockets::{
 pub(crate) use tls_client::{TlsClient, VERSIONS, alert_of, tls_settings, tls_settings_with};
 pub(crate) use tls_site::TlsSite;
 pub(crate) use wait::{
-    LONG, SHORT, SOON, holds_for, is_acknowledged, wait_bound_udp, wait_for, wait_listening,
+    LONG, SHORT, SOON, close_and_arrive, holds_for, is_acknowledged, wait_bound_udp, wait_for,
+    wait_listening,
 };
 pub(crate) use web::{Web, sum};

@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
+use super::reset;
+
 /// For what takes milliseconds on an idle machine; far above it, so that a busy one passes too.
 pub(crate) const SHORT: Duration = Duration::from_secs(20);
 /// Shorter than the limits that hold where a test configures none: what is over by then was ended
@@ -84,6 +86,29 @@ pub(crate) fn is_acknowledged(stream: &TcpStream) -> bool {
         line.nth(1).filter(|_| is_own).map(str::to_owned)
     });
     queues.expect("the connection").starts_with("00000000:")
+}
+
+/// Closes `stream`, in an orderly way or by a reset, and waits until the kernel of the peer knows.
+/// Segments of one connection may wait on another CPU than those that are sent after them.
+#[track_caller]
+pub(crate) fn close_and_arrive(stream: TcpStream, is_reset: bool) {
+    let ends = [stream.peer_addr().unwrap(), stream.local_addr().unwrap()];
+    if is_reset {
+        reset(stream)
+    } else {
+        drop(stream)
+    }
+    let [local, remote] = ends.map(|address| format!(":{:04X}", address.port()));
+    wait_for("the peer knows that the connection is closed", SHORT, || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let mut lines = table.lines().map(|line| line.split_ascii_whitespace().skip(1));
+        // proc(5): the local address, the peer's, and the state, which is 01 (ESTABLISHED) before.
+        let is_open = lines.any(|mut line| {
+            let [at, to, state] = [(); 3].map(|()| line.next().unwrap_or_default());
+            at.ends_with(&local) && to.ends_with(&remote) && state == "01"
+        });
+        (!is_open).then_some(())
+    });
 }
 
 /// The sockets of a table of the network namespace: the local address as hex IP:PORT, and the state
