@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use crate::reload::start;
 use crate::support::{LONG, free_port, wait_for};
 
-const ROUTES: usize = 6000;
-const RELOADS: usize = 8;
+const ROUTES: usize = 5000;
+const RELOADS: usize = 6;
 /// What threads that were not there before may keep, in KiB. The routes take about 3 MiB.
 const MOST: u64 = 2048;
 
