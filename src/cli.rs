@@ -1,5 +1,7 @@
 //! The command line.
 
+mod ask;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::Write;
@@ -9,6 +11,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
+use self::ask::Asked;
 use crate::config::{self, Config, Errors, Form};
 use crate::control::{self, Environment, Predecessor, Source};
 use crate::error::Error;
@@ -54,6 +57,29 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Show what a running process does: listeners, workers, certificates.
+    ///
+    /// Exit codes: 0 it serves; 1 it cannot be asked, or is about to end; 2 wrong command line.
+    Status {
+        #[command(flatten)]
+        asked: Asked,
+        /// Print JSON instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let a running process read its configuration again, and wait until it serves by it.
+    ///
+    /// Exit codes: 0 done; 1 refused, with the errors, or it cannot be asked; 2 wrong command line.
+    Reload(Asked),
+    /// Let a running process start its program again, which takes its sockets over.
+    ///
+    /// Returns when that has begun: the log of the process says how it ends. Exit codes as for
+    /// `reload`.
+    Upgrade(Asked),
+    /// Let a running process end: as SIGTERM.
+    ///
+    /// Exit codes as for `reload`.
+    Drain(Asked),
     /// Print what is known about configurations: schema, reference, or one with all its defaults.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -175,6 +201,10 @@ pub fn run(cli: Cli) -> ExitCode {
             }
         }
         Command::Check { files } => check(&files),
+        Command::Status { asked, json } => ask::status(&asked, json),
+        Command::Reload(asked) => ask::order(&asked, "/reload"),
+        Command::Upgrade(asked) => ask::order(&asked, "/upgrade"),
+        Command::Drain(asked) => ask::order(&asked, "/drain"),
         Command::Config(ConfigCommand::Schema) => print(&config::schema()),
         Command::Config(ConfigCommand::Reference { man: false }) => print(&config::reference()),
         Command::Config(ConfigCommand::Reference { man: true }) => print(&config::man()),

@@ -1,4 +1,5 @@
-//! Reads the files that TLS needs: certificates with their keys, authorities, keys of tickets.
+//! Reads files with secrets and certificates: certificates with their keys, authorities, keys of
+//! tickets, the token of the admin endpoint.
 //!
 //! The check of a configuration reads them, and the control plane reads them again when they
 //! change. Faults are values, because the first shows them at a key and the second logs them.
@@ -10,8 +11,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::HostName;
 use super::input::{self, Accept, ReadError};
+use super::{HostName, Token};
 use crate::proto::tls::{Authorities, Identity, IdentityError, KeysFault, PemFault, TicketKeys};
 
 /// The most bytes of one file. A chain with its key has some kilobytes, all public authorities
@@ -183,6 +184,19 @@ pub fn read_ticket_keys(path: &Path) -> Result<TicketKeys, FileFault> {
         KeysFault::Line(line) => {
             FileFault::new(path, format!("has something else than a key in line {line}"), advice)
         }
+    })
+}
+
+/// Reads the token of the admin endpoint.
+///
+/// # Errors
+/// The file cannot be read or holds something else.
+pub(super) fn read_token(path: &Path) -> Result<Token, FileFault> {
+    let bytes = read(path)?;
+    let token = std::str::from_utf8(&bytes).ok().and_then(|text| Token::new(path.into(), text));
+    token.ok_or_else(|| {
+        let what = "holds no token of 16 to 1024 visible ASCII characters";
+        FileFault::new(path, what, "make one: openssl rand -hex 32")
     })
 }
 

@@ -8,6 +8,7 @@
 //! read: pages, certificates and keys.
 
 mod address;
+mod admin;
 mod certificates;
 mod check;
 mod contract;
@@ -36,6 +37,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::admin::{Admin, Token, admin_address};
 pub use self::certificates::{
     CLOSE_FILE, FileFault, Oddity, is_open, oddities, read_authorities, read_identity,
     read_ticket_keys, uncovered,
@@ -69,6 +71,8 @@ pub struct Config {
     pub tls: TlsShared,
     /// How certificates come by ACME. `None` unless a rule may use it.
     pub acme: Option<Acme>,
+    /// The admin endpoint. `None` if there is none.
+    pub admin: Option<Admin>,
     /// The listeners, in the order of the file. Their names are unique.
     pub listeners: Vec<Arc<Listener>>,
     /// The clusters, sorted by name. Listeners and routes refer to them by name.
@@ -80,11 +84,12 @@ pub struct Config {
 /// Two configurations are equal if they mean the same; warnings are about the file.
 impl PartialEq for Config {
     fn eq(&self, other: &Config) -> bool {
-        let Config { server, log, tls, acme, listeners, clusters, warnings: _ } = self;
+        let Config { server, log, tls, acme, admin, listeners, clusters, warnings: _ } = self;
         *server == other.server
             && *log == other.log
             && *tls == other.tls
             && *acme == other.acme
+            && *admin == other.admin
             && *listeners == other.listeners
             && *clusters == other.clusters
     }

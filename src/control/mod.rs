@@ -3,6 +3,7 @@
 //! touches a connection.
 
 pub mod acme;
+mod admin;
 mod certificates;
 mod changed;
 mod crew;
@@ -28,6 +29,7 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::sync::Arc;
 
+pub use admin::{Endpoint, Reply};
 pub use logging::{Logging, init as start_diagnostics, report_error};
 pub use manager::Environment;
 pub use paint::for_stderr;
@@ -39,6 +41,7 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::sys::{self, Needs};
 use crate::worker::Command;
+use admin::{Order, Phase, ReplyTo};
 use drain::Drained;
 use manager::Manager;
 use serving::{Given, Serving};
@@ -109,6 +112,7 @@ async fn live(
             "connections are accepted until drain_delay is over; the process ends after that"
         );
         serving.manager.stopping("Accepting connections until drain_delay is over");
+        serving.admin.ends(Phase::EndingSoon);
         serving.crew.tell(&Command::DrainSoon);
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
@@ -120,6 +124,7 @@ async fn live(
     }
 
     // 4. Drain and end.
+    serving.admin.ends(Phase::Draining);
     let drain_timeout = serving.config.server.drain_timeout;
     let command = match ending {
         Ending::Signal(signal) => {
@@ -223,22 +228,35 @@ async fn until_end(
     loop {
         let layout = Arc::clone(&serving.layout);
         let report = || report::of(&layout, &shortage);
-        let signal = tokio::select! {
+        let (signal, reply) = tokio::select! {
             // One that has come before the end of a take-over was known is for the service.
             biased;
-            signal = signals.next() => signal,
+            signal = signals.next() => (signal, None),
             outcome = take_over.ends() => match outcome {
                 Outcome::Succeeded(successor) => return Ok(Ending::TakenOver(successor)),
-                Outcome::Failed { must_reload: true } => Signal::Reload,
+                Outcome::Failed { must_reload: true } => (Signal::Reload, None),
                 Outcome::Failed { must_reload: false } => continue,
             },
+            Order { signal, reply } = serving.admin.next_order() => (signal, Some(reply)),
             error = watch.until_one_fails(report) => return Err(error),
         };
         match signal {
-            Signal::End(name) => return Ok(Ending::Signal(name)),
+            Signal::End(name) => {
+                answer(reply, Ok(()));
+                return Ok(Ending::Signal(name));
+            }
             Signal::Reopen => serving.writer.reopen(),
-            Signal::TakeOver => take_over.start(serving),
-            Signal::Reload if take_over.is_in_progress() => take_over.reload_later(),
+            Signal::TakeOver if take_over.is_in_progress() && reply.is_some() => {
+                answer(reply, Err(String::from(IN_PROGRESS)));
+            }
+            Signal::TakeOver => {
+                take_over.start(serving);
+                answer(reply, Ok(()));
+            }
+            Signal::Reload if take_over.is_in_progress() => {
+                take_over.reload_later();
+                answer(reply, Err(String::from(IN_PROGRESS)));
+            }
             Signal::Reload => {
                 serving.manager.reloading();
                 let logs = serving.writer.reopener();
@@ -254,18 +272,29 @@ async fn until_end(
                         () = serving.commit(prepared, logging) => {
                             report();
                             serving.manager.ready();
+                            answer(reply, Ok(()));
                         }
                         error = watch.until_one_fails(report) => return Err(error),
                     },
                     Err(error) => {
-                        serving.counters.forget_unused();
+                        serving.forget_refused();
                         logging.report_unchanged(&error);
                         serving.manager.ready_unchanged();
+                        answer(reply, Err(error.to_text()));
                     }
                 }
             }
         }
     }
+}
+
+/// The result of an order while another process takes over.
+const IN_PROGRESS: &str = "a take-over is in progress: the new process reads the configuration";
+
+/// Tells a client of the admin endpoint what its order has done.
+fn answer(reply: Option<ReplyTo>, result: Result<(), String>) {
+    // An error means that the client has gone.
+    let _ = reply.map(|reply| reply.send(result));
 }
 
 /// Why a process begins to end.

@@ -6,15 +6,16 @@
 //! was prepared can be dropped. `commit` cannot fail.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use core_affinity::CoreId;
 use tokio::task::AbortHandle;
 
+use super::admin::{self, Admin, Facts, Phase, View};
 use super::certificates::Certificates;
 use super::changed::Changed;
 use super::crew::{Crew, Started};
@@ -80,6 +81,10 @@ pub(super) struct Serving {
     pub(super) counters: Registry,
     /// Gives memory back after the last reload.
     freeing: Option<AbortHandle>,
+    pub(super) admin: Admin,
+    facts: Arc<Facts>,
+    /// How many reloads have changed the configuration.
+    reloads: u64,
 }
 
 /// The next configuration, with everything that may be refused.
@@ -92,6 +97,7 @@ pub(super) struct Prepared {
     opened: orders::Opened,
     shares: Shares,
     fixed: Vec<&'static str>,
+    admin: admin::Prepared,
 }
 
 impl Serving {
@@ -117,6 +123,10 @@ impl Serving {
             manager.took_over(&offered.sockets, offered.bound_by_manager);
         }
         let mut sockets = Sockets::open(&config, cpus.len(), offered.sockets).await?;
+        let mut endpoint = None;
+        if link.is_none() {
+            endpoint = Some(admin::Prepared::of(config.admin.as_ref(), None).await?);
+        }
         let mut writer = Writer::start()?;
         let system = system_authorities(&config, None)?;
         let files = threads_for_files(&config, None)?;
@@ -169,6 +179,13 @@ impl Serving {
         manager.store(&sockets, crew.len());
         manager.ready();
         manager.watch(crew.pulses());
+        let facts =
+            Arc::new(Facts { begun: Instant::now(), file_limit, running, pulses: crew.pulses() });
+        let mut admin = Admin::new(view(&facts, &config, &layout, &counters, 0));
+        match endpoint {
+            Some(endpoint) => admin.commit(endpoint),
+            None => admin.follow_predecessor(config.admin.as_ref()),
+        }
         // Reading a large configuration leaves free memory behind.
         drop(tokio::task::spawn_blocking(sys::release_memory));
         Ok(Serving {
@@ -189,6 +206,9 @@ impl Serving {
             admissions,
             freeing: None,
             counters,
+            admin,
+            facts,
+            reloads: 0,
         })
     }
 
@@ -224,8 +244,9 @@ impl Serving {
 
         // 3. Bind the addresses, last, so that what is refused holds none for long.
         let change = self.sockets.prepare(&config).await?;
+        let admin = admin::Prepared::of(config.admin.as_ref(), self.admin.address()).await?;
         let shares = Shares::of(self.file_limit, &needs);
-        Ok(Prepared { begun, config, layout, change, names, opened, shares, fixed })
+        Ok(Prepared { begun, config, layout, change, names, opened, shares, fixed, admin })
     }
 
     /// Begins to give the sockets to another process.
@@ -246,12 +267,32 @@ impl Serving {
         self.orders = Orders::none();
         self.certificates.stop();
         self.dns.stop();
+        self.admin.stop();
+    }
+
+    /// What the admin endpoint shows.
+    fn view(&self) -> View {
+        view(&self.facts, &self.config, &self.layout, &self.counters, self.reloads)
+    }
+
+    /// Forgets the counters of listeners that are gone.
+    fn forget_unused(&mut self, config: &Config) {
+        let names: HashSet<&str> =
+            config.listeners.iter().map(|listener| &*listener.name).collect();
+        self.counters.forget_unused(|name| names.contains(name));
+    }
+
+    /// Forgets the counters that only a refused configuration would have.
+    pub(super) fn forget_refused(&mut self) {
+        let config = Arc::clone(&self.config);
+        self.forget_unused(&config);
     }
 
     /// Serves by what was prepared. The future may be dropped only when a worker has failed: some
     /// workers would have half of the new configuration.
     pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
-        let Prepared { begun, config, mut layout, change, names, opened, shares, fixed } = prepared;
+        let Prepared { begun, config, mut layout, change, names, opened, shares, fixed, admin } =
+            prepared;
         warn_of(&config);
         for key in fixed {
             tracing::warn!(
@@ -294,12 +335,15 @@ impl Serving {
         // 4. Forget the configuration before. A large one takes a while to free.
         self.admissions.retain(|_, admission| Arc::strong_count(admission) > 1);
         self.admissions.extend(admissions(&layout));
-        self.counters.forget_unused();
+        self.forget_unused(&config);
         let changed = Changed::between(&self.config, &config);
         let before = (
             std::mem::replace(&mut self.config, config),
             std::mem::replace(&mut self.layout, layout),
         );
+        self.reloads += 1;
+        self.admin.show(self.view());
+        self.admin.commit(admin);
         tracing::info!(
             listeners_changed = changed.listeners,
             clusters_changed = changed.clusters,
@@ -391,5 +435,24 @@ async fn first_answers(names: &mut dns::Next) {
     if tokio::time::timeout(FIRST_ANSWERS, names.first_answers()).await.is_err() {
         let names = names.missing();
         tracing::warn!(names, "no answer from DNS yet: going on with what is known of these names");
+    }
+}
+
+/// What the admin endpoint shows while the process serves.
+fn view(
+    facts: &Arc<Facts>,
+    config: &Arc<Config>,
+    layout: &Arc<Layout>,
+    counters: &Registry,
+    reloads: u64,
+) -> View {
+    View {
+        facts: Arc::clone(facts),
+        config: Arc::clone(config),
+        layout: Arc::clone(layout),
+        listeners: counters.all(),
+        phase: Phase::Serving,
+        reloads,
+        since: SystemTime::now(),
     }
 }

@@ -216,12 +216,17 @@ impl Registry {
         Arc::clone(self.listeners.entry(Arc::clone(name)).or_insert_with(cells))
     }
 
-    /// Forgets the counters that no configuration and no connection uses any more.
-    pub fn forget_unused(&mut self) {
-        let is_used = |cells: &Arc<[Arc<Counters>]>| {
-            Arc::strong_count(cells) > 1 || cells.iter().any(|cell| Arc::strong_count(cell) > 1)
-        };
-        self.listeners.retain(|_, cells| is_used(cells));
+    /// Forgets the counters that no connection uses any more and whose name is not among the
+    /// listeners of the configuration.
+    pub fn forget_unused(&mut self, is_configured: impl Fn(&str) -> bool) {
+        self.listeners.retain(|name, cells| {
+            is_configured(name) || cells.iter().any(|cell| Arc::strong_count(cell) > 1)
+        });
+    }
+
+    /// The counters of all listeners, in the order of their names.
+    pub fn all(&self) -> Vec<(Arc<str>, Arc<[Arc<Counters>]>)> {
+        self.listeners.iter().map(|(name, cells)| (Arc::clone(name), Arc::clone(cells))).collect()
     }
 
     /// What is open of each listener, over all workers, in the order of their names. Also of
@@ -267,13 +272,14 @@ mod tests {
             registry.open().map(|(name, open)| (name.to_owned(), open)).collect()
         };
         assert_eq!(open(&registry), [("dns".into(), sessions), ("web".into(), connections)]);
-        // A connection has its worker's cell only, without the list of them.
+        // As a connection has it.
         let cell = Arc::clone(&cells[1]);
-        drop(cells);
-        registry.forget_unused();
-        assert_eq!(open(&registry), [("web".into(), connections)]);
-        drop(cell);
-        registry.forget_unused();
+        registry.forget_unused(|name| name == "dns");
+        assert_eq!(open(&registry), [("dns".into(), sessions), ("web".into(), connections)]);
+        // A reader of all counters does not keep those of a listener that is gone.
+        let _read = registry.all();
+        drop((cell, cells));
+        registry.forget_unused(|_| false);
         assert_eq!(open(&registry), []);
     }
 

@@ -174,6 +174,32 @@ impl End {
     /// The number of different ends.
     pub const COUNT: usize = End::UpstreamTlsFailed as usize + 1;
 
+    /// All ends, in the order of their numbers.
+    pub const ALL: [End; End::COUNT] = [
+        End::Client,
+        End::Upstream,
+        End::ClientReset,
+        End::UpstreamReset,
+        End::Idle,
+        End::HalfClosedTimeout,
+        End::HeadTimeout,
+        End::BodyTimeout,
+        End::ConnectTimeout,
+        End::ConnectFailed,
+        End::NoEndpoint,
+        End::NoRoute,
+        End::Evicted,
+        End::Overflow,
+        End::BadRequest,
+        End::BadResponse,
+        End::ResponseTimeout,
+        End::Drain,
+        End::Done,
+        End::Local,
+        End::TlsFailed,
+        End::UpstreamTlsFailed,
+    ];
+
     /// The word in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -199,6 +225,18 @@ impl End {
             End::Local => "local",
             End::TlsFailed => "tls_failed",
             End::UpstreamTlsFailed => "upstream_tls_failed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_end_is_listed_once_at_its_number() {
+        for (index, end) in End::ALL.into_iter().enumerate() {
+            assert_eq!(end as usize, index, "{end:?}");
         }
     }
 }

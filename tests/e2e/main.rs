@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed expectation is how a test fails")]
 
 mod acme;
+mod admin;
 mod balance;
 mod beside_nginx;
 mod both_versions;

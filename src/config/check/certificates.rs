@@ -197,7 +197,7 @@ impl Check<'_> {
     }
 
     /// Reports a file that cannot be used. `typed` is its path in the configuration.
-    fn file_fault(&self, span: Span, typed: &str, fault: FileFault) {
+    pub(super) fn file_fault(&self, span: Span, typed: &str, fault: FileFault) {
         let what = format!("the file {} {}", quoted(typed), fault.what);
         match fault.cause {
             None => self.report.error(span, what, fault.advice),
@@ -216,7 +216,7 @@ impl Check<'_> {
     }
 
     /// Warns of a secret that other users can read.
-    fn is_private(&self, path: &Path, span: Span) {
+    pub(super) fn is_private(&self, path: &Path, span: Span) {
         if is_open(path) {
             let what = "every user of this machine can read this file";
             self.report.warning(span, what, CLOSE_FILE);

@@ -7,6 +7,7 @@
 
 mod access_log;
 mod acme;
+mod admin;
 mod certificates;
 mod cluster;
 mod cluster_tls;
@@ -41,7 +42,7 @@ pub(super) fn config(
     machine: &Machine,
     file: File,
 ) -> Option<Config> {
-    let File { server, log, access_log, tls, acme, listener: listeners, cluster } = file;
+    let File { server, log, access_log, tls, acme, admin, listener: listeners, cluster } = file;
     let clusters_complete = cluster.complete;
     let (names, clusters): (Vec<At<String>>, Vec<keys::Cluster>) =
         cluster.tables.into_iter().unzip();
@@ -74,6 +75,8 @@ pub(super) fn config(
     }
     let tls = check.tls_shared(&tls);
     let acme = check.acme(&acme);
+    let admin_place = admin::place(&admin);
+    let admin = check.admin(&admin);
     let access_logs = check.access_logs(&access_log, &listeners);
     let listeners = check.listeners(&listeners, access_logs);
     let clusters: Vec<Option<Cluster>> =
@@ -87,12 +90,16 @@ pub(super) fn config(
         },
         tls: tls?,
         acme: acme?,
+        admin: admin?,
         listeners: listeners?.into_iter().map(Arc::new).collect(),
         clusters: clusters.into_iter().map(|one| one.map(Arc::new)).collect::<Option<_>>()?,
         warnings: Warnings::default(),
     };
     // These checks need a configuration without errors.
     if report.is_empty() {
+        if let Some(admin) = &config.admin {
+            admin::overlaps(report, admin, admin_place, &config.listeners);
+        }
         whole::whole(report, &config, &positions, machine);
     }
     Some(config)

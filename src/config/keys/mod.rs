@@ -9,6 +9,7 @@
 
 mod access_log;
 mod acme;
+mod admin;
 mod cluster;
 mod cluster_tls;
 mod fields;
@@ -30,6 +31,7 @@ use serde::Deserialize;
 pub(super) use self::access_log::AccessLog;
 pub(super) use self::acme::Acme;
 pub use self::acme::Challenge;
+pub(super) use self::admin::Admin;
 pub use self::cluster::DnsFamily;
 pub(super) use self::cluster::{Cluster, DiscoveryWord};
 pub(super) use self::cluster_tls::ClusterTls;
@@ -55,7 +57,7 @@ use super::types::{Field, Named, Tables};
 /// `"365d"`. Sizes are strings with `B`, `KiB`, `MiB` or `GiB`. `0` never means "off".
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(title = "ringgate configuration", extend("x-planned" = ["admin"]))]
+#[schemars(title = "ringgate configuration")]
 pub(super) struct File {
     /// Workers and shutdown.
     #[schemars(extend("default" = {}))]
@@ -71,6 +73,8 @@ pub(super) struct File {
     pub(super) tls: Tls,
     /// Certificates by ACME.
     pub(super) acme: Field<Acme>,
+    /// The admin endpoint. There is none without this table.
+    pub(super) admin: Field<Admin>,
     /// What ringgate listens on, and what it does with the bytes. At least one.
     #[schemars(extend("minItems" = 1))]
     pub(super) listener: Tables<Listener>,

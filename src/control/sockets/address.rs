@@ -295,7 +295,8 @@ impl SocketsOfAddress {
     }
 }
 
-fn advice(address: &Address, error: &io::Error) -> &'static str {
+/// What helps where an address is refused.
+pub(in crate::control) fn advice(address: &Address, error: &io::Error) -> &'static str {
     match (address, error.kind()) {
         (Address::Ip(_), io::ErrorKind::AddrInUse) => {
             "another process (`ss -lntup` shows which) or another listener of this configuration \

@@ -28,12 +28,13 @@ use crate::config::{Config, Listener, Protocol};
 use crate::error::Error;
 use crate::sys::{Address, SpareDescriptor};
 use crate::worker::{Datagrams, Socket};
+pub(super) use address::advice;
 use address::{SocketsOfAddress, Spare};
 pub(super) use change::Change;
 use inherited::Groups;
 pub(super) use inherited::{Chosen, Inherited};
-use unix_path::OwnPath;
 pub(super) use unix_path::is_there as path_is_there;
+pub(super) use unix_path::{OwnPath, bind as bind_path};
 
 /// All sockets, by address and worker.
 pub(super) struct Sockets {

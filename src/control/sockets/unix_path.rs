@@ -19,7 +19,7 @@ use crate::sys::{self, Address, SocketOptions};
 /// The path of a socket that this process removes when it ends. Dropping it removes the path, which
 /// must happen while the socket still listens: another process may take over a path that does not
 /// answer.
-pub(super) struct OwnPath {
+pub(in crate::control) struct OwnPath {
     path: PathBuf,
     file: Option<FileId>,
 }
@@ -37,7 +37,7 @@ struct FileId {
 /// # Errors
 /// As bind(2) and listen(2). Also EADDRINUSE while another process binds in the same directory,
 /// unless this is the last try.
-pub(super) async fn bind(
+pub(in crate::control) async fn bind(
     path: &Path,
     options: &SocketOptions,
     is_last: bool,

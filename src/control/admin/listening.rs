@@ -1,0 +1,164 @@
+//! Binds the address of the endpoint, and serves a bounded number of connections on it.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Shared, requests};
+use crate::control::sockets::{self, OwnPath};
+use crate::error::Error;
+use crate::sys::{self, Address, SocketOptions};
+
+/// The most connections at once. Further clients wait in the accept queue.
+const MOST: usize = 64;
+/// How long an address in use is tried at a start or a reload.
+const TRY_FOR: Duration = Duration::from_secs(2);
+/// The pause between two tries, and after an accept that has failed.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may take for the head of a request, and between two requests.
+const HEAD: Duration = Duration::from_secs(30);
+/// How long a connection may last. A request that runs then is answered, within [`LAST`].
+const LIFE: Duration = Duration::from_secs(600);
+/// How long the last response may take.
+const LAST: Duration = Duration::from_secs(60);
+/// Bytes of a request head.
+const MAX_HEAD: usize = 16 << 10;
+/// Who may connect to a Unix socket: the user and its group.
+const MODE: u32 = 0o660;
+
+/// A socket that listens.
+pub(super) struct Bound {
+    socket: Socket,
+    address: Address,
+    /// Removed when this is dropped.
+    _path: Option<OwnPath>,
+}
+
+enum Socket {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+/// Binds, and tries again for two seconds while the address is in use.
+///
+/// # Errors
+/// The address is refused.
+pub(super) async fn bind(address: &Address) -> Result<Bound, Error> {
+    let begun = Instant::now();
+    loop {
+        let result = bind_once(address).await;
+        let in_use = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
+        if !in_use || begun.elapsed() >= TRY_FOR {
+            return result.map_err(|error| refused(address, error));
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Binds once.
+///
+/// # Errors
+/// The address is refused.
+pub(super) async fn try_bind(address: &Address) -> Result<Bound, Error> {
+    bind_once(address).await.map_err(|error| refused(address, error))
+}
+
+fn refused(address: &Address, error: io::Error) -> Error {
+    let advice = sockets::advice(address, &error);
+    Error::start(format!("cannot listen on {address} (admin)"), error, advice)
+}
+
+async fn bind_once(address: &Address) -> io::Result<Bound> {
+    let options = SocketOptions {
+        backlog: 128,
+        nodelay: true,
+        keepalive: None,
+        user_timeout: None,
+        fast_open: false,
+    };
+    let (socket, path) = match address {
+        Address::Ip(_) => (sys::listen(address, &options, false)?, None),
+        Address::Unix(path) => {
+            let (socket, own) = sockets::bind_path(path, &options, true).await?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
+            (socket, Some(own))
+        }
+    };
+    Ok(Bound { socket: Socket::of(socket, address)?, address: address.clone(), _path: path })
+}
+
+impl Socket {
+    fn of(socket: TcpListener, address: &Address) -> io::Result<Socket> {
+        Ok(match address {
+            Address::Ip(_) => Socket::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            Address::Unix(_) => {
+                let socket = std::os::fd::OwnedFd::from(socket).into();
+                Socket::Unix(tokio::net::UnixListener::from_std(socket)?)
+            }
+        })
+    }
+}
+
+/// Serves until the task is ended.
+pub(super) async fn serve(bound: Bound, shared: Arc<Shared>) {
+    let address = match &bound.socket {
+        Socket::Tcp(socket) => socket.local_addr().map_or(bound.address.clone(), Address::Ip),
+        Socket::Unix(_) => bound.address.clone(),
+    };
+    tracing::info!(%address, "the admin endpoint listens");
+    let places = Arc::new(Semaphore::new(MOST));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let shared = Arc::clone(&shared);
+        let accepted = match &bound.socket {
+            Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
+                tokio::spawn(async move {
+                    connection(stream, shared, false).await;
+                    drop(place);
+                });
+            }),
+            Socket::Unix(socket) => socket.accept().await.map(|(stream, _)| {
+                tokio::spawn(async move {
+                    connection(stream, shared, true).await;
+                    drop(place);
+                });
+            }),
+        };
+        if accepted.is_err() {
+            // No descriptors, for example. The data plane reports that.
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    shared: Arc<Shared>,
+    is_unix: bool,
+) {
+    let answer = service_fn(|request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(requests::answer(request, &shared, is_unix).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), answer);
+    let mut connection = std::pin::pin!(connection);
+    if timeout(LIFE, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LAST, connection).await;
+    }
+}

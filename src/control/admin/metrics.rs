@@ -1,0 +1,187 @@
+//! The numbers in the text format of Prometheus. They are summed when they are asked for: workers
+//! only write cells of their own.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
+
+pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
+
+use super::stats::{Listener, Process, Worker, certificates, listeners, workers};
+use super::view::{Phase, View};
+
+/// All numbers.
+pub(super) fn of(view: &Arc<View>) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ProcessNumbers(Process::now())));
+    registry
+        .sub_registry_with_prefix("ringgate")
+        .register_collector(Box::new(Numbers(Arc::clone(view))));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry).expect("a string takes everything");
+    text
+}
+
+/// What every process has, by the names that Prometheus clients use for it.
+#[derive(Debug)]
+struct ProcessNumbers(Process);
+
+impl Collector for ProcessNumbers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        let Process { cpu_seconds, resident_bytes, open_descriptors, started_seconds } = self.0;
+        let help = "CPU time of the process, in user and kernel mode";
+        out.counter("process_cpu_seconds", help, [([], cpu_seconds)])?;
+        let help = "Memory of the process that is in RAM";
+        out.gauge("process_resident_memory_bytes", help, [([], resident_bytes as f64)])?;
+        let help = "Open file descriptors";
+        out.gauge("process_open_fds", help, [([], open_descriptors as f64)])?;
+        let help = "When the process was started, in seconds since 1970";
+        out.gauge("process_start_time_seconds", help, [([], started_seconds)])
+    }
+}
+
+/// What ringgate counts.
+struct Numbers(Arc<View>);
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Numbers").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Numbers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (view, mut out) = (&*self.0, Out(encoder));
+        process(&mut out, view)?;
+        by_listener(&mut out, &listeners(view))?;
+        by_worker(&mut out, &workers(view))?;
+        let certificates = certificates(view);
+        let expiry = certificates
+            .iter()
+            .map(|one| ([("certificate", one.file.as_str())], seconds(one.not_after)));
+        let help = "When a certificate of the configuration ends, in seconds since 1970";
+        out.gauge("certificate_not_after_seconds", help, expiry)
+    }
+}
+
+fn process(out: &mut Out<'_>, view: &View) -> fmt::Result {
+    let facts = &view.facts;
+    let build = [("version", env!("CARGO_PKG_VERSION")), ("commit", env!("RINGGATE_COMMIT"))];
+    out.gauge("build_info", "The version of ringgate; the value is 1", [(build, 1.0)])?;
+    let driver = [("driver", facts.running.driver_name())];
+    out.gauge("driver_info", "How workers wait for sockets; the value is 1", [(driver, 1.0)])?;
+    let is_ready = f64::from(u8::from(view.phase == Phase::Serving));
+    out.gauge("ready", "1 while the process serves, 0 when it is about to end", [([], is_ready)])?;
+    let help = "Reloads that have changed the configuration";
+    out.counter("reloads", help, [([], view.reloads as f64)])?;
+    let help = "When the configuration was taken into use, in seconds since 1970";
+    out.gauge("configuration_since_seconds", help, [([], seconds(view.since))])?;
+    let help = "The limit of open file descriptors";
+    out.gauge("file_limit", help, [([], facts.file_limit as f64)])
+}
+
+fn by_listener(out: &mut Out<'_>, all: &[Listener<'_>]) -> fmt::Result {
+    let of = |number: fn(&Listener<'_>) -> u64| {
+        all.iter().map(move |one| ([("listener", one.name)], number(one) as f64))
+    };
+    let help = "Connections that were accepted";
+    out.counter("listener_connections", help, of(|one| one.connections.total))?;
+    let help = "Connections that are open, tunnels among them";
+    out.gauge("listener_open_connections", help, of(|one| one.connections.open))?;
+    let help = "Upgrades and relayed connections that have begun";
+    out.counter("listener_tunnels", help, of(|one| one.tunnels.total))?;
+    let help = "Upgrades and relayed connections that are open";
+    out.gauge("listener_open_tunnels", help, of(|one| one.tunnels.open))?;
+    let help = "UDP sessions that have begun";
+    out.counter("listener_sessions", help, of(|one| one.sessions.total))?;
+    let help = "UDP sessions that are open";
+    out.gauge("listener_open_sessions", help, of(|one| one.sessions.open))?;
+    let bytes = all.iter().flat_map(|one| {
+        let of = move |direction, bytes| {
+            ([("listener", one.name), ("direction", direction)], bytes as f64)
+        };
+        [of("up", one.bytes_up), of("down", one.bytes_down)]
+    });
+    let help = "Bytes from clients (up) and to clients (down), counted when what they belong to \
+                has ended";
+    out.counter("listener_bytes", help, bytes)?;
+    let ends = all.iter().flat_map(|one| {
+        let labels = |end| [("listener", one.name), ("end", end)];
+        one.ends.iter().map(move |(end, count)| (labels(end), *count as f64))
+    });
+    let help = "Requests, tunnels, connections and sessions by what ended them, as in the access \
+                log";
+    out.counter("listener_ended", help, ends)?;
+    let handshakes = all.iter().flat_map(|one| {
+        one.handshakes.iter().map(move |done| {
+            let resumed = if done.is_resumed { "true" } else { "false" };
+            let labels = [("listener", one.name), ("version", done.version), ("resumed", resumed)];
+            (labels, done.count as f64)
+        })
+    });
+    let help = "TLS handshakes with clients that are done";
+    out.counter("listener_tls_handshakes", help, handshakes)?;
+    let help = "TLS handshakes with clients that have failed";
+    out.counter("listener_tls_failures", help, of(|one| one.failed_handshakes))
+}
+
+fn by_worker(out: &mut Out<'_>, all: &[Worker]) -> fmt::Result {
+    let names: Vec<String> = (0..all.len()).map(|index| index.to_string()).collect();
+    let of = |number: fn(&Worker) -> f64| {
+        let named = names.iter().zip(all);
+        named.map(move |(name, one)| ([("worker", name.as_str())], number(one)))
+    };
+    let help = "Connections of a worker that are open";
+    out.gauge("worker_open_connections", help, of(|one| one.connections as f64))?;
+    let help = "UDP sessions of a worker that are open";
+    out.gauge("worker_open_sessions", help, of(|one| one.sessions as f64))?;
+    let help = "CPU time of a worker";
+    out.counter("worker_cpu_seconds", help, of(|one| one.cpu_seconds))
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// Writes families of numbers.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+/// The names and values of labels.
+type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
+
+impl Out<'_> {
+    /// Numbers that only grow. `_total` is added to the name.
+    fn counter<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        numbers: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, number) in numbers {
+            let mut metric = family.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, f64, f64>(&number, None)?;
+        }
+        Ok(())
+    }
+
+    /// Numbers that go up and down.
+    fn gauge<'l, const N: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        numbers: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, number) in numbers {
+            family.encode_family(&labels)?.encode_gauge(&number)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! The admin endpoint: shows what the process does, and takes commands, over HTTP/1.1.
+//!
+//! It runs on the control plane. What it shows it reads from what the workers count, and from a
+//! [`View`] that each reload replaces. Commands go to the main loop one after the other
+//! ([`Order`]), as signals do. Nothing here touches a connection of the data plane.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `client` | asks the endpoint of another process, for the command line |
+//! | `guard` | decides whether a request may be answered at all |
+//! | `listening` | binds the address, and accepts a bounded number of connections |
+//! | `metrics` | the numbers, for Prometheus |
+//! | `replies` | forms of responses |
+//! | `requests` | what each path is |
+//! | `stats` | the numbers as JSON |
+//! | `view` | what there is to show |
+
+mod client;
+mod guard;
+mod listening;
+mod metrics;
+mod replies;
+mod requests;
+mod stats;
+mod view;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+pub use self::client::{Endpoint, Reply};
+use self::listening::Bound;
+pub(super) use self::requests::{Order, ReplyTo};
+pub(super) use self::view::{Facts, Phase, View};
+use crate::config;
+use crate::error::{Error, chain};
+use crate::sys::Address;
+
+/// Orders that wait for the main loop. Clients whose orders do not fit wait.
+const QUEUE: usize = 16;
+/// The time between two tries to bind an address that a predecessor still has.
+const RETRY: Duration = Duration::from_millis(200);
+/// A predecessor leaves within this time. An address that is refused for longer is a fault.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The admin endpoint of the process, or the place of one: a reload may bring it.
+pub(super) struct Admin {
+    shared: Arc<Shared>,
+    orders: mpsc::Receiver<Order>,
+    /// `None` if the configuration has no `[admin]`.
+    running: Option<Running>,
+}
+
+/// What all connections of admin clients share.
+struct Shared {
+    view: watch::Sender<Arc<View>>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// An endpoint that accepts, or tries to bind its address.
+struct Running {
+    address: Address,
+    task: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The endpoint of a configuration that is not in use yet.
+pub(super) struct Prepared {
+    address: Option<Address>,
+    /// `None` if the address stays, or if there is no endpoint.
+    bound: Option<Bound>,
+}
+
+impl Prepared {
+    /// Binds the address of a configuration, if it differs from the `present` one.
+    ///
+    /// # Errors
+    /// The address is refused.
+    pub(super) async fn of(
+        config: Option<&config::Admin>,
+        present: Option<&Address>,
+    ) -> Result<Prepared, Error> {
+        let address = config.map(|config| &config.address);
+        let bound = match address {
+            Some(address) if present != Some(address) => Some(listening::bind(address).await?),
+            _ => None,
+        };
+        Ok(Prepared { address: address.cloned(), bound })
+    }
+}
+
+impl Admin {
+    /// Makes a place for an endpoint that shows `view`. It serves from [`Admin::commit`] on.
+    pub(super) fn new(view: View) -> Admin {
+        let (sender, orders) = mpsc::channel(QUEUE);
+        let view = watch::Sender::new(Arc::new(view));
+        Admin { shared: Arc::new(Shared { view, orders: sender }), orders, running: None }
+    }
+
+    /// The address of the endpoint, if there is one.
+    pub(super) fn address(&self) -> Option<&Address> {
+        self.running.as_ref().map(|running| &running.address)
+    }
+
+    /// Serves by what was prepared.
+    pub(super) fn commit(&mut self, prepared: Prepared) {
+        match prepared {
+            Prepared { address: Some(address), bound: Some(bound) } => {
+                let task = tokio::spawn(listening::serve(bound, Arc::clone(&self.shared)));
+                self.running = Some(Running { address, task: task.abort_handle() });
+            }
+            Prepared { address: None, .. } => self.running = None,
+            Prepared { .. } => {}
+        }
+    }
+
+    /// Serves as soon as the predecessor of this process has left the address.
+    pub(super) fn follow_predecessor(&mut self, config: Option<&config::Admin>) {
+        let Some(address) = config.map(|config| config.address.clone()) else { return };
+        let (own, shared) = (address.clone(), Arc::clone(&self.shared));
+        let task = tokio::spawn(async move {
+            let begun = tokio::time::Instant::now();
+            let mut is_reported = false;
+            let bound = loop {
+                match listening::try_bind(&own).await {
+                    Ok(bound) => break bound,
+                    Err(error) => {
+                        if begun.elapsed() >= PATIENCE && !is_reported {
+                            is_reported = true;
+                            let (error, advice) = (chain(&error), error.advice());
+                            tracing::error!(error, advice, "there is no admin endpoint yet");
+                        }
+                        tokio::time::sleep(RETRY).await;
+                    }
+                }
+            };
+            listening::serve(bound, shared).await;
+        });
+        self.running = Some(Running { address, task: task.abort_handle() });
+    }
+
+    /// Closes the endpoint, so that another process can have its address.
+    pub(super) fn stop(&mut self) {
+        self.running = None;
+    }
+
+    /// Shows something else from now on.
+    pub(super) fn show(&self, view: View) {
+        self.shared.view.send_replace(Arc::new(view));
+    }
+
+    /// Shows that the process is about to end, and takes no orders any more.
+    pub(super) fn ends(&mut self, phase: Phase) {
+        self.orders.close();
+        self.shared.view.send_modify(|view| {
+            *view = Arc::new(View { phase, ..View::clone(view) });
+        });
+    }
+
+    /// Waits for the next order of a client. May be dropped at any time.
+    pub(super) async fn next_order(&mut self) -> Order {
+        match self.orders.recv().await {
+            Some(order) => order,
+            // The channel is closed when the process is about to end.
+            None => std::future::pending().await,
+        }
+    }
+}

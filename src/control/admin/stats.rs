@@ -1,0 +1,209 @@
+//! The numbers as values: sums over all workers, and what the system says about the process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::param::{clock_ticks_per_second, page_size};
+use serde::Serialize;
+
+use super::view::View;
+use crate::config::TlsAction;
+use crate::observe::counters::{Counters, Gauge};
+use crate::observe::outcome::End;
+use crate::worker::{Life, Pulse};
+
+/// What `/stats` shows.
+#[derive(Serialize)]
+pub(super) struct Stats<'v> {
+    version: &'static str,
+    commit: &'static str,
+    state: &'static str,
+    driver: &'static str,
+    uptime_seconds: u64,
+    reloads: u64,
+    process: Process,
+    workers: Vec<Worker>,
+    listeners: Vec<Listener<'v>>,
+    clusters: Vec<Cluster<'v>>,
+    certificates: Vec<Certificate>,
+}
+
+/// All numbers.
+pub(super) fn of(view: &View) -> Stats<'_> {
+    Stats {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: env!("RINGGATE_COMMIT"),
+        state: view.phase.as_str(),
+        driver: view.facts.running.driver_name(),
+        uptime_seconds: view.facts.begun.elapsed().as_secs(),
+        reloads: view.reloads,
+        process: Process::now(),
+        workers: workers(view),
+        listeners: listeners(view),
+        clusters: view.layout.clusters.iter().map(|one| Cluster { name: &one.name }).collect(),
+        certificates: certificates(view),
+    }
+}
+
+/// The process as the system sees it (proc(5)).
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(super) struct Process {
+    pub(super) cpu_seconds: f64,
+    pub(super) resident_bytes: u64,
+    pub(super) open_descriptors: usize,
+    pub(super) started_seconds: f64,
+}
+
+impl Process {
+    /// What it is now. What the system does not say is 0.
+    pub(super) fn now() -> Process {
+        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // proc(5): the name, in brackets, may have spaces.
+        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
+        let fields: Vec<u64> =
+            fields.split(' ').map(|field| field.trim().parse().unwrap_or_default()).collect();
+        // Counted from the state, which is field 3: utime 14, stime 15, starttime 22, rss 24.
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+        let ticks = clock_ticks_per_second() as f64;
+        Process {
+            cpu_seconds: (field(14) + field(15)) as f64 / ticks,
+            resident_bytes: field(24) * page_size() as u64,
+            // The directory itself is open meanwhile.
+            open_descriptors: fs::read_dir("/proc/self/fd")
+                .map_or(0, |entries| entries.count().saturating_sub(1)),
+            started_seconds: booted().map_or(0.0, |booted| booted + field(22) as f64 / ticks),
+        }
+    }
+}
+
+/// When the machine was started, in seconds since 1970.
+fn booted() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+}
+
+/// One worker.
+#[derive(Serialize)]
+pub(super) struct Worker {
+    pub(super) connections: u64,
+    pub(super) sessions: u64,
+    pub(super) cpu_seconds: f64,
+}
+
+/// All workers, in their order.
+pub(super) fn workers(view: &View) -> Vec<Worker> {
+    let worker = |(index, pulse): (usize, &Arc<Pulse>)| {
+        let cells = view.listeners.iter().filter_map(|(_, cells)| cells.get(index));
+        let (connections, sessions) = cells.fold((0, 0), |(connections, sessions), cell| {
+            (connections + cell.connections.open(), sessions + cell.sessions.open())
+        });
+        let cpu_seconds = match pulse.life() {
+            Life::Running { used, .. } => used.as_secs_f64(),
+            Life::Ended | Life::Gone => 0.0,
+        };
+        Worker { connections, sessions, cpu_seconds }
+    };
+    view.facts.pulses.iter().enumerate().map(worker).collect()
+}
+
+/// How many have begun, and how many are open.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Counts {
+    pub(super) total: u64,
+    pub(super) open: u64,
+}
+
+/// Handshakes of one kind.
+#[derive(Serialize)]
+pub(super) struct Handshakes {
+    pub(super) version: &'static str,
+    pub(super) is_resumed: bool,
+    pub(super) count: u64,
+}
+
+/// One listener, over all workers.
+#[derive(Serialize)]
+pub(super) struct Listener<'v> {
+    pub(super) name: &'v str,
+    pub(super) connections: Counts,
+    pub(super) tunnels: Counts,
+    pub(super) sessions: Counts,
+    pub(super) bytes_up: u64,
+    pub(super) bytes_down: u64,
+    /// By what ended them; only those that there were.
+    pub(super) ends: BTreeMap<&'static str, u64>,
+    pub(super) handshakes: Vec<Handshakes>,
+    pub(super) failed_handshakes: u64,
+}
+
+/// All listeners, in the order of their names.
+pub(super) fn listeners(view: &View) -> Vec<Listener<'_>> {
+    view.listeners.iter().map(|(name, cells)| Listener::of(name, cells)).collect()
+}
+
+impl<'v> Listener<'v> {
+    fn of(name: &'v str, cells: &[Arc<Counters>]) -> Listener<'v> {
+        let sum = |number: &dyn Fn(&Counters) -> u64| cells.iter().map(|one| number(one)).sum();
+        let counts = |gauge: fn(&Counters) -> &Gauge| Counts {
+            total: sum(&|one| gauge(one).begun()),
+            open: sum(&|one| gauge(one).open()),
+        };
+        let ends = End::ALL.into_iter().map(|end| (end.as_str(), sum(&|one| one.ended_by(end))));
+        let kinds = [("1.2", false), ("1.2", true), ("1.3", false), ("1.3", true)];
+        let handshakes = kinds.map(|(version, is_resumed)| Handshakes {
+            version,
+            is_resumed,
+            count: sum(&|one| one.tls.done(version, is_resumed)),
+        });
+        Listener {
+            name,
+            connections: counts(|one| &one.connections),
+            tunnels: counts(|one| &one.tunnels),
+            sessions: counts(|one| &one.sessions),
+            bytes_up: sum(&|one| one.bytes().0),
+            bytes_down: sum(&|one| one.bytes().1),
+            ends: ends.filter(|(_, count)| *count > 0).collect(),
+            handshakes: handshakes.into_iter().filter(|one| one.count > 0).collect(),
+            failed_handshakes: sum(&|one| one.tls.failed()),
+        }
+    }
+}
+
+/// One cluster.
+#[derive(Serialize)]
+struct Cluster<'v> {
+    name: &'v str,
+}
+
+/// One certificate of the configuration.
+#[derive(Serialize)]
+pub(super) struct Certificate {
+    pub(super) file: String,
+    pub(super) names: Vec<String>,
+    #[serde(serialize_with = "as_seconds")]
+    pub(super) not_after: SystemTime,
+}
+
+fn as_seconds<S: serde::Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
+    out.serialize_u64(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
+}
+
+/// The certificates of all rules, each file once, in the order of their paths.
+pub(super) fn certificates(view: &View) -> Vec<Certificate> {
+    let mut all = BTreeMap::new();
+    let rules = view.config.listeners.iter().flat_map(|listener| listener.tls_rules());
+    for rule in rules {
+        let TlsAction::End(end) = &rule.action else { continue };
+        for one in &end.certificates {
+            let file = one.certificate.display().to_string();
+            all.entry(file.clone()).or_insert_with(|| Certificate {
+                file,
+                names: one.identity.names().to_vec(),
+                not_after: one.identity.not_after(),
+            });
+        }
+    }
+    all.into_values().collect()
+}
