@@ -196,11 +196,14 @@ impl AddAssign for Open {
     }
 }
 
-/// The counters of all listeners by their names: one for each worker, in their order.
+/// The counters of one listener: one for each worker, in their order.
+pub type Cells = Arc<[Arc<Counters>]>;
+
+/// The counters of all listeners by their names.
 #[derive(Debug)]
 pub struct Registry {
     workers: usize,
-    listeners: BTreeMap<Arc<str>, Arc<[Arc<Counters>]>>,
+    listeners: BTreeMap<Arc<str>, Cells>,
 }
 
 impl Registry {
@@ -211,7 +214,7 @@ impl Registry {
 
     /// The counters of the listener with this name. They are the same as before if a listener had
     /// this name before.
-    pub fn of(&mut self, name: &Arc<str>) -> Arc<[Arc<Counters>]> {
+    pub fn of(&mut self, name: &Arc<str>) -> Cells {
         let cells = || (0..self.workers).map(|_| Arc::default()).collect();
         Arc::clone(self.listeners.entry(Arc::clone(name)).or_insert_with(cells))
     }
@@ -225,7 +228,7 @@ impl Registry {
     }
 
     /// The counters of all listeners, in the order of their names.
-    pub fn all(&self) -> Vec<(Arc<str>, Arc<[Arc<Counters>]>)> {
+    pub fn all(&self) -> Vec<(Arc<str>, Cells)> {
         self.listeners.iter().map(|(name, cells)| (Arc::clone(name), Arc::clone(cells))).collect()
     }
 

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
 use crate::front::Layout;
-use crate::observe::counters::Counters;
+use crate::observe::counters::Cells;
 use crate::worker::{Pulse, Running};
 
 /// What there is to show. A reload, a drain and a take-over replace it.
@@ -14,9 +14,9 @@ pub(in crate::control) struct View {
     pub(in crate::control) facts: Arc<Facts>,
     pub(in crate::control) config: Arc<Config>,
     pub(in crate::control) layout: Arc<Layout>,
-    /// The counters of all listeners, one for each worker, by name. Also those of listeners that
+    /// The counters of all listeners, by name. Also those of listeners that
     /// the configuration does not have any more, while connections use them.
-    pub(in crate::control) listeners: Vec<(Arc<str>, Arc<[Arc<Counters>]>)>,
+    pub(in crate::control) listeners: Vec<(Arc<str>, Cells)>,
     pub(in crate::control) phase: Phase,
     /// How many reloads have changed the configuration since the start.
     pub(in crate::control) reloads: u64,
