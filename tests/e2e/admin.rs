@@ -137,7 +137,7 @@ fn a_reload_says_what_it_has_done_and_counters_go_on() {
 }
 
 #[test]
-fn who_may_not_ask_gets_nothing() {
+fn requests_that_are_not_allowed_get_nothing() {
     let [own, web] = [(); 2].map(|()| free_port().address());
     let gate = start(&(admin(own) + &page("web", web, "a")), "epoll");
     let with_host = |request: &str, host: &str| {
