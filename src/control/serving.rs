@@ -181,7 +181,7 @@ impl Serving {
         manager.watch(crew.pulses());
         let facts =
             Arc::new(Facts { begun: Instant::now(), file_limit, running, pulses: crew.pulses() });
-        let mut admin = Admin::new(view(&facts, &config, &layout, &counters, 0));
+        let mut admin = Admin::new(view(&facts, &config, &counters, 0));
         match endpoint {
             Some(endpoint) => admin.commit(endpoint),
             None => admin.follow_predecessor(config.admin.as_ref()),
@@ -272,7 +272,7 @@ impl Serving {
 
     /// What the admin endpoint shows.
     fn view(&self) -> View {
-        view(&self.facts, &self.config, &self.layout, &self.counters, self.reloads)
+        view(&self.facts, &self.config, &self.counters, self.reloads)
     }
 
     /// Forgets the counters of listeners that are gone.
@@ -438,18 +438,12 @@ async fn first_answers(names: &mut dns::Next) {
     }
 }
 
-/// What the admin endpoint shows while the process serves.
-fn view(
-    facts: &Arc<Facts>,
-    config: &Arc<Config>,
-    layout: &Arc<Layout>,
-    counters: &Registry,
-    reloads: u64,
-) -> View {
+/// What the admin endpoint shows while the process serves. It holds no layout: the writer of the
+/// access log ends when the last one is dropped.
+fn view(facts: &Arc<Facts>, config: &Arc<Config>, counters: &Registry, reloads: u64) -> View {
     View {
         facts: Arc::clone(facts),
         config: Arc::clone(config),
-        layout: Arc::clone(layout),
         listeners: counters.all(),
         phase: Phase::Serving,
         reloads,

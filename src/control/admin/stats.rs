@@ -42,7 +42,7 @@ pub(super) fn of(view: &View) -> Stats<'_> {
         process: Process::now(),
         workers: workers(view),
         listeners: listeners(view),
-        clusters: view.layout.clusters.iter().map(|one| Cluster { name: &one.name }).collect(),
+        clusters: view.config.clusters.iter().map(|one| Cluster { name: &one.name }).collect(),
         certificates: certificates(view),
     }
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
-use crate::front::Layout;
 use crate::observe::counters::Cells;
 use crate::worker::{Pulse, Running};
 
@@ -13,7 +12,6 @@ use crate::worker::{Pulse, Running};
 pub(in crate::control) struct View {
     pub(in crate::control) facts: Arc<Facts>,
     pub(in crate::control) config: Arc<Config>,
-    pub(in crate::control) layout: Arc<Layout>,
     /// The counters of all listeners, by name. Also those of listeners that
     /// the configuration does not have any more, while connections use them.
     pub(in crate::control) listeners: Vec<(Arc<str>, Cells)>,
