@@ -69,11 +69,11 @@ impl Serving {
             Ok(Read { config, system, files, opened, logs, fixed })
         })?;
         self.reading = Some(thread);
-        match tokio::time::timeout(READ_WITHIN, reading).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(_)) => failed(&"the thread that reads it has ended", ""),
-            Err(_) => failed(&"it took longer than 30 s", advice),
-        }
+        let read = tokio::time::timeout(READ_WITHIN, reading).await;
+        let Ok(read) = read else { return failed(&"it took longer than 30 s", advice) };
+        // The thread is about to end, and does not hold up the next reload until it has.
+        self.reading = None;
+        read.unwrap_or_else(|_| failed(&"the thread that reads it has ended", ""))
     }
 }
 

@@ -39,6 +39,7 @@ pub(crate) fn file(table: &str, lines: &str) -> String {
     match table {
         "file" => lines.to_owned(),
         "server" | "log" | "access_log" => format!("[{table}]\n{lines}\n{}", tcp("")),
+        "admin" => format!("[admin]\n{lines}\n{}", tcp("")),
         "listen" => tcp("").replace("\"127.0.0.1:1\"", lines),
         "name" => tcp("").replace("\"a\"", lines),
         "tcp" => tcp(lines),

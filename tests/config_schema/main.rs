@@ -80,6 +80,9 @@ fn every_valid_file_passes() {
 
 /// The bad files that the schema accepts, and why.
 const BEYOND: &[(&str, &str)] = &[
+    ("admin_open_to_others.toml", "which addresses are of the loopback interface"),
+    ("admin_same_address.toml", SAME_ADDRESS),
+    ("admin_token_file.toml", "what is in other files"),
     ("cluster_none.toml", REFERENCE),
     ("cluster_unknown.toml", REFERENCE),
     ("cluster_unknown_of_many.toml", REFERENCE),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::patterns::LISTEN;
+use super::patterns::LISTEN_ADMIN;
 use crate::config::types::Field;
 
 /// The admin endpoint: state, metrics and commands of the running process, over HTTP/1.1.
@@ -24,7 +24,7 @@ pub(in crate::config) struct Admin {
     /// the loopback interface needs `token_file`. A Unix socket is open to the user of ringgate and
     /// its group.
     #[schemars(
-        regex(pattern = LISTEN), example = "127.0.0.1:9901",
+        regex(pattern = LISTEN_ADMIN), example = "127.0.0.1:9901",
         example = "unix:/run/ringgate/admin.sock",
         extend("x-required" = "write the address of the admin endpoint: \
                                listen = \"unix:/run/ringgate/admin.sock\"")

@@ -55,6 +55,8 @@ macro_rules! file_name {
 
 /// An element of `listen`.
 pub(super) const LISTEN: &str = concat!("^(", ip!(), "[0-9]+(-[0-9]+)?|", unix!(), ")$");
+/// The address of the admin endpoint: no range of ports.
+pub(super) const LISTEN_ADMIN: &str = concat!("^(", ip!(), "[0-9]+|", unix!(), ")$");
 /// An element of `listen` of a udp listener.
 pub(super) const LISTEN_UDP: &str = concat!("^", ip!());
 /// An endpoint of a static cluster.
