@@ -51,6 +51,7 @@ pub use self::loops::{Back, Loops};
 use self::machine::Machine;
 pub use self::network::Network;
 pub use self::report::{Errors, Warning, Warnings, printable};
+pub use self::settle::Originals;
 pub use self::site::{
     Action, Files, Handshakes, Host, Http, PathMatch, PathRewrite, Proxy, Redirect, Respond,
     Rewrite, Route, Tunnel, TunnelKind,

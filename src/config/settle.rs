@@ -5,6 +5,7 @@
 //! would leave more of them behind, which are nearly empty. The copies lie side by side.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 
 use super::{Action, Cluster, Config, Http, Listener, Protocol, Route};
@@ -12,22 +13,34 @@ use super::{Action, Cluster, Config, Http, Listener, Protocol, Route};
 /// A body of this many bytes and more stays where it is: it fills pages of its own.
 const LARGE: usize = 16 << 10;
 
+/// What was copied. Should be dropped on a thread that ends soon: the allocator keeps some of the
+/// blocks for the thread that frees them, and with them the pages that they lie in.
+#[derive(Debug)]
+pub struct Originals {
+    _clusters: Vec<Arc<Cluster>>,
+    _listeners: Vec<Arc<Listener>>,
+}
+
 impl Config {
-    /// Copies the listeners and clusters that no other configuration shares. It takes some
-    /// milliseconds for ten thousand routes. Should be called on a thread other than the one that
-    /// has read the configuration: threads allocate in different places.
-    pub fn settle(&mut self) {
+    /// Copies the listeners and clusters that no other configuration shares, and returns what was
+    /// copied. It takes some milliseconds for ten thousand routes. Should be called on a thread
+    /// other than the one that has read the configuration: threads allocate in different places.
+    pub fn settle(&mut self) -> Originals {
         let mut copies = Copies::default();
+        let (mut clusters, mut listeners) = (Vec::new(), Vec::new());
         for cluster in &mut self.clusters {
             if Arc::get_mut(cluster).is_some() {
-                *cluster = Arc::new(copies.cluster(cluster));
+                let copy = Arc::new(copies.cluster(cluster));
+                clusters.push(mem::replace(cluster, copy));
             }
         }
         for listener in &mut self.listeners {
             if Arc::get_mut(listener).is_some() {
-                *listener = Arc::new(copies.listener(listener));
+                let copy = Arc::new(copies.listener(listener));
+                listeners.push(mem::replace(listener, copy));
             }
         }
+        Originals { _clusters: clusters, _listeners: listeners }
     }
 }
 
@@ -146,7 +159,7 @@ mod tests {
         let names: Vec<Arc<str>> =
             config.listeners.iter().map(|listener| Arc::clone(&listener.name)).collect();
         let before: Vec<Arc<Route>> = routes(&config).into_iter().cloned().collect();
-        config.settle();
+        let _originals = config.settle();
         assert_eq!(config, read);
         for (listener, name) in config.listeners.iter().zip(&names) {
             assert!(!Arc::ptr_eq(&listener.name, name));
@@ -171,7 +184,7 @@ mod tests {
         let before = parse();
         let mut config = parse();
         config.share_with(&before);
-        config.settle();
+        let _originals = config.settle();
         let is_same = |(one, other)| Arc::ptr_eq(one, other);
         assert!(config.listeners.iter().zip(&before.listeners).all(is_same));
         assert!(Arc::ptr_eq(&config.clusters[0], &before.clusters[0]));

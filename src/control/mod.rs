@@ -12,6 +12,7 @@ mod drain;
 mod endpoints;
 mod logging;
 mod manager;
+mod memory;
 mod once;
 mod orders;
 mod paint;

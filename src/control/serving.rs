@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use core_affinity::CoreId;
-use tokio::task::AbortHandle;
 
 use super::admin::{self, Admin, Facts, Phase, View};
 use super::certificates::Certificates;
@@ -22,7 +21,7 @@ use super::crew::{Crew, Started};
 use super::dns::{self, Dns};
 use super::endpoints::Failures;
 use super::manager::Manager;
-use super::once;
+use super::memory::Memory;
 use super::orders::{self, Orders};
 use super::reading::{
     Read, Source, opened_logs, sinks, system_authorities, threads_for_files, warn_of,
@@ -30,20 +29,18 @@ use super::reading::{
 use super::sockets::{self, Inherited, Sockets};
 use super::takeover::{Attempt, Link, Offered};
 use super::{Logging, enough_descriptors};
-use crate::config::Config;
+use crate::config::{Config, Originals};
 use crate::error::Error;
 use crate::front::{self, Admission, Layout, Resources};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Registry;
-use crate::sys::{self, Needs, Shares};
+use crate::sys::{Needs, Shares};
 use crate::worker::{Command, Running};
 
 /// How long a start and a reload wait for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
 /// How long workers may take for another configuration. They read commands once a tick.
 const APPLY: Duration = Duration::from_secs(10);
-/// When nothing is left of listeners that a reload has removed, apart from their tunnels.
-const SETTLED: Duration = Duration::from_secs(8);
 /// The time between two looks whether they have it.
 const APPLY_CHECK: Duration = Duration::from_millis(10);
 
@@ -79,8 +76,7 @@ pub(super) struct Serving {
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
     pub(super) counters: Registry,
-    /// Gives memory back after the last reload.
-    freeing: Option<AbortHandle>,
+    memory: Memory,
     pub(super) admin: Admin,
     facts: Arc<Facts>,
     /// How many reloads have changed the configuration.
@@ -91,6 +87,7 @@ pub(super) struct Serving {
 pub(super) struct Prepared {
     begun: Instant,
     config: Arc<Config>,
+    originals: Originals,
     layout: Layout,
     change: sockets::Change,
     names: dns::Next,
@@ -186,8 +183,7 @@ impl Serving {
             Some(endpoint) => admin.commit(endpoint),
             None => admin.follow_predecessor(config.admin.as_ref()),
         }
-        // Reading a large configuration leaves free memory behind.
-        drop(tokio::task::spawn_blocking(sys::release_memory));
+        let memory = Memory::start(counters.cells());
         Ok(Serving {
             manager,
             source,
@@ -204,8 +200,8 @@ impl Serving {
             orders,
             reading: None,
             admissions,
-            freeing: None,
             counters,
+            memory,
             admin,
             facts,
             reloads: 0,
@@ -224,7 +220,7 @@ impl Serving {
         let _kept = self.writer.keep();
         let Read { mut config, system, files, opened, logs, fixed } = self.read().await?;
         // This thread is not the one that has read it.
-        config.settle();
+        let originals = config.settle();
         let needs = needs(&config, self.crew.len(), &self.sockets);
         enough_descriptors(self.file_limit, &needs)?;
 
@@ -246,7 +242,18 @@ impl Serving {
         let change = self.sockets.prepare(&config).await?;
         let admin = admin::Prepared::of(config.admin.as_ref(), self.admin.address()).await?;
         let shares = Shares::of(self.file_limit, &needs);
-        Ok(Prepared { begun, config, layout, change, names, opened, shares, fixed, admin })
+        Ok(Prepared {
+            begun,
+            config,
+            originals,
+            layout,
+            change,
+            names,
+            opened,
+            shares,
+            fixed,
+            admin,
+        })
     }
 
     /// Begins to give the sockets to another process.
@@ -291,8 +298,8 @@ impl Serving {
     /// Serves by what was prepared. The future may be dropped only when a worker has failed: some
     /// workers would have half of the new configuration.
     pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
-        let Prepared { begun, config, mut layout, change, names, opened, shares, fixed, admin } =
-            prepared;
+        let Prepared { begun, config, originals, mut layout, .. } = prepared;
+        let Prepared { change, names, opened, shares, fixed, admin, .. } = prepared;
         warn_of(&config);
         for key in fixed {
             tracing::warn!(
@@ -338,6 +345,7 @@ impl Serving {
         self.forget_unused(&config);
         let changed = Changed::between(&self.config, &config);
         let before = (
+            originals,
             std::mem::replace(&mut self.config, config),
             std::mem::replace(&mut self.layout, layout),
         );
@@ -350,29 +358,7 @@ impl Serving {
             took_ms = begun.elapsed().as_millis() as u64,
             "reloaded"
         );
-        self.give_memory_back(before);
-    }
-
-    /// Frees what was made of the configuration before, and gives the memory back to the kernel: at
-    /// once, and again when the workers have freed what they had of it.
-    fn give_memory_back(&mut self, before: impl Send + 'static) {
-        let free = move || {
-            // The allocator gives no block back that it keeps for a thread.
-            if let Ok((thread, _)) = once::run("free", || drop(before)) {
-                let _ = thread.join();
-            }
-            sys::release_memory();
-        };
-        let freed = tokio::spawn(async move {
-            // A join error is a panic, which has been reported.
-            let _ = tokio::task::spawn_blocking(free).await;
-            tokio::time::sleep(SETTLED).await;
-            let _ = tokio::task::spawn_blocking(sys::release_memory).await;
-        });
-        // After many reloads in a row once is enough. What is being freed goes on.
-        if let Some(earlier) = self.freeing.replace(freed.abort_handle()) {
-            earlier.abort();
-        }
+        self.memory.free(before, self.counters.cells());
     }
 
     /// Waits until each worker has counted that it has applied a command.

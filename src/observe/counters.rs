@@ -232,6 +232,11 @@ impl Registry {
         self.listeners.iter().map(|(name, cells)| (Arc::clone(name), Arc::clone(cells))).collect()
     }
 
+    /// The counters of all listeners without their names.
+    pub fn cells(&self) -> Vec<Cells> {
+        self.listeners.values().cloned().collect()
+    }
+
     /// What is open of each listener, over all workers, in the order of their names. Also of
     /// listeners that the configuration does not have any more.
     pub fn open(&self) -> impl Iterator<Item = (&str, Open)> {
