@@ -33,6 +33,8 @@ pub fn man() -> String {
             }
         }
     }
+    page.control("SH", ["SEE ALSO"]);
+    page.text([bold("ringgate"), roman("(1)")]);
     page.to_roff()
 }
 
