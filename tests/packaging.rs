@@ -1,0 +1,93 @@
+//! The files of packages agree with each other and with the program: paths, limits of time, and the
+//! reasons of kernel settings. scripts/package-test tries the package itself.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use ringgate::config::{self, Config};
+
+fn text_of(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn valid(name: &str, text: &str) -> Config {
+    config::parse(name, text, Path::new("")).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// How long a process that is asked to end may take.
+fn drain(config: &Config) -> Duration {
+    config.server.drain_delay.unwrap_or_default() + config.server.drain_timeout
+}
+
+/// The value of the first line with this key.
+fn value<'t>(text: &'t str, key: &str) -> &'t str {
+    let value = text.lines().find_map(|line| line.trim().strip_prefix(key));
+    value.unwrap_or_else(|| panic!("no {key}")).trim()
+}
+
+/// The configuration within the manifest of Kubernetes.
+fn in_daemonset(manifest: &str) -> String {
+    let (_, block) = manifest.split_once("  ringgate.toml: |\n").expect("a configuration");
+    block.lines().take_while(|line| *line != "---").fold(String::new(), |text, line| {
+        text + line.strip_prefix("    ").unwrap_or_default() + "\n"
+    })
+}
+
+#[test]
+fn the_manifest_of_kubernetes_waits_for_the_drain_of_its_configuration() {
+    let manifest = text_of("config/kubernetes/daemonset.yaml");
+    let text = in_daemonset(&manifest);
+    let config = valid("daemonset.yaml", &text);
+    let drain = drain(&config);
+    let grace = value(&manifest, "terminationGracePeriodSeconds:").parse().expect("seconds");
+    assert!(drain < Duration::from_secs(grace), "{drain:?} of {grace} s");
+    let (_, port) = value(&text, "listen = \"127.").trim_matches('"').split_once(':').unwrap();
+    for probe in ["/ready", "/healthz"] {
+        let asked = format!("{{host: 127.0.0.1, path: {probe}, port: {port}}}");
+        assert!(manifest.contains(&asked), "no probe asks {asked}");
+    }
+    let image = format!("image: ringgate:{}\n", env!("CARGO_PKG_VERSION"));
+    assert!(manifest.contains(&image), "the image is not of this version");
+}
+
+#[test]
+fn the_unit_waits_for_the_drain_of_the_default_configuration_and_reloads_by_its_socket() {
+    let unit = text_of("config/systemd/ringgate.service");
+    // It refuses openat2(2), by which files are served.
+    assert!(!unit.contains("RestrictSUIDSGID=yes"));
+    let text = text_of("config/service.toml");
+    let config = valid("service.toml", &text);
+    let drain = drain(&config);
+    let stop = value(&unit, "TimeoutStopSec=").parse().expect("seconds");
+    assert!(drain < Duration::from_secs(stop), "{drain:?} of {stop} s");
+    let (_, socket) = text.split_once("listen = \"unix:").expect("the admin endpoint");
+    let socket = socket.split('"').next().expect("a path");
+    assert!(value(&unit, "ExecReload=").contains(&format!("-S {socket} ")), "another socket");
+    let log = value(&text, "path = \"/var").trim_end_matches('"');
+    let rotated = text_of("config/logrotate");
+    assert!(Path::new(log).parent().is_some_and(|directory| {
+        rotated.contains(&format!("\n/var{}/*.log {{", directory.display()))
+    }));
+}
+
+#[test]
+fn every_kernel_setting_has_its_reason_and_source() {
+    let text = text_of("config/sysctl.d/60-ringgate.conf");
+    let mut settings = 0;
+    for block in text.split("\n\n") {
+        let is_setting = |line: &&str| {
+            line.trim_start_matches('#')
+                .split(" = ")
+                .next()
+                .is_some_and(|name| name.contains('.') && !name.contains(' ') && !name.is_empty())
+        };
+        let count = block.lines().filter(is_setting).count();
+        settings += count;
+        assert!(count == 0 || block.contains("Source: "), "no source:\n{block}");
+        assert!(count <= 1, "one reason for {count} settings:\n{block}");
+    }
+    assert!(settings >= 4, "{settings}");
+    assert!(text.contains("\nnet.ipv4.tcp_migrate_req = 1\n"));
+}
