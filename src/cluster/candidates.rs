@@ -135,6 +135,7 @@ impl<'c> Candidates<'c> {
         if let Reason::System(ConnectError::Local(errno)) = reason {
             self.tried.attempts += 1;
             self.tried.shortage = Some(errno);
+            endpoint.counters.endpoint.add_failure(reason.kind());
             self.out.push((self.current, FOR_GOOD));
             return;
         }
@@ -155,7 +156,7 @@ impl<'c> Candidates<'c> {
 
     /// The result if the last candidate was connected to.
     pub fn connected(mut self) -> Tried {
-        self.endpoints[self.current].set_reachable(true);
+        self.endpoints[self.current].set_connected();
         self.tried.attempts += 1;
         self.tried
     }
@@ -222,6 +223,7 @@ mod tests {
     use super::*;
     use crate::cluster::IdleQuota;
     use crate::config::{self, Discovery};
+    use crate::observe::endpoints::Endpoints;
 
     const REFUSED: Reason = Reason::System(ConnectError::Refused(Errno::CONNREFUSED));
     const NO_ROUTE: Reason = Reason::System(ConnectError::Unreachable(Errno::NETUNREACH));
@@ -243,8 +245,12 @@ mod tests {
             None,
         );
         let address = |&port| Address::Ip(([127, 0, 0, 1], port).into());
-        cluster.set_endpoints(&ports.iter().map(address).collect::<Vec<_>>());
+        set_endpoints(&cluster, &ports.iter().map(address).collect::<Vec<_>>());
         cluster
+    }
+
+    fn set_endpoints(cluster: &Cluster, addresses: &[Address]) {
+        cluster.set_endpoints(&Endpoints::unshared(addresses, 1));
     }
 
     fn port(address: &Address) -> u16 {
@@ -320,7 +326,7 @@ mod tests {
         assert_eq!(tried.collect::<Vec<_>>(), vec![[300]; 10]);
         // New addresses change nothing for those that stay.
         let addresses = ports.iter().map(|&port| Address::Ip(([127, 0, 0, 1], port).into()));
-        cluster.set_endpoints(&addresses.collect::<Vec<_>>());
+        set_endpoints(&cluster, &addresses.collect::<Vec<_>>());
         assert_eq!(tries(&cluster, only(&[300])).0, [300]);
 
         cluster.endpoints.borrow().iter().for_each(|one| one.age());
@@ -394,7 +400,7 @@ mod tests {
         assert_eq!(sessions(30), [0, 10, 0, 10, 10]);
         // New addresses change nothing, and a connection has no effect on datagrams.
         let addresses = [1, 2, 3, 4].map(|at| Address::clone(&endpoint(at).address));
-        cluster.set_endpoints(&addresses);
+        set_endpoints(&cluster, &addresses);
         let connections = (0..4).map(|_| tries(&cluster, |_| None).0[0]);
         assert_eq!(connections.filter(|port| *port == 2).count(), 1);
         assert_eq!(sessions(30)[2], 0);
@@ -411,8 +417,8 @@ mod tests {
         let old = Rc::clone(&cluster.endpoints.borrow()[0]);
         let both: Vec<Address> =
             cluster.endpoints.borrow().iter().map(|one| Address::clone(&one.address)).collect();
-        cluster.set_endpoints(&both[1..]);
-        cluster.set_endpoints(&both);
+        set_endpoints(&cluster, &both[1..]);
+        set_endpoints(&cluster, &both);
         assert!(!Rc::ptr_eq(&old, &cluster.endpoints.borrow()[0]), "it is another object");
         cluster.refused_datagrams(&old, REFUSED);
         let session = || port(&cluster.candidates_for_session().next().unwrap().address);

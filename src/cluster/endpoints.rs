@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Reason;
 use super::failures::Failures;
 use super::idle::IdleConnections;
+use crate::observe::endpoints::{EndpointCells, Endpoints, Listed};
 use crate::sys::Address;
 
 /// How long an endpoint is avoided after it was unreachable or refused datagrams. After that each
@@ -20,6 +21,8 @@ const LEFT_OUT: Duration = Duration::from_secs(1);
 pub struct Endpoint {
     /// Its address.
     pub address: Rc<Address>,
+    /// What this worker counts of it.
+    pub counters: Rc<EndpointCells>,
     /// Connections and sessions of this worker that use it at present.
     in_use: Cell<u32>,
     /// When it was last found unreachable from this machine. `None` if it was reachable since, or
@@ -65,22 +68,24 @@ pub(super) fn now() -> Instant {
     BEGIN.with(|begin| *begin)
 }
 
-/// Makes the list of endpoints with these addresses. Those that were there before stay the same
-/// objects. The others of `before` are retired.
+/// Makes the list of these endpoints, on the worker with this index. Those that were there before
+/// stay the same objects. The others of `before` are retired.
 pub(super) fn replace(
     before: &[Rc<Endpoint>],
-    addresses: &[Address],
+    endpoints: &Endpoints,
+    worker: usize,
     failures: &Rc<Failures>,
 ) -> Rc<[Rc<Endpoint>]> {
     let known: HashMap<&Address, &Rc<Endpoint>> =
         before.iter().map(|endpoint| (&*endpoint.address, endpoint)).collect();
-    let endpoint = |address: &Address| {
-        known.get(address).map_or_else(
-            || Rc::new(Endpoint::new(address.clone(), failures)),
-            |&one| Rc::clone(one),
-        )
+    let endpoint = |listed: &Listed| {
+        let new = || {
+            let counters = endpoints.cells(listed, worker);
+            Rc::new(Endpoint::new(listed.address.clone(), counters, failures))
+        };
+        known.get(&listed.address).map_or_else(new, |&one| Rc::clone(one))
     };
-    let all: Rc<[Rc<Endpoint>]> = addresses.iter().map(endpoint).collect();
+    let all: Rc<[Rc<Endpoint>]> = endpoints.listed.iter().map(endpoint).collect();
     let listed: HashSet<*const Endpoint> = all.iter().map(Rc::as_ptr).collect();
     let dropped = before.iter().filter(|endpoint| !listed.contains(&Rc::as_ptr(endpoint)));
     dropped.for_each(|endpoint| endpoint.idle.retire());
@@ -92,7 +97,8 @@ pub(super) fn replace(
 /// the settings before.
 pub(super) fn inherit(before: &[Rc<Endpoint>], failures: &Rc<Failures>) -> Rc<[Rc<Endpoint>]> {
     let endpoint = |before: &Rc<Endpoint>| {
-        let endpoint = Endpoint::new(Address::clone(&before.address), failures);
+        let (address, counters) = (Address::clone(&before.address), Rc::clone(&before.counters));
+        let endpoint = Endpoint::new(address, counters, failures);
         endpoint.unreachable.set(before.unreachable.get());
         endpoint.refused_datagrams.set(before.refused_datagrams.get());
         before.idle.retire();
@@ -102,9 +108,10 @@ pub(super) fn inherit(before: &[Rc<Endpoint>], failures: &Rc<Failures>) -> Rc<[R
 }
 
 impl Endpoint {
-    fn new(address: Address, failures: &Rc<Failures>) -> Endpoint {
+    fn new(address: Address, counters: Rc<EndpointCells>, failures: &Rc<Failures>) -> Endpoint {
         Endpoint {
             address: Rc::new(address),
+            counters,
             in_use: Cell::new(0),
             unreachable: Cell::new(None),
             refused_datagrams: Cell::new(None),
@@ -113,8 +120,9 @@ impl Endpoint {
         }
     }
 
-    /// Counts a failure for the diagnostics.
+    /// Counts a failure.
     pub fn note_failure(&self, reason: Reason) {
+        self.counters.endpoint.add_failure(reason.kind());
         self.failures.note(&self.address, reason);
     }
 
@@ -141,6 +149,12 @@ impl Endpoint {
         self.refused_datagrams.set(Some(now()));
     }
 
+    /// Notes that it was connected to.
+    pub(super) fn set_connected(&self) {
+        self.set_reachable(true);
+        self.counters.endpoint.set_up();
+    }
+
     /// Notes whether an attempt could reach the endpoint.
     pub(super) fn set_reachable(&self, reachable: bool) {
         self.unreachable.set((!reachable).then(now));
@@ -163,6 +177,7 @@ impl InUse {
     /// Counts one more use.
     pub fn new(endpoint: Rc<Endpoint>) -> InUse {
         endpoint.in_use.set(endpoint.in_use.get() + 1);
+        endpoint.counters.endpoint.uses.begin();
         InUse(endpoint)
     }
 }
@@ -178,6 +193,7 @@ impl Deref for InUse {
 impl Drop for InUse {
     fn drop(&mut self) {
         self.0.in_use.set(self.0.in_use.get() - 1);
+        self.0.counters.endpoint.uses.end();
     }
 }
 
@@ -189,8 +205,9 @@ mod tests {
     fn endpoints_that_leave_a_list_are_retired_and_others_stay() {
         let failures = Rc::default();
         let [one, two] = [1, 2].map(|port| Address::Ip(([127, 0, 0, 1], port).into()));
-        let first = replace(&[], &[one.clone(), two.clone(), two.clone()], &failures);
-        let second = replace(&first, &[two], &failures);
+        let list = |addresses: &[Address]| Endpoints::unshared(addresses, 1);
+        let first = replace(&[], &list(&[one, two.clone(), two.clone()]), 0, &failures);
+        let second = replace(&first, &list(&[two]), 0, &failures);
         // The second address had two objects.
         let are_retired = |list: &[Rc<Endpoint>]| {
             Vec::from_iter(list.iter().map(|endpoint| endpoint.idle.is_retired()))

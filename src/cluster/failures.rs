@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use crate::observe::endpoints::FailureKind;
 use crate::sys::{Address, ConnectError};
 
 /// Pairs of endpoint and reason that one cluster counts between two reports. Further ones appear in
@@ -30,6 +31,19 @@ impl Reason {
     /// Returns true when this machine has no route to the endpoint, so that nothing was sent.
     pub fn is_unreachable(self) -> bool {
         matches!(self, Reason::System(ConnectError::Unreachable(_)))
+    }
+
+    /// How it is counted.
+    pub(super) fn kind(self) -> FailureKind {
+        match self {
+            Reason::TimedOut => FailureKind::TimedOut,
+            Reason::BacklogFull => FailureKind::BacklogFull,
+            Reason::Tls(_) => FailureKind::Tls,
+            Reason::System(ConnectError::Unreachable(_)) => FailureKind::Unreachable,
+            Reason::System(ConnectError::Local(_)) => FailureKind::Local,
+            Reason::System(ConnectError::OwnPeer) => FailureKind::OwnPeer,
+            Reason::System(ConnectError::Refused(_)) => FailureKind::Refused,
+        }
     }
 }
 

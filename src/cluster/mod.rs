@@ -22,8 +22,8 @@ pub use failures::{Reason, Report};
 pub use idle::IdleQuota;
 
 use crate::config;
+use crate::observe::endpoints::Endpoints;
 use crate::proto::tls::Authorities;
-use crate::sys::Address;
 use crate::timers::{Timers, ticks};
 use connect::Attempt;
 use endpoints::Use;
@@ -33,6 +33,8 @@ use tls::Tls;
 /// One cluster of one worker.
 pub struct Cluster {
     name: Arc<str>,
+    /// The index of the worker.
+    worker: usize,
     endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
     /// Round robin of first attempts: the position of the next endpoint.
     turn: Cell<usize>,
@@ -57,14 +59,13 @@ pub struct Cluster {
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Cluster {
-    /// Makes a cluster. `first_turn` differs from worker to worker, so that the workers do not all
-    /// begin with the same endpoint. `system` are the authorities of this machine, if a cluster
-    /// needs them. All clusters of a worker share `idle_quota`. The endpoints are those of the
-    /// cluster of this name `before`, which comes with its configuration; none if there was no such
-    /// cluster.
+    /// Makes a cluster of the worker with this index. `system` are the authorities of this machine,
+    /// if a cluster needs them. All clusters of a worker share `idle_quota`. The endpoints are
+    /// those of the cluster of this name `before`, which comes with its configuration; none if
+    /// there was no such cluster.
     pub fn new(
         config: &config::Cluster,
-        first_turn: usize,
+        worker: usize,
         system: Option<&Authorities>,
         idle_quota: &Rc<IdleQuota>,
         before: Option<(&config::Cluster, &Cluster)>,
@@ -79,9 +80,11 @@ impl Cluster {
         };
         Cluster {
             name: Arc::clone(&config.name),
+            worker,
             endpoints: RefCell::new(endpoints),
-            turn: Cell::new(first_turn),
-            retry_turn: Cell::new(first_turn),
+            // So that the workers do not all begin with the same endpoint.
+            turn: Cell::new(worker),
+            retry_turn: Cell::new(worker),
             connect_timeout: config.connect_timeout,
             connect_attempts: config.connect_attempts,
             keepalive: (config.keepalive_connections, ticks(config.keepalive_timeout)),
@@ -106,9 +109,9 @@ impl Cluster {
 
     /// Replaces the endpoints. Connections to removed ones go on. The others stay the same objects,
     /// with their counts and with what earlier attempts have shown.
-    pub fn set_endpoints(&self, addresses: &[Address]) {
+    pub fn set_endpoints(&self, all: &Endpoints) {
         let mut endpoints = self.endpoints.borrow_mut();
-        *endpoints = endpoints::replace(&endpoints, addresses, &self.failures);
+        *endpoints = endpoints::replace(&endpoints, all, self.worker, &self.failures);
     }
 
     /// Connections and sessions of this worker to its present endpoints.

@@ -9,6 +9,7 @@ mod changed;
 mod crew;
 mod dns;
 mod drain;
+mod endpoint_counters;
 mod endpoints;
 mod logging;
 mod manager;

@@ -19,6 +19,7 @@ use super::certificates::Certificates;
 use super::changed::Changed;
 use super::crew::{Crew, Started};
 use super::dns::{self, Dns};
+use super::endpoint_counters::EndpointCounters;
 use super::endpoints::Failures;
 use super::manager::Manager;
 use super::memory::Memory;
@@ -138,7 +139,8 @@ impl Serving {
 
         // 2. Resolve the endpoints.
         let (mut crew, mut pending) = Crew::new(cpus);
-        let mut dns = Dns::start(&config, crew.commands(), known_names)?;
+        let endpoint_counters = EndpointCounters::new(crew.len());
+        let mut dns = Dns::start(&config, crew.commands(), endpoint_counters.clone(), known_names)?;
         let mut names = dns.prepare(&config);
         if link.is_none() {
             // A successor is not the main process of the service yet.
@@ -176,8 +178,13 @@ impl Serving {
         manager.store(&sockets, crew.len());
         manager.ready();
         manager.watch(crew.pulses());
-        let facts =
-            Arc::new(Facts { begun: Instant::now(), file_limit, running, pulses: crew.pulses() });
+        let facts = Arc::new(Facts {
+            begun: Instant::now(),
+            file_limit,
+            running,
+            pulses: crew.pulses(),
+            endpoints: endpoint_counters,
+        });
         let mut admin = Admin::new(view(&facts, &config, &counters, 0));
         match endpoint {
             Some(endpoint) => admin.commit(endpoint),

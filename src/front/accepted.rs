@@ -200,6 +200,7 @@ pub(super) fn relayed(conn: &Accepted, lease: Lease, up: &Flow, down: &Flow, end
     let larger = if up.bytes() > down.bytes() { up } else { down };
     let mut outcome = Outcome {
         endpoint: Some(Rc::clone(&lease.endpoint.address)),
+        used: Some(Rc::clone(&lease.endpoint.counters)),
         connect: Some(lease.connect),
         // Records that wait are not sent.
         bytes_up: up.bytes().saturating_sub(upstream.unsent() as u64),

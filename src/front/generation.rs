@@ -20,8 +20,8 @@ use crate::config::{self, AccessLog, Config};
 use crate::files::{Store, Threads};
 use crate::observe::access_log::{Recorder, Sink};
 use crate::observe::counters::{Counters, Registry};
+use crate::observe::endpoints::Endpoints;
 use crate::proto::tls::{Authorities, Identity, TicketKeys};
-use crate::sys::Address;
 use crate::timers::Timers;
 
 /// One configuration, and what its listeners share over all workers.
@@ -33,7 +33,7 @@ pub struct Layout {
     /// The keys of session tickets at the start.
     pub ticket_keys: Arc<TicketKeys>,
     /// The endpoints of clusters, as far as they are known.
-    pub endpoints: Vec<(Arc<str>, Arc<[Address]>)>,
+    pub endpoints: Vec<(Arc<str>, Arc<Endpoints>)>,
     /// The certificates that are newer than the configuration, or that it does not have.
     pub certificates: Vec<(Origin, Identity)>,
     /// The threads that read files. `None` if no route serves files.
@@ -69,7 +69,7 @@ pub struct Resources {
     /// The keys of session tickets, if there are some already and no file has them.
     pub ticket_keys: Option<Arc<TicketKeys>>,
     /// As [`Layout::endpoints`].
-    pub endpoints: Vec<(Arc<str>, Arc<[Address]>)>,
+    pub endpoints: Vec<(Arc<str>, Arc<Endpoints>)>,
     /// As [`Layout::certificates`].
     pub certificates: Vec<(Origin, Identity)>,
     /// The layout that this one follows. `None` at the start.
@@ -206,8 +206,8 @@ impl Generation {
         // Exchanges that use a removed cluster keep no connection for another one.
         before.values().for_each(|member| member.cluster.retire());
         drop(before);
-        for (cluster, addresses) in &layout.endpoints {
-            self.set_endpoints(cluster, addresses);
+        for (cluster, endpoints) in &layout.endpoints {
+            self.set_endpoints(cluster, endpoints);
         }
 
         // 2. Listeners.
@@ -265,9 +265,9 @@ impl Generation {
     }
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.
-    pub fn set_endpoints(&self, cluster: &str, addresses: &[Address]) {
+    pub fn set_endpoints(&self, cluster: &str, endpoints: &Endpoints) {
         if let Some(member) = self.clusters.get(cluster) {
-            member.cluster.set_endpoints(addresses);
+            member.cluster.set_endpoints(endpoints);
         }
     }
 

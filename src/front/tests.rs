@@ -18,6 +18,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::*;
 use crate::config;
 use crate::observe::counters::{Open, Registry};
+use crate::observe::endpoints::Endpoints;
 use crate::observe::outcome::End;
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Yielder};
@@ -37,6 +38,10 @@ struct Bench {
 
 fn layout(config: &config::Config) -> Layout {
     layout_with(config, Resources::default())
+}
+
+fn endpoints(addresses: &[Address]) -> Endpoints {
+    Endpoints::unshared(addresses, 1)
 }
 
 /// The same with these resources, such as the layout before.
@@ -67,7 +72,7 @@ async fn serve(listener: &str, budget: usize, test: impl AsyncFnOnce(Bench)) {
     let (load, shortage) = (Arc::new(Load::new(10)), Arc::default());
     let layout = layout(&config);
     let context = Context::new(&layout, 0, pool, load, shortage, 4).unwrap();
-    context.generation.borrow().set_endpoints("c", &[Address::Ip(address)]);
+    context.generation.borrow().set_endpoints("c", &endpoints(&[Address::Ip(address)]));
     test(Bench { context: Rc::new(context), upstream }).await;
 }
 
@@ -361,8 +366,8 @@ fn a_generation_is_replaced_while_its_connections_go_on() {
         assert!(old.upgrade().is_none());
         let same = Rc::clone(context.generation.borrow().listener("a").unwrap());
         assert!(Rc::ptr_eq(&same, &listener) && listener.counters.connections.open() == 1);
-        context.generation.borrow().set_endpoints("c", &[]);
-        context.generation.borrow().set_endpoints("d", &[Address::Ip(endpoint)]);
+        context.generation.borrow().set_endpoints("c", &endpoints(&[]));
+        context.generation.borrow().set_endpoints("d", &endpoints(&[Address::Ip(endpoint)]));
 
         let _new_client = bench.client();
         bench.wait_for(|| next.accept().ok()).await;

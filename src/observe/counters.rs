@@ -14,10 +14,10 @@ use super::outcome::{End, Outcome};
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
-struct Count(AtomicU64);
+pub(super) struct Count(AtomicU64);
 
 impl Count {
-    fn add(&self, more: u64) {
+    pub(super) fn add(&self, more: u64) {
         self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
@@ -25,7 +25,7 @@ impl Count {
         self.0.store(self.get().wrapping_sub(less), Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -143,6 +143,9 @@ impl Default for Counters {
 impl Counters {
     /// Counts how something went.
     pub fn add(&self, outcome: &Outcome) {
+        if let Some(used) = &outcome.used {
+            used.add(outcome);
+        }
         self.bytes_up.add(outcome.bytes_up);
         self.bytes_down.add(outcome.bytes_down);
         self.ends[outcome.end as usize].add(1);

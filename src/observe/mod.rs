@@ -6,5 +6,7 @@
 pub mod access_log;
 pub mod counters;
 pub mod diagnostics;
+pub mod endpoints;
+pub mod histogram;
 mod log_file;
 pub mod outcome;

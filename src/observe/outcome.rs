@@ -4,6 +4,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::endpoints::EndpointCells;
 use crate::sys::Address;
 
 /// What is known of a connection, request, tunnel or session when it has ended.
@@ -19,6 +20,8 @@ pub struct Outcome {
     pub reason: Option<&'static str>,
     /// The endpoint that was chosen, whether or not it could be reached.
     pub endpoint: Option<Rc<Address>>,
+    /// The counters of the endpoint. `None` if it was not connected to.
+    pub used: Option<Rc<EndpointCells>>,
     /// The number of connect attempts. `None` if there was nothing to connect to.
     pub attempts: Option<u32>,
     /// The endpoints that failed, without repetitions.
@@ -55,6 +58,7 @@ impl Outcome {
             upstream_status: None,
             reason: None,
             endpoint: None,
+            used: None,
             attempts: None,
             failed_endpoints: Vec::new(),
             connect: None,

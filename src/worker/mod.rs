@@ -24,10 +24,11 @@ pub use crate::front::Datagrams;
 use crate::front::{
     Challenges, Context, LAST_REQUESTS, Layout, Origin, Shortage, Udp, UdpListeners,
 };
+use crate::observe::endpoints::Endpoints;
 use crate::proto::tls::{Identity, TicketKeys};
 use crate::relay::Pool;
 use crate::sched::{BUDGET, Outbox, Yielder};
-use crate::sys::{Address, Shares, SpareDescriptor};
+use crate::sys::{Shares, SpareDescriptor};
 use crate::timers::{TICK, ticks};
 use accept::Acceptors;
 pub use balance::{Balance, Inbox};
@@ -51,7 +52,7 @@ pub enum Command {
         /// The name of the cluster.
         cluster: Arc<str>,
         /// All endpoints of the cluster.
-        addresses: Arc<[Address]>,
+        endpoints: Arc<Endpoints>,
     },
     /// Replaces an identity, in every rule that has it.
     Certificate {
@@ -315,8 +316,8 @@ impl Worker {
 
     async fn handle(&mut self, command: Command) {
         match command {
-            Command::Endpoints { cluster, addresses } => {
-                self.context.generation.borrow().set_endpoints(&cluster, &addresses);
+            Command::Endpoints { cluster, endpoints } => {
+                self.context.generation.borrow().set_endpoints(&cluster, &endpoints);
             }
             Command::Certificate { origin, identity } => {
                 self.context.generation.borrow().set_identity(&origin, &identity);

@@ -14,6 +14,7 @@ use ringgate::config::{self, AccessLog, Config, Discovery, LogPath, Protocol};
 use ringgate::front::{Layout, Resources};
 use ringgate::observe::access_log::{Target, Writer};
 use ringgate::observe::counters::Registry;
+use ringgate::observe::endpoints::Endpoints;
 use ringgate::sys::{self, Address, Shares, SpareDescriptor};
 use ringgate::timers::TICK;
 use ringgate::worker::{self, Balance, Command, Datagrams, Gate, Plan, Setup, Socket, Trial};
@@ -216,8 +217,8 @@ fn endpoints(config: &Config) -> Vec<Command> {
     let command = |config: &Arc<config::Cluster>| {
         let cluster = Arc::clone(&config.name);
         let Discovery::Static(addresses) = &config.discovery else { panic!("not static") };
-        let addresses: Arc<[Address]> = addresses.iter().cloned().collect();
-        Command::Endpoints { cluster, addresses }
+        let endpoints = Arc::new(Endpoints::unshared(addresses, 1));
+        Command::Endpoints { cluster, endpoints }
     };
     config.clusters.iter().map(command).collect()
 }

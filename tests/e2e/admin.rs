@@ -16,13 +16,13 @@ use crate::udp::{ask, client};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-fn admin(address: SocketAddr) -> String {
+pub(crate) fn admin(address: SocketAddr) -> String {
     format!("[admin]\nlisten = \"{address}\"\n")
 }
 
 /// Sends a request with these further fields. Returns the status and the body.
 #[track_caller]
-fn asks(address: SocketAddr, request: &str, fields: &str) -> (u16, String) {
+pub(crate) fn asks(address: SocketAddr, request: &str, fields: &str) -> (u16, String) {
     let mut client = HttpClient::connect(address);
     client.send(format!("{request} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n"));
     let response = client.response();
@@ -30,21 +30,21 @@ fn asks(address: SocketAddr, request: &str, fields: &str) -> (u16, String) {
 }
 
 #[track_caller]
-fn stats(address: SocketAddr) -> Value {
+pub(crate) fn stats(address: SocketAddr) -> Value {
     let (status, body) = asks(address, "GET /stats", "");
     assert_eq!(status, 200, "{body}");
     serde_json::from_str(&body).unwrap()
 }
 
 #[track_caller]
-fn listener<'s>(stats: &'s Value, name: &str) -> &'s Value {
+pub(crate) fn listener<'s>(stats: &'s Value, name: &str) -> &'s Value {
     let mut all = stats["listeners"].as_array().unwrap().iter();
     all.find(|one| one["name"] == name).unwrap_or_else(|| panic!("{name}: {stats:#}"))
 }
 
 /// The value of a metric, with its labels.
 #[track_caller]
-fn metric(text: &str, name: &str) -> f64 {
+pub(crate) fn metric(text: &str, name: &str) -> f64 {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
 }

@@ -50,6 +50,7 @@ mod manager_store;
 mod manager_takeover;
 mod manners;
 mod memory;
+mod metrics;
 mod names;
 mod ports;
 mod proxied;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
 use prometheus_client::registry::Registry;
 
 pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
+use super::clusters;
+use super::exposition::Out;
 use super::stats::{Listener, Process, Worker, certificates, listeners, workers};
 use super::view::{Phase, View};
 
@@ -60,6 +61,7 @@ impl Collector for Numbers {
         let (view, mut out) = (&*self.0, Out(encoder));
         process(&mut out, view)?;
         by_listener(&mut out, &listeners(view))?;
+        clusters::encode(&mut out, view)?;
         by_worker(&mut out, &workers(view))?;
         let certificates = certificates(view);
         let expiry = certificates
@@ -147,41 +149,4 @@ fn by_worker(out: &mut Out<'_>, all: &[Worker]) -> fmt::Result {
 
 fn seconds(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-/// Writes families of numbers.
-struct Out<'a>(DescriptorEncoder<'a>);
-
-/// The names and values of labels.
-type Labels<'l, const N: usize> = [(&'static str, &'l str); N];
-
-impl Out<'_> {
-    /// Numbers that only grow. `_total` is added to the name.
-    fn counter<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        numbers: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, number) in numbers {
-            let mut metric = family.encode_family(&labels)?;
-            metric.encode_counter::<NoLabelSet, f64, f64>(&number, None)?;
-        }
-        Ok(())
-    }
-
-    /// Numbers that go up and down.
-    fn gauge<'l, const N: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        numbers: impl IntoIterator<Item = (Labels<'l, N>, f64)>,
-    ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, number) in numbers {
-            family.encode_family(&labels)?.encode_gauge(&number)?;
-        }
-        Ok(())
-    }
 }

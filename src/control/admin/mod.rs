@@ -7,6 +7,8 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `client` | asks the endpoint of another process, for the command line |
+//! | `clusters` | clusters and their endpoints, as JSON and for Prometheus |
+//! | `exposition` | the text format of Prometheus |
 //! | `guard` | decides whether a request may be answered at all |
 //! | `listening` | binds the address, and accepts a bounded number of connections |
 //! | `metrics` | the numbers, for Prometheus |
@@ -16,6 +18,8 @@
 //! | `view` | what there is to show |
 
 mod client;
+mod clusters;
+mod exposition;
 mod guard;
 mod listening;
 mod metrics;

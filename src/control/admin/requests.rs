@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::replies::{Reply, error, json, reply, text};
 use super::view::{Phase, View};
-use super::{Shared, guard, metrics, stats};
+use super::{Shared, clusters, guard, metrics, stats};
 use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
@@ -56,6 +56,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Health => text(StatusCode::OK, "ok"),
         Resource::Ready => ready(&view),
         Resource::Metrics => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::of(&view)),
+        Resource::Clusters => json(StatusCode::OK, &clusters::of(&view)),
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
         Resource::Reload => order(shared, Signal::Reload, "reloaded").await,
         Resource::Upgrade => order(shared, Signal::TakeOver, "started").await,
@@ -70,6 +71,7 @@ enum Resource {
     Ready,
     Metrics,
     Stats,
+    Clusters,
     Reload,
     Upgrade,
     Drain,
@@ -84,6 +86,7 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
         "/ready" => (READ, Resource::Ready),
         "/metrics" => (READ, Resource::Metrics),
         "/stats" => (READ, Resource::Stats),
+        "/clusters" => (READ, Resource::Clusters),
         "/reload" => (ORDER, Resource::Reload),
         "/upgrade" => (ORDER, Resource::Upgrade),
         "/drain" => (ORDER, Resource::Drain),

@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::param::{clock_ticks_per_second, page_size};
 use serde::Serialize;
 
+use super::clusters::{self, Cluster};
 use super::view::View;
 use crate::config::TlsAction;
 use crate::observe::counters::{Counters, Gauge};
@@ -26,7 +27,7 @@ pub(super) struct Stats<'v> {
     process: Process,
     workers: Vec<Worker>,
     listeners: Vec<Listener<'v>>,
-    clusters: Vec<Cluster<'v>>,
+    clusters: Vec<Cluster>,
     certificates: Vec<Certificate>,
 }
 
@@ -42,7 +43,7 @@ pub(super) fn of(view: &View) -> Stats<'_> {
         process: Process::now(),
         workers: workers(view),
         listeners: listeners(view),
-        clusters: view.config.clusters.iter().map(|one| Cluster { name: &one.name }).collect(),
+        clusters: clusters::all(view, false),
         certificates: certificates(view),
     }
 }
@@ -169,12 +170,6 @@ impl<'v> Listener<'v> {
             failed_handshakes: sum(&|one| one.tls.failed()),
         }
     }
-}
-
-/// One cluster.
-#[derive(Serialize)]
-struct Cluster<'v> {
-    name: &'v str,
 }
 
 /// One certificate of the configuration.

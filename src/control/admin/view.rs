@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
+use crate::control::endpoint_counters::EndpointCounters;
 use crate::observe::counters::Cells;
 use crate::worker::{Pulse, Running};
 
@@ -29,6 +30,8 @@ pub(in crate::control) struct Facts {
     pub(in crate::control) running: Running,
     /// Of each worker.
     pub(in crate::control) pulses: Vec<Arc<Pulse>>,
+    /// The counters of all clusters and their endpoints.
+    pub(in crate::control) endpoints: EndpointCounters,
 }
 
 /// What the process is about to do.

@@ -16,6 +16,8 @@ use super::follower::{Follower, Key, Update};
 use super::lookup::Family;
 use super::names::{Names, State};
 use crate::config::{Config, DnsName, Loops};
+use crate::control::endpoint_counters::EndpointCounters;
+use crate::observe::endpoints::Endpoints as Listed;
 use crate::sys::{self, Address};
 use crate::worker::Command;
 
@@ -26,6 +28,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Where a cluster's endpoints go.
 pub(super) struct Follows {
     workers: Vec<Sender<Command>>,
+    counters: EndpointCounters,
     /// `None` while the configuration of the cluster is not in use yet: nothing is logged or sent.
     in_use: watch::Sender<Option<InUse>>,
 }
@@ -38,20 +41,20 @@ struct InUse {
 }
 
 impl Follows {
-    pub(super) fn new(workers: Vec<Sender<Command>>) -> Follows {
-        Follows { workers, in_use: watch::Sender::new(None) }
+    pub(super) fn new(workers: Vec<Sender<Command>>, counters: EndpointCounters) -> Follows {
+        Follows { workers, counters, in_use: watch::Sender::new(None) }
     }
 
     /// Puts a configuration in use, of which `loops` are made. Returns the endpoints of the
     /// cluster, which has these addresses. Later changes are sent to the workers.
     pub(super) fn commit(
         &self,
-        cluster: &str,
+        cluster: &Arc<str>,
         config: &Arc<Config>,
         loops: &Loops<'_>,
         resolved: &[SocketAddr],
-    ) -> Arc<[Address]> {
-        let mut addresses = Arc::default();
+    ) -> Arc<Listed> {
+        let mut addresses = Vec::new();
         self.in_use.send_modify(|in_use| {
             let mut endpoints = in_use.take().map(|in_use| in_use.endpoints).unwrap_or_default();
             // A listener that has changed may close a loop, or open one.
@@ -61,7 +64,7 @@ impl Follows {
             addresses = to_addresses(&endpoints);
             *in_use = Some(InUse { config: Arc::clone(config), endpoints });
         });
-        addresses
+        self.counters.list(cluster, &addresses)
     }
 
     /// Takes new addresses of the cluster, and sends the endpoints to the workers if they change.
@@ -79,10 +82,11 @@ impl Follows {
             false
         });
         let Some(addresses) = changed else { return };
+        let endpoints = self.counters.list(cluster, &addresses);
         for worker in &self.workers {
-            let (cluster, addresses) = (Arc::clone(cluster), Arc::clone(&addresses));
+            let (cluster, endpoints) = (Arc::clone(cluster), Arc::clone(&endpoints));
             // An error means that the worker has ended.
-            let _ = worker.send(Command::Endpoints { cluster, addresses });
+            let _ = worker.send(Command::Endpoints { cluster, endpoints });
         }
     }
 
@@ -93,7 +97,7 @@ impl Follows {
     }
 }
 
-fn to_addresses(endpoints: &Endpoints) -> Arc<[Address]> {
+fn to_addresses(endpoints: &Endpoints) -> Vec<Address> {
     endpoints.used().iter().copied().map(Address::Ip).collect()
 }
 

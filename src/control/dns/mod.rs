@@ -15,7 +15,7 @@ mod names;
 mod server;
 mod system;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -28,9 +28,11 @@ use self::cluster::{Answers, Cluster, Follows};
 use self::files::Files;
 use self::follower::Key;
 use self::lookup::{Family, Found, look_up};
+use super::endpoint_counters::EndpointCounters;
 use crate::config::{self, Config, Discovery, DnsFamily, DnsName};
 use crate::error::{Error, chain};
-use crate::sys::{self, Address};
+use crate::observe::endpoints::Endpoints;
+use crate::sys;
 use crate::worker::Command;
 
 /// The last answer about a name, or a part of it.
@@ -50,6 +52,7 @@ pub(super) struct Dns {
     /// What a predecessor knew of names. It counts for clusters that are new here.
     inherited: HashMap<Key, Vec<IpAddr>>,
     workers: Vec<Sender<Command>>,
+    counters: EndpointCounters,
     clusters: HashMap<Arc<str>, Member>,
 }
 
@@ -98,13 +101,14 @@ impl Next {
 
 impl Dns {
     /// Starts the thread that reads the system's configuration of names. Nothing is looked up yet.
-    /// `known` is what a predecessor knew.
+    /// `known` is what a predecessor knew. `counters` get what endpoints there are.
     ///
     /// # Errors
     /// A thread cannot be started.
     pub(super) fn start(
         config: &Config,
         workers: Vec<Sender<Command>>,
+        counters: EndpointCounters,
         known: Vec<Known>,
     ) -> Result<Dns, Error> {
         let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
@@ -116,7 +120,7 @@ impl Dns {
         for Known { host, family, addresses } in known {
             inherited.entry((host, family)).or_default().extend(addresses);
         }
-        Ok(Dns { files, inherited, workers, clusters: HashMap::new() })
+        Ok(Dns { files, inherited, workers, counters, clusters: HashMap::new() })
     }
 
     /// What a predecessor knew of these names.
@@ -171,7 +175,8 @@ impl Dns {
                         Some(before) => before.answers.borrow().addresses.clone(),
                         None => self.inherited_of(&hosts),
                     };
-                    let follows = Arc::new(Follows::new(self.workers.clone()));
+                    let follows =
+                        Arc::new(Follows::new(self.workers.clone(), self.counters.clone()));
                     let task = Cluster::new(&cluster.name, names, &hosts, known, &follows);
                     let (sender, answers) = watch::channel(task.answers());
                     let task = tokio::spawn(task.run(hosts, *refresh, self.files.clone(), sender));
@@ -192,7 +197,7 @@ impl Dns {
     /// Makes the prepared clusters the present ones, and ends the look-ups of the others. Returns
     /// the endpoints of all clusters, which the workers must get before any other command.
     /// Addresses that lead back to their cluster by the new configuration are not among them.
-    pub(super) fn commit(&mut self, next: Next) -> Vec<(Arc<str>, Arc<[Address]>)> {
+    pub(super) fn commit(&mut self, next: Next) -> Vec<(Arc<str>, Arc<Endpoints>)> {
         let Next { config, clusters } = next;
         self.clusters = clusters;
         // They were for the first configuration.
@@ -200,7 +205,7 @@ impl Dns {
         let mut loops = None;
         let endpoints = |cluster: &Arc<config::Cluster>| {
             let addresses = match &cluster.discovery {
-                Discovery::Static(addresses) => addresses.as_slice().into(),
+                Discovery::Static(addresses) => self.counters.list(&cluster.name, addresses),
                 Discovery::StrictDns { .. } => {
                     let member = self.clusters.get(&cluster.name)?;
                     let loops = loops.get_or_insert_with(|| config.loops(sys::is_local));
@@ -210,7 +215,10 @@ impl Dns {
             };
             Some((Arc::clone(&cluster.name), addresses))
         };
-        config.clusters.iter().filter_map(endpoints).collect()
+        let endpoints = config.clusters.iter().filter_map(endpoints).collect();
+        let names: HashSet<&str> = config.clusters.iter().map(|cluster| &*cluster.name).collect();
+        self.counters.keep_clusters(|name| names.contains(name));
+        endpoints
     }
 }
 

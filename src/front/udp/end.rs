@@ -122,6 +122,7 @@ impl Udp {
         self.has_closing_sockets.set(true);
         let mut outcome = Outcome {
             endpoint: Some(Rc::clone(&session.upstream.endpoint.address)),
+            used: Some(Rc::clone(&session.upstream.endpoint.counters)),
             bytes_up: session.bytes_up.get(),
             bytes_down: session.bytes_down.get(),
             relay: Relay::Copy,

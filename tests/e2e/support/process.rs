@@ -154,6 +154,7 @@ pub(crate) fn require(program: &str) -> Command {
         "ip" => "iproute2",
         "pebble-challtestsrv" => "pebble",
         "sh" => "dash",
+        "promtool" => "prometheus",
         "cp" | "mkfifo" => "coreutils",
         other => other,
     };

@@ -340,6 +340,7 @@ pub(super) fn behind(request: &Proxied, up: &mut Flow) -> Vec<u8> {
 fn outcome_of(lease: &mut Lease, bytes_up: u64) -> Outcome {
     let mut outcome = Outcome {
         endpoint: Some(Rc::clone(&lease.endpoint.address)),
+        used: Some(Rc::clone(&lease.endpoint.counters)),
         connect: Some(lease.connect),
         is_reused: Some(lease.is_reused),
         bytes_up,

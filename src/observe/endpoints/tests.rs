@@ -1,0 +1,89 @@
+//! What is counted of endpoints, and what is forgotten.
+
+use super::*;
+
+fn address(port: u16) -> Address {
+    Address::Ip(([127, 0, 0, 1], port).into())
+}
+
+fn cluster(registry: &mut Registry, name: &str) -> ClusterNumbers {
+    registry.show().into_iter().find(|one| &*one.name == name).expect("there is such a cluster")
+}
+
+#[test]
+fn an_endpoint_keeps_its_numbers_while_its_cluster_has_it() {
+    let mut registry = Registry::new(2);
+    let name: Arc<str> = "c".into();
+    let first = registry.list(&name, &[address(1), address(2)]);
+    let cells = [0, 1].map(|worker| first.cells(&first.listed[0], worker));
+    cells.iter().for_each(|cells| cells.endpoint.uses.begin());
+    cells[0].endpoint.uses.end();
+    cells[1].endpoint.add_failure(FailureKind::Refused);
+    cells[0].endpoint.set_up();
+    drop(cells);
+    let again = registry.list(&name, &[address(1)]);
+    assert!(Arc::ptr_eq(&first.listed[0].cells, &again.listed[0].cells));
+    let shown = cluster(&mut registry, "c");
+    let [one] = &shown.endpoints[..] else { panic!("{shown:?}") };
+    assert_eq!((one.state, one.failing_workers, one.is_listed), (State::Failing, 1, true));
+    assert_eq!((one.numbers.begun, one.numbers.open), (2, 1));
+    assert_eq!(one.numbers.failures[FailureKind::Refused as usize], 1);
+    assert_eq!((shown.listed, shown.failing), (1, 1));
+}
+
+#[test]
+fn an_endpoint_that_is_gone_is_forgotten_when_nothing_uses_it_and_the_sum_stays() {
+    let mut registry = Registry::new(1);
+    let name: Arc<str> = "c".into();
+    let listed = registry.list(&name, &[address(1)]);
+    let cells = listed.cells(&listed.listed[0], 0);
+    cells.endpoint.uses.begin();
+    registry.list(&name, &[]);
+    let shown = cluster(&mut registry, "c");
+    assert!(!shown.endpoints[0].is_listed && shown.listed == 0);
+    cells.endpoint.uses.end();
+    drop(cells);
+    let shown = cluster(&mut registry, "c");
+    assert!(shown.endpoints.is_empty());
+    assert_eq!((shown.numbers.begun, shown.numbers.open), (1, 0));
+    registry.keep_clusters(|_| false);
+    assert!(registry.show().is_empty());
+}
+
+#[test]
+fn the_number_of_endpoints_that_are_shown_is_bounded() {
+    let mut registry = Registry::new(1);
+    let many: Vec<Address> = (1..=1500).map(address).collect();
+    let listed = registry.list(&"c".into(), &many);
+    let shown = cluster(&mut registry, "c");
+    assert_eq!((shown.listed, shown.endpoints.len()), (1500, MOST_SHOWN));
+    // One that is not shown is in the sum.
+    listed.cells(&listed.listed[1499], 0).endpoint.uses.begin();
+    assert_eq!(cluster(&mut registry, "c").numbers.open, 1);
+    // Places become free.
+    registry.list(&"c".into(), &[]);
+    registry.list(&"d".into(), &many[..1]);
+    assert_eq!(cluster(&mut registry, "d").endpoints.len(), 1);
+}
+
+#[test]
+fn a_connect_counts_unless_the_connection_had_a_request_before() {
+    use super::super::outcome::End;
+    use std::time::Duration;
+    let cells = EndpointCells::default();
+    let connect = Some(Duration::from_millis(2));
+    let outcome = Outcome { connect, bytes_up: 3, bytes_down: 4, ..Outcome::new(End::Done) };
+    cells.add(&outcome);
+    let first_byte = Some(Duration::from_millis(1));
+    cells.add(&Outcome { is_reused: Some(true), first_byte, ..outcome });
+    assert_eq!(cells.cluster.connect.times().count(), 1);
+    assert_eq!(cells.cluster.first_byte.times().count(), 1);
+    let numbers = Numbers::of(&[cells.endpoint]);
+    assert_eq!((numbers.bytes_up, numbers.bytes_down), (6, 8));
+}
+
+#[test]
+fn cells_of_two_workers_share_no_pair_of_cache_lines() {
+    assert_eq!(size_of::<EndpointCounters>(), 128);
+    assert_eq!(align_of::<ClusterCounters>(), 128);
+}
