@@ -26,6 +26,11 @@ impl IdleQuota {
         Rc::new(IdleQuota { open: Cell::new(0), max: Cell::new(max) })
     }
 
+    /// The idle connections at present.
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
     /// Changes the quota. Connections beyond it stay until they are used or too old.
     pub fn set_max(&self, max: usize) {
         self.max.set(max);

@@ -58,6 +58,15 @@ pub fn effective(name: &str, text: &str, base: &Path, form: Form) -> Result<Stri
     Ok(contract::effective(file.get_ref(), form))
 }
 
+impl Config {
+    /// The effective configuration as JSON, without what is secret. Takes a while if it is large.
+    /// `None` if it has no admin endpoint.
+    pub fn redacted(&self) -> Option<String> {
+        let (file, _) = DeTable::parse_recoverable(self.text.as_deref()?);
+        Some(contract::redacted(file.get_ref()))
+    }
+}
+
 fn directory_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
@@ -97,6 +106,7 @@ pub(super) fn parse_on(
     match config {
         Some(mut config) if report.is_empty() => {
             config.warnings = report.into_warnings(name);
+            config.text = config.admin.is_some().then(|| text.into());
             Ok(config)
         }
         _ => Err(report.into_errors(name)),

@@ -80,12 +80,15 @@ pub struct Config {
     pub clusters: Vec<Arc<Cluster>>,
     /// Parts of the file that are valid but probably unintended.
     pub warnings: Warnings,
+    /// The text that it was read from, if it has an admin endpoint, which shows it.
+    text: Option<Arc<str>>,
 }
 
-/// Two configurations are equal if they mean the same; warnings are about the file.
+/// Two configurations are equal if they mean the same; warnings and text are about the file.
 impl PartialEq for Config {
     fn eq(&self, other: &Config) -> bool {
-        let Config { server, log, tls, acme, admin, listeners, clusters, warnings: _ } = self;
+        let Config { server, log, tls, acme, admin, listeners, clusters, warnings: _, text: _ } =
+            self;
         *server == other.server
             && *log == other.log
             && *tls == other.tls

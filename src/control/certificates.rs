@@ -31,7 +31,30 @@ pub(super) struct Certificates {
     config: watch::Sender<Arc<Config>>,
     /// The keys of tickets at present, which the task changes, too.
     keys: Arc<watch::Sender<Arc<TicketKeys>>>,
+    newer: Newer,
     task: AbortHandle,
+}
+
+/// The certificates that were read since the configuration was. Nothing waits for a change of them.
+#[derive(Clone, Default)]
+pub(super) struct Newer(Arc<watch::Sender<HashMap<PathBuf, Identity>>>);
+
+impl Newer {
+    /// What is in use in place of a certificate of the configuration, by the file of the
+    /// certificate.
+    pub(super) fn of(&self, certificate: &Path) -> Option<Identity> {
+        self.0.borrow().get(certificate).cloned()
+    }
+
+    fn add(&self, command: &Command) {
+        if let Command::Certificate { origin: Origin::Files { certificate, .. }, identity } =
+            command
+        {
+            self.0.send_modify(|all| {
+                all.insert(certificate.to_path_buf(), identity.clone());
+            });
+        }
+    }
 }
 
 impl Certificates {
@@ -43,13 +66,20 @@ impl Certificates {
     ) -> Certificates {
         let (config_sender, config) = watch::channel(Arc::clone(config));
         let keys = Arc::new(watch::Sender::new(Arc::clone(keys)));
-        let task = tokio::spawn(follow(config, Arc::clone(&keys), workers)).abort_handle();
-        Certificates { config: config_sender, keys, task }
+        let newer = Newer::default();
+        let following = follow(config, Arc::clone(&keys), workers, newer.clone());
+        let task = tokio::spawn(following).abort_handle();
+        Certificates { config: config_sender, keys, newer, task }
     }
 
     /// Ends the task. The workers keep what they have.
     pub(super) fn stop(&self) {
         self.task.abort();
+    }
+
+    /// The certificates that are newer than the configuration.
+    pub(super) fn newer(&self) -> Newer {
+        self.newer.clone()
     }
 
     /// The keys of tickets at present.
@@ -70,6 +100,8 @@ impl Certificates {
             None => {}
         }
         self.config.send_replace(Arc::clone(config));
+        // The configuration has read them all.
+        self.newer.0.send_replace(HashMap::new());
         self.keys()
     }
 }
@@ -78,6 +110,7 @@ async fn follow(
     mut config: watch::Receiver<Arc<Config>>,
     keys: Arc<watch::Sender<Arc<TicketKeys>>>,
     workers: Vec<Sender<Command>>,
+    newer: Newer,
 ) {
     let present = Arc::clone(&config.borrow_and_update());
     let mut tickets = Tickets::of(&present, None);
@@ -117,7 +150,10 @@ async fn follow(
         if config.has_changed().is_ok_and(|has_changed| has_changed) {
             continue;
         }
-        commands.iter().for_each(|command| tell(&workers, command));
+        for command in &commands {
+            tell(&workers, command);
+            newer.add(command);
+        }
         if let Some(new_keys) = new_keys.map(Arc::new) {
             keys.send_replace(Arc::clone(&new_keys));
             tell(&workers, &Command::TicketKeys(new_keys));

@@ -33,7 +33,7 @@ pub(super) struct Orders {
 }
 
 /// Certificates with their origins.
-struct Issued(watch::Sender<Vec<(Origin, Identity)>>);
+pub(super) struct Issued(watch::Sender<Vec<(Origin, Identity)>>);
 
 /// A task that orders from one directory. Dropping it ends what it does.
 struct Task {
@@ -69,6 +69,11 @@ impl Orders {
     /// Begins with nothing.
     pub(super) fn none() -> Orders {
         Orders { settings: None, issued: Arc::default(), task: None }
+    }
+
+    /// The certificates that have come by ACME.
+    pub(super) fn issued(&self) -> Arc<Issued> {
+        Arc::clone(&self.issued)
     }
 
     /// What is ordered at present.
@@ -205,6 +210,11 @@ impl Default for Issued {
 }
 
 impl Issued {
+    /// All of them at present.
+    pub(super) fn all(&self) -> Vec<(Origin, Identity)> {
+        self.0.borrow().clone()
+    }
+
     fn add(&self, origin: &Origin, identity: &Identity) {
         self.0.send_modify(|all| {
             all.retain(|(other, _)| other != origin);

@@ -7,14 +7,14 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use core_affinity::CoreId;
 
-use super::admin::{self, Admin, Facts, Phase, View};
+use super::admin::{self, Admin, Facts, Parts, Phase, View};
 use super::certificates::Certificates;
 use super::changed::Changed;
 use super::crew::{Crew, Started};
@@ -82,6 +82,8 @@ pub(super) struct Serving {
     facts: Arc<Facts>,
     /// How many reloads have changed the configuration.
     reloads: u64,
+    /// All layouts that something may still use.
+    layouts: Vec<Weak<Layout>>,
 }
 
 /// The next configuration, with everything that may be refused.
@@ -185,7 +187,15 @@ impl Serving {
             pulses: crew.pulses(),
             endpoints: endpoint_counters,
         });
-        let mut admin = Admin::new(view(&facts, &config, &counters, 0));
+        let layouts = vec![Arc::downgrade(&layout)];
+        let parts = Parts {
+            newer: certificates.newer(),
+            issued: orders.issued(),
+            ages: dns.ages(),
+            layouts: layouts.clone(),
+            losses: writer.losses(),
+        };
+        let mut admin = Admin::new(view(&facts, &config, &counters, 0, parts));
         match endpoint {
             Some(endpoint) => admin.commit(endpoint),
             None => admin.follow_predecessor(config.admin.as_ref()),
@@ -212,6 +222,7 @@ impl Serving {
             admin,
             facts,
             reloads: 0,
+            layouts,
         })
     }
 
@@ -286,7 +297,14 @@ impl Serving {
 
     /// What the admin endpoint shows.
     fn view(&self) -> View {
-        view(&self.facts, &self.config, &self.counters, self.reloads)
+        let parts = Parts {
+            newer: self.certificates.newer(),
+            issued: self.orders.issued(),
+            ages: self.dns.ages(),
+            layouts: self.layouts.clone(),
+            losses: self.writer.losses(),
+        };
+        view(&self.facts, &self.config, &self.counters, self.reloads, parts)
     }
 
     /// Forgets the counters of listeners that are gone.
@@ -357,6 +375,8 @@ impl Serving {
             std::mem::replace(&mut self.layout, layout),
         );
         self.reloads += 1;
+        self.layouts.retain(|layout| layout.strong_count() > 0);
+        self.layouts.push(Arc::downgrade(&self.layout));
         self.admin.show(self.view());
         self.admin.commit(admin);
         tracing::info!(
@@ -433,13 +453,21 @@ async fn first_answers(names: &mut dns::Next) {
 
 /// What the admin endpoint shows while the process serves. It holds no layout: the writer of the
 /// access log ends when the last one is dropped.
-fn view(facts: &Arc<Facts>, config: &Arc<Config>, counters: &Registry, reloads: u64) -> View {
+fn view(
+    facts: &Arc<Facts>,
+    config: &Arc<Config>,
+    counters: &Registry,
+    reloads: u64,
+    parts: Parts,
+) -> View {
     View {
         facts: Arc::clone(facts),
         config: Arc::clone(config),
         listeners: counters.all(),
+        hosts: counters.hosts.all(),
         phase: Phase::Serving,
         reloads,
         since: SystemTime::now(),
+        parts,
     }
 }

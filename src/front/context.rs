@@ -129,6 +129,11 @@ impl Context {
         self.generation.borrow_mut().apply(layout, &own);
     }
 
+    /// Connections to endpoints that wait for a request.
+    pub fn idle_upstreams(&self) -> usize {
+        self.idle_quota.open()
+    }
+
     /// The `date` field of responses (RFC 9110 section 5.6.7): an IMF-fixdate, at most one tick
     /// old.
     pub fn date(&self) -> [u8; 29] {

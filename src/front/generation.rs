@@ -16,11 +16,12 @@ use super::listener::Listener;
 use super::service::{Parts, Service};
 use super::tls::Origin;
 use crate::cluster::{Cluster, IdleQuota, Report};
-use crate::config::{self, AccessLog, Config};
+use crate::config::{self, AccessLog, Config, HostName, Protocol};
 use crate::files::{Store, Threads};
 use crate::observe::access_log::{Recorder, Sink};
 use crate::observe::counters::{Counters, Registry};
 use crate::observe::endpoints::Endpoints;
+use crate::observe::hosts::HostCells;
 use crate::proto::tls::{Authorities, Identity, TicketKeys};
 use crate::timers::Timers;
 
@@ -57,6 +58,8 @@ pub struct Shared {
     pub sink: Option<Arc<Sink>>,
     /// What each worker counts, in the order of the workers.
     pub counters: Arc<[Arc<Counters>]>,
+    /// The same of its hosts, in the order of the configuration. Empty unless it serves HTTP.
+    pub hosts: Vec<HostCells>,
 }
 
 /// What a [`Layout`] takes from outside of the configuration.
@@ -113,6 +116,7 @@ impl Layout {
                     .unwrap_or_else(|| Arc::new(Admission::new(listener.max_connections))),
                 sink: listener.access_log.as_deref().map(&mut open).transpose()?,
                 counters: counters.of(&listener.name),
+                hosts: counters.hosts.of(&listener.name, names_of_hosts(listener)),
             });
         }
         let ticket_keys = match &config.tls.ticket_keys {
@@ -131,6 +135,20 @@ impl Layout {
             last_id,
         })
     }
+}
+
+/// What the hosts of a listener are called in metrics: by their first names.
+fn names_of_hosts(listener: &config::Listener) -> impl Iterator<Item = String> {
+    let hosts = match &listener.protocol {
+        Protocol::Http(http) => &http.hosts[..],
+        Protocol::Tcp(_) | Protocol::Tls(_) | Protocol::Udp(_) => &[],
+    };
+    hosts.iter().map(|host| match host.names.first() {
+        None => "*".to_owned(),
+        Some(HostName::Exact(name)) => name.clone(),
+        Some(HostName::Suffix(suffix)) => format!("*{suffix}"),
+        Some(HostName::Prefix(prefix)) => format!("{prefix}*"),
+    })
 }
 
 impl Shared {
@@ -215,7 +233,12 @@ impl Generation {
         let clusters = self.clusters.iter();
         let clusters =
             clusters.map(|(name, member)| (Arc::clone(name), Rc::clone(&member.cluster))).collect();
-        let parts = Parts { clusters: &clusters, ticket_keys: &ticket_keys, store: own.store };
+        let parts = Parts {
+            clusters: &clusters,
+            ticket_keys: &ticket_keys,
+            store: own.store,
+            worker: own.index,
+        };
         let mut before = mem::take(&mut self.listeners);
         for shared in &layout.listeners {
             let name = &shared.config.name;
@@ -227,7 +250,7 @@ impl Generation {
             });
             let service = match listener.service() {
                 Some(service) if service.is_of(&shared.config, &clusters) => service,
-                before => Rc::new(Service::new(&shared.config, &parts, before.as_deref())),
+                before => Rc::new(Service::new(shared, &parts, before.as_deref())),
             };
             listener.set(shared, own.recorder, service);
             self.listeners.insert(Arc::clone(name), listener);
@@ -262,6 +285,11 @@ impl Generation {
     pub fn listener_by_id(&self, id: u64) -> Option<&Rc<Listener>> {
         let present = self.names.get(&id).and_then(|name| self.listeners.get(name));
         present.or_else(|| self.removed.get(&id))
+    }
+
+    /// How many listeners that were removed connections still use.
+    pub fn removed(&self) -> usize {
+        self.removed.len()
     }
 
     /// Replaces the endpoints of a cluster. Does nothing if this generation has no such cluster.

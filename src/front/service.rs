@@ -6,10 +6,12 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::generation::Shared;
 use super::tls::Servers;
 use crate::cluster::Cluster;
 use crate::config::{self, Action, Http, Protocol, Route, Scheme, Tls, Udp};
 use crate::files::{Rules, Site, Store};
+use crate::observe::hosts::HostCounters;
 use crate::proto::http::Request;
 use crate::proto::tls::TicketKeys;
 use crate::route;
@@ -25,6 +27,8 @@ pub struct Service {
     /// The routes of an http listener, as `config` has them: by host. Each is made when a request
     /// takes it for the first time.
     routes: Vec<Vec<OnceCell<Rc<LiveRoute>>>>,
+    /// What this worker counts of each host.
+    hosts: Vec<Arc<HostCounters>>,
     /// What sites of files share.
     store: Rc<Store>,
 }
@@ -45,16 +49,15 @@ pub(super) struct Parts<'a> {
     pub(super) ticket_keys: &'a Arc<TicketKeys>,
     /// What sites of files share.
     pub(super) store: &'a Rc<Store>,
+    /// The index of the worker.
+    pub(super) worker: usize,
 }
 
 impl Service {
     /// Makes the service of a listener. Parts of the one `before` that have not changed are used
     /// again, with what they have learned.
-    pub(super) fn new(
-        config: &Arc<config::Listener>,
-        parts: &Parts<'_>,
-        before: Option<&Service>,
-    ) -> Service {
+    pub(super) fn new(shared: &Shared, parts: &Parts<'_>, before: Option<&Service>) -> Service {
+        let config = &shared.config;
         let used = config.clusters();
         let cluster = |name| parts.clusters.get_key_value::<Arc<str>>(name);
         // The sites of files keep what they have opened.
@@ -78,6 +81,7 @@ impl Service {
                 .collect(),
             servers: Servers::new(config, parts.ticket_keys, before.map(|before| &before.servers)),
             routes: hosts.iter().map(|host| host.routes.iter().map(live).collect()).collect(),
+            hosts: shared.hosts.iter().map(|cells| Arc::clone(&cells[parts.worker])).collect(),
             store: Rc::clone(parts.store),
         }
     }
@@ -130,8 +134,23 @@ impl Service {
         }
     }
 
-    /// The route of a request that came by `scheme`.
+    /// The route of a request that came by `scheme`. Counts the request.
     pub(super) fn route(&self, request: &Request<'_>, scheme: Scheme) -> Option<&Rc<LiveRoute>> {
+        let (host, live) = self.find(request, scheme)?;
+        self.hosts[host].add();
+        Some(live)
+    }
+
+    /// The same for a request that is counted already.
+    pub(super) fn route_again(
+        &self,
+        request: &Request<'_>,
+        scheme: Scheme,
+    ) -> Option<&Rc<LiveRoute>> {
+        self.find(request, scheme).map(|(_, live)| live)
+    }
+
+    fn find(&self, request: &Request<'_>, scheme: Scheme) -> Option<(usize, &Rc<LiveRoute>)> {
         let http = self.http()?;
         let at = route::find(http, request, scheme)?;
         let make = || {
@@ -139,7 +158,7 @@ impl Service {
             let cluster = route.cluster().map(|name| self.cluster(name));
             Rc::new(LiveRoute::new(route, cluster, &self.store))
         };
-        Some(self.routes[at.host][at.route].get_or_init(make))
+        Some((at.host, self.routes[at.host][at.route].get_or_init(make)))
     }
 }
 

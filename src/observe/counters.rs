@@ -9,8 +9,11 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use super::outcome::{End, Outcome};
+use super::histogram::{Histogram, Times};
+use super::hosts::HostRegistry;
+use super::outcome::{Copied, End, Outcome, Relay};
 
 /// A number that one thread writes and any thread reads.
 #[derive(Debug, Default)]
@@ -90,6 +93,10 @@ pub struct Counters {
     pub sessions: Gauge,
     bytes_up: Count,
     bytes_down: Count,
+    /// Bytes to the upstream and to the client by their [`Relay`].
+    relayed: [[Count; 2]; Relay::COUNT],
+    /// Relays that were copied, by the reason.
+    copied: [Count; Copied::COUNT],
     /// Outcomes by their [`End`].
     ends: [Count; End::COUNT],
     /// Handshakes of TLS that ends here.
@@ -102,11 +109,13 @@ pub struct TlsCounters {
     /// Full handshakes of TLS 1.2 and 1.3, then resumed ones.
     done: [Count; 4],
     failed: Count,
+    times: Histogram,
 }
 
 impl TlsCounters {
-    /// Counts a handshake that is done.
-    pub fn add(&self, version: &str, is_resumed: bool) {
+    /// Counts a handshake that is done, and the time from the accept of the connection to it.
+    pub fn add(&self, version: &str, is_resumed: bool, time: Duration) {
+        self.times.record(time);
         self.done[2 * usize::from(is_resumed) + usize::from(version == "1.3")].add(1);
     }
 
@@ -118,6 +127,11 @@ impl TlsCounters {
     /// Handshakes with this version, "1.2" or "1.3", that were full or resumed.
     pub fn done(&self, version: &str, is_resumed: bool) -> u64 {
         self.done[2 * usize::from(is_resumed) + usize::from(version == "1.3")].get()
+    }
+
+    /// The times of those that are done.
+    pub fn times(&self) -> Times {
+        self.times.times()
     }
 
     /// Handshakes that have failed.
@@ -134,6 +148,8 @@ impl Default for Counters {
             sessions: Gauge::default(),
             bytes_up: Count::default(),
             bytes_down: Count::default(),
+            relayed: Default::default(),
+            copied: Default::default(),
             ends: std::array::from_fn(|_| Count::default()),
             tls: TlsCounters::default(),
         }
@@ -148,12 +164,29 @@ impl Counters {
         }
         self.bytes_up.add(outcome.bytes_up);
         self.bytes_down.add(outcome.bytes_down);
+        let [up, down] = &self.relayed[outcome.relay as usize];
+        up.add(outcome.bytes_up);
+        down.add(outcome.bytes_down);
+        if let Some(copied) = outcome.copied {
+            self.copied[copied as usize].add(1);
+        }
         self.ends[outcome.end as usize].add(1);
     }
 
     /// Bytes from clients and to clients.
     pub fn bytes(&self) -> (u64, u64) {
         (self.bytes_up.get(), self.bytes_down.get())
+    }
+
+    /// Bytes from clients and to clients that were moved in this way.
+    pub fn relayed_by(&self, relay: Relay) -> (u64, u64) {
+        let [up, down] = &self.relayed[relay as usize];
+        (up.get(), down.get())
+    }
+
+    /// Relays that were copied for this reason.
+    pub fn copied_for(&self, copied: Copied) -> u64 {
+        self.copied[copied as usize].get()
     }
 
     /// Outcomes with this end.
@@ -207,12 +240,14 @@ pub type Cells = Arc<[Arc<Counters>]>;
 pub struct Registry {
     workers: usize,
     listeners: BTreeMap<Arc<str>, Cells>,
+    /// The hosts of http listeners.
+    pub hosts: HostRegistry,
 }
 
 impl Registry {
     /// Makes a registry for a number of workers.
     pub fn new(workers: usize) -> Registry {
-        Registry { workers, listeners: BTreeMap::new() }
+        Registry { workers, listeners: BTreeMap::new(), hosts: HostRegistry::new(workers) }
     }
 
     /// The counters of the listener with this name. They are the same as before if a listener had
@@ -225,6 +260,7 @@ impl Registry {
     /// Forgets the counters that no connection uses any more and whose name is not among the
     /// listeners of the configuration.
     pub fn forget_unused(&mut self, is_configured: impl Fn(&str) -> bool) {
+        self.hosts.forget_unused();
         self.listeners.retain(|name, cells| {
             is_configured(name) || cells.iter().any(|cell| Arc::strong_count(cell) > 1)
         });

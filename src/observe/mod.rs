@@ -8,5 +8,6 @@ pub mod counters;
 pub mod diagnostics;
 pub mod endpoints;
 pub mod histogram;
+pub mod hosts;
 mod log_file;
 pub mod outcome;

@@ -88,6 +88,13 @@ pub enum Copied {
 }
 
 impl Copied {
+    /// The number of reasons.
+    pub const COUNT: usize = Copied::Tls as usize + 1;
+
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Copied; Copied::COUNT] =
+        [Copied::FewBytes, Copied::Codec, Copied::NoPipe, Copied::Tls];
+
     /// The word in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,6 +119,12 @@ pub enum Relay {
 }
 
 impl Relay {
+    /// The number of ways.
+    pub const COUNT: usize = Relay::Splice as usize + 1;
+
+    /// All ways, in the order of their numbers.
+    pub const ALL: [Relay; Relay::COUNT] = [Relay::None, Relay::Copy, Relay::Splice];
+
     /// The word in the access log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -241,6 +254,12 @@ mod tests {
     fn each_end_is_listed_once_at_its_number() {
         for (index, end) in End::ALL.into_iter().enumerate() {
             assert_eq!(end as usize, index, "{end:?}");
+        }
+        for (index, copied) in Copied::ALL.into_iter().enumerate() {
+            assert_eq!(copied as usize, index, "{copied:?}");
+        }
+        for (index, relay) in Relay::ALL.into_iter().enumerate() {
+            assert_eq!(relay as usize, index, "{relay:?}");
         }
     }
 }

@@ -61,6 +61,11 @@ impl Pool {
         self.max_open.set(max_pipes);
     }
 
+    /// The pipes that there are, and the most.
+    pub fn pipes(&self) -> (usize, usize) {
+        (self.open.get(), self.max_open.get())
+    }
+
     /// The worker's buffer. The borrow must end before the next await.
     pub fn buffer(&self) -> RefMut<'_, Box<[u8]>> {
         self.buffer.borrow_mut()

@@ -6,6 +6,7 @@
 mod accept;
 mod balance;
 mod driver;
+mod levels;
 mod pulse;
 
 use std::io;
@@ -33,6 +34,7 @@ use crate::timers::{TICK, ticks};
 use accept::Acceptors;
 pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial};
+pub use levels::{Level, Levels};
 pub use pulse::{Life, Pulse};
 
 /// The time for connections that were ended by force to write their records.
@@ -305,6 +307,15 @@ impl Worker {
         let mut generation = self.context.generation.borrow_mut();
         generation.report_failures(&self.failures);
         generation.sweep(&self.context.timers);
+        let pool = &self.context.pool;
+        let (pipes, max_pipes) = pool.pipes();
+        self.pulse.levels.set(Level {
+            pipes: pipes as u64,
+            max_pipes: max_pipes as u64,
+            kept_bytes: pool.memory().kept() as u64,
+            idle_upstreams: self.context.idle_upstreams() as u64,
+            removed_listeners: generation.removed() as u64,
+        });
     }
 
     fn is_drained(&self) -> bool {

@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::levels::Levels;
 use crate::sys::ThreadClock;
 
 /// What another thread sees of a worker.
@@ -28,6 +29,8 @@ pub struct Pulse {
     ticks: AtomicU32,
     clock: OnceLock<ThreadClock>,
     ended: AtomicBool,
+    /// What it has open.
+    pub levels: Levels,
 }
 
 impl Pulse {

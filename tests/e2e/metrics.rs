@@ -1,5 +1,6 @@
 //! What is counted, and that real programs of Prometheus take it.
 
+use std::fs;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 
@@ -8,21 +9,21 @@ use serde_json::Value;
 use crate::admin::{admin, asks, metric};
 use crate::reload::{cluster, echoes, page, start, tcp, udp};
 use crate::support::{
-    Echo, HttpClient, SHORT, UdpEcho, Upstream, free_port, wait_for, with_deadlines,
+    Authority, Echo, HttpClient, SHORT, UdpEcho, Upstream, free_port, wait_for, with_deadlines,
 };
 use crate::udp::{ask, client};
-
-#[track_caller]
-fn clusters(own: SocketAddr) -> Value {
-    let (status, body) = asks(own, "GET /clusters", "");
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
-}
 
 #[track_caller]
 fn of<'v>(shown: &'v Value, list: &str, key: &str, name: &str) -> &'v Value {
     let mut all = shown[list].as_array().unwrap().iter();
     all.find(|one| one[key] == name).unwrap_or_else(|| panic!("{name}: {shown:#}"))
+}
+
+#[track_caller]
+fn shown(own: SocketAddr, path: &str) -> Value {
+    let (status, body) = asks(own, &format!("GET {path}"), "");
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
 }
 
 fn metrics(own: SocketAddr) -> String {
@@ -61,11 +62,11 @@ fn an_endpoint_is_counted_by_cluster_and_address_and_a_reload_changes_nothing() 
         let session = client(dns);
         assert_eq!(ask(&session, b"x"), b"x");
 
-        let shown = clusters(own);
+        let clusters = shown(own, "/clusters");
         let (alive, dead) = (echo.address().to_string(), dead.address().to_string());
-        let c = of(&shown, "clusters", "name", "c");
+        let c = of(&clusters, "clusters", "name", "c");
         assert_eq!(c["discovery"], "static");
-        assert_eq!((&c["listed"], &c["failing"]), (&2.into(), &1.into()), "{shown:#}");
+        assert_eq!((&c["listed"], &c["failing"]), (&2.into(), &1.into()), "{clusters:#}");
         let one = of(c, "endpoints", "address", &alive);
         assert_eq!(one["connections"], serde_json::json!({ "total": 8, "open": 8 }));
         assert_eq!((&one["state"], &one["failing_workers"]), (&"up".into(), &0.into()));
@@ -74,8 +75,8 @@ fn an_endpoint_is_counted_by_cluster_and_address_and_a_reload_changes_nothing() 
             (&other["state"], &other["connections"]["total"]),
             (&"failing".into(), &0.into())
         );
-        assert!(other["failures"]["refused"].as_u64() >= Some(2), "{shown:#}");
-        let d = of(&shown, "clusters", "name", "d");
+        assert!(other["failures"]["refused"].as_u64() >= Some(2), "{clusters:#}");
+        let d = of(&clusters, "clusters", "name", "d");
         assert_eq!(d["connections"], serde_json::json!({ "total": 1, "open": 1 }));
 
         // The cluster has the dead endpoint no more, and its tunnels go on.
@@ -85,10 +86,14 @@ fn an_endpoint_is_counted_by_cluster_and_address_and_a_reload_changes_nothing() 
                 .replace(&format!(", \"{dead}\""), "")
                 .replace(&dns.to_string(), &other.to_string()),
         );
-        let shown = clusters(own);
-        let c = of(&shown, "clusters", "name", "c");
-        assert_eq!((&c["listed"], &c["connections"]["total"]), (&1.into(), &8.into()), "{shown:#}");
-        assert!(c["failures"]["refused"].as_u64() >= Some(2), "the sum stays: {shown:#}");
+        let clusters = shown(own, "/clusters");
+        let c = of(&clusters, "clusters", "name", "c");
+        assert_eq!(
+            (&c["listed"], &c["connections"]["total"]),
+            (&1.into(), &8.into()),
+            "{clusters:#}"
+        );
+        assert!(c["failures"]["refused"].as_u64() >= Some(2), "the sum stays: {clusters:#}");
         assert_eq!(c["endpoints"].as_array().unwrap().len(), 1);
         for mut tunnel in tunnels {
             tunnel.shutdown(std::net::Shutdown::Write).unwrap();
@@ -134,4 +139,90 @@ fn a_connection_that_is_used_again_is_no_connect() {
     });
     assert_eq!(metric(&text, "ringgate_cluster_connect_seconds_count{cluster=\"c\"}"), 1.0);
     assert_eq!(metric(&text, "ringgate_cluster_connections_total{cluster=\"c\"}"), 3.0);
+}
+
+#[test]
+fn the_certificate_that_is_in_use_is_shown_after_its_files_have_changed() {
+    let authority = Authority::new("authority");
+    let [first, second] =
+        [&["a.test"][..], &["a.test", "b.test"]].map(|names| authority.signs(names));
+    let [own, web] = [(); 2].map(|()| free_port().address());
+    let config = admin(own)
+        + &page("web", web, "hello").replace(
+            "[[listener.host]]",
+            &format!("{}[[listener.host]]\nnames = [\"a.test\"]", first.rule(&[], "")),
+        );
+    let gate = start(&config, "io_uring");
+    let one = || shown(own, "/certificates")["certificates"][0].clone();
+    let file = first.certificate.display().to_string();
+    assert_eq!((&one()["source"], &one()["file"]), (&"file".into(), &file.into()));
+    assert_eq!(one()["names"], serde_json::json!(["a.test"]));
+    fs::copy(&second.key, &first.key).unwrap();
+    fs::copy(&second.certificate, &first.certificate).unwrap();
+    gate.line_with("a certificate was read again");
+    let both = serde_json::json!(["a.test", "b.test"]);
+    assert_eq!(one()["names"], both);
+    assert_eq!(shown(own, "/stats")["certificates"][0]["names"], both);
+    gate.reload(&(config.replace("hello", "other")));
+    assert_eq!(one()["names"], both);
+}
+
+#[test]
+fn the_configuration_in_use_is_shown_without_secrets() {
+    let [own, web] = [(); 2].map(|()| free_port().address());
+    let fields = "request_fields = { set = { authorization = \"Basic hunter2\" } }";
+    let config = admin(own)
+        + &proxied("web", web, "c").replace("cluster = ", &format!("{fields}\ncluster = "))
+        + &cluster("c", free_port().address());
+    let gate = start(&config, "epoll");
+    let (_, text) = asks(own, "GET /config", "");
+    assert!(!text.contains("hunter2") && text.contains("(redacted)"), "{text}");
+    let value: Value = serde_json::from_str(&text).unwrap();
+    // Also what the file leaves out.
+    assert_eq!(value["cluster"]["c"]["connect_attempts"], 2, "{value:#}");
+    // A file that is refused is not in use.
+    fs::write(gate.config_file(), "nonsense").unwrap();
+    assert_eq!(asks(own, "POST /reload", "Content-Length: 0\r\n").0, 422);
+    assert_eq!(asks(own, "GET /config", "").1, text);
+    gate.reload(&config.replace("\"c\"", "\"d\"").replace("cluster.c", "cluster.d"));
+    let value = shown(own, "/config");
+    assert!(value["cluster"]["d"].is_object() && value["cluster"]["c"].is_null());
+}
+
+#[test]
+fn what_is_copied_spliced_and_asked_of_a_host_is_counted() {
+    let echo = Echo::start();
+    for driver in ["io_uring", "epoll"] {
+        let [own, raw, web] = [(); 3].map(|()| free_port().address());
+        let config = admin(own)
+            + &tcp("raw", raw, "c")
+            + &page("web", web, "hello").replace(
+                "[[listener.host]]",
+                "[[listener.host]]\nnames = [\"a.test\", \"z.test\"]",
+            )
+            + &cluster("c", echo.address());
+        let _gate = start(&config, driver);
+        let mut tunnel = with_deadlines(TcpStream::connect(raw).unwrap());
+        echoes(&mut tunnel, 1);
+        drop(tunnel);
+        for host in ["a.test", "z.test", "other.test"] {
+            let mut visitor = HttpClient::connect(web);
+            visitor.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            visitor.response();
+        }
+        let text = wait_for("the tunnel has ended", SHORT, || {
+            let text = metrics(own);
+            let name = "ringgate_splice_refused_total{listener=\"raw\",reason=\"few_bytes\"}";
+            (metric(&text, name) == 1.0).then_some(text)
+        });
+        let labels = "listener=\"raw\",direction=\"up\",relay=\"copy\"";
+        let name = format!("ringgate_listener_relayed_bytes_total{{{labels}}}");
+        assert_eq!(metric(&text, &name), 10_000.0);
+        let name = "ringgate_host_requests_total{listener=\"web\",host=\"a.test\"}";
+        assert_eq!(metric(&text, name), 2.0);
+        assert!(!text.contains("other.test"));
+        assert_eq!(metric(&text, "ringgate_generations_alive"), 1.0);
+        assert!(metric(&text, "ringgate_worker_ticks_total{worker=\"0\"}") > 0.0);
+        assert!(metric(&text, "ringgate_worker_max_pipes{worker=\"0\"}") > 0.0);
+    }
 }

@@ -94,6 +94,7 @@ pub(super) fn config(
         listeners: listeners?.into_iter().map(Arc::new).collect(),
         clusters: clusters.into_iter().map(|one| one.map(Arc::new)).collect::<Option<_>>()?,
         warnings: Warnings::default(),
+        text: None,
     };
     // These checks need a configuration without errors.
     if report.is_empty() {

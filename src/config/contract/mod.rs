@@ -27,6 +27,7 @@
 mod build;
 mod entry;
 mod man;
+mod redact;
 mod reference;
 pub(super) mod rules;
 mod schema;
@@ -44,7 +45,7 @@ pub use self::man::man;
 pub use self::reference::reference;
 pub use self::schema::schema;
 pub use self::show::Form;
-pub(super) use self::show::effective;
+pub(super) use self::show::{effective, redacted};
 pub(super) use self::when::When;
 
 /// The declaration of the whole file.

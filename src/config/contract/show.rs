@@ -3,6 +3,7 @@
 use toml::de::{DeArray, DeTable, DeValue};
 use toml::{Spanned, Table as Values, Value};
 
+use super::redact::redact;
 use super::{Key, Kind, Table, root};
 
 /// The form of the effective configuration.
@@ -16,13 +17,30 @@ pub enum Form {
 
 /// The effective configuration of a valid file.
 pub(in crate::config) fn effective(file: &DeTable<'_>, form: Form) -> String {
-    let Some(table) = root().table() else { return String::new() };
-    let values = Scope { table, keys: file, outer: None }.values();
-    match form {
-        Form::Toml => toml::to_string(&values).expect("tables and values can be written"),
-        Form::Json => {
-            let text = serde_json::to_string_pretty(&values).expect("text keys and plain values");
-            format!("{text}\n")
+    form.write(&effective_values(file))
+}
+
+/// The same as JSON, without what is secret.
+pub(in crate::config) fn redacted(file: &DeTable<'_>) -> String {
+    let mut values = effective_values(file);
+    redact(&mut values);
+    Form::Json.write(&values)
+}
+
+fn effective_values(file: &DeTable<'_>) -> Values {
+    let table = root().table();
+    table.map_or_else(Values::new, |table| Scope { table, keys: file, outer: None }.values())
+}
+
+impl Form {
+    fn write(self, values: &Values) -> String {
+        match self {
+            Form::Toml => toml::to_string(values).expect("tables and values can be written"),
+            Form::Json => {
+                let text =
+                    serde_json::to_string_pretty(values).expect("text keys and plain values");
+                format!("{text}\n")
+            }
         }
     }
 }

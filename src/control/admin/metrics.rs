@@ -11,10 +11,11 @@ use prometheus_client::registry::Registry;
 
 pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
-use super::clusters;
 use super::exposition::Out;
-use super::stats::{Listener, Process, Worker, certificates, listeners, workers};
+use super::stats::{Listener, Process, Worker, listeners, workers};
 use super::view::{Phase, View};
+use super::{certificates, clusters};
+use crate::control::dns::Age;
 
 /// All numbers.
 pub(super) fn of(view: &Arc<View>) -> String {
@@ -61,13 +62,22 @@ impl Collector for Numbers {
         let (view, mut out) = (&*self.0, Out(encoder));
         process(&mut out, view)?;
         by_listener(&mut out, &listeners(view))?;
+        let requests = view.hosts.iter().map(|host| {
+            let labels = [("listener", &*host.listener), ("host", &*host.name)];
+            (labels, host.requests() as f64)
+        });
+        let help = "Requests that have found a route of a host of the configuration, by its first \
+                    name";
+        out.counter("host_requests", help, requests)?;
         clusters::encode(&mut out, view)?;
         by_worker(&mut out, &workers(view))?;
-        let certificates = certificates(view);
+        names(&mut out, view)?;
+        logs(&mut out, view)?;
+        let certificates = certificates::all(view);
         let expiry = certificates
             .iter()
             .map(|one| ([("certificate", one.file.as_str())], seconds(one.not_after)));
-        let help = "When a certificate of the configuration ends, in seconds since 1970";
+        let help = "When a certificate that is in use ends, in seconds since 1970";
         out.gauge("certificate_not_after_seconds", help, expiry)
     }
 }
@@ -85,7 +95,36 @@ fn process(out: &mut Out<'_>, view: &View) -> fmt::Result {
     let help = "When the configuration was taken into use, in seconds since 1970";
     out.gauge("configuration_since_seconds", help, [([], seconds(view.since))])?;
     let help = "The limit of open file descriptors";
-    out.gauge("file_limit", help, [([], facts.file_limit as f64)])
+    out.gauge("file_limit", help, [([], facts.file_limit as f64)])?;
+    let alive = view.parts.layouts.iter().filter(|layout| layout.strong_count() > 0).count();
+    let help = "Configurations in memory: the present one, and earlier ones that are still used";
+    out.gauge("generations_alive", help, [([], alive as f64)])
+}
+
+fn names(out: &mut Out<'_>, view: &View) -> fmt::Result {
+    let ages: Vec<(&str, Age)> =
+        view.parts.ages.iter().map(|(cluster, ages)| (&**cluster, ages.age())).collect();
+    let answered = ages
+        .iter()
+        .filter_map(|(cluster, age)| Some(([("cluster", *cluster)], seconds(age.oldest?))));
+    let help = "When the name of a cluster was answered by DNS whose last answer is the oldest, in \
+                seconds since 1970";
+    out.gauge("cluster_dns_answered_seconds", help, answered)?;
+    let failures = ages.iter().map(|(cluster, age)| ([("cluster", *cluster)], age.failures as f64));
+    out.counter("cluster_dns_failures", "Look-ups of names of a cluster that failed", failures)?;
+    let failing = ages.iter().map(|(cluster, age)| ([("cluster", *cluster)], age.failing as f64));
+    let help = "Names of a cluster whose last look-up has failed, by name and family";
+    out.gauge("cluster_dns_failing_names", help, failing)
+}
+
+fn logs(out: &mut Out<'_>, view: &View) -> fmt::Result {
+    let lost = view.parts.losses.each().flat_map(|(log, dropped, lost)| {
+        let labels = |reason| [("log", log), ("reason", reason)];
+        [(labels("dropped"), dropped as f64), (labels("write_failed"), lost as f64)]
+    });
+    let help = "Records of an access log that were dropped, because the writer could not keep up, \
+                or could not be written";
+    out.counter("access_log_lost_records", help, lost)
 }
 
 fn by_listener(out: &mut Out<'_>, all: &[Listener<'_>]) -> fmt::Result {
@@ -113,6 +152,21 @@ fn by_listener(out: &mut Out<'_>, all: &[Listener<'_>]) -> fmt::Result {
     let help = "Bytes from clients (up) and to clients (down), counted when what they belong to \
                 has ended";
     out.counter("listener_bytes", help, bytes)?;
+    let relayed = all.iter().flat_map(|one| {
+        one.relayed.iter().flat_map(move |(relay, bytes)| {
+            let labels = |way| [("listener", one.name), ("direction", way), ("relay", *relay)];
+            [(labels("up"), bytes.up as f64), (labels("down"), bytes.down as f64)]
+        })
+    });
+    let help = "The same bytes by how they were moved: spliced in the kernel, copied, or sent by \
+                ringgate itself (none)";
+    out.counter("listener_relayed_bytes", help, relayed)?;
+    let copied = all.iter().flat_map(|one| {
+        let labels = |reason| [("listener", one.name), ("reason", reason)];
+        one.copied.iter().map(move |(reason, count)| (labels(*reason), *count as f64))
+    });
+    let help = "Relays whose larger direction was copied and not spliced, by the reason";
+    out.counter("splice_refused", help, copied)?;
     let ends = all.iter().flat_map(|one| {
         let labels = |end| [("listener", one.name), ("end", end)];
         one.ends.iter().map(move |(end, count)| (labels(end), *count as f64))
@@ -130,7 +184,10 @@ fn by_listener(out: &mut Out<'_>, all: &[Listener<'_>]) -> fmt::Result {
     let help = "TLS handshakes with clients that are done";
     out.counter("listener_tls_handshakes", help, handshakes)?;
     let help = "TLS handshakes with clients that have failed";
-    out.counter("listener_tls_failures", help, of(|one| one.failed_handshakes))
+    out.counter("listener_tls_failures", help, of(|one| one.failed_handshakes))?;
+    let times = all.iter().map(|one| ([("listener", one.name)], one.handshake));
+    let help = "Time from the accept of a connection to the end of its TLS handshake";
+    out.histogram("listener_handshake_seconds", help, times)
 }
 
 fn by_worker(out: &mut Out<'_>, all: &[Worker]) -> fmt::Result {
@@ -144,7 +201,19 @@ fn by_worker(out: &mut Out<'_>, all: &[Worker]) -> fmt::Result {
     let help = "UDP sessions of a worker that are open";
     out.gauge("worker_open_sessions", help, of(|one| one.sessions as f64))?;
     let help = "CPU time of a worker";
-    out.counter("worker_cpu_seconds", help, of(|one| one.cpu_seconds))
+    out.counter("worker_cpu_seconds", help, of(|one| one.cpu_seconds))?;
+    let help = "Turns of a worker's event loop that begin a tick: 20 a second unless it is busy";
+    out.counter("worker_ticks", help, of(|one| f64::from(one.ticks)))?;
+    let help = "Pipes for splices that a worker has";
+    out.gauge("worker_pipes", help, of(|one| one.pipes as f64))?;
+    let help = "Pipes that a worker may have; without a free one bytes are copied";
+    out.gauge("worker_max_pipes", help, of(|one| one.max_pipes as f64))?;
+    let help = "Bytes that a worker keeps for its connections";
+    out.gauge("worker_kept_bytes", help, of(|one| one.kept_bytes as f64))?;
+    let help = "Connections of a worker to endpoints that wait for a request";
+    out.gauge("worker_idle_upstreams", help, of(|one| one.idle_upstreams as f64))?;
+    let help = "Listeners that a reload has removed and connections of a worker still use";
+    out.gauge("worker_removed_listeners", help, of(|one| one.removed_listeners as f64))
 }
 
 fn seconds(time: SystemTime) -> f64 {

@@ -6,6 +6,7 @@
 //!
 //! | file | what it does |
 //! | --- | --- |
+//! | `certificates` | the certificates that are in use |
 //! | `client` | asks the endpoint of another process, for the command line |
 //! | `clusters` | clusters and their endpoints, as JSON and for Prometheus |
 //! | `exposition` | the text format of Prometheus |
@@ -17,6 +18,7 @@
 //! | `stats` | the numbers as JSON |
 //! | `view` | what there is to show |
 
+mod certificates;
 mod client;
 mod clusters;
 mod exposition;
@@ -37,7 +39,7 @@ use tokio::task::AbortHandle;
 pub use self::client::{Endpoint, Reply};
 use self::listening::Bound;
 pub(super) use self::requests::{Order, ReplyTo};
-pub(super) use self::view::{Facts, Phase, View};
+pub(super) use self::view::{Facts, Parts, Phase, View};
 use crate::config;
 use crate::error::{Error, chain};
 use crate::sys::Address;

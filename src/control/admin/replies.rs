@@ -31,10 +31,13 @@ pub(super) fn text(status: StatusCode, text: &str) -> Reply {
     reply(status, "text/plain; charset=utf-8", format!("{text}\n"))
 }
 
+/// The type of JSON.
+pub(super) const JSON: &str = "application/json";
+
 /// JSON, indented for people.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
     let text = serde_json::to_string_pretty(value).expect("text keys and plain values");
-    reply(status, "application/json", format!("{text}\n"))
+    reply(status, JSON, format!("{text}\n"))
 }
 
 /// An error as JSON.

@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::replies::{Reply, error, json, reply, text};
+use super::replies::{JSON, Reply, error, json, reply, text};
 use super::view::{Phase, View};
-use super::{Shared, clusters, guard, metrics, stats};
+use super::{Shared, certificates, clusters, guard, metrics, stats};
 use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
@@ -57,6 +57,8 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Ready => ready(&view),
         Resource::Metrics => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::of(&view)),
         Resource::Clusters => json(StatusCode::OK, &clusters::of(&view)),
+        Resource::Certificates => json(StatusCode::OK, &certificates::of(&view)),
+        Resource::Config => config(view).await,
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
         Resource::Reload => order(shared, Signal::Reload, "reloaded").await,
         Resource::Upgrade => order(shared, Signal::TakeOver, "started").await,
@@ -72,6 +74,8 @@ enum Resource {
     Metrics,
     Stats,
     Clusters,
+    Certificates,
+    Config,
     Reload,
     Upgrade,
     Drain,
@@ -87,6 +91,8 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
         "/metrics" => (READ, Resource::Metrics),
         "/stats" => (READ, Resource::Stats),
         "/clusters" => (READ, Resource::Clusters),
+        "/certificates" => (READ, Resource::Certificates),
+        "/config" => (READ, Resource::Config),
         "/reload" => (ORDER, Resource::Reload),
         "/upgrade" => (ORDER, Resource::Upgrade),
         "/drain" => (ORDER, Resource::Drain),
@@ -100,6 +106,15 @@ fn ready(view: &View) -> Reply {
         Phase::EndingSoon | Phase::Draining => StatusCode::SERVICE_UNAVAILABLE,
     };
     text(status, view.phase.as_str())
+}
+
+/// The configuration in use. A large one takes too long for the control plane's own thread.
+async fn config(view: Arc<View>) -> Reply {
+    match tokio::task::spawn_blocking(move || view.config.redacted()).await {
+        Ok(Some(text)) => reply(StatusCode::OK, JSON, text),
+        // This endpoint has served until now, and a reload has just removed it; or a panic.
+        _ => error(StatusCode::SERVICE_UNAVAILABLE, "the configuration cannot be shown"),
+    }
 }
 
 /// Gives an order to the main loop, and waits for its result.

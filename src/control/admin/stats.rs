@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use serde::Serialize;
 
+use super::certificates::{self, Certificate};
 use super::clusters::{self, Cluster};
 use super::view::View;
-use crate::config::TlsAction;
 use crate::observe::counters::{Counters, Gauge};
-use crate::observe::outcome::End;
-use crate::worker::{Life, Pulse};
+use crate::observe::histogram::Times;
+use crate::observe::outcome::{Copied, End, Relay};
+use crate::worker::{Level, Life, Pulse};
 
 /// What `/stats` shows.
 #[derive(Serialize)]
@@ -44,7 +44,7 @@ pub(super) fn of(view: &View) -> Stats<'_> {
         workers: workers(view),
         listeners: listeners(view),
         clusters: clusters::all(view, false),
-        certificates: certificates(view),
+        certificates: certificates::all(view),
     }
 }
 
@@ -91,6 +91,12 @@ pub(super) struct Worker {
     pub(super) connections: u64,
     pub(super) sessions: u64,
     pub(super) cpu_seconds: f64,
+    pub(super) ticks: u32,
+    pub(super) pipes: u64,
+    pub(super) max_pipes: u64,
+    pub(super) kept_bytes: u64,
+    pub(super) idle_upstreams: u64,
+    pub(super) removed_listeners: u64,
 }
 
 /// All workers, in their order.
@@ -100,11 +106,23 @@ pub(super) fn workers(view: &View) -> Vec<Worker> {
         let (connections, sessions) = cells.fold((0, 0), |(connections, sessions), cell| {
             (connections + cell.connections.open(), sessions + cell.sessions.open())
         });
-        let cpu_seconds = match pulse.life() {
-            Life::Running { used, .. } => used.as_secs_f64(),
-            Life::Ended | Life::Gone => 0.0,
+        let (cpu_seconds, ticks) = match pulse.life() {
+            Life::Running { used, ticks } => (used.as_secs_f64(), ticks),
+            Life::Ended | Life::Gone => (0.0, 0),
         };
-        Worker { connections, sessions, cpu_seconds }
+        let Level { pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners } =
+            pulse.levels.level();
+        Worker {
+            connections,
+            sessions,
+            cpu_seconds,
+            ticks,
+            pipes,
+            max_pipes,
+            kept_bytes,
+            idle_upstreams,
+            removed_listeners,
+        }
     };
     view.facts.pulses.iter().enumerate().map(worker).collect()
 }
@@ -137,6 +155,19 @@ pub(super) struct Listener<'v> {
     pub(super) ends: BTreeMap<&'static str, u64>,
     pub(super) handshakes: Vec<Handshakes>,
     pub(super) failed_handshakes: u64,
+    /// Bytes by how they were moved.
+    pub(super) relayed: BTreeMap<&'static str, Relayed>,
+    /// Relays that were not spliced, by the reason.
+    pub(super) copied: BTreeMap<&'static str, u64>,
+    #[serde(skip)]
+    pub(super) handshake: Times,
+}
+
+/// Bytes that were moved in one way.
+#[derive(Clone, Copy, Serialize)]
+pub(super) struct Relayed {
+    pub(super) up: u64,
+    pub(super) down: u64,
 }
 
 /// All listeners, in the order of their names.
@@ -168,37 +199,22 @@ impl<'v> Listener<'v> {
             ends: ends.filter(|(_, count)| *count > 0).collect(),
             handshakes: handshakes.into_iter().filter(|one| one.count > 0).collect(),
             failed_handshakes: sum(&|one| one.tls.failed()),
+            relayed: Relay::ALL
+                .into_iter()
+                .map(|relay| {
+                    let up = sum(&|one| one.relayed_by(relay).0);
+                    let down = sum(&|one| one.relayed_by(relay).1);
+                    (relay.as_str(), Relayed { up, down })
+                })
+                .collect(),
+            copied: Copied::ALL
+                .into_iter()
+                .map(|copied| (copied.as_str(), sum(&|one| one.copied_for(copied))))
+                .collect(),
+            handshake: cells.iter().fold(Times::default(), |mut times, one| {
+                times += one.tls.times();
+                times
+            }),
         }
     }
-}
-
-/// One certificate of the configuration.
-#[derive(Serialize)]
-pub(super) struct Certificate {
-    pub(super) file: String,
-    pub(super) names: Vec<String>,
-    #[serde(serialize_with = "as_seconds")]
-    pub(super) not_after: SystemTime,
-}
-
-fn as_seconds<S: serde::Serializer>(time: &SystemTime, out: S) -> Result<S::Ok, S::Error> {
-    out.serialize_u64(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
-}
-
-/// The certificates of all rules, each file once, in the order of their paths.
-pub(super) fn certificates(view: &View) -> Vec<Certificate> {
-    let mut all = BTreeMap::new();
-    let rules = view.config.listeners.iter().flat_map(|listener| listener.tls_rules());
-    for rule in rules {
-        let TlsAction::End(end) = &rule.action else { continue };
-        for one in &end.certificates {
-            let file = one.certificate.display().to_string();
-            all.entry(file.clone()).or_insert_with(|| Certificate {
-                file,
-                names: one.identity.names().to_vec(),
-                not_after: one.identity.not_after(),
-            });
-        }
-    }
-    all.into_values().collect()
 }

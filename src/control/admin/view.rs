@@ -1,11 +1,17 @@
 //! What the endpoint shows: facts about the process, and the configuration of the moment.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
 use crate::config::Config;
+use crate::control::certificates::Newer;
+use crate::control::dns::Ages;
 use crate::control::endpoint_counters::EndpointCounters;
+use crate::control::orders::Issued;
+use crate::front::Layout;
+use crate::observe::access_log::Losses;
 use crate::observe::counters::Cells;
+use crate::observe::hosts::Host;
 use crate::worker::{Pulse, Running};
 
 /// What there is to show. A reload, a drain and a take-over replace it.
@@ -16,11 +22,29 @@ pub(in crate::control) struct View {
     /// The counters of all listeners, by name. Also those of listeners that
     /// the configuration does not have any more, while connections use them.
     pub(in crate::control) listeners: Vec<(Arc<str>, Cells)>,
+    /// The counters of the hosts of http listeners.
+    pub(in crate::control) hosts: Vec<Host>,
     pub(in crate::control) phase: Phase,
     /// How many reloads have changed the configuration since the start.
     pub(in crate::control) reloads: u64,
     /// When the configuration of the moment was taken into use.
     pub(in crate::control) since: SystemTime,
+    pub(in crate::control) parts: Parts,
+}
+
+/// What parts of the control plane know by this configuration.
+#[derive(Clone)]
+pub(in crate::control) struct Parts {
+    /// Certificates of files that were read since.
+    pub(in crate::control) newer: Newer,
+    /// Certificates by ACME.
+    pub(in crate::control) issued: Arc<Issued>,
+    /// The look-ups of the names of clusters.
+    pub(in crate::control) ages: Vec<(Arc<str>, Ages)>,
+    /// The layouts of this configuration and of earlier ones that are still used.
+    pub(in crate::control) layouts: Vec<Weak<Layout>>,
+    /// What is lost of the access logs.
+    pub(in crate::control) losses: Losses,
 }
 
 /// What does not change while the process runs.

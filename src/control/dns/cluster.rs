@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::ages::Ages;
 use super::endpoints::Endpoints;
 use super::files::Files;
 use super::follower::{Follower, Key, Update};
@@ -29,6 +30,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 pub(super) struct Follows {
     workers: Vec<Sender<Command>>,
     counters: EndpointCounters,
+    /// The last look-ups.
+    pub(super) ages: Ages,
     /// `None` while the configuration of the cluster is not in use yet: nothing is logged or sent.
     in_use: watch::Sender<Option<InUse>>,
 }
@@ -42,7 +45,7 @@ struct InUse {
 
 impl Follows {
     pub(super) fn new(workers: Vec<Sender<Command>>, counters: EndpointCounters) -> Follows {
-        Follows { workers, counters, in_use: watch::Sender::new(None) }
+        Follows { workers, counters, ages: Ages::new(), in_use: watch::Sender::new(None) }
     }
 
     /// Puts a configuration in use, of which `loops` are made. Returns the endpoints of the
@@ -168,7 +171,11 @@ impl Cluster {
                 let key = (host.clone(), family);
                 let known = self.addresses.get(&key).cloned().unwrap_or_default();
                 let follower = Follower::new(key, refresh, known);
-                followers.spawn(follower.run(files.clone(), sender.clone()));
+                followers.spawn(follower.run(
+                    files.clone(),
+                    sender.clone(),
+                    self.follows.ages.clone(),
+                ));
             }
         }
         let mut log_at = None;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::ages::Ages;
 use super::error::LookupError;
 use super::files::Files;
 use super::lookup::{Family, Found, look_up};
@@ -47,10 +48,11 @@ impl Follower {
     }
 
     /// Runs until the receiver of the updates is dropped.
-    pub(super) async fn run(mut self, files: Files, updates: UnboundedSender<Update>) {
+    pub(super) async fn run(mut self, files: Files, updates: UnboundedSender<Update>, ages: Ages) {
         let mut last_sent = None;
         loop {
             let result = look_up(&files, &self.key.0, self.key.1).await;
+            ages.note(&self.key, result.is_ok());
             let (outcome, wait) = self.process(result);
             let current = (outcome, self.addresses.clone());
             // Only changes are sent.

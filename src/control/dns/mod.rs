@@ -4,6 +4,7 @@
 //! Each name has one task for IPv4 and one for IPv6, so that trouble with one neither delays nor
 //! loses another.
 
+mod ages;
 mod cluster;
 mod endpoints;
 mod error;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+pub(super) use self::ages::{Age, Ages};
 use self::cluster::{Answers, Cluster, Follows};
 use self::files::Files;
 use self::follower::Key;
@@ -121,6 +123,12 @@ impl Dns {
             inherited.entry((host, family)).or_default().extend(addresses);
         }
         Ok(Dns { files, inherited, workers, counters, clusters: HashMap::new() })
+    }
+
+    /// The last look-ups of all clusters, by their names.
+    pub(super) fn ages(&self) -> Vec<(Arc<str>, Ages)> {
+        let ages = self.clusters.iter();
+        ages.map(|(name, member)| (Arc::clone(name), member.follows.ages.clone())).collect()
     }
 
     /// What a predecessor knew of these names.

@@ -138,7 +138,7 @@ impl Stream {
         let head = std::mem::take(&mut self.head);
         // It was valid a moment ago.
         let Ok(request) = parse_request(&head, http.max_headers) else { return };
-        let Some(live) = service.route(&request, Scheme::Https).cloned() else { return };
+        let Some(live) = service.route_again(&request, Scheme::Https).cloned() else { return };
         let route = &*live.route;
         let Some(_place) = Place::take(&self.shared) else {
             // The request was not processed, so the client may send it again (RFC 9113 section

@@ -63,9 +63,10 @@ async fn shake_hands(
     let permit = pool.begin_handshake(conn.client.socket());
     let stream = Rc::new(TlsStream::new(conn.client.socket(), session, Vec::new(), pool));
     let Err(failure) = handshake::make(&stream, &bytes, pool, watch).await else {
-        stream.note_handshake(conn.start().instant.elapsed());
+        let time = conn.start().instant.elapsed();
+        stream.note_handshake(time);
         if let Some(facts) = stream.facts() {
-            conn.listener.counters.tls.add(facts.version, facts.is_resumed);
+            conn.listener.counters.tls.add(facts.version, facts.is_resumed, time);
         }
         return Some(stream);
     };

@@ -24,4 +24,4 @@ pub use record::{Record, Tls};
 pub use recorder::{Lane, Recorder};
 pub use sink::Sink;
 pub use value::Clock;
-pub use writer::{Kept, Opening, Reopener, Writer};
+pub use writer::{Kept, Losses, Opening, Reopener, Writer};

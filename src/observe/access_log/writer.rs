@@ -64,6 +64,21 @@ pub struct Opening {
 /// Keeps the files open that were open when it was made.
 pub struct Kept(#[expect(dead_code, reason = "it only owns them")] Vec<Arc<Sink>>);
 
+/// The records that did not reach the files that were open when it was made.
+#[derive(Clone)]
+pub struct Losses(Vec<(String, Arc<Counts>)>);
+
+impl Losses {
+    /// The name of each log, the records that workers have dropped, because the writer could not
+    /// keep up, and those that could not be written.
+    pub fn each(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        self.0.iter().map(|(log, counts)| {
+            let number = |count: &AtomicU64| count.load(Ordering::Relaxed);
+            (log.as_str(), number(&counts.dropped), number(&counts.lost))
+        })
+    }
+}
+
 struct OpenFile {
     target: Target,
     sink: Weak<Sink>,
@@ -141,6 +156,13 @@ impl Writer {
     /// Reopens the present files while this writer is in use elsewhere.
     pub fn reopener(&self) -> Reopener {
         Reopener(self.files.iter().map(|file| Weak::clone(&file.sink)).collect())
+    }
+
+    /// The losses of the files that are open, each once.
+    pub fn losses(&self) -> Losses {
+        let open = self.files.iter().filter(|file| file.sink.strong_count() > 0);
+        let losses = open.map(|file| (file.target.to_string(), Arc::clone(&file.counts)));
+        Losses(losses.collect())
     }
 
     /// The number of records that did not reach the files that are open: dropped by workers or lost

@@ -2,8 +2,12 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
+use crate::admin::{admin, asks};
 use crate::support::{
-    Authority, LONG, PebblePlace, Record, Ringgate, Setup, curl_trusting, require, run, wait_for,
+    Authority, LONG, PebblePlace, Record, Ringgate, SHORT, Setup, curl_trusting, free_port,
+    require, run, wait_for,
 };
 
 const NAMES: [&str; 2] = ["live.test", "www.live.test"];
@@ -64,9 +68,19 @@ fn a_site_gets_its_certificate_and_a_restart_serves_it_without_the_authority() {
              route = [{{ prefix = \"/\", redirect = {{ scheme = \"https\" }} }}]\n",
             place.http()
         );
+        let own = free_port().address();
+        config += &admin(own);
         let pebble = place.start(QUARTER, 0);
         let gate = start(&config, driver);
         gate.line_with("a certificate was issued");
+        // The configuration has none: it is what is in use.
+        let one = wait_for("it is shown", SHORT, || {
+            let (_, shown) = asks(own, "GET /certificates", "");
+            let shown: Value = serde_json::from_str(&shown).unwrap();
+            shown["certificates"].get(0).cloned()
+        });
+        assert_eq!((&one["source"], one["names"].as_array().unwrap().len()), (&"acme".into(), 2));
+        assert_eq!(one["days_left"], 89, "{one:#}");
         let issuer = place.issuer();
         wait_for("the certificate", LONG, || serves(&gate, &issuer).then_some(()));
         let challenged = |record: &Record| record.text("route") == "acme";
