@@ -128,6 +128,7 @@ impl Config {
             idle: 0,
             names: 0,
             roots: 0,
+            has_admin: self.admin.is_some(),
         };
         needs.roots = self.files().count();
         for listener in &self.listeners {

@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::front::{self, Admission, Layout, Resources};
 use crate::observe::access_log::Writer;
 use crate::observe::counters::Registry;
-use crate::sys::{Needs, Shares};
+use crate::sys::{Address, Needs, Shares};
 use crate::worker::{Command, Running};
 
 /// How long a start and a reload wait for the first DNS answers.
@@ -125,7 +125,7 @@ impl Serving {
         let mut sockets = Sockets::open(&config, cpus.len(), offered.sockets).await?;
         let mut endpoint = None;
         if link.is_none() {
-            endpoint = Some(admin::Prepared::of(config.admin.as_ref(), None).await?);
+            endpoint = Some(admin::Prepared::of(config.admin.as_ref(), None, |_| false).await?);
         }
         let mut writer = Writer::start()?;
         let system = system_authorities(&config, None)?;
@@ -197,8 +197,8 @@ impl Serving {
         };
         let mut admin = Admin::new(view(&facts, &config, &counters, 0, parts));
         match endpoint {
-            Some(endpoint) => admin.commit(endpoint),
-            None => admin.follow_predecessor(config.admin.as_ref()),
+            Some(endpoint) => admin.commit(endpoint, shares.admin),
+            None => admin.follow_predecessor(config.admin.as_ref(), shares.admin),
         }
         let memory = Memory::start(counters.cells());
         Ok(Serving {
@@ -257,8 +257,11 @@ impl Serving {
         first_answers(&mut names).await;
 
         // 3. Bind the addresses, last, so that what is refused holds none for long.
-        let change = self.sockets.prepare(&config).await?;
-        let admin = admin::Prepared::of(config.admin.as_ref(), self.admin.address()).await?;
+        let leaving = self.admin.leaving(config.admin.as_ref());
+        let change = self.sockets.prepare(&config, leaving).await?;
+        let is_freed = |address: &Address| self.sockets.frees(&change, address);
+        let present = self.admin.address();
+        let admin = admin::Prepared::of(config.admin.as_ref(), present, is_freed).await?;
         let shares = Shares::of(self.file_limit, &needs);
         Ok(Prepared {
             begun,
@@ -355,6 +358,7 @@ impl Serving {
 
         // 3. All workers know the new listeners, so any of them may accept for them. Clients of new
         // sockets wait from here on until the workers have them.
+        self.admin.free(&admin).await;
         self.sockets.apply(change);
         let applied = Arc::new(AtomicUsize::new(0));
         self.crew.tell_each(|worker| {
@@ -378,7 +382,7 @@ impl Serving {
         self.layouts.retain(|layout| layout.strong_count() > 0);
         self.layouts.push(Arc::downgrade(&self.layout));
         self.admin.show(self.view());
-        self.admin.commit(admin);
+        self.admin.commit(admin, shares.admin);
         tracing::info!(
             listeners_changed = changed.listeners,
             clusters_changed = changed.clusters,

@@ -17,10 +17,13 @@ const WORKER_DESCRIPTORS: u64 = 11;
 /// At most 1/`RESERVE_PART` of the limit is reserved for the control plane.
 const RESERVE_PART: u64 = 8;
 /// Descriptors that the control plane may open later, for example for log files that are reopened
-/// or for the connections of an administrator. [`RESERVE_FOR_NAME`] is added to them.
+/// or for a resolver. [`RESERVE_FOR_NAME`] and [`MAX_ADMIN`] are added to them.
 const RESERVE: u64 = 64;
 /// Descriptors for each name: sockets to resolvers over IPv4 and IPv6, with a second attempt.
 const RESERVE_FOR_NAME: u64 = 4;
+/// The most connections of clients of the admin endpoint. They are added to the reserve, of which
+/// they get a half at most.
+const MAX_ADMIN: u64 = 64;
 /// Pipes get 1/`PIPES_PART` of a worker's descriptors. A flow without a pipe is copied.
 const PIPES_PART: u64 = 8;
 /// The most pipes of one worker. Clients that do not read may fill all of them, with 1 MiB each.
@@ -58,6 +61,8 @@ pub struct Needs {
     pub names: usize,
     /// Number of directories whose files are served.
     pub roots: usize,
+    /// Whether there is an admin endpoint.
+    pub has_admin: bool,
 }
 
 impl Needs {
@@ -90,6 +95,8 @@ impl Needs {
 pub struct Shares {
     /// Descriptors kept for the control plane.
     pub reserve: usize,
+    /// Those of them for connections of clients of the admin endpoint.
+    pub admin: usize,
     /// Pipes of one worker; each has two descriptors.
     pub pipes: usize,
     /// Connections of one worker; each has two descriptors, for the client and the upstream.
@@ -113,7 +120,8 @@ impl Shares {
         let limit = file_limit.min(UNLIMITED);
         let workers = needs.workers.max(1) as u64;
         let fixed = needs.fixed();
-        let reserve = RESERVE + RESERVE_FOR_NAME * needs.names as u64;
+        let admin = if needs.has_admin { MAX_ADMIN } else { 0 };
+        let reserve = RESERVE + RESERVE_FOR_NAME * needs.names as u64 + admin;
         let reserve = reserve.min(limit / RESERVE_PART);
         let part = limit.saturating_sub(fixed + reserve) / workers;
 
@@ -136,6 +144,8 @@ impl Shares {
         let waiting = accepts * needs.stream_sockets;
         Shares {
             reserve: reserve as usize,
+            // At least one, however low the limit is: it may show why.
+            admin: admin.min((reserve / 2).max(1)) as usize,
             pipes: pipes as usize,
             // At least one connection and one session are allowed, however low the limit is.
             connections: (streams.saturating_sub(waiting) / 2).max(needs.stream_sockets.min(1)),

@@ -52,11 +52,7 @@ pub fn bind_without_listening(
 ///
 /// # Errors
 /// As listen(2) and setsockopt(2); practically never.
-pub fn listen_anew(
-    listener: &TcpListener,
-    options: &SocketOptions,
-    is_unix: bool,
-) -> io::Result<()> {
+pub fn listen_anew(listener: &impl AsFd, options: &SocketOptions, is_unix: bool) -> io::Result<()> {
     let socket = SockRef::from(listener);
     if !is_unix {
         options.set_on_listener(&socket)?;

@@ -258,3 +258,31 @@ fn not_ready_is_said_while_connections_are_still_accepted() {
     gate.signal(rustix::process::Signal::TERM);
     gate.wait_exit(LONG);
 }
+
+#[test]
+fn a_reload_gives_the_address_of_the_endpoint_to_a_listener_and_back() {
+    let [first, second, third] = [(); 3].map(|()| free_port().address());
+    for driver in ["io_uring", "epoll"] {
+        let gate = start(&(admin(first) + &page("web", second, "a")), driver);
+        let visit = |address| {
+            let mut visitor = HttpClient::connect(address);
+            visitor.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            String::from_utf8(visitor.response().body).unwrap()
+        };
+        // They change places.
+        gate.reload(&(admin(second) + &page("web", first, "b")));
+        assert_eq!(visit(first), "b", "{driver}");
+        assert_eq!(stats(second)["reloads"], 1);
+        // The endpoint goes where nothing was, and a listener of all addresses comes.
+        let any = SocketAddr::from(([0, 0, 0, 0], second.port()));
+        gate.reload(&(admin(third) + &page("web", any, "c")));
+        assert_eq!((visit(second), &stats(third)["reloads"]), ("c".to_owned(), &2.into()));
+        // One that stays is in the way, and nothing changes.
+        let config = admin(third) + &page("web", any, "d");
+        let taken = config.clone() + &page("more", third, "e").replace("127.0.0.1", "0.0.0.0");
+        fs::write(gate.config_file(), taken).unwrap();
+        let (status, text) = asks(third, "POST /reload", "Content-Length: 0\r\n");
+        assert_eq!((status, text.contains("in use")), (422, true), "{text}");
+        assert_eq!(visit(second), "c");
+    }
+}

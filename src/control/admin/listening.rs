@@ -19,8 +19,6 @@ use crate::control::sockets::{self, OwnPath};
 use crate::error::Error;
 use crate::sys::{self, Address, SocketOptions};
 
-/// The most connections at once. Further clients wait in the accept queue.
-const MOST: usize = 64;
 /// How long an address in use is tried at a start or a reload.
 const TRY_FOR: Duration = Duration::from_secs(2);
 /// The pause between two tries, and after an accept that has failed.
@@ -33,15 +31,27 @@ const LIFE: Duration = Duration::from_secs(600);
 const LAST: Duration = Duration::from_secs(60);
 /// Bytes of a request head.
 const MAX_HEAD: usize = 16 << 10;
+/// Those of the socket that listens.
+const OPTIONS: SocketOptions = SocketOptions {
+    backlog: 128,
+    nodelay: true,
+    keepalive: None,
+    user_timeout: None,
+    fast_open: false,
+};
 /// Who may connect to a Unix socket: the user and its group.
 const MODE: u32 = 0o660;
 
-/// A socket that listens.
+/// A socket that listens, or will in the place of others.
 pub(super) struct Bound {
-    socket: Socket,
+    /// Also of a Unix path.
+    socket: TcpListener,
+    /// With the port that the kernel chose for port 0.
     address: Address,
+    /// Whether sockets of listeners that leave still have the address.
+    is_held: bool,
     /// Removed when this is dropped.
-    _path: Option<OwnPath>,
+    path: Option<OwnPath>,
 }
 
 enum Socket {
@@ -49,14 +59,15 @@ enum Socket {
     Unix(tokio::net::UnixListener),
 }
 
-/// Binds, and tries again for two seconds while the address is in use.
+/// Binds, and tries again for two seconds while the address is in use. `is_held` says that sockets
+/// of this process have it that are about to be closed: this one then listens in [`serve`].
 ///
 /// # Errors
 /// The address is refused.
-pub(super) async fn bind(address: &Address) -> Result<Bound, Error> {
+pub(super) async fn bind(address: &Address, is_held: bool) -> Result<Bound, Error> {
     let begun = Instant::now();
     loop {
-        let result = bind_once(address).await;
+        let result = bind_once(address, is_held).await;
         let in_use = result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse);
         if !in_use || begun.elapsed() >= TRY_FOR {
             return result.map_err(|error| refused(address, error));
@@ -70,7 +81,7 @@ pub(super) async fn bind(address: &Address) -> Result<Bound, Error> {
 /// # Errors
 /// The address is refused.
 pub(super) async fn try_bind(address: &Address) -> Result<Bound, Error> {
-    bind_once(address).await.map_err(|error| refused(address, error))
+    bind_once(address, false).await.map_err(|error| refused(address, error))
 }
 
 fn refused(address: &Address, error: io::Error) -> Error {
@@ -78,23 +89,26 @@ fn refused(address: &Address, error: io::Error) -> Error {
     Error::start(format!("cannot listen on {address} (admin)"), error, advice)
 }
 
-async fn bind_once(address: &Address) -> io::Result<Bound> {
-    let options = SocketOptions {
-        backlog: 128,
-        nodelay: true,
-        keepalive: None,
-        user_timeout: None,
-        fast_open: false,
-    };
+async fn bind_once(address: &Address, is_held: bool) -> io::Result<Bound> {
     let (socket, path) = match address {
-        Address::Ip(_) => (sys::listen(address, &options, false)?, None),
+        // With SO_REUSEPORT a reload can bind the sockets of a listener that gets the address, or
+        // this one where a listener leaves it. Other processes are found by the probe.
+        Address::Ip(_) if is_held => (sys::bind_without_listening(address, &OPTIONS, true)?, None),
+        Address::Ip(ip) => {
+            sys::probe_tcp(*ip)?;
+            (sys::listen(address, &OPTIONS, true)?, None)
+        }
         Address::Unix(path) => {
-            let (socket, own) = sockets::bind_path(path, &options, true).await?;
+            let (socket, own) = sockets::bind_path(path, &OPTIONS, true).await?;
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE))?;
             (socket, Some(own))
         }
     };
-    Ok(Bound { socket: Socket::of(socket, address)?, address: address.clone(), _path: path })
+    let bound = match address {
+        Address::Ip(_) => Address::Ip(socket.local_addr()?),
+        Address::Unix(_) => address.clone(),
+    };
+    Ok(Bound { socket, address: bound, is_held, path })
 }
 
 impl Socket {
@@ -109,18 +123,39 @@ impl Socket {
     }
 }
 
-/// Serves until the task is ended.
-pub(super) async fn serve(bound: Bound, shared: Arc<Shared>) {
-    let address = match &bound.socket {
-        Socket::Tcp(socket) => socket.local_addr().map_or(bound.address.clone(), Address::Ip),
-        Socket::Unix(_) => bound.address.clone(),
+impl Bound {
+    /// Where it is bound.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Listens in the place of sockets that had the address. The runtime gets the socket only
+    /// then: epoll reports one that does not listen as closed, which is for good.
+    fn listen(self) -> io::Result<(Socket, Option<OwnPath>)> {
+        if self.is_held {
+            sys::listen_anew(&self.socket, &OPTIONS, false)?;
+        }
+        Ok((Socket::of(self.socket, &self.address)?, self.path))
+    }
+}
+
+/// Serves until the task is ended. At most `most` connections are served at once; further clients
+/// wait in the accept queue.
+pub(super) async fn serve(bound: Bound, shared: Arc<Shared>, most: usize) {
+    let address = bound.address().clone();
+    let (socket, _path) = match bound.listen() {
+        Ok(listening) => listening,
+        Err(error) => {
+            tracing::error!(%address, %error, "the admin endpoint cannot listen: reload again");
+            return;
+        }
     };
     tracing::info!(%address, "the admin endpoint listens");
-    let places = Arc::new(Semaphore::new(MOST));
+    let places = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let shared = Arc::clone(&shared);
-        let accepted = match &bound.socket {
+        let accepted = match &socket {
             Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
                 tokio::spawn(async move {
                     connection(stream, shared, false).await;

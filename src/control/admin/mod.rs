@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 pub use self::client::{Endpoint, Reply};
 use self::listening::Bound;
@@ -67,8 +67,11 @@ struct Shared {
 
 /// An endpoint that accepts, or tries to bind its address.
 struct Running {
+    /// As the configuration has it.
     address: Address,
-    task: AbortHandle,
+    /// With the port that the kernel chose for port 0.
+    bound: Address,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Running {
@@ -85,17 +88,21 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    /// Binds the address of a configuration, if it differs from the `present` one.
+    /// Binds the address of a configuration, if it differs from the `present` one. `is_freed` says
+    /// of an address whether sockets of this process have it that are closed before the commit.
     ///
     /// # Errors
     /// The address is refused.
     pub(super) async fn of(
         config: Option<&config::Admin>,
         present: Option<&Address>,
+        is_freed: impl Fn(&Address) -> bool,
     ) -> Result<Prepared, Error> {
         let address = config.map(|config| &config.address);
         let bound = match address {
-            Some(address) if present != Some(address) => Some(listening::bind(address).await?),
+            Some(address) if present != Some(address) => {
+                Some(listening::bind(address, is_freed(address)).await?)
+            }
             _ => None,
         };
         Ok(Prepared { address: address.cloned(), bound })
@@ -115,12 +122,30 @@ impl Admin {
         self.running.as_ref().map(|running| &running.address)
     }
 
-    /// Serves by what was prepared.
-    pub(super) fn commit(&mut self, prepared: Prepared) {
+    /// The address that it leaves when this configuration is in use.
+    pub(super) fn leaving(&self, config: Option<&config::Admin>) -> Option<&Address> {
+        let leaves = |running: &&Running| config.is_none_or(|next| next.address != running.address);
+        self.running.as_ref().filter(leaves).map(|running| &running.bound)
+    }
+
+    /// Closes the endpoint if its address changes, because a listener may get the old one.
+    /// Connections of clients go on.
+    pub(super) async fn free(&mut self, prepared: &Prepared) {
+        let leaves = |running: &mut Running| prepared.address.as_ref() != Some(&running.address);
+        if let Some(mut running) = self.running.take_if(leaves) {
+            running.task.abort();
+            // The socket is closed when the task has ended. An error says that it was aborted.
+            let _ = (&mut running.task).await;
+        }
+    }
+
+    /// Serves by what was prepared, at most `most` clients at once.
+    pub(super) fn commit(&mut self, prepared: Prepared, most: usize) {
         match prepared {
-            Prepared { address: Some(address), bound: Some(bound) } => {
-                let task = tokio::spawn(listening::serve(bound, Arc::clone(&self.shared)));
-                self.running = Some(Running { address, task: task.abort_handle() });
+            Prepared { address: Some(address), bound: Some(socket) } => {
+                let bound = socket.address().clone();
+                let task = tokio::spawn(listening::serve(socket, Arc::clone(&self.shared), most));
+                self.running = Some(Running { address, bound, task });
             }
             Prepared { address: None, .. } => self.running = None,
             Prepared { .. } => {}
@@ -128,7 +153,7 @@ impl Admin {
     }
 
     /// Serves as soon as the predecessor of this process has left the address.
-    pub(super) fn follow_predecessor(&mut self, config: Option<&config::Admin>) {
+    pub(super) fn follow_predecessor(&mut self, config: Option<&config::Admin>, most: usize) {
         let Some(address) = config.map(|config| config.address.clone()) else { return };
         let (own, shared) = (address.clone(), Arc::clone(&self.shared));
         let task = tokio::spawn(async move {
@@ -147,9 +172,9 @@ impl Admin {
                     }
                 }
             };
-            listening::serve(bound, shared).await;
+            listening::serve(bound, shared, most).await;
         });
-        self.running = Some(Running { address, task: task.abort_handle() });
+        self.running = Some(Running { bound: address.clone(), address, task });
     }
 
     /// Closes the endpoint, so that another process can have its address.

@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::address::{Binding, SocketsOfAddress, is_udp};
-use super::held::Held;
+use super::held::{Held, Ports};
 use super::inherited::Groups;
 use super::{AnySocket, ByWorker, Inherited, Sockets};
 use crate::config::{Config, Listener};
 use crate::error::Error;
+use crate::sys::Address;
 
 /// How long an address in use is retried. After a process was killed, the kernel closes its rings
 /// in the background, and the rings hold its sockets for some more milliseconds. A process that
@@ -38,12 +39,35 @@ enum Planned {
 
 impl Sockets {
     /// Binds what another configuration needs beyond what there is, and changes nothing else.
+    /// `leaving` is the address of another socket of this process, which is closed before the
+    /// change is applied.
     ///
     /// # Errors
     /// The error of the first address that is refused, with advice.
-    pub(in crate::control) async fn prepare(&self, config: &Config) -> Result<Change, Error> {
-        let mut none = Groups::new(Inherited::default());
-        self.prepare_with(config, &mut none, false).await
+    pub(in crate::control) async fn prepare(
+        &self,
+        config: &Config,
+        leaving: Option<&Address>,
+    ) -> Result<Change, Error> {
+        let mut groups = Groups::new(Inherited::default());
+        groups.add_leaving(leaving);
+        self.prepare_with(config, &mut groups, false).await
+    }
+
+    /// Returns true if only sockets that a change removes have this address, for TCP.
+    pub(in crate::control) fn frees(&self, change: &Change, address: &Address) -> bool {
+        let mut removed: Vec<bool> = vec![true; self.addresses.len()];
+        let (mut leave, mut stay) = (Ports::default(), Ports::default());
+        for planned in &change.addresses {
+            match planned {
+                Planned::Kept { position, .. } => removed[*position] = false,
+                Planned::New(new) => stay.add_address(new),
+            }
+        }
+        for (one, is_removed) in self.addresses.iter().zip(removed) {
+            if is_removed { leave.add_address(one) } else { stay.add_address(one) }
+        }
+        leave.beside(false, address).0 && !stay.beside(false, address).0
     }
 
     /// As [`Sockets::prepare`], and uses inherited sockets where there are some. With `at_once`

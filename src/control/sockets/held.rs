@@ -59,14 +59,7 @@ impl Held<'_> {
             }
             let served = Served::by(&one.listener, &one.configured);
             held.free.entry(served).or_default().push(position);
-            match &one.sockets {
-                ByWorker::Streams(workers) => {
-                    held.ports.add(false, &one.bound, workers.iter().flatten());
-                }
-                ByWorker::Datagrams(workers) => {
-                    held.ports.add(true, &one.bound, workers.iter().flatten());
-                }
-            }
+            held.ports.add_address(one);
         }
         held
     }
@@ -89,6 +82,18 @@ impl Served<'_> {
 
 impl Ports {
     /// Adds the sockets of an address.
+    pub(super) fn add_address(&mut self, one: &SocketsOfAddress) {
+        match &one.sockets {
+            ByWorker::Streams(workers) => {
+                self.add(false, &one.bound, workers.iter().flatten());
+            }
+            ByWorker::Datagrams(workers) => {
+                self.add(true, &one.bound, workers.iter().flatten());
+            }
+        }
+    }
+
+    /// Adds sockets.
     pub(super) fn add<'a, S: AsFd + 'a>(
         &mut self,
         is_udp: bool,

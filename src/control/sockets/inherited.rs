@@ -54,6 +54,8 @@ pub(super) struct Groups {
     all: Vec<Option<Group>>,
     /// Their places. There may be thousands.
     places: HashMap<(Kind, Address), usize>,
+    /// The address of another socket of this process, which leaves it.
+    leaving: Option<Address>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -163,8 +165,16 @@ impl Groups {
         self.all[place].take()
     }
 
+    /// Notes the address of another TCP socket of this process, which leaves it.
+    pub(super) fn add_leaving(&mut self, address: Option<&Address>) {
+        self.leaving = address.cloned();
+    }
+
     /// Adds the ports of these sockets.
     pub(super) fn add_ports(&self, ports: &mut Ports) {
+        if let Some(address) = &self.leaving {
+            ports.add(false, address, [] as [&Arc<TcpListener>; 0]);
+        }
         for group in self.all.iter().flatten() {
             match &group.sockets {
                 OfKind::Streams(sockets) => ports.add(false, &group.address, sockets),

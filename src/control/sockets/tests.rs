@@ -72,7 +72,7 @@ fn a_renamed_listener_keeps_its_sockets() {
     let mut sockets = open(&named("a", "b"), 2, duplicates(&chosen));
     let fds = |sockets: &Sockets| [0, 1].map(|worker| of_worker(sockets, worker));
     let before = fds(&sockets);
-    let change = run(sockets.prepare(&named("c", "d"))).unwrap();
+    let change = run(sockets.prepare(&named("c", "d"), None)).unwrap();
     sockets.apply(change);
     let renamed = before.map(|all| {
         let name = |name: String| if name == "a" { "c".to_owned() } else { "d".to_owned() };
@@ -81,7 +81,7 @@ fn a_renamed_listener_keeps_its_sockets() {
     assert_eq!(fds(&sockets), renamed);
 
     // A port that the kernel chose belongs to its listener.
-    let change = run(chosen.prepare(&config(&[("z", any(), "tcp")]))).unwrap();
+    let change = run(chosen.prepare(&config(&[("z", any(), "tcp")]), None)).unwrap();
     let [other] = change.into_new().try_into().unwrap_or_else(|_| panic!("one new address"));
     assert_ne!(other.bound, chosen.addresses[0].bound);
 }
@@ -91,7 +91,7 @@ fn what_is_new_is_bound_and_what_goes_is_closed() {
     let listen = || "127.0.0.1:0".to_owned();
     let mut sockets = open(&config(&[("a", listen(), "tcp")]), 1, Inherited::default());
     let [port] = ports(&sockets)[..] else { panic!("one address") };
-    let change = run(sockets.prepare(&config(&[("b", listen(), "tcp")]))).unwrap();
+    let change = run(sockets.prepare(&config(&[("b", listen(), "tcp")]), None)).unwrap();
     assert_eq!(ports(&sockets), [port], "nothing has changed yet");
     TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
     sockets.apply(change);
@@ -108,7 +108,7 @@ fn a_change_that_is_dropped_leaves_nothing() {
     let taken = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let with_path = ("p", format!("unix:{}", path.display()), "tcp");
     let next = config(&[with_path, ("taken", taken.local_addr().unwrap().to_string(), "tcp")]);
-    assert!(run(sockets.prepare(&next)).is_err());
+    assert!(run(sockets.prepare(&next, None)).is_err());
     assert!(!path.exists());
 }
 
@@ -118,7 +118,7 @@ fn all_addresses_of_a_port_can_become_one_of_them() {
     let [port] = ports(&first)[..] else { panic!("one address") };
     let one = config(&[("a", format!("127.0.0.1:{port}"), "tcp")]);
     let begun = std::time::Instant::now();
-    assert!(run(first.prepare(&one)).is_ok());
+    assert!(run(first.prepare(&one, None)).is_ok());
     assert!(begun.elapsed() < std::time::Duration::from_secs(1), "it was tried again");
 }
 
@@ -128,7 +128,7 @@ fn clients_do_not_come_to_a_new_address_before_it_is_in_use() {
     let any = ("a", "127.0.0.1:0".to_owned(), "tcp");
     let mut sockets = open(&config(std::slice::from_ref(&any)), 2, Inherited::default());
     let next = config(&[any, ("b", free.to_string(), "tcp")]);
-    let change = run(sockets.prepare(&next)).unwrap();
+    let change = run(sockets.prepare(&next, None)).unwrap();
     assert_eq!(TcpStream::connect(free).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     sockets.apply(change);
     TcpStream::connect(free).unwrap();
@@ -140,7 +140,7 @@ fn an_address_that_another_process_takes_meanwhile_is_left_out() {
     let taken = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
     let mut sockets = open(&config(&[any("a")]), 2, Inherited::default());
     let next = config(&[any("a"), ("b", taken.to_string(), "tcp"), any("c")]);
-    let change = run(sockets.prepare(&next)).unwrap();
+    let change = run(sockets.prepare(&next, None)).unwrap();
     // With SO_REUSEADDR, as most programs.
     let _other = StdListener::bind(taken).unwrap();
     sockets.apply(change);
@@ -156,7 +156,7 @@ fn a_part_of_the_addresses_of_another_process_is_refused() {
     let [port] = ports(&first)[..] else { panic!("one address") };
     let _other = StdListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).unwrap();
     let all = config(&[("a", format!("0.0.0.0:{port}"), "tcp")]);
-    assert!(run(first.prepare(&all)).is_err());
+    assert!(run(first.prepare(&all, None)).is_err());
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn datagrams_come_to_the_old_sockets_until_the_new_ones_are_in_use() {
     let [port] = ports(&sockets)[..] else { panic!("one address") };
     let old = sockets.of_worker(0).1.remove(0).socket;
     let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let change = run(sockets.prepare(&first("127.0.0.1", port))).unwrap();
+    let change = run(sockets.prepare(&first("127.0.0.1", port), None)).unwrap();
     client.send_to(b"old", (Ipv4Addr::LOCALHOST, port)).unwrap();
     assert_eq!(old.recv(&mut [0; 8]).unwrap(), 3);
     sockets.apply(change);
@@ -177,7 +177,7 @@ fn datagrams_come_to_the_old_sockets_until_the_new_ones_are_in_use() {
     // An address that the machine does not have is refused nevertheless.
     let all = open(&first("0.0.0.0", 0), 1, Inherited::default());
     let [port] = ports(&all)[..] else { panic!("one address") };
-    assert!(run(all.prepare(&first("192.0.2.1", port))).is_err());
+    assert!(run(all.prepare(&first("192.0.2.1", port), None)).is_err());
 }
 
 #[test]

@@ -12,6 +12,7 @@ const BOTH: Needs = Needs {
     idle: 0,
     names: 1,
     roots: 0,
+    has_admin: false,
 };
 
 /// The most descriptors that can be open with these shares.
@@ -29,6 +30,15 @@ fn few_descriptors_are_enough_for_both_protocols() {
     assert_eq!(shares.reserve, 64);
     assert!(shares.connections >= 50, "{shares:?}");
     assert!(shares.sessions >= 50, "{shares:?}");
+}
+
+#[test]
+fn clients_of_the_admin_endpoint_have_descriptors_and_leave_half_of_the_reserve() {
+    let with = |limit| Shares::of(limit, &Needs { has_admin: true, ..BOTH });
+    let without = Shares::of(1 << 20, &BOTH);
+    assert_eq!((with(1 << 20).reserve - without.reserve, with(1 << 20).admin), (64, 64));
+    assert_eq!((with(512).reserve, with(512).admin), (64, 32));
+    assert_eq!((with(8).admin, without.admin), (1, 0));
 }
 
 #[test]
@@ -68,6 +78,7 @@ proptest! {
         max_sessions in 1usize..100_000,
         idle in 0usize..10_000,
         names in 0usize..100,
+        has_admin: bool,
     ) {
         let needs = Needs {
             workers,
@@ -78,6 +89,7 @@ proptest! {
             idle,
             names,
             roots: 0,
+            has_admin,
         };
         let shares = Shares::of(limit, &needs);
         prop_assert!(stream_sockets == 0 || shares.connections > 0 && shares.accepts > 0);
@@ -85,7 +97,15 @@ proptest! {
         // One of each kind is allowed whatever the limit is. So a limit that is less than about
         // twice the necessary minimum may be exceeded.
         let connections = stream_sockets / 2 + 4;
-        let least = Shares { reserve: 0, pipes: 0, connections, accepts: 1, idle: 0, sessions: 1 };
+        let least = Shares {
+            reserve: 0,
+            admin: 0,
+            pipes: 0,
+            connections,
+            accepts: 1,
+            idle: 0,
+            sessions: 1,
+        };
         if limit >= most(&needs, &least) * 8 / 7 {
             prop_assert!(most(&needs, &shares) <= limit, "{:?}", shares);
         }
