@@ -53,6 +53,7 @@ mod memory;
 mod metrics;
 mod names;
 mod ports;
+mod prometheus;
 mod proxied;
 mod proxied_ends;
 mod proxied_failures;
