@@ -32,7 +32,8 @@ use tls::Tls;
 
 /// One cluster of one worker.
 pub struct Cluster {
-    name: Arc<str>,
+    /// Counted on this worker alone.
+    name: Rc<Arc<str>>,
     /// The index of the worker.
     worker: usize,
     endpoints: RefCell<Rc<[Rc<Endpoint>]>>,
@@ -79,7 +80,7 @@ impl Cluster {
             Some((_, before)) => endpoints::inherit(&before.endpoints.borrow(), &failures),
         };
         Cluster {
-            name: Arc::clone(&config.name),
+            name: Rc::new(Arc::clone(&config.name)),
             worker,
             endpoints: RefCell::new(endpoints),
             // So that the workers do not all begin with the same endpoint.
@@ -104,6 +105,11 @@ impl Cluster {
 
     /// The name in the configuration.
     pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The same for what shows it: taking it needs no locked instruction.
+    pub fn shown(&self) -> &Rc<Arc<str>> {
         &self.name
     }
 

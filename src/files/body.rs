@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::threads::{Disk, NoResult};
+use crate::observe::live::Direction;
 use crate::proto::http::ByteRange;
 use crate::relay::{BUFFER_SIZE, PipeLease, Pool, Sender};
 use crate::sched::{SMALL, Turn};
@@ -65,6 +66,8 @@ pub struct Body {
     end: u64,
     /// Bytes that were given to the client's transport.
     sent: u64,
+    /// Bytes of the response that come before it.
+    before: u64,
     spliced: bool,
     /// The file system does not know splice(2).
     is_copied: bool,
@@ -92,6 +95,7 @@ impl Body {
             position: start,
             end,
             sent: 0,
+            before: 0,
             spliced: false,
             is_copied: false,
             pipe: None,
@@ -107,6 +111,17 @@ impl Body {
     /// Bytes that were given to the client's transport.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Notes how many bytes of the response come before it.
+    pub fn follows(&mut self, bytes: u64) {
+        self.before = bytes;
+    }
+
+    /// Reports the bytes of the response so far: see [`Watch::moved`]. [`Body::send`] does this
+    /// itself.
+    pub fn report(&self, watch: &Watch) {
+        watch.moved(Direction::Down, self.before + self.sent);
     }
 
     /// Returns true if any byte was spliced.
@@ -143,6 +158,7 @@ impl Body {
     ) -> Result<(), Broken> {
         loop {
             self.flush(to, pool, watch).await?;
+            self.report(watch);
             if self.left() == 0 {
                 return Ok(());
             }

@@ -11,6 +11,7 @@ use super::moment::Moment;
 use crate::cluster::{Cluster, ConnectFailure, Lease, Reason, Tried};
 use crate::config::{RelayTimeouts, TlsEnd};
 use crate::observe::access_log::{self, Record};
+use crate::observe::live::{Activity, Protocol, RowKey};
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::tls::State;
 use crate::relay::{self, Flow};
@@ -31,6 +32,8 @@ pub struct Accepted {
     /// The rule by which TLS ends here, once the handshake is done.
     pub tls_rule: Option<Arc<TlsEnd>>,
     start: Moment,
+    /// Its row among the open connections of the worker.
+    row: RowKey,
     _admitted: Admitted,
     _permit: Permit,
 }
@@ -49,13 +52,17 @@ impl Accepted {
         let admitted = listener.admission.admit();
         let is_admitted = admitted.is_some();
         let admitted = admitted.unwrap_or_default();
+        let start = Moment::now();
+        let stream = Rc::new(stream);
+        let row = context.timers.live().begin(listener.source(), &stream, start.instant);
         let accepted = Accepted {
             context: Rc::clone(context),
             listener: Rc::clone(listener),
-            client: Transport::Plain(Rc::new(stream)),
+            client: Transport::Plain(stream),
             address,
             tls_rule: None,
-            start: Moment::now(),
+            start,
+            row,
             _admitted: admitted,
             _permit: permit,
         };
@@ -83,6 +90,30 @@ impl Accepted {
     /// When the connection was accepted.
     pub fn start(&self) -> Moment {
         self.start
+    }
+
+    /// Watches the client's stream; the limit starts now. The bytes that move under the watch count
+    /// for this connection.
+    pub(super) fn watch(&self, limit: Limit) -> Watch {
+        let watch = self.context.timers.watch(self.client.socket(), limit);
+        watch.belongs_to(self.row);
+        watch
+    }
+
+    /// Notes what the client speaks.
+    pub(super) fn speaks(&self, protocol: Protocol) {
+        self.context.timers.live().change(self.row, |row| row.protocol = protocol);
+    }
+
+    /// Notes what is done with a cluster that the connection has reached.
+    pub(super) fn reaches(&self, activity: Activity, cluster: &Cluster, lease: &Lease) {
+        let reached = (Rc::clone(cluster.shown()), Rc::clone(&lease.endpoint.address));
+        self.context.timers.live().reach(self.row, activity, Some(reached));
+    }
+
+    /// Notes that it leads nowhere any more.
+    pub(super) fn rests(&self) {
+        self.context.timers.live().reach(self.row, Activity::Own, None);
     }
 
     /// Connects to a cluster.
@@ -186,6 +217,7 @@ impl Accepted {
 impl Drop for Accepted {
     fn drop(&mut self) {
         self.listener.counters.connections.end();
+        self.context.timers.live().end(self.row);
         // The permit itself is dropped after this function, before the woken task runs.
         self.context.waiting_accepts.wake_front();
     }
@@ -194,7 +226,13 @@ impl Drop for Accepted {
 /// The outcome of a relay. In TLS 1.3 an endpoint checks the certificate of ringgate when ringgate
 /// has finished the handshake (RFC 8446 section 2), so its refusal arrives during the relay. A
 /// session that fails before its first byte counts as a failed handshake.
-pub(super) fn relayed(conn: &Accepted, lease: Lease, up: &Flow, down: &Flow, end: End) -> Outcome {
+pub(super) fn relayed(
+    conn: &Accepted,
+    watch: &Watch,
+    lease: Lease,
+    (up, down): (&Flow, &Flow),
+    end: End,
+) -> Outcome {
     let (client, upstream) = (&conn.client, &lease.upstream);
     let is_plain = client.plain().is_some() && upstream.plain().is_some();
     let larger = if up.bytes() > down.bytes() { up } else { down };
@@ -202,6 +240,7 @@ pub(super) fn relayed(conn: &Accepted, lease: Lease, up: &Flow, down: &Flow, end
         endpoint: Some(Rc::clone(&lease.endpoint.address)),
         used: Some(Rc::clone(&lease.endpoint.counters)),
         connect: Some(lease.connect),
+        counted: watch.take_counted(),
         // Records that wait are not sent.
         bytes_up: up.bytes().saturating_sub(upstream.unsent() as u64),
         bytes_down: down.bytes().saturating_sub(client.unsent() as u64),

@@ -20,7 +20,7 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Some(limits) = Limits::of(&conn.listener) else { return };
         let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
-        let watch = conn.context.timers.watch(conn.client.socket(), limit);
+        let watch = conn.watch(limit);
         watch.on_drain(OnDrain::Grace);
         watch.join_group(conn.listener.group());
         // Boxed, because the connection lives much longer.

@@ -18,6 +18,7 @@ use super::service::Service;
 use crate::config::AccessLog;
 use crate::observe::access_log::{Lane, Record, Recorder};
 use crate::observe::counters::Counters;
+use crate::observe::live::Source;
 use crate::observe::outcome::Outcome;
 use crate::sys::{Address, Keepalive, SocketOptions};
 use crate::timers::ticks;
@@ -32,6 +33,7 @@ pub struct Listener {
     pub admission: Arc<Admission>,
     /// What this worker counts.
     pub counters: Arc<Counters>,
+    source: Rc<Source>,
     options: Cell<SocketOptions>,
     log: RefCell<Option<Log>>,
     /// `None` if the configuration has had no such listener for [`LAST_REQUESTS`].
@@ -56,12 +58,17 @@ struct Log {
 impl Listener {
     /// Makes a listener of the worker with this index, which does nothing yet.
     pub(super) fn new(shared: &Shared, index: usize, group: u32) -> Listener {
+        let source = Source {
+            listener: Arc::clone(&shared.config.name),
+            counters: Arc::clone(&shared.counters[index]),
+        };
         Listener {
             group,
             id: shared.id,
             name: Arc::clone(&shared.config.name),
             admission: Arc::clone(&shared.admission),
             counters: Arc::clone(&shared.counters[index]),
+            source: Rc::new(source),
             options: Cell::new(shared.config.socket),
             log: RefCell::new(None),
             service: RefCell::new(None),
@@ -128,6 +135,11 @@ impl Listener {
     /// The name, which no other listener of the configuration has.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What its connections have in common.
+    pub(super) fn source(&self) -> &Rc<Source> {
+        &self.source
     }
 
     /// What it does at present. `None` if the configuration has no such listener any more.

@@ -228,7 +228,7 @@ pub(super) fn protocol(version: Version) -> &'static str {
 /// The status that a client gets in place of an upstream's response. `None` if the client has left.
 pub(super) fn status_for(end: End) -> Option<u16> {
     match end {
-        End::Client | End::ClientReset | End::TlsFailed => None,
+        End::Client | End::ClientReset | End::TlsFailed | End::AdminClosed => None,
         End::NoEndpoint | End::Overflow | End::Drain => Some(503),
         End::ConnectTimeout | End::ResponseTimeout => Some(504),
         _ => Some(502),

@@ -11,6 +11,7 @@ use super::linger::linger;
 use crate::cluster::Lease;
 use crate::config::{RelayTimeouts, Tls, TlsAction, TlsEnd, TlsRule};
 use crate::observe::access_log::{self, Record};
+use crate::observe::live::{Activity, Protocol};
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::client_hello::{ClientHello, HelloReader, Progress};
 use crate::proto::codec::Stack;
@@ -32,7 +33,7 @@ pub(super) fn serve(mut conn: Accepted) -> impl Future<Output = ()> {
             Some(tls) => Limit::new(tls.hello_timeout, End::HeadTimeout),
             None => return conn.end_unserved("tls"),
         };
-        let watch = conn.context.timers.watch(conn.client.socket(), limit);
+        let watch = conn.watch(limit);
         watch.on_drain(OnDrain::Grace);
         watch.join_group(conn.listener.group());
         serve_begun(&mut conn, &watch, Vec::new()).await;
@@ -58,7 +59,7 @@ pub(super) fn serve_begun(
 
         // 2. Relay bytes.
         let end = conn.relay(watch, &lease, &mut flows.0, &mut flows.1, timeouts).await;
-        let outcome = relayed(conn, lease, &flows.0, &flows.1, end);
+        let outcome = relayed(conn, watch, lease, (&flows.0, &flows.1), end);
         conn.record(conn.start(), &outcome, |record| asked.describe(record));
 
         // 3. After simple-obfs some bytes of the client may be unread, and after a failed session
@@ -96,6 +97,8 @@ struct Connected {
 /// Reads the hello, makes the handshake where TLS ends here, and connects where the rule has a
 /// cluster.
 async fn begin(conn: &mut Accepted, watch: &Watch, bytes: Vec<u8>) -> Begun {
+    conn.speaks(Protocol::Tls);
+
     // 1. Read the hello. The rules are those of the moment when it is complete.
     let hello = read_hello(conn, watch, bytes).await;
     // A reload may have removed the listener a while ago, or its rules.
@@ -144,7 +147,15 @@ async fn begin(conn: &mut Accepted, watch: &Watch, bytes: Vec<u8>) -> Begun {
     let cluster = Rc::clone(service.cluster(cluster));
     drop(service);
     match conn.connect(&cluster).await {
-        Ok(lease) => Begun::Connected(Connected { asked, lease, flows, timeouts }),
+        Ok(lease) => {
+            let activity = match &asked.rule.action {
+                TlsAction::PassOn { .. } => Activity::Sni,
+                TlsAction::Obfs { .. } => Activity::Obfs,
+                TlsAction::End(_) => Activity::Tls,
+            };
+            conn.reaches(activity, &cluster, &lease);
+            Begun::Connected(Connected { asked, lease, flows, timeouts })
+        }
         Err(failure) => {
             conn.reset_for(&failure);
             let outcome = failure.outcome();

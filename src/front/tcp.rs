@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::accepted::{Accepted, relayed};
 use crate::cluster::Cluster;
 use crate::config::RelayTimeouts;
+use crate::observe::live::Activity;
 use crate::observe::outcome::End;
 use crate::relay::{self, Flow};
 use crate::timers::Limit;
@@ -33,17 +34,18 @@ pub(super) fn serve(
         up.read_without_wait();
         let mut down = Flow::new(&context.pool, Vec::new());
         let limit = Limit::new(timeouts.idle, End::Idle);
-        let watch = context.timers.watch(conn.client.socket(), limit);
+        let watch = conn.watch(limit);
         watch.set_upstream(Some(lease.upstream.socket()));
         watch.set_tcp_keepalive(conn.listener.tcp_keepalive());
         let (client, upstream) = (&conn.client, &lease.upstream);
         let half_closed = timeouts.half_closed;
+        conn.reaches(Activity::Relay, &cluster, &lease);
         let tunnel = conn.listener.counters.tunnels.guard();
         let end = relay::run(client, upstream, &mut up, &mut down, &watch, half_closed).await;
         drop(tunnel);
 
         // 3. Write the record.
-        let outcome = relayed(&conn, lease, &up, &down, end);
+        let outcome = relayed(&conn, &watch, lease, (&up, &down), end);
         conn.record(conn.start(), &outcome, |record| record.cluster = Some(cluster.name()));
     }
 }

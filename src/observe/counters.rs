@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::histogram::{Histogram, Times};
 use super::hosts::HostRegistry;
+use super::live::Direction;
 use super::outcome::{Copied, End, Outcome, Relay};
 
 /// A number that one thread writes and any thread reads.
@@ -91,8 +92,10 @@ pub struct Counters {
     pub tunnels: Gauge,
     /// UDP sessions.
     pub sessions: Gauge,
-    bytes_up: Count,
-    bytes_down: Count,
+    /// By [`Direction`].
+    bytes: [Count; 2],
+    /// Bytes that are in `bytes` although they could not be sent: see [`Counters::add`].
+    ahead: [Count; 2],
     /// Bytes to the upstream and to the client by their [`Relay`].
     relayed: [[Count; 2]; Relay::COUNT],
     /// Relays that were copied, by the reason.
@@ -146,8 +149,8 @@ impl Default for Counters {
             connections: Gauge::default(),
             tunnels: Gauge::default(),
             sessions: Gauge::default(),
-            bytes_up: Count::default(),
-            bytes_down: Count::default(),
+            bytes: Default::default(),
+            ahead: Default::default(),
             relayed: Default::default(),
             copied: Default::default(),
             ends: std::array::from_fn(|_| Count::default()),
@@ -157,25 +160,42 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Counts how something went.
+    /// Counts how something went, and those of its bytes that are not counted yet.
+    ///
+    /// Bytes in the outbox are counted before they are sent. Those that could not be sent are
+    /// taken off what is counted next, because a counter must never become less.
     pub fn add(&self, outcome: &Outcome) {
         if let Some(used) = &outcome.used {
             used.add(outcome);
         }
-        self.bytes_up.add(outcome.bytes_up);
-        self.bytes_down.add(outcome.bytes_down);
         let [up, down] = &self.relayed[outcome.relay as usize];
         up.add(outcome.bytes_up);
         down.add(outcome.bytes_down);
         if let Some(copied) = outcome.copied {
             self.copied[copied as usize].add(1);
         }
+        let all = [outcome.bytes_up, outcome.bytes_down];
+        for direction in [Direction::Up, Direction::Down] {
+            let (all, counted) = (all[direction as usize], outcome.counted[direction as usize]);
+            self.ahead[direction as usize].add(counted.saturating_sub(all));
+            self.count_bytes(direction, all.saturating_sub(counted));
+        }
         self.ends[outcome.end as usize].add(1);
+    }
+
+    /// Counts bytes while they move.
+    pub fn count_bytes(&self, direction: Direction, bytes: u64) {
+        let ahead = &self.ahead[direction as usize];
+        let known = ahead.get().min(bytes);
+        if known > 0 {
+            ahead.subtract(known);
+        }
+        self.bytes[direction as usize].add(bytes - known);
     }
 
     /// Bytes from clients and to clients.
     pub fn bytes(&self) -> (u64, u64) {
-        (self.bytes_up.get(), self.bytes_down.get())
+        (self.bytes[0].get(), self.bytes[1].get())
     }
 
     /// Bytes from clients and to clients that were moved in this way.
@@ -302,6 +322,27 @@ mod tests {
         counters.connections.end();
         assert_eq!(counters.open(), Open { connections: 1, tunnels: 0, sessions: 0 });
         assert_eq!((counters.connections.begun(), counters.tunnels.begun()), (2, 1));
+    }
+
+    #[test]
+    fn bytes_are_counted_once_and_never_become_less() {
+        let counters = Counters::default();
+        let outcome = |bytes_up, counted| Outcome {
+            bytes_up,
+            counted: [counted, 0],
+            ..Outcome::new(End::Client)
+        };
+        counters.count_bytes(Direction::Up, 10);
+        counters.add(&outcome(15, 10));
+        assert_eq!(counters.bytes(), (15, 0));
+        // 4 of these bytes could not be sent.
+        counters.count_bytes(Direction::Up, 10);
+        counters.add(&outcome(6, 10));
+        assert_eq!(counters.bytes(), (25, 0));
+        counters.count_bytes(Direction::Up, 3);
+        assert_eq!(counters.bytes(), (25, 0));
+        counters.add(&outcome(5, 3));
+        assert_eq!(counters.bytes(), (26, 0));
     }
 
     #[test]

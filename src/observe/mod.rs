@@ -9,5 +9,7 @@ pub mod diagnostics;
 pub mod endpoints;
 pub mod histogram;
 pub mod hosts;
+pub mod live;
 mod log_file;
 pub mod outcome;
+mod pages;

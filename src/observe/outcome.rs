@@ -41,6 +41,8 @@ pub struct Outcome {
     pub bytes_up: u64,
     /// Bytes from upstream to client, or bytes of ringgate's own response.
     pub bytes_down: u64,
+    /// Those of `bytes_up` and `bytes_down` that the counters of the listener have already.
+    pub counted: [u64; 2],
     /// Those of `bytes_down` that are the head of a response.
     pub head_down: u64,
     /// How bytes were relayed.
@@ -67,6 +69,7 @@ impl Outcome {
             retries: None,
             bytes_up: 0,
             bytes_down: 0,
+            counted: [0; 2],
             head_down: 0,
             relay: Relay::None,
             copied: None,
@@ -185,11 +188,13 @@ pub enum End {
     TlsFailed,
     /// The same of the session with the upstream.
     UpstreamTlsFailed,
+    /// The admin endpoint was asked to close the connection.
+    AdminClosed,
 }
 
 impl End {
     /// The number of different ends.
-    pub const COUNT: usize = End::UpstreamTlsFailed as usize + 1;
+    pub const COUNT: usize = End::AdminClosed as usize + 1;
 
     /// All ends, in the order of their numbers.
     pub const ALL: [End; End::COUNT] = [
@@ -215,6 +220,7 @@ impl End {
         End::Local,
         End::TlsFailed,
         End::UpstreamTlsFailed,
+        End::AdminClosed,
     ];
 
     /// The word in the access log.
@@ -242,6 +248,7 @@ impl End {
             End::Local => "local",
             End::TlsFailed => "tls_failed",
             End::UpstreamTlsFailed => "upstream_tls_failed",
+            End::AdminClosed => "admin_closed",
         }
     }
 }

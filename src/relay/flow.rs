@@ -16,6 +16,7 @@ use std::task::{Poll, Waker};
 
 use super::pool::{BUFFER_SIZE, PipeLease, Pool};
 use super::sender::Sender;
+use crate::observe::live::Direction;
 use crate::observe::outcome::Copied;
 use crate::sched::{BULK_BUDGET, MAX_MESSAGE, Turn};
 use crate::sys::Errno;
@@ -86,6 +87,8 @@ pub struct Flow {
     expects: bool,
     /// The destination gets more after this flow, so its end is not announced.
     is_part: bool,
+    /// `None` if the bytes are not counted before their end.
+    counts: Option<Direction>,
 }
 
 impl Flow {
@@ -101,6 +104,7 @@ impl Flow {
             ended: false,
             expects: false,
             is_part: false,
+            counts: None,
         }
     }
 
@@ -109,6 +113,18 @@ impl Flow {
     /// there.
     pub fn read_without_wait(&mut self) {
         self.expects = true;
+    }
+
+    /// Counts the bytes while they move, as those of this direction.
+    pub fn count_as(&mut self, direction: Direction) {
+        self.counts = Some(direction);
+    }
+
+    /// Reports the bytes so far: see [`Watch::moved`]. [`Flow::run`] does this itself.
+    pub fn report(&self, watch: &Watch) {
+        if let Some(direction) = self.counts {
+            watch.moved(direction, self.sender.bytes());
+        }
     }
 
     /// Bytes written to the destination so far, including those that are queued in the outbox.
@@ -168,6 +184,7 @@ impl Flow {
     ) -> impl Future<Output = Result<(), Broken>> {
         async move {
             self.flush(to, watch).await?;
+            self.report(watch);
             while !self.ended && self.allowed > 0 {
                 // After `read_without_wait` the first read does not wait.
                 if !std::mem::take(&mut self.expects) {
@@ -196,6 +213,7 @@ impl Flow {
                 if !self.sender.is_queued(to) {
                     self.flush(to, watch).await?;
                 }
+                self.report(watch);
             }
             self.flush(to, watch).await?;
             if self.needs_close_frame() {
@@ -207,6 +225,7 @@ impl Flow {
                 to.close_notify();
                 self.flush(to, watch).await?;
             }
+            self.report(watch);
             Ok(())
         }
     }
@@ -236,6 +255,8 @@ impl Flow {
                 self.pipe = None;
                 return Ok(());
             }
+            // The destination may take no more for a long time.
+            self.report(watch);
             {
                 let _stall = watch.stall();
                 watch.writable(to.socket()).await?;

@@ -29,6 +29,7 @@ pub use flow::{Broken, Flow};
 pub use pool::{BUFFER_SIZE, PipeLease, Pool};
 pub use sender::Sender;
 
+use crate::observe::live::Direction;
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, Stall, Watch};
 use crate::transport::Transport;
@@ -51,8 +52,9 @@ enum Stop {
 }
 
 /// Relays until both directions have ended, one has failed, or the limit has fired. Returns the
-/// reason. `watch` must watch both streams and run the idle limit. Afterwards the caller only drops
-/// the streams: where bytes are missing they are set to reset on close.
+/// reason. Bytes are counted while they move. `watch` must watch both streams and run the idle
+/// limit. Afterwards the caller only drops the streams: where bytes are missing they are set to
+/// reset on close.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub fn run(
     client: &Transport,
@@ -63,6 +65,8 @@ pub fn run(
     half_closed: Duration,
 ) -> impl Future<Output = End> {
     async move {
+        up.count_as(Direction::Up);
+        down.count_as(Direction::Down);
         let relay = Relay {
             client,
             upstream,

@@ -19,7 +19,7 @@ use rustix::io::retry_on_intr;
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::{SockRef, TcpKeepalive};
 
-use super::Errno;
+use super::{Address, Errno};
 
 /// A connected (or connecting) TCP or Unix stream socket that belongs to one worker.
 pub struct Stream {
@@ -172,6 +172,11 @@ impl Stream {
     /// Ends both sides, also those of a connect in progress, and wakes all tasks that wait.
     pub fn shutdown(&self) {
         let _ = SockRef::from(self).shutdown(Shutdown::Both);
+    }
+
+    /// The address of the peer. `None` if it is gone.
+    pub fn peer(&self) -> Option<Address> {
+        SockRef::from(self).peer_addr().ok().map(|peer| Address::of_peer(&peer))
     }
 
     /// Makes the close that follows send a reset, so that the peer does not take a broken stream

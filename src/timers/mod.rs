@@ -10,10 +10,13 @@
 //! overloaded worker all limits last longer. A task whose wait fails still reads what has arrived.
 //!
 //! A watch also handles what needs the same list of connections, but is no time limit: resets of
-//! streams that are not read (`stall`), the end by a drain (`drain`), and TCP keepalive for the
-//! upstream's stream (`upstream`).
+//! streams that are not read (`stall`), the end by a drain (`drain`), TCP keepalive for the
+//! upstream's stream (`upstream`), the bytes that have moved (`progress`), and what is open
+//! (`listing`).
 
 mod drain;
+mod listing;
+mod progress;
 mod stall;
 mod upstream;
 mod watch;
@@ -25,12 +28,15 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 pub use drain::OnDrain;
+pub use listing::{Order, Shown};
 pub use stall::Stall;
 pub use watch::{Fired, Limit, Watch};
 
+use crate::observe::live::Live;
 use crate::observe::outcome::End;
 use crate::sched::Yielder;
 use crate::sys::{Keepalive, Stream};
+use progress::Progress;
 use stall::{STALL_CHECK, Stalls};
 use wheel::Wheel;
 
@@ -61,6 +67,7 @@ pub struct Timers {
     yielder: Rc<Yielder>,
     /// Whether [`Timers::end_all`] was called.
     all_ended: Cell<bool>,
+    live: Live,
     state: RefCell<State>,
 }
 
@@ -86,6 +93,7 @@ struct Conn {
     on_drain: OnDrain,
     /// See [`Watch::join_group`]; 0 if it has none.
     group: u32,
+    progress: Progress,
 }
 
 impl Timers {
@@ -95,8 +103,14 @@ impl Timers {
             ticked: Cell::new(Instant::now()),
             yielder: Rc::clone(yielder),
             all_ended: Cell::new(false),
+            live: Live::start(),
             state: RefCell::new(State { conns: Wheel::new(), stalled: Vec::new() }),
         })
+    }
+
+    /// The open connections of clients.
+    pub fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Ticks so far. Wraps after 6.8 years.
@@ -116,6 +130,7 @@ impl Timers {
             limit_end: limit.end,
             on_drain: OnDrain::Wait,
             group: 0,
+            progress: Progress::default(),
         };
         let key = self.state.borrow_mut().conns.insert(conn, ticks(limit.time));
         Watch::new(Rc::clone(self), key)

@@ -18,7 +18,7 @@ pub(super) const STALL_CHECK: u32 = 20;
 #[derive(Default)]
 pub(super) struct Stalls {
     /// The number of [`Stall`]s: reasons why one of the streams is not read.
-    count: u32,
+    count: u16,
     /// Position in `State::stalled` while `count` is not 0.
     position: u32,
     /// The client waits for a response.

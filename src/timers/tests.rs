@@ -193,7 +193,7 @@ fn a_drain_ends_what_rests_then_what_has_said_nothing_and_a_stop_ends_everything
 #[test]
 fn a_watched_connection_takes_no_more_memory_than_it_has_to() {
     // The wheel adds 16 bytes.
-    assert_eq!(size_of::<Conn>(), 72);
+    assert_eq!(size_of::<Conn>(), 88);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub enum Fired {
     ClientEnded,
     /// The upstream reset the connection while its stream was not read.
     UpstreamReset,
+    /// The connection is to be closed at once. No other limit follows.
+    Closed,
 }
 
 impl Fired {
@@ -52,6 +54,7 @@ impl Fired {
             Fired::ClientReset => End::ClientReset,
             Fired::ClientEnded => End::Client,
             Fired::UpstreamReset => End::UpstreamReset,
+            Fired::Closed => End::AdminClosed,
         }
     }
 }
@@ -149,10 +152,12 @@ impl Watch {
     }
 
     /// Starts another limit now, even after one that has fired: the caller has handled that one.
+    /// [`Fired::Closed`] stays.
     pub fn renew(&self, limit: Limit) {
         self.restart(limit);
         let conns = &mut self.timers.state.borrow_mut().conns;
-        if conns[self.key].fired.take().is_some() {
+        let fired = &mut conns[self.key].fired;
+        if fired.take_if(|fired| *fired != Fired::Closed).is_some() {
             conns.schedule(self.key);
         }
     }

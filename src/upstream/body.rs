@@ -24,7 +24,7 @@ impl Connection<'_> {
         loop {
             // Everything is written before more is read, so a slow client slows the upstream down.
             match down.flush(client, self.watch).await {
-                Ok(()) => {}
+                Ok(()) => down.report(self.watch),
                 Err(Broken::Fired(fired)) => return fired.end(),
                 Err(Broken::From(_) | Broken::To(_)) => return End::ClientReset,
             }

@@ -8,6 +8,7 @@
 
 mod acme;
 mod admin;
+mod admin_live;
 mod balance;
 mod beside_nginx;
 mod both_versions;

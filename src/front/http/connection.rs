@@ -241,6 +241,7 @@ impl<'c> Connection<'c> {
     /// Goes on after an exchange that has waited. `unread` is what is left of the body of its
     /// request, and `behind` was read after that body.
     pub(super) fn resume(&mut self, unread: Body, behind: Vec<u8>) {
+        self.conn.rests();
         (self.skipped, self.skipped_bytes) = (unread, 0);
         self.charge.set(behind.len());
         let has_backlog = !behind.is_empty();

@@ -180,10 +180,12 @@ impl Connection<'_> {
             conn.client.reset_on_close();
             return End::ClientReset;
         }
+        body.follows(outcome.head_down);
         let store = &conn.context.store;
         watch.renew(Limit::new(self.keepalive_timeout(), End::Idle));
         let result = body.send(&conn.client, &conn.context.pool, store.disk(), watch).await;
         outcome.bytes_down += body.sent();
+        outcome.counted = watch.take_counted();
         outcome.relay = if body.spliced() { Relay::Splice } else { Relay::Copy };
         outcome.copied = match conn.client.plain() {
             _ if body.spliced() => None,

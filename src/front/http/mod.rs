@@ -25,6 +25,7 @@ use std::task::Poll;
 use super::accepted::Accepted;
 use super::linger::linger;
 use super::tunnel;
+use crate::observe::live::Protocol;
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain};
 pub(super) use asked::Asked;
@@ -43,7 +44,7 @@ pub(super) fn serve(conn: Accepted) -> impl Future<Output = ()> {
     async move {
         let Some(limits) = Limits::of(&conn.listener) else { return };
         let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
-        let watch = conn.context.timers.watch(conn.client.socket(), limit);
+        let watch = conn.watch(limit);
         watch.on_drain(OnDrain::Grace);
         run(&mut Connection::new(&conn, &watch, Vec::new()), None).await;
     }
@@ -57,6 +58,8 @@ pub(super) fn run(
     mut first_fired: Option<Fired>,
 ) -> impl Future<Output = ()> {
     async move {
+        connection.conn.speaks(Protocol::Http1);
+
         // 1. Turn after turn, until something other than a request follows.
         let next = loop {
             let mut fired = first_fired.take();

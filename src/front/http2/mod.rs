@@ -36,6 +36,7 @@ use super::accepted::Accepted;
 use super::admission::Permit;
 use super::http::Limits;
 use super::linger::linger;
+use crate::observe::live::Protocol;
 use crate::observe::outcome::End;
 use crate::timers::{Fired, Limit, OnDrain, Watch};
 use io::Io;
@@ -113,8 +114,9 @@ pub(super) async fn serve(conn: Accepted) {
     let Some(limits) = Limits::of(&conn.listener) else { return };
     let _reset = ResetOnPanic(&conn);
     let limit = Limit::new(limits.head_timeout, End::HeadTimeout);
-    let watch = conn.context.timers.watch(conn.client.socket(), limit);
+    let watch = conn.watch(limit);
     watch.on_drain(OnDrain::Grace);
+    conn.speaks(Protocol::Http2);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(MAX_STREAMS)
@@ -195,6 +197,7 @@ async fn run(
                 phase = Phase::Idle;
                 watch.renew(Limit::new(PONG, End::Idle));
             }
+            Event::Fired(Fired::Closed) => return false,
             // Streams have limits of their own.
             Event::Fired(Fired::TimedOut(_)) if shared.open.get() > 0 && phase != Phase::Last => {
                 if phase == Phase::Idle {

@@ -17,6 +17,7 @@ use crate::front::http::{
     response_fields,
 };
 use crate::front::response::Response as OwnResponse;
+use crate::observe::live::Direction;
 use crate::observe::outcome::{Copied, End, Outcome};
 use crate::proto::codec::{Codec, Stack, State};
 use crate::proto::http::response_head::Persistence;
@@ -36,9 +37,10 @@ pub(super) async fn serve(
 ) {
     // The exchange starts the limit when it has connected.
     let limit = Limit::new(request.proxy().response_timeout, End::ResponseTimeout);
-    let watch = &conn.context.timers.watch(conn.client.socket(), limit);
+    let watch = &conn.watch(limit);
     let mut waiting = Waiting { stream, conn };
     Exchange { conn, watch, request }.run(&mut waiting, body).await;
+    conn.rests();
 }
 
 /// A stream that waits for its response.
@@ -62,6 +64,7 @@ impl Client for Waiting<'_> {
             if let Err(broken) = up.flush(to, upstream.watch).await {
                 return failed(broken, upstream).await;
             }
+            up.report(upstream.watch);
             if up.ended() {
                 // The client may have announced more than it has sent.
                 return if is_whole(up, to) { Sent::Whole } else { Sent::Broken(End::Client) };
@@ -135,6 +138,7 @@ impl Client for Waiting<'_> {
         heads.clear();
         watch.renew(Limit::new(request.proxy().idle_timeout, End::Idle));
         let mut down = Download::new(head.body, upstream, conn, &self.stream.shared.unsent);
+        down.head = passed.head;
         let passing = down.run(first, &mut stream);
         let result = beside(passing, sending, sent).await;
         passed.end = match result {
@@ -185,6 +189,8 @@ struct Download<'a> {
     /// Takes the payload out of chunks.
     chunks: Option<Dechunk>,
     sent: u64,
+    /// Bytes of the head of the response.
+    head: u64,
     /// Nothing was read behind the end of the body.
     is_exact: bool,
 }
@@ -205,6 +211,7 @@ impl<'a> Download<'a> {
             left: if let Body::Length(length) = body { Some(length) } else { None },
             chunks: matches!(body, Body::Chunked(_)).then(Dechunk::default),
             sent: 0,
+            head: 0,
             is_exact: true,
         }
     }
@@ -309,7 +316,9 @@ impl<'a> Download<'a> {
 
     async fn send(&mut self, bytes: Piece, stream: &mut SendStream<Piece>) -> Result<(), Broken> {
         self.sent += bytes.len() as u64;
-        send::send_all(stream, bytes, false, self.unsent, self.watch).await
+        let sent = send::send_all(stream, bytes, false, self.unsent, self.watch).await;
+        self.watch.moved(Direction::Down, self.head + self.sent);
+        sent
     }
 }
 

@@ -24,7 +24,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 pub(super) async fn skip(body: &mut RecvStream, conn: &Accepted) {
     let Some(limits) = Limits::of(&conn.listener) else { return };
     let limit = Limit::new(SILENCE, End::Done);
-    let watch = conn.context.timers.watch(conn.client.socket(), limit);
+    let watch = conn.watch(limit);
     watch.on_drain(OnDrain::Grace);
     let (begun, mut skipped) = (Instant::now(), 0);
     while skipped < MAX_SKIPPED && begun.elapsed() < limits.head_timeout {

@@ -277,7 +277,7 @@ impl Stream {
         // What the client does not take now waits in a task, with a limit of its own.
         if let Some(body) = send_now(&mut stream, body) {
             let limit = Limit::new(self.shared.keepalive_timeout(), End::Idle);
-            let watch = conn.context.timers.watch(conn.client.socket(), limit);
+            let watch = conn.watch(limit);
             let open = Open::new(&self.shared);
             let unsent = Rc::clone(&self.shared.unsent);
             spawn_isolated(async move {
@@ -315,7 +315,7 @@ impl Stream {
     ) -> Outcome {
         // 1. Find the file.
         let limit = Limit::new(self.shared.keepalive_timeout(), End::Idle);
-        let watch = conn.context.timers.watch(conn.client.socket(), limit);
+        let watch = conn.watch(limit);
         let conditions = Conditions::of_head(head);
         let wanted =
             files::Request { method: request.method, path: request.path, conditions: &conditions };
@@ -354,8 +354,10 @@ impl Stream {
         outcome.end = match (self.respond.send_response(own, false), found.content) {
             (Ok(mut stream), Content::File(mut body)) => {
                 let unsent = &self.shared.unsent;
+                body.follows(outcome.head_down);
                 let end = send_file(&mut stream, &mut body, conn, unsent, &watch).await;
                 outcome.bytes_down += body.sent();
+                outcome.counted = watch.take_counted();
                 end
             }
             _ => End::Client,
@@ -402,7 +404,9 @@ async fn send_file(
             }
         };
         pool.bulk().turn(|turn| turn.spend(piece.len())).await;
-        if let Err(broken) = send_all(stream, piece, false, unsent, watch).await {
+        let sent = send_all(stream, piece, false, unsent, watch).await;
+        body.report(watch);
+        if let Err(broken) = sent {
             return broken_off(broken, stream);
         }
     }

@@ -16,6 +16,7 @@ use crate::front::accepted::{Accepted, relayed};
 use crate::front::http::Limits;
 use crate::front::linger::linger;
 use crate::front::response::{Response as OwnResponse, status_for};
+use crate::observe::live::{Activity, Direction};
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::http::forward::{self, Framing, Rules, write_response};
 use crate::proto::http::response_head::{Content, Persistence, reason_phrase};
@@ -35,6 +36,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade, 
         Ok(lease) => lease,
         Err(failure) => return upgrade.refuse(conn, watch, failure).await,
     };
+    conn.reaches(Activity::Forward, upgrade.live.cluster(), &lease);
     watch.set_upstream(Some(lease.upstream.socket()));
     watch.set_tcp_keepalive(conn.listener.tcp_keepalive());
     watch.renew(Limit::new(upgrade.response_timeout, End::ResponseTimeout));
@@ -42,17 +44,19 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade, 
     // 2. Send the head, and the payload that may go with it, in one write. Read the response
     // meanwhile. Boxed, so that the long-lived future of the relay stays small.
     let (mut up, mut held) = upgrade.split(pool, early_data);
+    up.count_as(Direction::Up);
     let upstream = Connection::new(&lease.upstream, pool, watch);
     let sending = send_then_hold(client, &upstream, &mut up, &mut held);
     let result = Box::pin(unless_client_leaves(upstream.read_response(), sending)).await;
     let mut down = Flow::new(pool, Vec::new());
+    down.count_as(Direction::Down);
     let response = match check(result, early_data) {
         Ok(response) => response,
         Err(end) => {
             if end == End::ClientReset {
                 relay::cut_off(client, &lease.upstream);
             }
-            return upgrade.fail(conn, watch, relayed(conn, lease, &up, &down, end)).await;
+            return upgrade.fail(conn, watch, relayed(conn, watch, lease, (&up, &down), end)).await;
         }
     };
 
@@ -71,7 +75,7 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade, 
         let end = relay::run(client, upstream, &mut up, &mut down, watch, half_closed).await;
         drop(tunnel);
         watch.set_upstream(None);
-        let outcome = relayed(conn, lease, &up, &down, end);
+        let outcome = relayed(conn, watch, lease, (&up, &down), end);
         let (status, upstream_status) = (Some(status), Some(status));
         return upgrade.record(conn, Outcome { status, upstream_status, head_down, ..outcome });
     }
@@ -80,14 +84,14 @@ pub(super) async fn serve(conn: &Accepted, watch: &Watch, mut upgrade: Upgrade, 
     // upstream would take them for a second request.
     drop(held);
     let Some(head) = upgrade.closing_head(conn, &response) else {
-        let outcome = relayed(conn, lease, &up, &down, End::BadResponse);
+        let outcome = relayed(conn, watch, lease, (&up, &down), End::BadResponse);
         return upgrade.fail(conn, watch, outcome).await;
     };
     down.push(&head);
     // What has arrived before a reset of the upstream goes on, too.
     watch.set_upstream(None);
     let end = upstream.pass_body(response, client, &mut down).await;
-    let outcome = relayed(conn, lease, &up, &down, end);
+    let outcome = relayed(conn, watch, lease, (&up, &down), end);
     let (status, upstream_status) = (Some(status), Some(status));
     let head_down = head.len() as u64;
     upgrade.record(conn, Outcome { status, upstream_status, head_down, ..outcome });

@@ -8,6 +8,7 @@
 use super::Upgrade;
 use crate::front::accepted::{Accepted, relayed};
 use crate::front::linger::linger;
+use crate::observe::live::Activity;
 use crate::observe::outcome::{End, Outcome};
 use crate::proto::websocket::{Handshake, accept_value, early_data};
 use crate::relay::Flow;
@@ -90,6 +91,9 @@ pub(super) async fn serve(
         }
     };
 
+    let activity = if response.framed { Activity::WebSocket } else { Activity::Obfs };
+    conn.reaches(activity, upgrade.live.cluster(), &lease);
+
     // 3. Relay the payload, which begins with the client's first byte after the head.
     let (mut up, mut down) = if response.framed {
         Flow::websocket(pool)
@@ -106,7 +110,7 @@ pub(super) async fn serve(
     // The flows have their own copies. An idle tunnel must hold no buffer.
     drop((request, head));
     let end = conn.relay(watch, &lease, &mut up, &mut down, timeouts).await;
-    let outcome = relayed(conn, lease, &up, &down, end);
+    let outcome = relayed(conn, watch, lease, (&up, &down), end);
     upgrade.record(conn, Outcome { status: Some(101), ..outcome });
 
     // 4. Linger: the client must be able to read the close frame, whatever it sends after its own.

@@ -125,6 +125,7 @@ impl Udp {
             used: Some(Rc::clone(&session.upstream.endpoint.counters)),
             bytes_up: session.bytes_up.get(),
             bytes_down: session.bytes_down.get(),
+            counted: [session.bytes_up.get(), session.bytes_down.get()],
             relay: Relay::Copy,
             ..Outcome::new(end)
         };

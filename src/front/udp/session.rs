@@ -4,11 +4,11 @@
 //! socket. This error ends a session without a reply, and the client's datagrams go to the next
 //! endpoint. A session with a reply keeps its endpoint, which may just be starting again.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use super::join::send_joined;
 use super::{Key, Session, Udp};
+use crate::observe::live::Direction;
 use crate::sys::is_unreachable;
 
 impl Udp {
@@ -21,10 +21,10 @@ impl Udp {
         }
         let upstream = &session.upstream;
         match upstream.socket.try_send(upstream.address, None, bytes, segment) {
-            Ok(lost) => count_sent(&session.bytes_up, bytes.len(), lost * segment),
+            Ok(lost) => session.count_sent(Direction::Up, bytes.len(), lost * segment),
             Err(refusal) => {
                 let tried = bytes.len() - refusal.rest.len();
-                count_sent(&session.bytes_up, tried, refusal.lost * segment);
+                session.count_sent(Direction::Up, tried, refusal.lost * segment);
                 self.end_refused(&session, refusal.errno);
                 if let Some(next) = self.session(key) {
                     self.send_with_retry(&next, refusal.rest, segment);
@@ -38,7 +38,7 @@ impl Udp {
     fn send_with_retry(&self, session: &Session, bytes: &[u8], segment: usize) {
         let upstream = &session.upstream;
         let (lost, error) = upstream.socket.send(upstream.address, None, bytes, segment);
-        count_sent(&session.bytes_up, bytes.len(), lost * segment);
+        session.count_sent(Direction::Up, bytes.len(), lost * segment);
         if let Some(errno) = error
             && !session.has_reply.get()
         {
@@ -81,13 +81,21 @@ impl Udp {
         send_joined(items, &mut self.buffers.joined.borrow_mut(), |(), bytes, segment| {
             // A socket that serves many peers does not report the errors of one of them.
             let (lost, _) = socket.socket.send(client, local, bytes, segment);
-            count_sent(&session.bytes_down, bytes.len(), lost * segment);
+            session.count_sent(Direction::Down, bytes.len(), lost * segment);
         });
     }
 }
 
-/// Adds the bytes that were sent. `lost` is too large if a shorter last datagram was lost, so the
-/// subtraction saturates.
-fn count_sent(count: &Cell<u64>, bytes: usize, lost: usize) {
-    count.set(count.get() + bytes.saturating_sub(lost) as u64);
+impl Session {
+    /// Adds the bytes that were sent. `lost` is too large if a shorter last datagram was lost, so
+    /// the subtraction saturates.
+    fn count_sent(&self, direction: Direction, bytes: usize, lost: usize) {
+        let sent = bytes.saturating_sub(lost) as u64;
+        let count = match direction {
+            Direction::Up => &self.bytes_up,
+            Direction::Down => &self.bytes_down,
+        };
+        count.set(count.get() + sent);
+        self.current.listener.counters.count_bytes(direction, sent);
+    }
 }

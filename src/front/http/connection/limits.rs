@@ -81,6 +81,7 @@ impl Connection<'_> {
             Fired::ClientReset | Fired::ClientEnded | Fired::UpstreamReset => {
                 self.gone(fired.end())
             }
+            Fired::Closed => self.gone(fired.end()),
             // The last response, or another request, may still be on its way: linger.
             _ if self.state != State::Fresh && self.held.is_empty() => Next::Linger,
             Fired::TimedOut(_) => Next::Drop,

@@ -13,6 +13,7 @@ use super::upload::{Sent, beside, is_whole};
 use crate::cluster::{Cluster, ConnectFailure, Lease};
 use crate::front::accepted::Accepted;
 use crate::front::response::status_for;
+use crate::observe::live::{Activity, Direction};
 use crate::observe::outcome::{Copied, End, Outcome, Relay};
 use crate::proto::codec::Stack;
 use crate::proto::http::response_head::{Persistence, reason_phrase};
@@ -163,16 +164,19 @@ impl Exchange<'_> {
     ) -> Option<C::Next> {
         let &Exchange { conn, watch, request } = self;
         let pool = &conn.context.pool;
+        conn.reaches(Activity::Request, cluster, &lease);
         watch.renew(Limit::new(request.proxy().response_timeout, End::ResponseTimeout));
         let transport = lease.upstream.clone();
         let upstream = Upstream::new(&transport, pool, watch);
         let mut heads = Heads::new(pool.charge(), request.kind);
         let mut up = request.flow(pool, C::chunks);
+        up.count_as(Direction::Up);
         poll_fn(|cx| {
             request.begin(&mut up, |up, head| up.queue(&transport, head, cx.waker()));
             Poll::Ready(())
         })
         .await;
+        up.report(watch);
 
         // 1. Send the request, and pass the response on. The client is not read once it has sent
         // its body, so the watch finds out whether it has left. It does not look for a reset of the
@@ -222,6 +226,7 @@ impl Exchange<'_> {
         outcome.copied = copied.map(|why| if is_plain { why } else { Copied::Tls });
         let is_spliced = passed.relay.is_ok() || up.spliced();
         outcome.relay = if is_spliced { Relay::Splice } else { Relay::Copy };
+        outcome.counted = watch.take_counted();
         conn.record(request.start, &outcome, |record| request.describe(record));
         // While a drain is to come, other clients still need the connection.
         let is_last = conn.context.draining.get() || conn.listener.is_removed();
@@ -274,6 +279,7 @@ impl Exchange<'_> {
     ) -> C::Next {
         let request = self.request;
         outcome.retries = Some(request.retries.get());
+        outcome.counted = self.watch.take_counted();
         let status = reject.map(|reject| reject.status).or_else(|| status_for(outcome.end));
         let next = match status {
             None => client.abandon(),

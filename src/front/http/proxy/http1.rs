@@ -10,6 +10,7 @@ use super::request::Proxied;
 use super::response::{Form, Transfer, pass_interim, write_head};
 use super::upload::{Sent, beside, send};
 use crate::front::http::connection::{Connection, MAX_SKIPPED, Next};
+use crate::observe::live::Direction;
 use crate::observe::outcome::{Copied, End, Outcome};
 use crate::proto::codec::Stack;
 use crate::proto::http::forward::Lines;
@@ -132,6 +133,7 @@ impl<'c> Client for Connection<'c> {
 
         // 3. If not, send what is here, and the rest of the body as it comes.
         let mut down = form.flow(&conn.context.pool);
+        down.count_as(Direction::Down);
         let mut out = Vec::with_capacity(length + 128);
         write_head(&bytes[..length], form, request, &conn.context.date(), &mut out)
             .ok_or(Missing::Upstream(Failure::Malformed))?;

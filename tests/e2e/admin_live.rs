@@ -1,0 +1,214 @@
+//! What the admin endpoint shows of connections that are open.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::admin::{admin, listener, stats};
+use crate::reload::{cluster, start, tcp, udp};
+use crate::support::{
+    Authority, Echo, HttpClient, Record, Ringgate, SHORT, UdpEcho, Upstream, Web, bytes, connect,
+    curl, free_port, read_until, wait_for,
+};
+
+const BOTH: [&str; 2] = ["io_uring", "epoll"];
+
+/// Bytes up and down of a listener.
+fn moved(own: SocketAddr, name: &str) -> (u64, u64) {
+    let shown = stats(own);
+    let bytes = |field: &str| listener(&shown, name)[field].as_u64().unwrap();
+    (bytes("bytes_up"), bytes("bytes_down"))
+}
+
+/// Waits until a listener has counted just these bytes.
+#[track_caller]
+fn has_moved(own: SocketAddr, name: &str, expected: (u64, u64)) {
+    let mut last = (0, 0);
+    let is_done = || {
+        last = moved(own, name);
+        assert!(last.0 <= expected.0 && last.1 <= expected.1, "{last:?} is beyond {expected:?}");
+        (last == expected).then_some(())
+    };
+    wait_for(&format!("{name} has moved {expected:?}"), SHORT, is_done);
+}
+
+fn is_closed(own: SocketAddr, name: &str) {
+    wait_for(&format!("{name} has no connection"), SHORT, || {
+        (listener(&stats(own), name)["connections"]["open"] == 0).then_some(())
+    });
+}
+
+/// Sends this many bytes, and reads as many.
+fn echoes(client: &mut TcpStream, count: usize) {
+    let sent = bytes(count as u64, count);
+    std::thread::scope(|scope| {
+        let mut sending = client.try_clone().unwrap();
+        let sent = &sent;
+        scope.spawn(move || sending.write_all(sent).unwrap());
+        let mut received = vec![0; count];
+        client.read_exact(&mut received).unwrap();
+        assert!(received == *sent);
+    });
+}
+
+#[test]
+fn bytes_of_a_relay_are_counted_while_it_lasts_and_once() {
+    let echo = Echo::start();
+    for driver in BOTH {
+        let [own, raw] = [(); 2].map(|()| free_port().address());
+        let config = admin(own) + &tcp("raw", raw, "c") + &cluster("c", echo.address());
+        let gate = start(&config, driver);
+        let mut tunnel = connect(raw);
+        let mut sum = 0;
+        // Alone in the outbox, copied, spliced, and small again.
+        for count in [1, 600, 10_000, 3_000_000, 5, 200_000, 1] {
+            echoes(&mut tunnel, count);
+            sum += count as u64;
+            has_moved(own, "raw", (sum, sum));
+        }
+        drop(tunnel);
+        is_closed(own, "raw");
+        let record = gate.record();
+        assert_eq!((record.number("bytes_up"), record.number("bytes_down")), (sum, sum));
+        assert_eq!(moved(own, "raw"), (sum, sum), "{driver}");
+    }
+}
+
+#[test]
+fn bytes_that_an_upstream_does_not_take_are_not_counted() {
+    for driver in BOTH {
+        let upstream = Upstream::listen();
+        let [own, raw] = [(); 2].map(|()| free_port().address());
+        let config = admin(own) + &tcp("raw", raw, "c") + &cluster("c", upstream.address());
+        let gate = start(&config, driver);
+        let mut client = connect(raw);
+        let mut behind = upstream.accept();
+        // Until the sockets on the way are full.
+        client.set_nonblocking(true).unwrap();
+        let block = vec![1; 64 * 1024];
+        let mut sent = 0;
+        wait_for("the way is full", SHORT, || {
+            let before = sent;
+            while let Ok(count) = client.write(&block) {
+                sent += count as u64;
+            }
+            (sent == before && moved(own, "raw").0 > 0).then_some(())
+        });
+        let counted = moved(own, "raw").0;
+        assert!(counted < sent, "{counted} of {sent}");
+        // What the upstream reads is what was counted, and the rest of what was sent.
+        client.set_nonblocking(false).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut received = Vec::new();
+        behind.read_to_end(&mut received).unwrap();
+        assert_eq!(received.len() as u64, sent);
+        has_moved(own, "raw", (sent, 0));
+        // A reset while bytes are on their way leaves the numbers of the record.
+        drop((behind, client));
+        is_closed(own, "raw");
+        let record = gate.record();
+        assert_eq!(moved(own, "raw"), (record.number("bytes_up"), record.number("bytes_down")));
+    }
+}
+
+#[test]
+fn bytes_of_a_session_and_of_a_long_response_are_counted_while_they_last() {
+    let udp_echo = UdpEcho::start("");
+    for driver in BOTH {
+        let upstream = Upstream::listen();
+        let [own, web, dns] = [(); 3].map(|()| free_port().address());
+        let site = format!(
+            "[[listener]]\nname = \"web\"\nlisten = \"{web}\"\nprotocol = \"http\"\n\
+             [[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\ncluster = \"c\"\n"
+        );
+        let config = admin(own)
+            + &site
+            + &udp("dns", dns, "d")
+            + &cluster("c", upstream.address())
+            + &cluster("d", udp_echo.address());
+        let gate = start(&config, driver);
+
+        let session = crate::udp::client(dns);
+        assert_eq!(crate::udp::ask(&session, &[7; 100]), [7; 100]);
+        assert_eq!(crate::udp::ask(&session, &[8; 50]), [8; 50]);
+        has_moved(own, "dns", (150, 150));
+
+        let mut client = HttpClient::connect(web);
+        client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut behind = HttpClient::over(upstream.accept());
+        read_until(&mut behind.stream, b"\r\n\r\n");
+        behind.send("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        behind.send(vec![1; 400_000]);
+        let response = client.head_only();
+        assert_eq!((response.status, client.take(400_000).len()), (200, 400_000));
+        let counted = wait_for("a part of the response is counted", SHORT, || {
+            let (up, down) = moved(own, "web");
+            // The head of the response comes on top.
+            (up > 0 && (400_000..401_000).contains(&down)).then_some((up, down))
+        });
+        behind.send(vec![1; 600_000]);
+        client.take(600_000);
+        let record = gate.record();
+        let whole = (record.number("bytes_up"), record.number("bytes_down"));
+        assert_eq!((whole.0, whole.1 - 600_000), counted);
+        has_moved(own, "web", whole);
+    }
+}
+
+/// The sums of all records of a listener.
+fn recorded(records: &[Record], name: &str) -> (u64, u64) {
+    let of = records.iter().filter(|record| record.text("listener") == name);
+    of.fold((0, 0), |(up, down), record| {
+        (up + record.number("bytes_up"), down + record.number("bytes_down"))
+    })
+}
+
+#[test]
+fn what_is_counted_is_what_the_records_say() {
+    const NAME: &str = "site.test";
+    for driver in BOTH {
+        let (authority, web) = (Authority::new("authority"), Web::start());
+        let own = free_port().address();
+        let files = tempfile::tempdir().unwrap();
+        let folder = files.path().join("f");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("large"), bytes(3, 3_000_000)).unwrap();
+        fs::write(folder.join("small"), b"small").unwrap();
+        let config = admin(own)
+            + &format!(
+                "[[listener]]\nname = \"edge\"\nlisten = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+                 {}\n[[listener.host]]\nroute = [{{ prefix = \"/f\", root = {:?} }}, \
+                 {{ path = \"/own\", respond = {{ body = \"own\" }} }}, \
+                 {{ prefix = \"/\", cluster = \"c\" }}]\n{}",
+                authority.signs(&[NAME]).rule(&[NAME], ""),
+                files.path(),
+                cluster("c", web.url("").strip_prefix("http://").unwrap().parse().unwrap()),
+            );
+        let gate: Ringgate = start(&config, driver);
+        let paths =
+            ["/f/large", "/f/small", "/own", "/f/none", "/bytes/300000", "/unmeasured/300000"];
+        let urls = paths.map(|path| format!("https://{NAME}{path}"));
+        let mut count = 0;
+        for version in ["--http2", "--http1.1"] {
+            // One connection, and then one for each.
+            let all: Vec<&str> = urls.iter().map(String::as_str).collect();
+            let sinks: Vec<&str> = all.iter().flat_map(|_| ["-o", "/dev/null"]).collect();
+            curl(gate.address("edge"), &authority, &[&[version][..], &sinks, &all].concat());
+            count += all.len();
+            for url in &all {
+                curl(gate.address("edge"), &authority, &[version, "-o", "/dev/null", url]);
+                count += 1;
+            }
+            let upload = format!("@{}", folder.join("large").display());
+            let url = format!("https://{NAME}/sum");
+            let upload = [version, "-o", "/dev/null", "--data-binary", &upload, &url];
+            curl(gate.address("edge"), &authority, &upload);
+            count += 1;
+        }
+        let records = gate.records(count);
+        let expected = recorded(&records, "edge");
+        assert!(expected.0 > 6_000_000 && expected.1 > 12_000_000, "{expected:?}");
+        is_closed(own, "edge");
+        assert_eq!(moved(own, "edge"), expected, "{driver}");
+    }
+}
