@@ -1,6 +1,8 @@
 //! The command line.
 
 mod ask;
+mod connections;
+mod text;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,7 +13,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
-use self::ask::Asked;
+use self::ask::Simple;
+use self::connections::{Closing, Listing};
 use crate::config::{self, Config, Errors, Form};
 use crate::control::{self, Environment, Predecessor, Source};
 use crate::error::Error;
@@ -59,27 +62,29 @@ enum Command {
     },
     /// Show what a running process does: listeners, workers, certificates.
     ///
-    /// Exit codes: 0 it serves; 1 it cannot be asked, or is about to end; 2 wrong command line.
-    Status {
-        #[command(flatten)]
-        asked: Asked,
-        /// Print JSON instead of text.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Exit codes: 0 it serves; 1 it is about to end; 2 it cannot be asked, or wrong command line.
+    Status(Simple),
+    /// List the open connections of a running process.
+    ///
+    /// Exit codes: 0 done; 1 refused, with the reason; 2 it cannot be asked, or wrong command line.
+    Connections(Listing),
+    /// Close one connection of a running process: its client gets a reset.
+    ///
+    /// Exit codes as for `connections`; 1 also if there is no such connection.
+    Close(Closing),
     /// Let a running process read its configuration again, and wait until it serves by it.
     ///
-    /// Exit codes: 0 done; 1 refused, with the errors, or it cannot be asked; 2 wrong command line.
-    Reload(Asked),
+    /// Exit codes: 0 done; 1 refused, with the errors; 2 it cannot be asked, or wrong command line.
+    Reload(Simple),
     /// Let a running process start its program again, which takes its sockets over.
     ///
     /// Returns when that has begun: the log of the process says how it ends. Exit codes as for
     /// `reload`.
-    Upgrade(Asked),
+    Upgrade(Simple),
     /// Let a running process end: as SIGTERM.
     ///
     /// Exit codes as for `reload`.
-    Drain(Asked),
+    Drain(Simple),
     /// Print what is known about configurations: schema, reference, or one with all its defaults.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -201,10 +206,12 @@ pub fn run(cli: Cli) -> ExitCode {
             }
         }
         Command::Check { files } => check(&files),
-        Command::Status { asked, json } => ask::status(&asked, json),
-        Command::Reload(asked) => ask::order(&asked, "/reload"),
-        Command::Upgrade(asked) => ask::order(&asked, "/upgrade"),
-        Command::Drain(asked) => ask::order(&asked, "/drain"),
+        Command::Status(simple) => ask::status(&simple),
+        Command::Connections(listing) => connections::list(&listing),
+        Command::Close(closing) => connections::close(&closing),
+        Command::Reload(Simple { asked, json }) => ask::order(&asked, "/reload", json),
+        Command::Upgrade(Simple { asked, json }) => ask::order(&asked, "/upgrade", json),
+        Command::Drain(Simple { asked, json }) => ask::order(&asked, "/drain", json),
         Command::Config(ConfigCommand::Schema) => print(&config::schema()),
         Command::Config(ConfigCommand::Reference { man: false }) => print(&config::reference()),
         Command::Config(ConfigCommand::Reference { man: true }) => print(&config::man()),

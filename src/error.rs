@@ -52,6 +52,16 @@ pub enum Error {
         /// How to fix it; empty if there is no advice.
         advice: Cow<'static, str>,
     },
+    /// A command cannot be carried out as it is given: it names no process that answers. Exit code
+    /// 2.
+    Usage {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: Box<dyn StdError + Send + Sync>,
+        /// How to fix it; empty if there is no advice.
+        advice: Cow<'static, str>,
+    },
 }
 
 impl Error {
@@ -66,10 +76,21 @@ impl Error {
         Error::Start { what: what.into(), source, advice }
     }
 
+    /// Makes an [`Error::Usage`].
+    pub fn usage(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+        advice: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Error::Usage { what: what.into(), source: source.into(), advice: advice.into() }
+    }
+
     /// Returns how to fix the error. `None` if there is no advice, or if it is a part of the text.
     pub fn advice(&self) -> Option<&str> {
         match self {
-            Error::Start { advice, .. } => (!advice.is_empty()).then_some(advice),
+            Error::Start { advice, .. } | Error::Usage { advice, .. } => {
+                (!advice.is_empty()).then_some(advice)
+            }
             Error::Environment { advice, .. } => Some(advice),
             Error::Configuration(_) => None,
         }
@@ -99,6 +120,7 @@ impl Error {
         match self {
             Error::Configuration(_) | Error::Environment { .. } => ExitCode::from(64),
             Error::Start { .. } => ExitCode::FAILURE,
+            Error::Usage { .. } => ExitCode::from(2),
         }
     }
 }
@@ -107,7 +129,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Configuration(errors) => errors.fmt(f),
-            Error::Environment { what, .. } | Error::Start { what, .. } => f.write_str(what),
+            Error::Environment { what, .. }
+            | Error::Start { what, .. }
+            | Error::Usage { what, .. } => f.write_str(what),
         }
     }
 }
@@ -118,7 +142,7 @@ impl StdError for Error {
             // The text of this error is that of the inner one, so its source is, too.
             Error::Configuration(errors) => errors.source(),
             Error::Environment { .. } => None,
-            Error::Start { source, .. } => Some(&**source),
+            Error::Start { source, .. } | Error::Usage { source, .. } => Some(&**source),
         }
     }
 }

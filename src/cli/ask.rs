@@ -7,8 +7,9 @@ use clap::Args;
 use serde_json::Value;
 
 use super::print;
+use super::text::{size, table, time};
 use crate::config;
-use crate::control::Endpoint;
+use crate::control::{Endpoint, Reply};
 use crate::error::Error;
 
 /// Which process is asked.
@@ -28,35 +29,56 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn endpoint(&self) -> Result<Endpoint, Error> {
+    pub(super) fn endpoint(&self) -> Result<Endpoint, Error> {
         let address = config::admin_address(&self.admin)
-            .map_err(|(what, note)| Error::start("cannot ask the admin endpoint", what, note))?;
+            .map_err(|(what, note)| Error::usage("cannot ask the admin endpoint", what, note))?;
         Endpoint::new(address, self.token_file.as_deref())
     }
 }
 
-/// Gives an order, and prints its result.
-pub(super) fn order(asked: &Asked, path: &str) -> Result<(), Error> {
-    let reply = asked.endpoint()?.ask(path, true)?;
-    let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
-    if reply.is_success {
-        return print(&format!("{}\n", value["result"].as_str().unwrap_or("done")));
-    }
-    Err(refused(&value, &reply.body))
+/// A command that needs no more than the process that it is for.
+#[derive(Debug, Args)]
+pub(super) struct Simple {
+    #[command(flatten)]
+    pub(super) asked: Asked,
+    /// Print the response of the admin endpoint, which is JSON.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
-/// Prints what the process does.
-pub(super) fn status(asked: &Asked, is_json: bool) -> Result<(), Error> {
-    let reply = asked.endpoint()?.ask("/stats", false)?;
+/// Gives an order, and prints its result.
+pub(super) fn order(asked: &Asked, path: &str, is_json: bool) -> Result<(), Error> {
+    let reply = asked.endpoint()?.ask(path, true)?;
+    match value_of(&reply, is_json)? {
+        Some(value) => print(&format!("{}\n", value["result"].as_str().unwrap_or("done"))),
+        None => Ok(()),
+    }
+}
+
+/// Asks for something. With `is_json` it is printed as it is; otherwise it is returned.
+pub(super) fn shown(asked: &Asked, path: &str, is_json: bool) -> Result<Option<Value>, Error> {
+    value_of(&asked.endpoint()?.ask(path, false)?, is_json)
+}
+
+/// The value of a response. `None` if it is printed instead, which is also done with an error.
+fn value_of(reply: &Reply, is_json: bool) -> Result<Option<Value>, Error> {
+    if is_json {
+        print(&reply.body)?;
+    }
     let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
     if !reply.is_success {
         return Err(refused(&value, &reply.body));
     }
-    if is_json {
-        print(&reply.body)?;
-    } else {
+    Ok(Some(value).filter(|_| !is_json))
+}
+
+/// Prints what the process does.
+pub(super) fn status(simple: &Simple) -> Result<(), Error> {
+    let reply = simple.asked.endpoint()?.ask("/stats", false)?;
+    if let Some(value) = value_of(&reply, simple.json)? {
         print(&as_text(&value))?;
     }
+    let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
     match value["state"].as_str() {
         Some("serving") => Ok(()),
         state => {
@@ -104,7 +126,7 @@ fn as_text(stats: &Value) -> String {
             size(number(&one["bytes_down"])),
         ]);
     }
-    text += &table(&rows);
+    text += &table(&rows, 1);
     let certificates: Vec<[String; 3]> = stats["certificates"]
         .as_array()
         .into_iter()
@@ -119,48 +141,9 @@ fn as_text(stats: &Value) -> String {
         let head = ["CERTIFICATE", "DAYS LEFT", "NAMES"].map(str::to_owned);
         let rows: Vec<[String; 3]> = std::iter::once(head).chain(certificates).collect();
         text += "\n";
-        text += &table(&rows);
+        text += &table(&rows, 1);
     }
     text
-}
-
-/// Columns of one width each: the first one to the left, the others to the right.
-fn table<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or_default()).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text += "\n";
-    }
-    text
-}
-
-/// A size with its unit: `512 B`, `1.5 MiB`.
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1024.0 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
-}
-
-/// A time with its two largest units: `3 d 4 h`.
-fn time(seconds: u64) -> String {
-    let parts = [
-        (seconds / 86400, "d"),
-        (seconds / 3600 % 24, "h"),
-        (seconds / 60 % 60, "min"),
-        (seconds % 60, "s"),
-    ];
-    let first = parts.iter().position(|(value, _)| *value > 0).unwrap_or(3);
-    let shown = parts[first..].iter().take(2).map(|(value, unit)| format!("{value} {unit}"));
-    shown.collect::<Vec<_>>().join(" ")
 }
 
 /// Whole days until a time, which is in seconds since 1970; negative when it is over.
@@ -168,25 +151,4 @@ fn days_left(until: u64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
     let left = i128::from(until) - i128::from(now);
     left.div_euclid(86400).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_and_times_have_the_units_that_are_read_best() {
-        assert_eq!(size(512), "512 B");
-        assert_eq!(size(1536), "1.5 KiB");
-        assert_eq!(size(u64::MAX), "16384.0 PiB");
-        assert_eq!(time(0), "0 s");
-        assert_eq!(time(61), "1 min 1 s");
-        assert_eq!(time(3 * 86400 + 4 * 3600), "3 d 4 h");
-    }
-
-    #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
-        let rows = [["NAME", "N"], ["a", "1000"]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(&rows), "NAME     N\na     1000\n");
-    }
 }

@@ -185,6 +185,7 @@ impl Serving {
             file_limit,
             running,
             pulses: crew.pulses(),
+            commands: crew.commands(),
             endpoints: endpoint_counters,
         });
         let layouts = vec![Arc::downgrade(&layout)];

@@ -107,6 +107,11 @@ impl Context {
         Ok(context)
     }
 
+    /// The index of the worker.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
     /// Changes how the descriptors of the worker are divided. What is open stays.
     pub fn set_shares(&self, shares: &Shares) {
         self.load.set_max(shares.connections);

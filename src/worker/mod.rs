@@ -7,6 +7,7 @@ mod accept;
 mod balance;
 mod driver;
 mod levels;
+mod open;
 mod pulse;
 
 use std::io;
@@ -35,6 +36,7 @@ use accept::Acceptors;
 pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial};
 pub use levels::{Level, Levels};
+pub use open::{Listed, Question};
 pub use pulse::{Life, Pulse};
 
 /// The time for connections that were ended by force to write their records.
@@ -100,6 +102,8 @@ pub enum Command {
         /// Each worker adds 1 when it serves them.
         applied: Arc<AtomicUsize>,
     },
+    /// Answers a question about its open connections.
+    Connections(Question),
     /// Goes on accepting, but ends idle connections, and lets each response say that its
     /// connection ends. A drain follows.
     DrainSoon,
@@ -357,6 +361,7 @@ impl Worker {
                 }
                 applied.fetch_add(1, Ordering::Release);
             }
+            Command::Connections(question) => open::answer(question, &self.context),
             Command::Pause(paused) => self.pause(paused),
             Command::Resume => self.resume(),
             Command::DrainSoon => self.context.closing.set(true),

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::admin::{admin, listener, stats};
+use serde_json::Value;
+
+use crate::admin::{admin, asks, listener, stats};
 use crate::reload::{cluster, start, tcp, udp};
 use crate::support::{
     Authority, Echo, HttpClient, Record, Ringgate, SHORT, UdpEcho, Upstream, Web, bytes, connect,
@@ -210,5 +212,148 @@ fn what_is_counted_is_what_the_records_say() {
         assert!(expected.0 > 6_000_000 && expected.1 > 12_000_000, "{expected:?}");
         is_closed(own, "edge");
         assert_eq!(moved(own, "edge"), expected, "{driver}");
+    }
+}
+
+/// The open connections, by a query.
+#[track_caller]
+fn open(own: SocketAddr, query: &str) -> Value {
+    let (status, body) = asks(own, &format!("GET /connections{query}"), "");
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// The open connections of a listener.
+fn open_of(own: SocketAddr, name: &str) -> Vec<Value> {
+    let shown = open(own, "?limit=1000");
+    assert_eq!(shown["silent_workers"], Value::Array(Vec::new()));
+    let all = shown["connections"].as_array().unwrap().iter();
+    all.filter(|one| one["listener"] == name).cloned().collect()
+}
+
+#[test]
+fn what_is_open_is_listed_with_what_it_does() {
+    let (echo, web) = (Echo::start(), Upstream::listen());
+    for driver in BOTH {
+        let [own, raw, site] = [(); 3].map(|()| free_port().address());
+        let config = admin(own)
+            + &tcp("raw", raw, "c")
+            + &proxied("site", site, "w")
+            + &cluster("c", echo.address())
+            + &cluster("w", web.address());
+        let _gate = start(&config, driver);
+        assert_eq!(open(own, "")["total"], 0);
+        let mut tunnels: Vec<TcpStream> = (0..3).map(|_| connect(raw)).collect();
+        for (index, tunnel) in tunnels.iter_mut().enumerate() {
+            echoes(tunnel, 100 * (index + 1));
+        }
+        let shown = open(own, "");
+        assert_eq!(shown["total"], 3, "{shown:#}");
+        let first = &shown["connections"][0];
+        assert_eq!((&first["bytes_up"], &first["bytes_down"]), (&300.into(), &300.into()));
+        assert_eq!(first["client"], tunnels[2].local_addr().unwrap().to_string());
+        assert_eq!(first["listener"], "raw");
+        assert_eq!((&first["protocol"], &first["kind"]), (&"tcp".into(), &"relay".into()));
+        assert_eq!(first["cluster"], "c");
+        assert_eq!(first["endpoint"], echo.address().to_string());
+        assert!(first["age_seconds"].as_f64().unwrap() < 60.0);
+        assert!(first["idle_seconds"].as_f64().unwrap() < 60.0);
+        let few = open(own, "?limit=2&sort=oldest");
+        assert_eq!((&few["total"], few["connections"].as_array().unwrap().len()), (&3.into(), 2));
+
+        // A request on its way, and then a connection that waits for the next one.
+        let mut client = HttpClient::connect(site);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut behind = HttpClient::over(web.accept());
+        read_until(&mut behind.stream, b"\r\n\r\n");
+        let waiting = &open_of(own, "site")[0];
+        assert_eq!((&waiting["kind"], &waiting["cluster"]), (&"request".into(), &"w".into()));
+        behind.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+        wait_for("the connection rests", SHORT, || {
+            let shown = &open_of(own, "site")[0];
+            assert_eq!(shown["protocol"], "HTTP/1.1");
+            (shown["kind"] == Value::Null && shown["endpoint"] == Value::Null).then_some(())
+        });
+        drop((client, tunnels));
+        wait_for("nothing is open", SHORT, || (open(own, "")["total"] == 0).then_some(()));
+        assert_eq!(asks(own, "GET /connections?limit=0", "").0, 400);
+        assert_eq!(asks(own, "GET /connections?what=1", "").0, 400);
+    }
+}
+
+/// An http listener that passes every request on.
+fn proxied(listener: &str, listen: SocketAddr, cluster: &str) -> String {
+    format!(
+        "[[listener]]\nname = \"{listener}\"\nlisten = \"{listen}\"\nprotocol = \"http\"\n\
+         [[listener.host]]\n[[listener.host.route]]\nprefix = \"/\"\ncluster = \"{cluster}\"\n"
+    )
+}
+
+/// Closes a connection of this listener. Returns the status.
+fn closes(own: SocketAddr, name: &str) -> u16 {
+    let id = open_of(own, name)[0]["id"].as_str().unwrap().to_owned();
+    let (status, body) =
+        asks(own, &format!("POST /connections/{id}/close"), "Content-Length: 0\r\n");
+    if status == 200 {
+        // It is no longer there, or ends within the same turn.
+        wait_for("it has ended", SHORT, || {
+            let request = format!("POST /connections/{id}/close");
+            (asks(own, &request, "Content-Length: 0\r\n").0 == 404).then_some(())
+        });
+    }
+    assert!(body.contains("closed"), "{body}");
+    status
+}
+
+#[test]
+fn one_connection_is_closed_by_a_reset_and_its_record_says_so() {
+    let (echo, web) = (Echo::start(), Upstream::listen());
+    for driver in BOTH {
+        let [own, raw, other, site] = [(); 4].map(|()| free_port().address());
+        let config = admin(own)
+            + &tcp("raw", raw, "c")
+            + &tcp("other", other, "c")
+            + &proxied("site", site, "w")
+            + &cluster("c", echo.address())
+            + &cluster("w", web.address());
+        let gate = start(&config, driver);
+        let is_reset = |stream: &mut TcpStream| {
+            let error = stream.read(&mut [0; 16]).expect_err("a reset");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        };
+        let (mut one, mut two) = (connect(raw), connect(other));
+        echoes(&mut one, 10);
+        echoes(&mut two, 10);
+        assert_eq!(closes(own, "raw"), 200);
+        is_reset(&mut one);
+        let record = gate.record();
+        assert_eq!((record.text("listener"), record.end()), ("raw", "admin_closed"));
+        assert_eq!(listener(&stats(own), "raw")["ends"]["admin_closed"], 1);
+        echoes(&mut two, 10);
+
+        // A request that waits for its response.
+        let mut client = HttpClient::connect(site);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut behind = HttpClient::over(web.accept());
+        read_until(&mut behind.stream, b"\r\n\r\n");
+        assert_eq!(closes(own, "site"), 200);
+        is_reset(&mut client.stream);
+        let records = gate.records(2);
+        assert_eq!((records[1].text("path"), records[1].end()), ("/", "admin_closed"));
+
+        // A connection that waits for a request has no record.
+        let mut client = HttpClient::connect(site);
+        client.send("GET /none HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n");
+        drop(client);
+        let mut client = HttpClient::connect(site);
+        wait_for("it is there", SHORT, || (open_of(own, "site").len() == 1).then_some(()));
+        assert_eq!(closes(own, "site"), 200);
+        is_reset(&mut client.stream);
+        assert_eq!(gate.records(3).len(), 3);
+        assert_eq!(asks(own, "POST /connections/9-1/close", "Content-Length: 0\r\n").0, 404);
+        assert_eq!(asks(own, "POST /connections/x/close", "Content-Length: 0\r\n").0, 404);
+        assert_eq!(asks(own, "GET /connections/0-1/close", "").0, 405);
+        echoes(&mut two, 10);
     }
 }

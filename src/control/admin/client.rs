@@ -47,7 +47,7 @@ impl Endpoint {
         let read = |path: &Path| {
             std::fs::read_to_string(path).map_err(|error| {
                 let what = format!("cannot read the token in {}", path.display());
-                Error::start(what, error, "name the file of admin.token_file, as its user")
+                Error::usage(what, error, "name the file of admin.token_file, as its user")
             })
         };
         let token = token_file.map(read).transpose()?;
@@ -61,7 +61,7 @@ impl Endpoint {
     pub fn ask(&self, path: &str, is_order: bool) -> Result<Reply, Error> {
         let failed = |error: io::Error| {
             let what = format!("cannot ask the admin endpoint {}", self.address);
-            Error::start(what, error, advice(&self.address))
+            Error::usage(what, error, advice(&self.address))
         };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;

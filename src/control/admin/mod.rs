@@ -10,6 +10,7 @@
 //! | `client` | asks the endpoint of another process, for the command line |
 //! | `clusters` | clusters and their endpoints, as JSON and for Prometheus |
 //! | `exposition` | the text format of Prometheus |
+//! | `connections` | what is open, and the end of one connection |
 //! | `guard` | decides whether a request may be answered at all |
 //! | `listening` | binds the address, and accepts a bounded number of connections |
 //! | `metrics` | the numbers, for Prometheus |
@@ -21,6 +22,7 @@
 mod certificates;
 mod client;
 mod clusters;
+mod connections;
 mod exposition;
 mod guard;
 mod listening;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::replies::{JSON, Reply, error, json, reply, text};
 use super::view::{Phase, View};
-use super::{Shared, certificates, clusters, guard, metrics, stats};
+use super::{Shared, certificates, clusters, connections, guard, metrics, stats};
 use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
@@ -60,6 +60,8 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Certificates => json(StatusCode::OK, &certificates::of(&view)),
         Resource::Config => config(view).await,
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
+        Resource::Connections => connections::list(&view, request.uri().query()).await,
+        Resource::Close(worker, number) => connections::close(&view, worker, number).await,
         Resource::Reload => order(shared, Signal::Reload, "reloaded").await,
         Resource::Upgrade => order(shared, Signal::TakeOver, "started").await,
         Resource::Drain => order(shared, Signal::End("POST /drain"), "draining").await,
@@ -76,6 +78,9 @@ enum Resource {
     Clusters,
     Certificates,
     Config,
+    Connections,
+    /// Of one connection: its worker and its number.
+    Close(usize, u32),
     Reload,
     Upgrade,
     Drain,
@@ -93,10 +98,15 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
         "/clusters" => (READ, Resource::Clusters),
         "/certificates" => (READ, Resource::Certificates),
         "/config" => (READ, Resource::Config),
+        "/connections" => (READ, Resource::Connections),
         "/reload" => (ORDER, Resource::Reload),
         "/upgrade" => (ORDER, Resource::Upgrade),
         "/drain" => (ORDER, Resource::Drain),
-        _ => return None,
+        _ => {
+            let id = path.strip_prefix("/connections/")?.strip_suffix("/close")?;
+            let (worker, number) = connections::id(id)?;
+            (ORDER, Resource::Close(worker, number))
+        }
     })
 }
 

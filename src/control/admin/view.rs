@@ -1,5 +1,6 @@
 //! What the endpoint shows: facts about the process, and the configuration of the moment.
 
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -12,7 +13,7 @@ use crate::front::Layout;
 use crate::observe::access_log::Losses;
 use crate::observe::counters::Cells;
 use crate::observe::hosts::Host;
-use crate::worker::{Pulse, Running};
+use crate::worker::{Command, Pulse, Running};
 
 /// What there is to show. A reload, a drain and a take-over replace it.
 #[derive(Clone)]
@@ -56,6 +57,8 @@ pub(in crate::control) struct Facts {
     pub(in crate::control) pulses: Vec<Arc<Pulse>>,
     /// The counters of all clusters and their endpoints.
     pub(in crate::control) endpoints: EndpointCounters,
+    /// Where each worker gets commands.
+    pub(in crate::control) commands: Vec<Sender<Command>>,
 }
 
 /// What the process is about to do.

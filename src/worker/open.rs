@@ -1,0 +1,52 @@
+//! What a worker says of its open connections, and the end of one of them.
+
+use std::sync::mpsc::Sender;
+
+use crate::front::Context;
+use crate::timers::{Order, Shown};
+
+/// A question about open connections. Each worker that gets one answers once.
+#[derive(Clone)]
+pub enum Question {
+    /// Which are open?
+    List {
+        /// The most that each worker lists.
+        limit: usize,
+        /// Which of them if there are more.
+        order: Order,
+        /// Gets the answer.
+        answer: Sender<Listed>,
+    },
+    /// Close the one with this number.
+    Close {
+        /// See [`Shown::number`].
+        number: u32,
+        /// Gets false if it has ended.
+        answer: Sender<bool>,
+    },
+}
+
+/// Open connections of one worker.
+pub struct Listed {
+    /// The index of the worker.
+    pub worker: usize,
+    /// The first ones in the order that was asked for.
+    pub connections: Vec<Shown>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// Answers a question. It takes about a millisecond for each 50,000 connections of the worker.
+pub(super) fn answer(question: Question, context: &Context) {
+    let timers = &context.timers;
+    // An error means that the client has gone.
+    match question {
+        Question::List { limit, order, answer } => {
+            let (connections, total) = timers.open_connections(limit, order);
+            let _ = answer.send(Listed { worker: context.index(), connections, total });
+        }
+        Question::Close { number, answer } => {
+            let _ = answer.send(timers.close_connection(number));
+        }
+    }
+}
