@@ -3,6 +3,7 @@
 mod ask;
 mod connections;
 mod text;
+mod top;
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::ask::Simple;
 use self::connections::{Closing, Listing};
+use self::top::Top;
 use crate::config::{self, Config, Errors, Form};
 use crate::control::{self, Environment, Predecessor, Source};
 use crate::error::Error;
@@ -72,6 +74,12 @@ enum Command {
     ///
     /// Exit codes as for `connections`; 1 also if there is no such connection.
     Close(Closing),
+    /// Show what a running process does, in the terminal, once a second.
+    ///
+    /// `?` lists the keys. Without a process, and while it starts again, it waits for one. NO_COLOR
+    /// is honoured. Exit codes: 0 ended by a key or a signal; 1 the terminal cannot be used; 2
+    /// there is none, or wrong command line.
+    Top(Top),
     /// Let a running process read its configuration again, and wait until it serves by it.
     ///
     /// Exit codes: 0 done; 1 refused, with the errors; 2 it cannot be asked, or wrong command line.
@@ -209,6 +217,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(simple) => ask::status(&simple),
         Command::Connections(listing) => connections::list(&listing),
         Command::Close(closing) => connections::close(&closing),
+        Command::Top(top) => top::run(&top),
         Command::Reload(Simple { asked, json }) => ask::order(&asked, "/reload", json),
         Command::Upgrade(Simple { asked, json }) => ask::order(&asked, "/upgrade", json),
         Command::Drain(Simple { asked, json }) => ask::order(&asked, "/drain", json),

@@ -9,6 +9,7 @@
 mod acme;
 mod admin;
 mod admin_live;
+mod admin_top;
 mod balance;
 mod beside_nginx;
 mod both_versions;

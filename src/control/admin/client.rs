@@ -69,6 +69,15 @@ impl Endpoint {
         asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)
     }
 
+    /// Sends a GET, and waits for the response for `limit` at most.
+    ///
+    /// # Errors
+    /// There is no endpoint, or it does not respond in time.
+    pub async fn get(&self, path: &str, limit: Duration) -> io::Result<Reply> {
+        let asked = timeout(limit, self.connect_and_ask(path, false)).await;
+        asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+
     async fn connect_and_ask(&self, path: &str, is_order: bool) -> io::Result<Reply> {
         match &self.address {
             Address::Ip(address) => {
