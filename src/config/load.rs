@@ -39,6 +39,14 @@ pub fn load(path: &Path) -> Result<Config, Errors> {
     parse_on(&Machine::this(), &name_of(path), &text, directory_of(path))
 }
 
+/// Like [`load`], for a text that is to be stored in this file.
+///
+/// # Errors
+/// Returns all errors of the configuration, rendered.
+pub fn load_text(path: &Path, text: &str) -> Result<Config, Errors> {
+    parse_on(&Machine::this(), &name_of(path), text, directory_of(path))
+}
+
 /// The effective configuration of a file: all its values, with the defaults of the keys that were
 /// left out. Relative paths stay as they are.
 ///

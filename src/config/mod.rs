@@ -46,7 +46,7 @@ pub use self::contract::{Form, man, reference, schema};
 pub use self::error_pages::{ErrorPage, ErrorPages};
 pub use self::fields::{FieldName, FieldRules, FieldValue};
 pub use self::keys::{Challenge, Coding, DnsFamily, Driver, Scheme};
-pub use self::load::{DEFAULT, effective, load, name_of, parse, show};
+pub use self::load::{DEFAULT, effective, load, load_text, name_of, parse, show};
 pub use self::loops::{Back, Loops};
 use self::machine::Machine;
 pub use self::network::Network;

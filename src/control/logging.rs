@@ -71,6 +71,14 @@ impl Logging {
         }
     }
 
+    /// Writes diagnostics of this level, until the next [`Logging::reload`].
+    pub(super) fn set_level(&self, level: &str) {
+        let Some(events) = &self.events else { return };
+        let events_of = layer(self.is_json(), &of_level(level), Arc::clone(self.queue()));
+        // An error means that there is no subscriber any more.
+        let _ = events.reload(events_of);
+    }
+
     /// Writes diagnostics by another configuration from now on. RINGGATE_LOG goes on to override
     /// the level.
     pub(super) fn reload(&self, log: &Log) {
@@ -78,7 +86,7 @@ impl Logging {
         // The value of RINGGATE_LOG was valid at the start.
         let Ok(directives) = directives(log) else { return };
         // An error means that there is no subscriber any more.
-        let _ = events.reload(layer(log, &directives, Arc::clone(self.queue())));
+        let _ = events.reload(layer(log.json, &directives, Arc::clone(self.queue())));
         self.is_json.store(log.json, Ordering::Relaxed);
     }
 }
@@ -117,9 +125,14 @@ pub fn init(log: &Log) -> Result<Logging, Error> {
 fn directives(log: &Log) -> Result<String, Error> {
     match std::env::var(VARIABLE) {
         Ok(directives) if !directives.is_empty() => checked(directives),
-        // The resolver logs every failed query. This process logs what follows from them instead.
-        _ => Ok(format!("{},hickory_resolver=error,hickory_net=error", log.level)),
+        _ => Ok(of_level(&log.level)),
     }
+}
+
+/// The directives for a level. The resolver logs every failed query; this process logs what follows
+/// from them instead.
+fn of_level(level: &str) -> String {
+    format!("{level},hickory_resolver=error,hickory_net=error")
 }
 
 /// Installs a subscriber that writes the events which the (valid) directives let through. Returns
@@ -128,13 +141,13 @@ fn subscribe<W>(log: &Log, directives: &str, writer: W) -> Option<reload::Handle
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let (events, handle) = reload::Layer::new(layer(log, directives, writer));
+    let (events, handle) = reload::Layer::new(layer(log.json, directives, writer));
     // Only a test would call this twice; the first subscriber then stays.
     tracing_subscriber::registry().with(events).try_init().ok()?;
     Some(handle)
 }
 
-fn layer<W>(log: &Log, directives: &str, writer: W) -> Events
+fn layer<W>(is_json: bool, directives: &str, writer: W) -> Events
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -144,7 +157,7 @@ where
         .with_writer(writer)
         // By default an error of formatting is printed to stderr, which could block or panic.
         .log_internal_errors(false);
-    if log.json {
+    if is_json {
         filter.and_then(events.json().with_ansi(false)).boxed()
     } else {
         filter.and_then(events.with_ansi(paint::stderr_shows_colour())).boxed()

@@ -24,6 +24,7 @@ mod rings;
 mod serving;
 mod signals;
 mod sockets;
+mod stored;
 mod takeover;
 mod watch;
 
@@ -43,7 +44,7 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::sys::{self, Needs};
 use crate::worker::Command;
-use admin::{Order, Phase, ReplyTo};
+use admin::{Order, Phase, ReplyTo, What};
 use drain::Drained;
 use manager::Manager;
 use serving::{Given, Serving};
@@ -230,68 +231,96 @@ async fn until_end(
     loop {
         let layout = Arc::clone(&serving.layout);
         let report = || report::of(&layout, &shortage);
-        let (signal, reply) = tokio::select! {
+        let (what, reply) = tokio::select! {
             // One that has come before the end of a take-over was known is for the service.
             biased;
-            signal = signals.next() => (signal, None),
+            signal = signals.next() => (What::Signal(signal), None),
             outcome = take_over.ends() => match outcome {
                 Outcome::Succeeded(successor) => return Ok(Ending::TakenOver(successor)),
-                Outcome::Failed { must_reload: true } => (Signal::Reload, None),
+                Outcome::Failed { must_reload: true } => (What::Signal(Signal::Reload), None),
                 Outcome::Failed { must_reload: false } => continue,
             },
-            Order { signal, reply } = serving.admin.next_order() => (signal, Some(reply)),
+            Order { what, reply } = serving.admin.next_order() => (what, Some(reply)),
             error = watch.until_one_fails(report) => return Err(error),
         };
-        match signal {
-            Signal::End(name) => {
+        let text = match at_once(what, serving, take_over, logging) {
+            Next::Reload(text) => text,
+            Next::End(name) => {
                 answer(reply, Ok(()));
                 return Ok(Ending::Signal(name));
             }
-            Signal::Reopen => serving.writer.reopen(),
-            Signal::TakeOver if take_over.is_in_progress() && reply.is_some() => {
-                answer(reply, Err(String::from(IN_PROGRESS)));
+            Next::Done(result) => {
+                answer(reply, result);
+                continue;
             }
-            Signal::TakeOver => {
-                take_over.start(serving);
-                answer(reply, Ok(()));
-            }
-            Signal::Reload if take_over.is_in_progress() => {
-                take_over.reload_later();
-                answer(reply, Err(String::from(IN_PROGRESS)));
-            }
-            Signal::Reload => {
-                serving.manager.reloading();
-                let logs = serving.writer.reopener();
-                let prepared = tokio::select! {
-                    prepared = serving.prepare() => prepared,
-                    name = signals.ending(|| logs.reopen()) => return Ok(Ending::Signal(name)),
-                    error = watch.until_one_fails(report) => return Err(error),
-                };
-                match prepared {
-                    // What the workers have begun to take they get whole. Signals wait for it.
-                    Ok(prepared) => tokio::select! {
-                        // Listeners that it has removed are looked at for the last time.
-                        () = serving.commit(prepared, logging) => {
-                            report();
-                            serving.manager.ready();
-                            answer(reply, Ok(()));
-                        }
-                        error = watch.until_one_fails(report) => return Err(error),
-                    },
-                    Err(error) => {
-                        serving.forget_refused();
-                        logging.report_unchanged(&error);
-                        serving.manager.ready_unchanged();
-                        answer(reply, Err(error.to_text()));
-                    }
+        };
+        serving.manager.reloading();
+        let logs = serving.writer.reopener();
+        let prepared = tokio::select! {
+            prepared = serving.prepare_and_store(text) => prepared,
+            name = signals.ending(|| logs.reopen()) => return Ok(Ending::Signal(name)),
+            error = watch.until_one_fails(report) => return Err(error),
+        };
+        match prepared {
+            // What the workers have begun to take they get whole. Signals wait for it.
+            Ok(prepared) => tokio::select! {
+                // Listeners that it has removed are looked at for the last time.
+                () = serving.commit(prepared, logging) => {
+                    report();
+                    serving.manager.ready();
+                    answer(reply, Ok(()));
                 }
+                error = watch.until_one_fails(report) => return Err(error),
+            },
+            Err(error) => {
+                serving.forget_refused();
+                logging.report_unchanged(&error);
+                serving.manager.ready_unchanged();
+                answer(reply, Err(error.to_text()));
             }
         }
     }
 }
 
-/// The result of an order while another process takes over.
-const IN_PROGRESS: &str = "a take-over is in progress: the new process reads the configuration";
+/// What follows from a signal or an order.
+enum Next {
+    /// It is done, or refused.
+    Done(Result<(), String>),
+    /// The process ends, by the name of what has asked for it.
+    End(&'static str),
+    /// A reload, by this text if the file is not to be read.
+    Reload(Option<Arc<str>>),
+}
+
+/// Does what needs no wait.
+fn at_once(what: What, serving: &mut Serving, take_over: &mut TakeOver, logging: &Logging) -> Next {
+    const IN_PROGRESS: &str = "a take-over is in progress: the new process reads the configuration";
+    match what {
+        What::Signal(Signal::End(name)) => return Next::End(name),
+        What::Signal(Signal::Reopen) => serving.writer.reopen(),
+        What::Signal(Signal::Reload) if take_over.is_in_progress() => {
+            take_over.reload_later();
+            return Next::Done(Err(IN_PROGRESS.to_owned()));
+        }
+        What::Configure(_) if take_over.is_in_progress() => {
+            return Next::Done(Err(IN_PROGRESS.to_owned()));
+        }
+        What::Signal(Signal::Reload) => return Next::Reload(None),
+        What::Configure(text) => return Next::Reload(Some(text.into())),
+        What::Signal(Signal::TakeOver) => {
+            return Next::Done(take_over.start(serving).map_err(str::to_owned));
+        }
+        What::SetLevel(level) => {
+            let report = || tracing::info!(level, "diagnostics have another level");
+            // Once, at the level that shows it.
+            let is_shown = tracing::enabled!(tracing::Level::INFO);
+            is_shown.then(report);
+            logging.set_level(level);
+            (!is_shown).then(report);
+        }
+    }
+    Next::Done(Ok(()))
+}
 
 /// Tells a client of the admin endpoint what its order has done.
 fn answer(reply: Option<ReplyTo>, result: Result<(), String>) {

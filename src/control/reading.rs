@@ -2,7 +2,7 @@
 //! answer. A reload reads on a thread of its own, so that the control plane goes on.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,12 +41,13 @@ pub(super) struct Read {
 }
 
 impl Serving {
-    /// Reads the configuration again, and opens what is new of what it names.
+    /// Reads the configuration again, or takes this `text` for it, and opens what is new of what it
+    /// names.
     ///
     /// # Errors
     /// It is not valid, or a file is refused or does not come in time, or the one before it has not
     /// come yet: a thread waits for each, and there may be no end to it.
-    pub(super) async fn read(&mut self) -> Result<Read, Error> {
+    pub(super) async fn read(&mut self, text: Option<Arc<str>>) -> Result<Read, Error> {
         let failed = |error: &dyn fmt::Display, advice| {
             Err(Error::start("cannot read the configuration again", error.to_string(), advice))
         };
@@ -59,7 +60,10 @@ impl Serving {
         let orders = self.orders.settings().cloned();
         let logs = self.writer.opening();
         let (thread, reading) = once::run("reload", move || {
-            let mut config = source.read_again()?;
+            let mut config = match text {
+                Some(text) => source.take(&text)?,
+                None => source.read_again()?,
+            };
             let fixed = keep_what_is_fixed(&mut config, &before);
             config.share_with(&before);
             let system = system_authorities(&config, system)?;
@@ -78,6 +82,26 @@ impl Serving {
 }
 
 impl Source {
+    /// Takes a text for that of the file. May block: the text names other files.
+    fn take(&self, text: &str) -> Result<Config, Error> {
+        let path = self.file()?;
+        config::load_text(path, text).map_err(|errors| Error::Configuration(errors.into()))
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn file(&self) -> Result<&Path, Error> {
+        let why = match self {
+            Source::File(path) => return Ok(path),
+            Source::Example => "it is the built-in example",
+            Source::Stdin => "it came from standard input",
+        };
+        let advice = "start ringgate with `--config FILE`";
+        Err(Error::start("the configuration has no file", why, advice))
+    }
+
     /// Reads the configuration again. May block.
     fn read_again(&self) -> Result<Config, Error> {
         let refuse = |cause| {

@@ -227,17 +227,17 @@ impl Serving {
         })
     }
 
-    /// Prepares the configuration that the file has now. Changes nothing; the future may be dropped
-    /// at any time.
+    /// Prepares the configuration that the file has now, or this `text`. Changes nothing; the
+    /// future may be dropped at any time.
     ///
     /// # Errors
     /// The configuration is not valid, or a resource is refused.
-    pub(super) async fn prepare(&mut self) -> Result<Prepared, Error> {
+    pub(super) async fn prepare(&mut self, text: Option<Arc<str>>) -> Result<Prepared, Error> {
         let begun = Instant::now();
 
         // 1. Read the file, and open what it names. On a network file system this may take long.
         let _kept = self.writer.keep();
-        let Read { mut config, system, files, opened, logs, fixed } = self.read().await?;
+        let Read { mut config, system, files, opened, logs, fixed } = self.read(text).await?;
         // This thread is not the one that has read it.
         let originals = config.settle();
         let needs = needs(&config, self.crew.len(), &self.sockets);

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::Value;
 
 use crate::admin::{admin, asks, listener, stats};
-use crate::reload::{cluster, start, tcp, udp};
+use crate::reload::{cluster, page, start, tcp, udp};
 use crate::support::{
     Authority, Echo, HttpClient, Record, Ringgate, SHORT, UdpEcho, Upstream, Web, bytes, connect,
     curl, free_port, read_until, wait_for,
@@ -356,4 +356,68 @@ fn one_connection_is_closed_by_a_reset_and_its_record_says_so() {
         assert_eq!(asks(own, "GET /connections/0-1/close", "").0, 405);
         echoes(&mut two, 10);
     }
+}
+
+#[test]
+fn a_configuration_that_is_sent_is_stored_and_served_or_changes_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let [own, web] = [(); 2].map(|()| free_port().address());
+    let gate = start(&(admin(own) + &page("web", web, "old")), "io_uring");
+    let body = || {
+        let mut visitor = HttpClient::connect(web);
+        visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        String::from_utf8(visitor.response().body).unwrap()
+    };
+    let sends = |text: &str| {
+        let fields = format!("Content-Length: {}\r\n", text.len());
+        let mut client = HttpClient::connect(own);
+        client.send(format!("POST /config HTTP/1.1\r\nHost: {own}\r\n{fields}\r\n{text}"));
+        let response = client.response();
+        (response.status, String::from_utf8(response.body).unwrap())
+    };
+    let file = gate.config_file();
+    let before = fs::read_to_string(&file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    // Not valid, and valid but refused by the machine.
+    let (status, text) = sends(&before.replace("respond", "respnd"));
+    assert!(status == 422 && text.contains("respnd"), "{status} {text}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = page("other", taken.local_addr().unwrap(), "x");
+    assert_eq!(sends(&format!("{before}\n{other}")).0, 422);
+    assert_eq!((fs::read_to_string(&file).unwrap(), body()), (before.clone(), "old".to_owned()));
+    assert_eq!(stats(own)["reloads"], 0);
+
+    let new = format!("# a comment\n{}", before.replace("\"old\"", "\"new\""));
+    let (status, text) = sends(&new);
+    assert_eq!(status, 200, "{text}");
+    assert_eq!((fs::read_to_string(&file).unwrap(), body()), (new, "new".to_owned()));
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
+    // Too long, and from a page of another site.
+    assert_eq!(asks(own, "POST /config", "Content-Length: 100000000\r\n").0, 413);
+    let cross = "Content-Length: 0\r\nOrigin: http://evil.example\r\n";
+    assert_eq!(asks(own, "POST /config", cross).0, 403);
+}
+
+#[test]
+fn the_level_of_diagnostics_changes_at_once_and_until_the_next_reload() {
+    let [own, web] = [(); 2].map(|()| free_port().address());
+    let gate = start(&(admin(own) + &page("web", web, "a")), "epoll");
+    let sets = |query: &str| asks(own, &format!("POST /log{query}"), "Content-Length: 0\r\n").0;
+    let count = |part: &str| gate.lines().iter().filter(|line| line.contains(part)).count();
+    let says = |part: &str, times: usize| {
+        wait_for(part, SHORT, || (count(part) == times).then_some(()));
+    };
+    assert_eq!((sets(""), sets("?level=loud")), (400, 400));
+    // Said once, at the level that shows it.
+    assert_eq!(sets("?level=error"), 200);
+    says("another level level=\"error\"", 1);
+    assert_eq!(sets("?level=off"), 200);
+    assert_eq!(sets("?level=info"), 200);
+    says("another level level=\"info\"", 1);
+    assert_eq!(count("level=\"off\""), 0);
+    // The file has the last word again.
+    assert_eq!(sets("?level=off"), 200);
+    says("another level level=\"off\"", 1);
+    assert_eq!(asks(own, "POST /reload", "Content-Length: 0\r\n").0, 200);
+    says("reloaded", 1);
 }

@@ -35,12 +35,12 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use self::client::{Endpoint, Reply};
 use self::listening::Bound;
-pub(super) use self::requests::{Order, ReplyTo};
+pub(super) use self::requests::{Order, ReplyTo, What};
 pub(super) use self::view::{Facts, Parts, Phase, View};
 use crate::config;
 use crate::error::{Error, chain};
@@ -65,6 +65,8 @@ pub(super) struct Admin {
 struct Shared {
     view: watch::Sender<Arc<View>>,
     orders: mpsc::Sender<Order>,
+    /// Admits bodies of requests.
+    bodies: Semaphore,
 }
 
 /// An endpoint that accepts, or tries to bind its address.
@@ -116,7 +118,9 @@ impl Admin {
     pub(super) fn new(view: View) -> Admin {
         let (sender, orders) = mpsc::channel(QUEUE);
         let view = watch::Sender::new(Arc::new(view));
-        Admin { shared: Arc::new(Shared { view, orders: sender }), orders, running: None }
+        let bodies = Semaphore::new(1);
+        let shared = Arc::new(Shared { view, orders: sender, bodies });
+        Admin { shared, orders, running: None }
     }
 
     /// The address of the endpoint, if there is one.

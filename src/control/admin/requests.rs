@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
@@ -17,11 +18,24 @@ use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
 const ORDER: Duration = Duration::from_secs(60);
+/// How long the body of a request may take, and the most bytes that it may have: those of a file.
+const BODY: Duration = Duration::from_secs(30);
+const MAX_BODY: usize = 16 << 20;
 
-/// What a client asks the process to do: the same as a signal does.
+/// What a client asks the process to do.
 pub(in crate::control) struct Order {
-    pub(in crate::control) signal: Signal,
+    pub(in crate::control) what: What,
     pub(in crate::control) reply: ReplyTo,
+}
+
+/// What there is to do.
+pub(in crate::control) enum What {
+    /// The same as a signal does.
+    Signal(Signal),
+    /// Store this text in the file of the configuration, and serve by it.
+    Configure(String),
+    /// Write diagnostics of this level.
+    SetLevel(&'static str),
 }
 
 /// Gets the result of an order, or why it was refused. The client may have gone.
@@ -43,6 +57,9 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         }
         return reply;
     }
+    if path == "/config" && *method == Method::POST {
+        return configure(request.into_body(), shared).await;
+    }
     let Some((allowed, resource)) = find(path) else {
         return error(StatusCode::NOT_FOUND, "there is nothing at this path");
     };
@@ -62,9 +79,15 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
         Resource::Connections => connections::list(&view, request.uri().query()).await,
         Resource::Close(worker, number) => connections::close(&view, worker, number).await,
-        Resource::Reload => order(shared, Signal::Reload, "reloaded").await,
-        Resource::Upgrade => order(shared, Signal::TakeOver, "started").await,
-        Resource::Drain => order(shared, Signal::End("POST /drain"), "draining").await,
+        Resource::Log => match level(request.uri().query()) {
+            Some(level) => order(shared, What::SetLevel(level), "set").await,
+            None => error(StatusCode::BAD_REQUEST, LEVELS_ADVICE),
+        },
+        Resource::Reload => order(shared, What::Signal(Signal::Reload), "reloaded").await,
+        Resource::Upgrade => order(shared, What::Signal(Signal::TakeOver), "started").await,
+        Resource::Drain => {
+            order(shared, What::Signal(Signal::End("POST /drain")), "draining").await
+        }
     }
 }
 
@@ -81,6 +104,7 @@ enum Resource {
     Connections,
     /// Of one connection: its worker and its number.
     Close(usize, u32),
+    Log,
     Reload,
     Upgrade,
     Drain,
@@ -99,6 +123,7 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
         "/certificates" => (READ, Resource::Certificates),
         "/config" => (READ, Resource::Config),
         "/connections" => (READ, Resource::Connections),
+        "/log" => (ORDER, Resource::Log),
         "/reload" => (ORDER, Resource::Reload),
         "/upgrade" => (ORDER, Resource::Upgrade),
         "/drain" => (ORDER, Resource::Drain),
@@ -108,6 +133,41 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
             (ORDER, Resource::Close(worker, number))
         }
     })
+}
+
+/// Levels of diagnostics, as `log.level` has them.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+const LEVELS_ADVICE: &str = "write ?level= with error, warn, info, debug, trace or off";
+
+/// The level that a query names.
+fn level(query: Option<&str>) -> Option<&'static str> {
+    let named = query?.strip_prefix("level=")?;
+    LEVELS.into_iter().find(|level| *level == named)
+}
+
+/// Lets the process serve by a configuration that a client sends.
+async fn configure(body: Incoming, shared: &Shared) -> Reply {
+    const TOO_LONG: &str = "a configuration has at most 16 MiB";
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return error(StatusCode::PAYLOAD_TOO_LARGE, TOO_LONG);
+    }
+    // A body may be long, so that one at a time is in memory.
+    let Ok(_place) = shared.bodies.acquire().await else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end");
+    };
+    let read = timeout(BODY, Limited::new(body, MAX_BODY).collect()).await;
+    let bytes = match read {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(why)) if why.is::<LengthLimitError>() => {
+            return error(StatusCode::PAYLOAD_TOO_LARGE, TOO_LONG);
+        }
+        Ok(Err(_)) => return error(StatusCode::BAD_REQUEST, "the body has not come whole"),
+        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body takes longer than 30 s"),
+    };
+    match String::from_utf8(bytes.into()) {
+        Ok(text) => order(shared, What::Configure(text), "reloaded").await,
+        Err(_) => error(StatusCode::UNPROCESSABLE_ENTITY, "a configuration is UTF-8 text"),
+    }
 }
 
 fn ready(view: &View) -> Reply {
@@ -128,11 +188,11 @@ async fn config(view: Arc<View>) -> Reply {
 }
 
 /// Gives an order to the main loop, and waits for its result.
-async fn order(shared: &Shared, signal: Signal, done: &'static str) -> Reply {
+async fn order(shared: &Shared, what: What, done: &'static str) -> Reply {
     let (reply, result) = oneshot::channel();
     let asked = async {
         // An error means that the process ends.
-        shared.orders.send(Order { signal, reply }).await.ok()?;
+        shared.orders.send(Order { what, reply }).await.ok()?;
         result.await.ok()
     };
     match timeout(ORDER, asked).await {

@@ -102,7 +102,10 @@ pub(super) enum Outcome {
 
 impl TakeOver {
     /// Starts a take-over, or logs why there is none.
-    pub(super) fn start(&mut self, serving: &Serving) {
+    ///
+    /// # Errors
+    /// The same reason.
+    pub(super) fn start(&mut self, serving: &Serving) -> Result<(), &'static str> {
         let reason = if std::process::id() == 1 {
             "this is process 1, and its container ends with it: restart the container"
         } else if matches!(serving.source, Source::Stdin) {
@@ -112,9 +115,10 @@ impl TakeOver {
         } else {
             tracing::info!("starting the successor of this process");
             self.attempt = Some(serving.attempt());
-            return;
+            return Ok(());
         };
         tracing::warn!(reason, "no take-over");
+        Err(reason)
     }
 
     pub(super) fn is_in_progress(&self) -> bool {
