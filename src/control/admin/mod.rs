@@ -14,6 +14,7 @@
 //! | `guard` | decides whether a request may be answered at all |
 //! | `listening` | binds the address, and accepts a bounded number of connections |
 //! | `metrics` | the numbers, for Prometheus |
+//! | `page` | the page for browsers |
 //! | `replies` | forms of responses |
 //! | `requests` | what each path is |
 //! | `stats` | the numbers as JSON |
@@ -27,6 +28,7 @@ mod exposition;
 mod guard;
 mod listening;
 mod metrics;
+mod page;
 mod replies;
 mod requests;
 mod stats;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::replies::{JSON, Reply, error, json, reply, text};
 use super::view::{Phase, View};
-use super::{Shared, certificates, clusters, connections, guard, metrics, stats};
+use super::{Shared, certificates, clusters, connections, guard, metrics, page, stats};
 use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
@@ -47,6 +47,10 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
     let (method, path) = (request.method(), request.uri().path());
     let is_probe = path == "/healthz" || path == "/ready";
     let token = view.config.admin.as_ref().and_then(|admin| admin.token.as_ref());
+    if path == "/" && token.is_some() && is_read(method) {
+        // A browser cannot be made to send the token: the script of the page asks for it.
+        return page::of();
+    }
     // Probes show nothing that needs a token, and those who send them often have none.
     let token = token.filter(|_| !is_probe);
     if let Err(refused) = guard::check(method, request.headers(), token, is_unix) {
@@ -57,25 +61,23 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         }
         return reply;
     }
-    if path == "/config" && *method == Method::POST {
-        return configure(request.into_body(), shared).await;
-    }
     let Some((allowed, resource)) = find(path) else {
         return error(StatusCode::NOT_FOUND, "there is nothing at this path");
     };
-    let is_read = *method == Method::GET || *method == Method::HEAD;
-    if (allowed == "GET, HEAD") != is_read || (!is_read && *method != Method::POST) {
+    if !allowed.split(", ").any(|allowed| allowed == method.as_str()) {
         let mut reply = error(StatusCode::METHOD_NOT_ALLOWED, "the path has another method");
         reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return reply;
     }
     match resource {
+        Resource::Page => page::of(),
         Resource::Health => text(StatusCode::OK, "ok"),
         Resource::Ready => ready(&view),
         Resource::Metrics => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::of(&view)),
         Resource::Clusters => json(StatusCode::OK, &clusters::of(&view)),
         Resource::Certificates => json(StatusCode::OK, &certificates::of(&view)),
-        Resource::Config => config(view).await,
+        Resource::Config if is_read(method) => config(view).await,
+        Resource::Config => configure(request.into_body(), shared).await,
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
         Resource::Connections => connections::list(&view, request.uri().query()).await,
         Resource::Close(worker, number) => connections::close(&view, worker, number).await,
@@ -91,9 +93,14 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
     }
 }
 
+fn is_read(method: &Method) -> bool {
+    *method == Method::GET || *method == Method::HEAD
+}
+
 /// What is at a path.
 #[derive(Clone, Copy)]
 enum Resource {
+    Page,
     Health,
     Ready,
     Metrics,
@@ -115,13 +122,14 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
     const READ: &str = "GET, HEAD";
     const ORDER: &str = "POST";
     Some(match path {
+        "/" => (READ, Resource::Page),
         "/healthz" => (READ, Resource::Health),
         "/ready" => (READ, Resource::Ready),
         "/metrics" => (READ, Resource::Metrics),
         "/stats" => (READ, Resource::Stats),
         "/clusters" => (READ, Resource::Clusters),
         "/certificates" => (READ, Resource::Certificates),
-        "/config" => (READ, Resource::Config),
+        "/config" => ("GET, HEAD, POST", Resource::Config),
         "/connections" => (READ, Resource::Connections),
         "/log" => (ORDER, Resource::Log),
         "/reload" => (ORDER, Resource::Reload),
