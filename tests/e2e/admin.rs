@@ -286,3 +286,33 @@ fn a_reload_gives_the_address_of_the_endpoint_to_a_listener_and_back() {
         assert_eq!(visit(second), "c");
     }
 }
+
+#[test]
+fn the_page_for_browsers_has_no_number_and_loads_nothing() {
+    let own = free_port().address();
+    let files = tempfile::tempdir().unwrap();
+    let file = files.path().join("token");
+    fs::write(&file, TOKEN).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let with_token = admin(own) + &format!("token_file = {file:?}\n");
+    for config in [admin(own), with_token] {
+        let gate = start(&(config.clone() + &page("secret", free_port().address(), "a")), "epoll");
+        let mut browser = HttpClient::connect(own);
+        browser.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = browser.response();
+        assert_eq!(response.status, 200, "{config}");
+        let policy = response.field("content-security-policy").unwrap();
+        assert!(policy.starts_with("default-src 'none'"), "{policy}");
+        let text = String::from_utf8(response.body).unwrap();
+        assert!(text.starts_with("<!doctype html>") && !text.contains("secret"), "{text}");
+        // The name of a format is no address.
+        let text = text.replace("http://www.w3.org/2000/svg", "");
+        for part in ["src=", "href=", "http:", "https:", "url(", "@import", "innerHTML"] {
+            assert!(!text.contains(part), "{part}");
+        }
+        let status = asks(own, "GET /stats", "").0;
+        assert_eq!(status, if config == admin(own) { 200 } else { 401 });
+        assert_eq!(asks(own, "POST /", "Content-Length: 0\r\n").0 / 100, 4);
+        drop(gate);
+    }
+}

@@ -182,3 +182,19 @@ fn without_a_terminal_it_says_what_else_there_is() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("ringgate status"), "{text}");
 }
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let own = free_port().address();
+    let _gate = start(&admin(own), "io_uring");
+    let terminal = Terminal::start("", own);
+    terminal.shows("serving for");
+    let program = terminal.program();
+    // As when the connection to a remote shell breaks.
+    drop(terminal);
+    wait_for("it has ended", SHORT, || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", program.as_raw_nonzero()));
+        // Nothing may wait for it any more.
+        stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())
+    });
+}

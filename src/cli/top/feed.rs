@@ -14,6 +14,8 @@ use crate::control::Endpoint;
 
 /// How long a response may take.
 const LIMIT: Duration = Duration::from_secs(5);
+/// How long the screen may take to end after a signal.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Connections that are shown: those with the most bytes.
 const CONNECTIONS: &str = "/connections?limit=200";
 
@@ -56,7 +58,14 @@ impl Feed {
         let ask = async move {
             tokio::select! {
                 () = ask_forever(&endpoint, interval, &shown, &sender) => {}
-                _ = signals() => drop(sender.send(News::Signal)),
+                _ = signals() => {
+                    drop(sender.send(News::Signal));
+                    tokio::time::sleep(PATIENCE).await;
+                    // The signal of a terminal that is gone. The library that reads keys never
+                    // returns then: it takes the end of a file for a key that is not complete yet.
+                    ratatui::restore();
+                    std::process::exit(1);
+                }
             }
         };
         thread::Builder::new().name("feed".into()).spawn(move || runtime.block_on(ask))?;
