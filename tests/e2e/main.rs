@@ -8,6 +8,7 @@
 
 mod acme;
 mod admin;
+mod admin_commands;
 mod admin_live;
 mod admin_top;
 mod balance;

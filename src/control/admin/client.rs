@@ -65,7 +65,9 @@ impl Endpoint {
         };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let asked = runtime.block_on(timeout(LIMIT, self.connect_and_ask(path, is_order)));
+        // A time limit needs the runtime when it is made.
+        let asked =
+            runtime.block_on(async { timeout(LIMIT, self.connect_and_ask(path, is_order)).await });
         asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed)
     }
 
