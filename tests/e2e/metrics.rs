@@ -161,7 +161,8 @@ fn the_certificate_that_is_in_use_is_shown_after_its_files_have_changed() {
     fs::copy(&second.certificate, &first.certificate).unwrap();
     gate.line_with("a certificate was read again");
     let both = serde_json::json!(["a.test", "b.test"]);
-    assert_eq!(one()["names"], both);
+    // The line is written before the certificate is given on.
+    wait_for("it is shown", SHORT, || (one()["names"] == both).then_some(()));
     assert_eq!(shown(own, "/stats")["certificates"][0]["names"], both);
     gate.reload(&(config.replace("hello", "other")));
     assert_eq!(one()["names"], both);
