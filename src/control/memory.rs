@@ -81,13 +81,12 @@ async fn run(mut reloads: UnboundedReceiver<Reloaded>, mut counters: Vec<Cells>)
 /// Frees something that may be large, and gives memory back.
 async fn release(what: Option<Box<dyn Any + Send>>) {
     let work = || {
+        let Some(what) = what else { return sys::release_memory() };
         // The allocator gives no block back that it keeps for a thread.
-        if let Some(what) = what
-            && let Ok((thread, _)) = once::run("free", || drop(what))
-        {
+        if let Ok((thread, _)) = once::run("free", || drop(what)) {
             let _ = thread.join();
         }
-        sys::release_memory();
+        sys::release_memory_of_ended_threads();
     };
     // A join error is a panic, which has been reported.
     let _ = tokio::task::spawn_blocking(work).await;

@@ -35,16 +35,21 @@ pub fn set_up_allocator() {
 
 /// Returns free memory to the kernel, for example after a large configuration was freed. Does
 /// nothing where the C library has no such call. Other threads that allocate at the same time may
-/// wait for some milliseconds. Blocks until threads that it starts have ended.
+/// wait for some milliseconds.
 pub fn release_memory() {
     #[cfg(target_env = "gnu")]
-    {
-        // SAFETY: the call takes no pointers and may be made at any time (malloc_trim(3)).
-        unsafe {
-            libc::malloc_trim(0);
-        }
-        release_ends(UNUSED_ARENAS);
+    // SAFETY: the call takes no pointers and may be made at any time (malloc_trim(3)).
+    unsafe {
+        libc::malloc_trim(0);
     }
+}
+
+/// As [`release_memory`], and also what threads have left that were large and have ended. Blocks
+/// until threads that it starts have ended.
+pub fn release_memory_of_ended_threads() {
+    release_memory();
+    #[cfg(target_env = "gnu")]
+    release_ends(UNUSED_ARENAS);
 }
 
 /// The most arenas of threads that have ended and were large.

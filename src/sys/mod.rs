@@ -50,7 +50,7 @@ pub use listen::{
     accept_queue_length, bind_without_listening, listen, listen_anew, listens, probe_tcp,
     try_accept,
 };
-pub use memory::{release_memory, set_up_allocator};
+pub use memory::{release_memory, release_memory_of_ended_threads, set_up_allocator};
 pub use options::SocketOptions;
 pub use pass::{
     BoundSocket, MAX_DESCRIPTORS, bind_later, bound_address, bound_socket, inherited_packet_socket,
