@@ -20,8 +20,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks between two releases. After a reload the workers have freed by then what no connection
 /// uses.
 const PAUSE: u32 = 8;
-/// The fewest connections whose end is worth a release: it holds the workers up for about a
-/// millisecond if they allocate meanwhile.
+/// The fewest connections whose end is worth a release, which holds the workers up if they allocate
+/// meanwhile.
 const FEW: u64 = 32;
 
 /// Gives memory back while it exists.

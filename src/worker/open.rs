@@ -36,7 +36,7 @@ pub struct Listed {
     pub total: usize,
 }
 
-/// Answers a question. It takes about a millisecond for each 50,000 connections of the worker.
+/// Answers a question. It looks at every connection of the worker once.
 pub(super) fn answer(question: Question, context: &Context) {
     let timers = &context.timers;
     // An error means that the client has gone.
