@@ -94,10 +94,9 @@ fn bytes_that_an_upstream_does_not_take_are_not_counted() {
             while let Ok(count) = client.write(&block) {
                 sent += count as u64;
             }
-            (sent == before && moved(own, "raw").0 > 0).then_some(())
+            let counted = moved(own, "raw").0;
+            (sent == before && counted > 0 && counted < sent).then_some(())
         });
-        let counted = moved(own, "raw").0;
-        assert!(counted < sent, "{counted} of {sent}");
         // What the upstream reads is what was counted, and the rest of what was sent.
         client.set_nonblocking(false).unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();
