@@ -9,7 +9,6 @@ mod changed;
 mod crew;
 mod dns;
 mod drain;
-mod endpoint_counters;
 mod endpoints;
 mod logging;
 mod manager;
@@ -21,9 +20,11 @@ mod panics;
 mod reading;
 mod report;
 mod rings;
+mod roster;
 mod serving;
 mod signals;
 mod sockets;
+mod steering;
 mod stored;
 mod takeover;
 mod watch;
@@ -47,6 +48,7 @@ use crate::worker::Command;
 use admin::{Order, Phase, ReplyTo, What};
 use drain::Drained;
 use manager::Manager;
+use roster::Steer;
 use serving::{Given, Serving};
 use signals::{Signal, Signals};
 use takeover::{Heir, Link, Outcome, TakeOver, pass_on};
@@ -253,6 +255,13 @@ async fn until_end(
                 answer(reply, result);
                 continue;
             }
+            Next::Steer(cluster, steer) => tokio::select! {
+                result = serving.steer(&cluster, &steer) => {
+                    answer(reply, result);
+                    continue;
+                }
+                error = watch.until_one_fails(report) => return Err(error),
+            },
         };
         serving.manager.reloading();
         let logs = serving.writer.reopener();
@@ -288,6 +297,8 @@ enum Next {
     Done(Result<(), String>),
     /// The process ends, by the name of what has asked for it.
     End(&'static str),
+    /// Other endpoints for this cluster.
+    Steer(String, Steer),
     /// A reload, by this text if the file is not to be read.
     Reload(Option<Arc<str>>),
 }
@@ -305,6 +316,10 @@ fn at_once(what: What, serving: &mut Serving, take_over: &mut TakeOver, logging:
         What::Configure(_) if take_over.is_in_progress() => {
             return Next::Done(Err(IN_PROGRESS.to_owned()));
         }
+        What::Steer { .. } if take_over.is_in_progress() => {
+            return Next::Done(Err("a take-over is in progress: try again after it".to_owned()));
+        }
+        What::Steer { cluster, steer } => return Next::Steer(cluster, steer),
         What::Signal(Signal::Reload) => return Next::Reload(None),
         What::Configure(text) => return Next::Reload(Some(text.into())),
         What::Signal(Signal::TakeOver) => {

@@ -19,7 +19,6 @@ use super::certificates::Certificates;
 use super::changed::Changed;
 use super::crew::{Crew, Started};
 use super::dns::{self, Dns};
-use super::endpoint_counters::EndpointCounters;
 use super::endpoints::Failures;
 use super::manager::Manager;
 use super::memory::Memory;
@@ -27,8 +26,9 @@ use super::orders::{self, Orders};
 use super::reading::{
     Read, Source, opened_logs, sinks, system_authorities, threads_for_files, warn_of,
 };
+use super::roster::Roster;
 use super::sockets::{self, Inherited, Sockets};
-use super::takeover::{Attempt, Link, Offered};
+use super::takeover::{Attempt, Knowledge, Link, Offered};
 use super::{Logging, enough_descriptors};
 use crate::config::{Config, Originals};
 use crate::error::Error;
@@ -79,7 +79,7 @@ pub(super) struct Serving {
     pub(super) counters: Registry,
     memory: Memory,
     pub(super) admin: Admin,
-    facts: Arc<Facts>,
+    pub(super) facts: Arc<Facts>,
     /// How many reloads have changed the configuration.
     reloads: u64,
     /// All layouts that something may still use.
@@ -141,8 +141,8 @@ impl Serving {
 
         // 2. Resolve the endpoints.
         let (mut crew, mut pending) = Crew::new(cpus);
-        let endpoint_counters = EndpointCounters::new(crew.len());
-        let mut dns = Dns::start(&config, crew.commands(), endpoint_counters.clone(), known_names)?;
+        let roster = Roster::new(crew.commands(), offered.steered);
+        let mut dns = Dns::start(&config, roster.clone(), known_names)?;
         let mut names = dns.prepare(&config);
         if link.is_none() {
             // A successor is not the main process of the service yet.
@@ -186,7 +186,7 @@ impl Serving {
             running,
             pulses: crew.pulses(),
             commands: crew.commands(),
-            endpoints: endpoint_counters,
+            roster,
         });
         let layouts = vec![Arc::downgrade(&layout)];
         let parts = Parts {
@@ -284,8 +284,8 @@ impl Serving {
         let are_made_here = self.config.tls.ticket_keys.is_none();
         let ticket_keys = are_made_here.then(|| self.certificates.keys());
         let (keys, workers) = (ticket_keys.as_deref(), self.crew.commands());
-        let names = self.dns.known();
-        Attempt::start(&self.sockets, names, keys, workers, self.manager.clone())
+        let known = Knowledge { names: self.dns.known(), steered: self.facts.roster.steered() };
+        Attempt::start(&self.sockets, known, keys, workers, self.manager.clone())
     }
 
     /// Leaves what a successor does from now on: it has the paths of Unix sockets, orders
@@ -394,12 +394,12 @@ impl Serving {
     }
 
     /// Waits until each worker has counted that it has applied a command.
-    async fn wait_for(&self, applied: &AtomicUsize) {
+    pub(super) async fn wait_for(&self, applied: &AtomicUsize) {
         let begun = Instant::now();
         while applied.load(Ordering::Acquire) < self.crew.len() {
             // A worker that has ended or hangs is found elsewhere.
             if begun.elapsed() >= APPLY {
-                tracing::warn!("a worker has not taken over the new configuration yet");
+                tracing::warn!("a worker has not carried out a change yet");
                 return;
             }
             tokio::time::sleep(APPLY_CHECK).await;

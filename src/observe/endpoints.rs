@@ -201,7 +201,7 @@ impl Endpoints {
 
     /// Endpoints with cells that only they have, for so many workers.
     pub fn unshared(addresses: &[Address], workers: usize) -> Endpoints {
-        Registry::new(workers).list(&Arc::from(""), addresses)
+        Registry::new(workers).list(&Arc::from(""), addresses, |_| false)
     }
 }
 
@@ -254,6 +254,8 @@ pub struct EndpointNumbers {
     pub address: Address,
     /// False if the cluster does not have it any more, and connections still use it.
     pub is_listed: bool,
+    /// True if it gets nothing new.
+    pub is_drained: bool,
     /// What the last attempts have shown: the worst of all workers.
     pub state: State,
     /// Workers whose last attempt has failed.
@@ -271,7 +273,9 @@ pub struct ClusterNumbers {
     pub numbers: Numbers,
     /// Its endpoints at present.
     pub listed: usize,
-    /// Those of them whose last attempt has failed on a worker.
+    /// Those of them that get nothing new.
+    pub drained: usize,
+    /// Those that are not drained, and whose last attempt has failed on a worker.
     pub failing: usize,
     /// Endpoints in the order of their addresses, not more than [`MOST_SHOWN`] over all clusters.
     pub endpoints: Vec<EndpointNumbers>,
@@ -302,6 +306,7 @@ struct Cluster {
 struct Entry {
     cells: Arc<[Arc<EndpointCounters>]>,
     is_listed: bool,
+    is_drained: bool,
     /// Decided once, so that no series changes its meaning.
     is_shown: bool,
 }
@@ -318,6 +323,7 @@ impl Entry {
         EndpointNumbers {
             address: address.clone(),
             is_listed: self.is_listed,
+            is_drained: self.is_drained,
             state: states.clone().max().unwrap_or_default(),
             failing_workers: states.filter(|state| state.is_failing()).count(),
             numbers: Numbers::of(&self.cells),
@@ -331,9 +337,14 @@ impl Registry {
         Registry { workers, clusters: BTreeMap::new(), shown: 0 }
     }
 
-    /// Notes that a cluster has these endpoints and no others. Returns them with their counters,
-    /// which are the same as before for those that it has or had not long ago.
-    pub fn list(&mut self, cluster: &Arc<str>, addresses: &[Address]) -> Endpoints {
+    /// Notes that a cluster has these endpoints and no others. Returns those that are not drained,
+    /// with their counters, which are the same as before for those that it has or had not long ago.
+    pub fn list(
+        &mut self,
+        cluster: &Arc<str>,
+        addresses: &[Address],
+        is_drained: impl Fn(&Address) -> bool,
+    ) -> Endpoints {
         self.forget_unused();
         let Registry { workers, clusters, shown } = self;
         let cluster = clusters.entry(Arc::clone(cluster)).or_insert_with(|| Cluster {
@@ -347,10 +358,13 @@ impl Registry {
             let entry = cluster.endpoints.entry(address.clone()).or_insert_with(|| {
                 let is_shown = *shown < MOST_SHOWN;
                 *shown += usize::from(is_shown);
-                Entry { cells: cells(*workers), is_listed: true, is_shown }
+                Entry { cells: cells(*workers), is_listed: true, is_drained: false, is_shown }
             });
             entry.is_listed = true;
-            listed.push(Listed { address: address.clone(), cells: Arc::clone(&entry.cells) });
+            entry.is_drained = is_drained(address);
+            if !entry.is_drained {
+                listed.push(Listed { address: address.clone(), cells: Arc::clone(&entry.cells) });
+            }
         }
         Endpoints { listed, cells: Arc::clone(&cluster.cells) }
     }
@@ -394,6 +408,7 @@ impl Cluster {
             name: Arc::clone(name),
             numbers: self.gone,
             listed: 0,
+            drained: 0,
             failing: 0,
             endpoints: Vec::new(),
             connect: Times::default(),
@@ -403,7 +418,9 @@ impl Cluster {
             let endpoint = entry.show(address);
             shown.numbers += endpoint.numbers;
             shown.listed += usize::from(entry.is_listed);
-            shown.failing += usize::from(entry.is_listed && endpoint.failing_workers > 0);
+            shown.drained += usize::from(entry.is_listed && entry.is_drained);
+            let is_used = entry.is_listed && !entry.is_drained;
+            shown.failing += usize::from(is_used && endpoint.failing_workers > 0);
             if entry.is_shown {
                 shown.endpoints.push(endpoint);
             }

@@ -102,6 +102,8 @@ pub enum Command {
         /// Each worker adds 1 when it serves them.
         applied: Arc<AtomicUsize>,
     },
+    /// Confirms the commands before this one: each worker adds 1.
+    Confirm(Arc<AtomicUsize>),
     /// Answers a question about its open connections.
     Connections(Question),
     /// Goes on accepting, but ends idle connections, and lets each response say that its
@@ -360,6 +362,9 @@ impl Worker {
                     );
                 }
                 applied.fetch_add(1, Ordering::Release);
+            }
+            Command::Confirm(confirmed) => {
+                confirmed.fetch_add(1, Ordering::Release);
             }
             Command::Connections(question) => open::answer(question, &self.context),
             Command::Pause(paused) => self.pause(paused),

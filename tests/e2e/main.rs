@@ -9,6 +9,7 @@
 mod acme;
 mod admin;
 mod admin_commands;
+mod admin_endpoints;
 mod admin_live;
 mod admin_top;
 mod balance;
@@ -55,6 +56,7 @@ mod manners;
 mod memory;
 mod metrics;
 mod names;
+mod openapi;
 mod ports;
 mod prometheus;
 mod proxied;

@@ -25,9 +25,13 @@ pub(super) struct Cluster {
     /// `static` or `strict_dns`. `None` if the configuration has it no more, and connections use
     /// it.
     discovery: Option<&'static str>,
-    /// Its endpoints at present, and those whose last attempt has failed.
+    /// Its endpoints at present, those that get nothing new, and those whose last attempt has
+    /// failed.
     listed: usize,
+    drained: usize,
     failing: usize,
+    /// Whether its endpoints were set, in place of those of the configuration or of DNS.
+    is_set: bool,
     #[serde(flatten)]
     traffic: Traffic,
     connect: Seconds,
@@ -41,6 +45,7 @@ pub(super) struct Cluster {
 struct Endpoint {
     address: String,
     is_listed: bool,
+    /// `drained`, or what the last attempts have shown.
     state: &'static str,
     failing_workers: usize,
     #[serde(flatten)]
@@ -103,20 +108,22 @@ pub(super) fn all(view: &View, with_endpoints: bool) -> Vec<Cluster> {
             Discovery::StrictDns { .. } => "strict_dns",
         }),
         listed: one.listed,
+        drained: one.drained,
+        is_set: view.facts.roster.is_set(&one.name),
         failing: one.failing,
         traffic: one.numbers.into(),
         connect: one.connect.into(),
         first_byte: one.first_byte.into(),
         endpoints: with_endpoints.then(|| one.endpoints.into_iter().map(endpoint).collect()),
     };
-    view.facts.endpoints.show().into_iter().map(cluster).collect()
+    view.facts.roster.show().into_iter().map(cluster).collect()
 }
 
 fn endpoint(one: EndpointNumbers) -> Endpoint {
     Endpoint {
         address: one.address.to_string(),
         is_listed: one.is_listed,
-        state: one.state.as_str(),
+        state: if one.is_drained { "drained" } else { one.state.as_str() },
         failing_workers: one.failing_workers,
         traffic: one.numbers.into(),
     }
@@ -124,7 +131,7 @@ fn endpoint(one: EndpointNumbers) -> Endpoint {
 
 /// The metrics of all clusters and of the endpoints that are shown.
 pub(super) fn encode(out: &mut Out<'_>, view: &View) -> fmt::Result {
-    let all = view.facts.endpoints.show();
+    let all = view.facts.roster.show();
     of_clusters(out, &all)?;
     let endpoints: Vec<(&str, String, &EndpointNumbers)> = all
         .iter()
@@ -138,8 +145,10 @@ fn of_clusters(out: &mut Out<'_>, all: &[ClusterNumbers]) -> fmt::Result {
     let of = |number: fn(&ClusterNumbers) -> u64| {
         all.iter().map(move |one| ([("cluster", &*one.name)], number(one) as f64))
     };
-    let help = "Endpoints that a cluster has";
-    out.gauge("cluster_endpoints", help, of(|one| one.listed as u64))?;
+    let help = "Endpoints that a cluster has and that are not drained";
+    out.gauge("cluster_endpoints", help, of(|one| (one.listed - one.drained) as u64))?;
+    let help = "Endpoints that a cluster has and that are drained: they get nothing new";
+    out.gauge("cluster_drained_endpoints", help, of(|one| one.drained as u64))?;
     let help = "Endpoints of a cluster whose last attempt has failed on a worker";
     out.gauge("cluster_failing_endpoints", help, of(|one| one.failing as u64))?;
     let help = "Relays, requests and UDP sessions that have used an endpoint of a cluster";
@@ -178,8 +187,9 @@ fn of_endpoints(out: &mut Out<'_>, all: &[(&str, String, &EndpointNumbers)]) -> 
     };
     let help = "Workers whose last attempt at an endpoint has failed";
     out.gauge("endpoint_failing_workers", help, of(|one| one.failing_workers as u64))?;
-    let help = "1 if the cluster has the endpoint, 0 if connections use it alone";
-    out.gauge("endpoint_listed", help, of(|one| u64::from(one.is_listed)))?;
+    let help = "1 if the cluster has the endpoint and it is not drained, 0 if connections use it \
+                alone";
+    out.gauge("endpoint_listed", help, of(|one| u64::from(one.is_listed && !one.is_drained)))?;
     let help = "Relays, requests and UDP sessions that have used an endpoint";
     out.counter("endpoint_connections", help, of(|one| one.numbers.begun))?;
     let help = "Relays, requests and UDP sessions that use an endpoint";

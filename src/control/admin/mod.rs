@@ -18,6 +18,7 @@
 //! | `replies` | forms of responses |
 //! | `requests` | what each path is |
 //! | `stats` | the numbers as JSON |
+//! | `steering` | which endpoints of a cluster a client wants to change |
 //! | `view` | what there is to show |
 
 mod certificates;
@@ -32,6 +33,7 @@ mod page;
 mod replies;
 mod requests;
 mod stats;
+mod steering;
 mod view;
 
 use std::sync::Arc;

@@ -13,7 +13,8 @@ use tokio::time::timeout;
 
 use super::replies::{JSON, Reply, error, json, reply, text};
 use super::view::{Phase, View};
-use super::{Shared, certificates, clusters, connections, guard, metrics, page, stats};
+use super::{Shared, certificates, clusters, connections, guard, metrics, page, stats, steering};
+use crate::control::roster::Steer;
 use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
@@ -36,6 +37,8 @@ pub(in crate::control) enum What {
     Configure(String),
     /// Write diagnostics of this level.
     SetLevel(&'static str),
+    /// Change which endpoints this cluster has.
+    Steer { cluster: String, steer: Steer },
 }
 
 /// Gets the result of an order, or why it was refused. The client may have gone.
@@ -81,6 +84,28 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
         Resource::Connections => connections::list(&view, request.uri().query()).await,
         Resource::Close(worker, number) => connections::close(&view, worker, number).await,
+        Resource::Endpoints(cluster) => {
+            let Some(cluster) = steering::cluster(&view, cluster) else {
+                return error(StatusCode::NOT_FOUND, NO_CLUSTER);
+            };
+            if *method == Method::DELETE {
+                return order(shared, What::Steer { cluster, steer: Steer::Reset }, "reset").await;
+            }
+            set_endpoints(cluster, request.into_body(), shared).await
+        }
+        Resource::Endpoint(cluster, endpoint, verb) => {
+            let Some(cluster) = steering::cluster(&view, cluster) else {
+                return error(StatusCode::NOT_FOUND, NO_CLUSTER);
+            };
+            let Some(endpoint) = steering::endpoint(&view, &cluster, endpoint) else {
+                return error(StatusCode::NOT_FOUND, NO_ENDPOINT);
+            };
+            let (steer, done) = match verb {
+                Verb::Drain => (Steer::Drain(endpoint), "drained"),
+                Verb::Enable => (Steer::Enable(endpoint), "enabled"),
+            };
+            order(shared, What::Steer { cluster, steer }, done).await
+        }
         Resource::Log => match level(request.uri().query()) {
             Some(level) => order(shared, What::SetLevel(level), "set").await,
             None => error(StatusCode::BAD_REQUEST, LEVELS_ADVICE),
@@ -97,9 +122,9 @@ fn is_read(method: &Method) -> bool {
     *method == Method::GET || *method == Method::HEAD
 }
 
-/// What is at a path.
+/// What is at a path. Names in it are as the path has them.
 #[derive(Clone, Copy)]
-enum Resource {
+enum Resource<'p> {
     Page,
     Health,
     Ready,
@@ -111,14 +136,28 @@ enum Resource {
     Connections,
     /// Of one connection: its worker and its number.
     Close(usize, u32),
+    /// Those of this cluster.
+    Endpoints(&'p str),
+    /// This one of this cluster.
+    Endpoint(&'p str, &'p str, Verb),
     Log,
     Reload,
     Upgrade,
     Drain,
 }
 
+/// What there is to do with an endpoint.
+#[derive(Clone, Copy)]
+enum Verb {
+    Drain,
+    Enable,
+}
+
+const NO_CLUSTER: &str = "the configuration has no such cluster: GET /clusters lists them";
+const NO_ENDPOINT: &str = "the cluster has no such endpoint: GET /clusters lists them";
+
 /// The methods of a path, and what is there.
-fn find(path: &str) -> Option<(&'static str, Resource)> {
+fn find(path: &str) -> Option<(&'static str, Resource<'_>)> {
     const READ: &str = "GET, HEAD";
     const ORDER: &str = "POST";
     Some(match path {
@@ -135,11 +174,20 @@ fn find(path: &str) -> Option<(&'static str, Resource)> {
         "/reload" => (ORDER, Resource::Reload),
         "/upgrade" => (ORDER, Resource::Upgrade),
         "/drain" => (ORDER, Resource::Drain),
-        _ => {
-            let id = path.strip_prefix("/connections/")?.strip_suffix("/close")?;
-            let (worker, number) = connections::id(id)?;
-            (ORDER, Resource::Close(worker, number))
-        }
+        _ => match *path.strip_prefix('/')?.split('/').collect::<Vec<_>>() {
+            ["connections", id, "close"] => {
+                let (worker, number) = connections::id(id)?;
+                (ORDER, Resource::Close(worker, number))
+            }
+            ["clusters", cluster, "endpoints"] => ("POST, DELETE", Resource::Endpoints(cluster)),
+            ["clusters", cluster, "endpoints", endpoint, "drain"] => {
+                (ORDER, Resource::Endpoint(cluster, endpoint, Verb::Drain))
+            }
+            ["clusters", cluster, "endpoints", endpoint, "enable"] => {
+                (ORDER, Resource::Endpoint(cluster, endpoint, Verb::Enable))
+            }
+            _ => return None,
+        },
     })
 }
 
@@ -155,27 +203,48 @@ fn level(query: Option<&str>) -> Option<&'static str> {
 
 /// Lets the process serve by a configuration that a client sends.
 async fn configure(body: Incoming, shared: &Shared) -> Reply {
-    const TOO_LONG: &str = "a configuration has at most 16 MiB";
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return error(StatusCode::PAYLOAD_TOO_LARGE, TOO_LONG);
-    }
-    // A body may be long, so that one at a time is in memory.
-    let Ok(_place) = shared.bodies.acquire().await else {
-        return error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end");
-    };
-    let read = timeout(BODY, Limited::new(body, MAX_BODY).collect()).await;
-    let bytes = match read {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(why)) if why.is::<LengthLimitError>() => {
-            return error(StatusCode::PAYLOAD_TOO_LARGE, TOO_LONG);
-        }
-        Ok(Err(_)) => return error(StatusCode::BAD_REQUEST, "the body has not come whole"),
-        Err(_) => return error(StatusCode::REQUEST_TIMEOUT, "the body takes longer than 30 s"),
-    };
-    match String::from_utf8(bytes.into()) {
+    match body_of(body, shared).await {
         Ok(text) => order(shared, What::Configure(text), "reloaded").await,
-        Err(_) => error(StatusCode::UNPROCESSABLE_ENTITY, "a configuration is UTF-8 text"),
+        Err(refused) => refused,
     }
+}
+
+/// Sets the endpoints of a cluster to those that a client sends.
+async fn set_endpoints(cluster: String, body: Incoming, shared: &Shared) -> Reply {
+    let text = match body_of(body, shared).await {
+        Ok(text) => text,
+        Err(refused) => return refused,
+    };
+    match steering::endpoints(&text) {
+        Ok(endpoints) => {
+            order(shared, What::Steer { cluster, steer: Steer::Set(endpoints) }, "set").await
+        }
+        Err(why) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
+    }
+}
+
+/// The text that a client sends. It may be long, so that one at a time is in memory.
+///
+/// # Errors
+/// The response to a body that is refused.
+async fn body_of(body: Incoming, shared: &Shared) -> Result<String, Reply> {
+    let too_long = || error(StatusCode::PAYLOAD_TOO_LARGE, "a body has at most 16 MiB");
+    if body.size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_long());
+    }
+    let Ok(_place) = shared.bodies.acquire().await else {
+        return Err(error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end"));
+    };
+    let bytes = match timeout(BODY, Limited::new(body, MAX_BODY).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(why)) if why.is::<LengthLimitError>() => return Err(too_long()),
+        Ok(Err(_)) => return Err(error(StatusCode::BAD_REQUEST, "the body has not come whole")),
+        Err(_) => {
+            return Err(error(StatusCode::REQUEST_TIMEOUT, "the body takes longer than 30 s"));
+        }
+    };
+    String::from_utf8(bytes.into())
+        .map_err(|_| error(StatusCode::UNPROCESSABLE_ENTITY, "a body is UTF-8 text"))
 }
 
 fn ready(view: &View) -> Reply {

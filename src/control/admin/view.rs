@@ -7,8 +7,8 @@ use std::time::{Instant, SystemTime};
 use crate::config::Config;
 use crate::control::certificates::Newer;
 use crate::control::dns::Ages;
-use crate::control::endpoint_counters::EndpointCounters;
 use crate::control::orders::Issued;
+use crate::control::roster::Roster;
 use crate::front::Layout;
 use crate::observe::access_log::Losses;
 use crate::observe::counters::Cells;
@@ -55,8 +55,8 @@ pub(in crate::control) struct Facts {
     pub(in crate::control) running: Running,
     /// Of each worker.
     pub(in crate::control) pulses: Vec<Arc<Pulse>>,
-    /// The counters of all clusters and their endpoints.
-    pub(in crate::control) endpoints: EndpointCounters,
+    /// The endpoints of all clusters, with their counters.
+    pub(in crate::control) roster: Roster,
     /// Where each worker gets commands.
     pub(in crate::control) commands: Vec<Sender<Command>>,
 }

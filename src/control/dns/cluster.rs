@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -17,10 +16,9 @@ use super::follower::{Follower, Key, Update};
 use super::lookup::Family;
 use super::names::{Names, State};
 use crate::config::{Config, DnsName, Loops};
-use crate::control::endpoint_counters::EndpointCounters;
+use crate::control::roster::Roster;
 use crate::observe::endpoints::Endpoints as Listed;
 use crate::sys::{self, Address};
-use crate::worker::Command;
 
 /// The delay between a change of a name's state and its log line. Changes of other names, and of
 /// the other family, within this time share the line: they mostly have the same cause.
@@ -28,8 +26,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 
 /// Where a cluster's endpoints go.
 pub(super) struct Follows {
-    workers: Vec<Sender<Command>>,
-    counters: EndpointCounters,
+    roster: Roster,
     /// The last look-ups.
     pub(super) ages: Ages,
     /// `None` while the configuration of the cluster is not in use yet: nothing is logged or sent.
@@ -44,8 +41,8 @@ struct InUse {
 }
 
 impl Follows {
-    pub(super) fn new(workers: Vec<Sender<Command>>, counters: EndpointCounters) -> Follows {
-        Follows { workers, counters, ages: Ages::new(), in_use: watch::Sender::new(None) }
+    pub(super) fn new(roster: Roster) -> Follows {
+        Follows { roster, ages: Ages::new(), in_use: watch::Sender::new(None) }
     }
 
     /// Puts a configuration in use, of which `loops` are made. Returns the endpoints of the
@@ -62,12 +59,12 @@ impl Follows {
             let mut endpoints = in_use.take().map(|in_use| in_use.endpoints).unwrap_or_default();
             // A listener that has changed may close a loop, or open one.
             if endpoints.update(cluster, loops, resolved.to_vec()) {
-                endpoints.log(cluster);
+                self.log(cluster, &endpoints);
             }
             addresses = to_addresses(&endpoints);
             *in_use = Some(InUse { config: Arc::clone(config), endpoints });
         });
-        self.counters.list(cluster, &addresses)
+        self.roster.list(cluster, addresses)
     }
 
     /// Takes new addresses of the cluster, and sends the endpoints to the workers if they change.
@@ -78,18 +75,21 @@ impl Follows {
                 && endpoints.resolved() != resolved
                 && endpoints.update(cluster, &config.loops(sys::is_local), resolved.to_vec())
             {
-                endpoints.log(cluster);
+                self.log(cluster, endpoints);
                 changed = Some(to_addresses(endpoints));
             }
             // The task waits for the first use alone.
             false
         });
-        let Some(addresses) = changed else { return };
-        let endpoints = self.counters.list(cluster, &addresses);
-        for worker in &self.workers {
-            let (cluster, endpoints) = (Arc::clone(cluster), Arc::clone(&endpoints));
-            // An error means that the worker has ended.
-            let _ = worker.send(Command::Endpoints { cluster, endpoints });
+        if let Some(addresses) = changed {
+            self.roster.publish(cluster, addresses);
+        }
+    }
+
+    /// Logs the endpoints, unless the cluster has others that were set.
+    fn log(&self, cluster: &str, endpoints: &Endpoints) {
+        if !self.roster.is_set(cluster) {
+            endpoints.log(cluster);
         }
     }
 

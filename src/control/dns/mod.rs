@@ -16,10 +16,9 @@ mod names;
 mod server;
 mod system;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -30,12 +29,11 @@ use self::cluster::{Answers, Cluster, Follows};
 use self::files::Files;
 use self::follower::Key;
 use self::lookup::{Family, Found, look_up};
-use super::endpoint_counters::EndpointCounters;
+use super::roster::Roster;
 use crate::config::{self, Config, Discovery, DnsFamily, DnsName};
 use crate::error::{Error, chain};
 use crate::observe::endpoints::Endpoints;
 use crate::sys;
-use crate::worker::Command;
 
 /// The last answer about a name, or a part of it.
 #[derive(Serialize, Deserialize)]
@@ -53,8 +51,7 @@ pub(super) struct Dns {
     files: Files,
     /// What a predecessor knew of names. It counts for clusters that are new here.
     inherited: HashMap<Key, Vec<IpAddr>>,
-    workers: Vec<Sender<Command>>,
-    counters: EndpointCounters,
+    roster: Roster,
     clusters: HashMap<Arc<str>, Member>,
 }
 
@@ -103,16 +100,11 @@ impl Next {
 
 impl Dns {
     /// Starts the thread that reads the system's configuration of names. Nothing is looked up yet.
-    /// `known` is what a predecessor knew. `counters` get what endpoints there are.
+    /// `known` is what a predecessor knew. `roster` gets what endpoints there are.
     ///
     /// # Errors
     /// A thread cannot be started.
-    pub(super) fn start(
-        config: &Config,
-        workers: Vec<Sender<Command>>,
-        counters: EndpointCounters,
-        known: Vec<Known>,
-    ) -> Result<Dns, Error> {
+    pub(super) fn start(config: &Config, roster: Roster, known: Vec<Known>) -> Result<Dns, Error> {
         let names = config.clusters.iter().flat_map(|cluster| match &cluster.discovery {
             Discovery::StrictDns { names, .. } => names.as_slice(),
             Discovery::Static(_) => &[],
@@ -122,7 +114,7 @@ impl Dns {
         for Known { host, family, addresses } in known {
             inherited.entry((host, family)).or_default().extend(addresses);
         }
-        Ok(Dns { files, inherited, workers, counters, clusters: HashMap::new() })
+        Ok(Dns { files, inherited, roster, clusters: HashMap::new() })
     }
 
     /// The last look-ups of all clusters, by their names.
@@ -183,8 +175,7 @@ impl Dns {
                         Some(before) => before.answers.borrow().addresses.clone(),
                         None => self.inherited_of(&hosts),
                     };
-                    let follows =
-                        Arc::new(Follows::new(self.workers.clone(), self.counters.clone()));
+                    let follows = Arc::new(Follows::new(self.roster.clone()));
                     let task = Cluster::new(&cluster.name, names, &hosts, known, &follows);
                     let (sender, answers) = watch::channel(task.answers());
                     let task = tokio::spawn(task.run(hosts, *refresh, self.files.clone(), sender));
@@ -210,10 +201,11 @@ impl Dns {
         self.clusters = clusters;
         // They were for the first configuration.
         self.inherited.clear();
+        self.roster.keep(&config);
         let mut loops = None;
         let endpoints = |cluster: &Arc<config::Cluster>| {
             let addresses = match &cluster.discovery {
-                Discovery::Static(addresses) => self.counters.list(&cluster.name, addresses),
+                Discovery::Static(addresses) => self.roster.list(&cluster.name, addresses.clone()),
                 Discovery::StrictDns { .. } => {
                     let member = self.clusters.get(&cluster.name)?;
                     let loops = loops.get_or_insert_with(|| config.loops(sys::is_local));
@@ -223,10 +215,7 @@ impl Dns {
             };
             Some((Arc::clone(&cluster.name), addresses))
         };
-        let endpoints = config.clusters.iter().filter_map(endpoints).collect();
-        let names: HashSet<&str> = config.clusters.iter().map(|cluster| &*cluster.name).collect();
-        self.counters.keep_clusters(|name| names.contains(name));
-        endpoints
+        config.clusters.iter().filter_map(endpoints).collect()
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
 use crate::control::dns::Known;
+use crate::control::roster::Steered;
 use crate::control::sockets::Chosen;
 use crate::sys::{self, Errno, Peer};
 
@@ -35,6 +36,9 @@ pub(super) struct Offer {
     /// What the predecessor knows of names.
     #[serde(default)]
     pub(super) names: Vec<Known>,
+    /// What operators have changed of clusters, with their names.
+    #[serde(default)]
+    pub(super) steered: Vec<(String, Steered)>,
 }
 
 /// One end of a pair of sockets for packets. The type stands for such sockets as well: only its

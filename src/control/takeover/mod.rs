@@ -42,7 +42,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(super) use predecessor::Attempt;
+pub(super) use predecessor::{Attempt, Knowledge};
 pub(super) use successor::{Link, Offered};
 
 use super::manager::Manager;

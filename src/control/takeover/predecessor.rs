@@ -17,6 +17,7 @@ use super::link::{Offer, Packets};
 use super::{ABORT, ACCEPTING, GO, HELLO, READY, VARIABLE, VERSION};
 use crate::control::dns::Known;
 use crate::control::manager::{Manager, OWN_VARIABLES};
+use crate::control::roster::Steered;
 use crate::control::sockets::{HandedOver, Sockets};
 use crate::proto::tls::TicketKeys;
 use crate::sys::{self, Peer};
@@ -95,7 +96,7 @@ impl Attempt {
     /// Must be called on the runtime.
     pub(in crate::control) fn start(
         sockets: &Sockets,
-        names: Vec<Known>,
+        known: Knowledge,
         ticket_keys: Option<&TicketKeys>,
         workers: Vec<Sender<Command>>,
         manager: Manager,
@@ -108,7 +109,7 @@ impl Attempt {
             ..Offer::default()
         };
         let (give_up, given_up) = oneshot::channel();
-        let handed = Handed { sockets: sockets.to_hand_over(), names };
+        let handed = Handed { sockets: sockets.to_hand_over(), known };
         let task = tokio::spawn(take_over(handed, first, workers, manager, given_up));
         Attempt { task, give_up: Some(give_up) }
     }
@@ -138,10 +139,18 @@ impl Drop for Attempt {
     }
 }
 
+/// What a process knows beside its configuration.
+pub(in crate::control) struct Knowledge {
+    /// The last answers about names.
+    pub(in crate::control) names: Vec<Known>,
+    /// What operators have changed of clusters, in parts.
+    pub(in crate::control) steered: Vec<(String, Steered)>,
+}
+
 /// What a successor gets.
 struct Handed {
     sockets: Vec<HandedOver>,
-    names: Vec<Known>,
+    known: Knowledge,
 }
 
 async fn take_over(
@@ -200,7 +209,12 @@ async fn offer(
     mut offer: Offer,
     manager: &Manager,
 ) -> Result<(), Failure> {
-    let Handed { sockets, mut names } = handed;
+    let Handed { sockets, known: Knowledge { mut names, steered } } = handed;
+    for part in steered {
+        let steered = vec![part];
+        let offer = Offer { version: VERSION, more: true, steered, ..Offer::default() };
+        send(packets, &offer, &[]).await?;
+    }
     while !names.is_empty() {
         let rest = names.split_off(names.len().min(NAMES_OF_A_PACKET));
         let names = std::mem::replace(&mut names, rest);

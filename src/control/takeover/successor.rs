@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::link::{Offer, Packets};
 use super::{ACCEPTING, GO, Predecessor, READY, VERSION};
 use crate::control::dns::Known;
+use crate::control::roster::Steered;
 use crate::control::sockets::Inherited;
 use crate::error::Error;
 use crate::proto::tls::TicketKeys;
@@ -28,6 +29,8 @@ pub(in crate::control) struct Offered {
     pub(in crate::control) ticket_keys: Option<Arc<TicketKeys>>,
     /// What it knows of names. The name servers may be silent now.
     pub(in crate::control) names: Vec<Known>,
+    /// What operators have changed of clusters, in parts.
+    pub(in crate::control) steered: Vec<(String, Steered)>,
 }
 
 /// How long this process waits for the predecessor to resign: longer than the predecessor waits for
@@ -71,6 +74,7 @@ impl Link {
             offered.sockets.foreign_paths.extend(offer.foreign_paths);
             offered.sockets.chosen.extend(offer.chosen);
             offered.names.extend(offer.names);
+            offered.steered.extend(offer.steered);
             offered.bound_by_manager.extend(offer.bound_by_manager);
             if let Some(keys) = TicketKeys::from_text(&offer.ticket_keys) {
                 // A new key, because the time until the next one begins anew with each process.

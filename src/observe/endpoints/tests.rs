@@ -14,14 +14,14 @@ fn cluster(registry: &mut Registry, name: &str) -> ClusterNumbers {
 fn an_endpoint_keeps_its_numbers_while_its_cluster_has_it() {
     let mut registry = Registry::new(2);
     let name: Arc<str> = "c".into();
-    let first = registry.list(&name, &[address(1), address(2)]);
+    let first = registry.list(&name, &[address(1), address(2)], |_| false);
     let cells = [0, 1].map(|worker| first.cells(&first.listed[0], worker));
     cells.iter().for_each(|cells| cells.endpoint.uses.begin());
     cells[0].endpoint.uses.end();
     cells[1].endpoint.add_failure(FailureKind::Refused);
     cells[0].endpoint.set_up();
     drop(cells);
-    let again = registry.list(&name, &[address(1)]);
+    let again = registry.list(&name, &[address(1)], |_| false);
     assert!(Arc::ptr_eq(&first.listed[0].cells, &again.listed[0].cells));
     let shown = cluster(&mut registry, "c");
     let [one] = &shown.endpoints[..] else { panic!("{shown:?}") };
@@ -35,10 +35,10 @@ fn an_endpoint_keeps_its_numbers_while_its_cluster_has_it() {
 fn an_endpoint_that_is_gone_is_forgotten_when_nothing_uses_it_and_the_sum_stays() {
     let mut registry = Registry::new(1);
     let name: Arc<str> = "c".into();
-    let listed = registry.list(&name, &[address(1)]);
+    let listed = registry.list(&name, &[address(1)], |_| false);
     let cells = listed.cells(&listed.listed[0], 0);
     cells.endpoint.uses.begin();
-    registry.list(&name, &[]);
+    registry.list(&name, &[], |_| false);
     let shown = cluster(&mut registry, "c");
     assert!(!shown.endpoints[0].is_listed && shown.listed == 0);
     cells.endpoint.uses.end();
@@ -54,15 +54,15 @@ fn an_endpoint_that_is_gone_is_forgotten_when_nothing_uses_it_and_the_sum_stays(
 fn the_number_of_endpoints_that_are_shown_is_bounded() {
     let mut registry = Registry::new(1);
     let many: Vec<Address> = (1..=1500).map(address).collect();
-    let listed = registry.list(&"c".into(), &many);
+    let listed = registry.list(&"c".into(), &many, |_| false);
     let shown = cluster(&mut registry, "c");
     assert_eq!((shown.listed, shown.endpoints.len()), (1500, MOST_SHOWN));
     // One that is not shown is in the sum.
     listed.cells(&listed.listed[1499], 0).endpoint.uses.begin();
     assert_eq!(cluster(&mut registry, "c").numbers.open, 1);
     // Places become free.
-    registry.list(&"c".into(), &[]);
-    registry.list(&"d".into(), &many[..1]);
+    registry.list(&"c".into(), &[], |_| false);
+    registry.list(&"d".into(), &many[..1], |_| false);
     assert_eq!(cluster(&mut registry, "d").endpoints.len(), 1);
 }
 

@@ -1,0 +1,57 @@
+//! Changes which endpoints a cluster has, by order of the admin endpoint.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use super::roster::Steer;
+use super::serving::Serving;
+use crate::config::Cluster;
+use crate::sys;
+use crate::worker::Command;
+
+impl Serving {
+    /// Changes which endpoints a cluster has. Returns when all workers use them, so that what a
+    /// client connects to from then on is one of them.
+    ///
+    /// # Errors
+    /// There is no such cluster or endpoint, or an endpoint leads back to the cluster.
+    pub(super) async fn steer(&self, cluster: &str, steer: &Steer) -> Result<(), String> {
+        let same = |one: &&Arc<Cluster>| &*one.name == cluster;
+        let Some(cluster) = self.config.clusters.iter().find(same) else {
+            return Err(format!("there is no cluster {cluster}"));
+        };
+        if let Steer::Set(endpoints) = steer {
+            let loops = self.config.loops(sys::is_local);
+            let back = loops.through(&cluster.name, endpoints);
+            if let Some(back) = back.iter().find(|back| back.certain) {
+                let (address, listeners) = (back.address, back.listeners.join(" "));
+                return Err(format!(
+                    "{address} leads back to the cluster through these listeners: {listeners}"
+                ));
+            }
+        }
+        self.facts.roster.steer(&cluster.name, &cluster.discovery, steer)?;
+        report(&cluster.name, steer);
+        let confirmed = Arc::new(AtomicUsize::new(0));
+        self.crew.tell(&Command::Confirm(Arc::clone(&confirmed)));
+        self.wait_for(&confirmed).await;
+        Ok(())
+    }
+}
+
+fn report(cluster: &str, steer: &Steer) {
+    match steer {
+        Steer::Drain(endpoint) => {
+            tracing::info!(cluster, endpoint, "an endpoint is drained: it gets nothing new");
+        }
+        Steer::Enable(endpoint) => tracing::info!(cluster, endpoint, "an endpoint is enabled"),
+        Steer::Set(endpoints) => {
+            let list: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
+            let (count, endpoints) = (list.len(), list.join(" "));
+            tracing::info!(cluster, count, endpoints, "the endpoints of the cluster are set");
+        }
+        Steer::Reset => {
+            tracing::info!(cluster, "the cluster has the endpoints of the configuration again");
+        }
+    }
+}
