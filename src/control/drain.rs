@@ -4,11 +4,12 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep, timeout};
 
+use super::roster::Roster;
 use super::serving::Serving;
 use super::signals::Signals;
-use super::takeover::Heir;
+use super::takeover::{Heir, Reporter, Reports};
 use super::{counted, further_end};
 use crate::observe::counters::{Open, Registry};
 use crate::worker::Command;
@@ -19,6 +20,8 @@ const RECORD_TIME: Duration = Duration::from_secs(3);
 const PROGRESS: Duration = Duration::from_secs(5);
 /// The same if nothing has changed.
 const NO_PROGRESS: Duration = Duration::from_secs(60);
+/// The time between two reports to a successor.
+const REPORT: Duration = Duration::from_secs(1);
 /// The most listeners that a line names.
 const MAX_NAMED: usize = 10;
 
@@ -61,7 +64,7 @@ pub(super) async fn run(
     signals: &mut Signals,
     heir: &mut Heir,
 ) -> Drained {
-    let Serving { crew, writer, counters, manager, .. } = serving;
+    let Serving { crew, writer, counters, manager, reports, reporter, facts, .. } = serving;
     let asked = async {
         loop {
             let signal = further_end(signals, writer).await;
@@ -73,6 +76,9 @@ pub(super) async fn run(
     let further = tokio::select! {
         () = crew.ended() => return Drained::default(),
         () = report_progress(limit, counters) => return Drained::default(),
+        () = report_counters(counters, &facts.roster, reports, reporter) => {
+            return Drained::default();
+        }
         () = sleep(limit) => None,
         signal = asked => Some(signal),
     };
@@ -95,6 +101,28 @@ pub(super) async fn run(
     crew.tell(&Command::Stop);
     let _ = timeout(RECORD_TIME, crew.ended()).await;
     Drained { cut_off: left.all.all(), at_once: further.is_some() }
+}
+
+/// Tells the successor what this process counts. A predecessor of this one may still report, too.
+/// Never returns.
+async fn report_counters(
+    counters: &Registry,
+    roster: &Roster,
+    reports: &mut Reports,
+    reporter: &mut Option<Reporter>,
+) {
+    let mut times = interval(REPORT);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            counted = reports.next() => roster.take(&counted, counters),
+            _ = times.tick() => {
+                if let Some(reporter) = reporter {
+                    reporter.report(roster.counted(counters));
+                }
+            }
+        }
+    }
 }
 
 /// Logs what is left from time to time. Never returns.

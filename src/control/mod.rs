@@ -51,7 +51,7 @@ use manager::Manager;
 use roster::Steer;
 use serving::{Given, Serving};
 use signals::{Signal, Signals};
-use takeover::{Heir, Link, Outcome, TakeOver, pass_on};
+use takeover::{Heir, Link, Outcome, TakeOver, Taken, pass_on};
 use watch::Watch;
 
 /// Runs ringgate by a configuration that was read from `source`, until a signal ends it.
@@ -142,8 +142,10 @@ async fn live(
             serving.sockets.close();
             Command::Drain
         }
-        Ending::TakenOver(successor) => {
-            drain::announce_taken_over(&serving.counters, successor, drain_timeout);
+        Ending::TakenOver(taken) => {
+            drain::announce_taken_over(&serving.counters, taken.successor, drain_timeout);
+            serving.reporter = taken.reporter;
+            serving.report();
             serving.leave();
             Command::Leave
         }
@@ -159,6 +161,7 @@ async fn live(
     };
     drop(layout);
     let manager = serving.manager.clone();
+    serving.report();
     serving.end();
     if at_once {
         manager.flush().await;
@@ -193,11 +196,14 @@ async fn started(
 /// its own, and a signal that has come before that was known is for it, too.
 async fn after_take_over(ending: Ending, take_over: TakeOver) -> (Ending, Heir) {
     match (take_over.give_up().await, ending) {
-        (Some(successor), Ending::Signal(signal)) => {
-            pass_on(signal, successor);
-            (Ending::TakenOver(successor), Heir(None))
+        (Some(taken), Ending::Signal(signal)) => {
+            pass_on(signal, taken.successor);
+            (Ending::TakenOver(taken), Heir(None))
         }
-        (_, Ending::TakenOver(successor)) => (Ending::TakenOver(successor), Heir(Some(successor))),
+        (_, Ending::TakenOver(taken)) => {
+            let heir = Heir(Some(taken.successor));
+            (Ending::TakenOver(taken), heir)
+        }
         (None, ending) => (ending, Heir(None)),
     }
 }
@@ -238,10 +244,14 @@ async fn until_end(
             biased;
             signal = signals.next() => (What::Signal(signal), None),
             outcome = take_over.ends() => match outcome {
-                Outcome::Succeeded(successor) => return Ok(Ending::TakenOver(successor)),
+                Outcome::Succeeded(taken) => return Ok(Ending::TakenOver(taken)),
                 Outcome::Failed { must_reload: true } => (What::Signal(Signal::Reload), None),
                 Outcome::Failed { must_reload: false } => continue,
             },
+            counted = serving.reports.next() => {
+                serving.facts.roster.take(&counted, &serving.counters);
+                continue;
+            }
             Order { what, reply } = serving.admin.next_order() => (what, Some(reply)),
             error = watch.until_one_fails(report) => return Err(error),
         };
@@ -347,8 +357,8 @@ fn answer(reply: Option<ReplyTo>, result: Result<(), String>) {
 enum Ending {
     /// A signal, by its name.
     Signal(&'static str),
-    /// Another process serves in its place. The value is its id.
-    TakenOver(u32),
+    /// Another process serves in its place.
+    TakenOver(Taken),
 }
 
 /// # Errors

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::config::{Config, Discovery, DnsName};
+use crate::observe::counters;
+use crate::observe::earlier::{self, Earlier};
 use crate::observe::endpoints::{ClusterNumbers, Endpoints, Registry};
 use crate::sys::Address;
 use crate::worker::Command;
@@ -174,6 +176,18 @@ impl Roster {
         parts.collect()
     }
 
+    /// Everything that this process and those before it have counted.
+    pub(super) fn counted(&self, listeners: &counters::Registry) -> Vec<Earlier> {
+        earlier::all(listeners, &self.state.borrow().counters)
+    }
+
+    /// Takes what an earlier process has counted.
+    pub(super) fn take(&self, counted: &[Earlier], listeners: &counters::Registry) {
+        self.with(|state| {
+            counted.iter().for_each(|one| earlier::take(one, listeners, &mut state.counters));
+        });
+    }
+
     /// See [`Registry::show`].
     pub(super) fn show(&self) -> Vec<ClusterNumbers> {
         self.with(|state| state.counters.show())
@@ -207,10 +221,9 @@ impl Steered {
     /// Splits it into parts of a bounded size.
     fn parts(&self) -> impl Iterator<Item = Steered> {
         let drained: Vec<&String> = self.drained.iter().collect();
-        let drained = drained.chunks(PART).map(|part| Steered {
-            drained: part.iter().map(|endpoint| String::clone(endpoint)).collect(),
-            set: None,
-        });
+        let drained = drained
+            .chunks(PART)
+            .map(|part| Steered { drained: part.iter().copied().cloned().collect(), set: None });
         let drained: Vec<Steered> = drained.collect();
         let set = self.set.iter().flat_map(|set| {
             let part = |endpoints: &[SocketAddr]| Steered {

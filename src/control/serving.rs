@@ -28,7 +28,7 @@ use super::reading::{
 };
 use super::roster::Roster;
 use super::sockets::{self, Inherited, Sockets};
-use super::takeover::{Attempt, Knowledge, Link, Offered};
+use super::takeover::{Attempt, Knowledge, Link, Offered, Reporter, Reports};
 use super::{Logging, enough_descriptors};
 use crate::config::{Config, Originals};
 use crate::error::Error;
@@ -77,6 +77,10 @@ pub(super) struct Serving {
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
     pub(super) counters: Registry,
+    /// What a predecessor counts.
+    pub(super) reports: Reports,
+    /// Tells a successor what this process counts.
+    pub(super) reporter: Option<Reporter>,
     memory: Memory,
     pub(super) admin: Admin,
     pub(super) facts: Arc<Facts>,
@@ -162,7 +166,8 @@ impl Serving {
         let started = crew.start(pending, driver, &layout, &failures, shares).await?;
 
         // 4. Serve, in place of the predecessor if there is one.
-        let running = serve_with(started, &mut sockets, link, has_turn).await?;
+        let link = link.map(|link| (link, offered.reports));
+        let (running, reports) = serve_with(started, &mut sockets, link, has_turn).await?;
         // Also from sockets that listen only now.
         crew.tell(&Command::Resume);
         sockets.announce();
@@ -219,6 +224,8 @@ impl Serving {
             reading: None,
             admissions,
             counters,
+            reports,
+            reporter: None,
             memory,
             admin,
             facts,
@@ -406,6 +413,13 @@ impl Serving {
         }
     }
 
+    /// Tells the successor what this process has counted, if there is one that listens.
+    pub(super) fn report(&mut self) {
+        if let Some(reporter) = &mut self.reporter {
+            reporter.report(self.facts.roster.counted(&self.counters));
+        }
+    }
+
     /// Writes what is left in the logs. The workers have ended.
     pub(super) fn end(self) {
         let Serving { failures, layout, writer, .. } = self;
@@ -423,19 +437,19 @@ impl Serving {
 async fn serve_with(
     started: Started,
     sockets: &mut Sockets,
-    link: Option<Link>,
+    link: Option<(Link, bool)>,
     has_turn: &Cell<bool>,
-) -> Result<Running, Error> {
-    let Some(link) = link else {
+) -> Result<(Running, Reports), Error> {
+    let Some((link, reports)) = link else {
         sockets.commit();
-        return started.serve().await;
+        return Ok((started.serve().await?, Reports::default()));
     };
     link.ready().await?;
     has_turn.set(true);
     let running = started.serve().await?;
-    link.accepting().await?;
+    let reports = link.accepting(reports).await?;
     sockets.commit();
-    Ok(running)
+    Ok((running, reports))
 }
 
 /// The objects that need descriptors.

@@ -32,6 +32,10 @@ impl Count {
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    pub(super) fn set(&self, number: u64) {
+        self.0.store(number, Ordering::Relaxed);
+    }
 }
 
 /// How many of one kind have begun, and how many are open.
@@ -68,6 +72,11 @@ impl Gauge {
     pub fn open(&self) -> u64 {
         self.open.get()
     }
+
+    /// Sets how many have begun, all of which have ended or belong to another process.
+    pub(super) fn set_begun(&self, begun: u64) {
+        self.begun.set(begun);
+    }
 }
 
 /// One that is counted as open.
@@ -93,15 +102,15 @@ pub struct Counters {
     /// UDP sessions.
     pub sessions: Gauge,
     /// By [`Direction`].
-    bytes: [Count; 2],
+    pub(super) bytes: [Count; 2],
     /// Bytes that are in `bytes` although they could not be sent: see [`Counters::add`].
     ahead: [Count; 2],
     /// Bytes to the upstream and to the client by their [`Relay`].
-    relayed: [[Count; 2]; Relay::COUNT],
+    pub(super) relayed: [[Count; 2]; Relay::COUNT],
     /// Relays that were copied, by the reason.
-    copied: [Count; Copied::COUNT],
+    pub(super) copied: [Count; Copied::COUNT],
     /// Outcomes by their [`End`].
-    ends: [Count; End::COUNT],
+    pub(super) ends: [Count; End::COUNT],
     /// Handshakes of TLS that ends here.
     pub tls: TlsCounters,
 }
@@ -110,9 +119,9 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub struct TlsCounters {
     /// Full handshakes of TLS 1.2 and 1.3, then resumed ones.
-    done: [Count; 4],
-    failed: Count,
-    times: Histogram,
+    pub(super) done: [Count; 4],
+    pub(super) failed: Count,
+    pub(super) times: Histogram,
 }
 
 impl TlsCounters {
@@ -252,7 +261,8 @@ impl AddAssign for Open {
     }
 }
 
-/// The counters of one listener: one for each worker, in their order.
+/// The counters of one listener: one for each worker, in their order, and then one for what earlier
+/// processes have counted.
 pub type Cells = Arc<[Arc<Counters>]>;
 
 /// The counters of all listeners by their names.
@@ -273,7 +283,7 @@ impl Registry {
     /// The counters of the listener with this name. They are the same as before if a listener had
     /// this name before.
     pub fn of(&mut self, name: &Arc<str>) -> Cells {
-        let cells = || (0..self.workers).map(|_| Arc::default()).collect();
+        let cells = || (0..=self.workers).map(|_| Arc::default()).collect();
         Arc::clone(self.listeners.entry(Arc::clone(name)).or_insert_with(cells))
     }
 
@@ -284,6 +294,11 @@ impl Registry {
         self.listeners.retain(|name, cells| {
             is_configured(name) || cells.iter().any(|cell| Arc::strong_count(cell) > 1)
         });
+    }
+
+    /// The cell of a listener for what earlier processes have counted.
+    pub(super) fn earlier(&self, name: &str) -> Option<&Counters> {
+        self.listeners.get(name)?.last().map(|cell| &**cell)
     }
 
     /// The counters of all listeners, in the order of their names.

@@ -12,6 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use super::counters::{Count, Gauge};
 use super::histogram::{Histogram, Times};
 use super::outcome::Outcome;
@@ -205,8 +207,16 @@ impl Endpoints {
     }
 }
 
+/// What was counted of a cluster, without what is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums {
+    numbers: Numbers,
+    connect: Times,
+    first_byte: Times,
+}
+
 /// The numbers of an endpoint over all workers, or the sums of several endpoints.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Numbers {
     /// Relays, requests and sessions that have begun.
     pub begun: u64,
@@ -295,10 +305,12 @@ pub struct Registry {
 }
 
 #[derive(Debug)]
-struct Cluster {
+pub(super) struct Cluster {
     cells: Arc<[Arc<ClusterCounters>]>,
     /// Sums over endpoints that are forgotten.
     gone: Numbers,
+    /// What earlier processes have counted.
+    earlier: Sums,
     endpoints: BTreeMap<Address, Entry>,
 }
 
@@ -350,6 +362,7 @@ impl Registry {
         let cluster = clusters.entry(Arc::clone(cluster)).or_insert_with(|| Cluster {
             cells: cells(*workers),
             gone: Numbers::default(),
+            earlier: Sums::default(),
             endpoints: BTreeMap::new(),
         });
         cluster.endpoints.values_mut().for_each(|entry| entry.is_listed = false);
@@ -395,6 +408,22 @@ impl Registry {
         }
     }
 
+    /// What was counted of all clusters, for a later process.
+    pub(super) fn sums(&self) -> impl Iterator<Item = (&Arc<str>, Sums)> {
+        self.clusters.iter().map(|(name, cluster)| {
+            let ClusterNumbers { numbers, connect, first_byte, .. } = cluster.show(name);
+            let numbers = Numbers { open: 0, ..numbers };
+            (name, Sums { numbers, connect, first_byte })
+        })
+    }
+
+    /// Sets what earlier processes have counted of a cluster, if there is one of this name.
+    pub(super) fn set_earlier(&mut self, cluster: &str, sums: Sums) {
+        if let Some(cluster) = self.clusters.get_mut(cluster) {
+            cluster.earlier = sums;
+        }
+    }
+
     /// The numbers of all clusters, in the order of their names.
     pub fn show(&mut self) -> Vec<ClusterNumbers> {
         self.forget_unused();
@@ -407,13 +436,14 @@ impl Cluster {
         let mut shown = ClusterNumbers {
             name: Arc::clone(name),
             numbers: self.gone,
+            connect: self.earlier.connect,
+            first_byte: self.earlier.first_byte,
             listed: 0,
             drained: 0,
             failing: 0,
             endpoints: Vec::new(),
-            connect: Times::default(),
-            first_byte: Times::default(),
         };
+        shown.numbers += self.earlier.numbers;
         for (address, entry) in &self.endpoints {
             let endpoint = entry.show(address);
             shown.numbers += endpoint.numbers;

@@ -4,6 +4,8 @@
 use std::ops::AddAssign;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::counters::Count;
 
 /// The upper bounds of the buckets in microseconds. Longer times are in a last bucket without one.
@@ -38,6 +40,12 @@ impl Histogram {
         self.micros.add(micros);
     }
 
+    /// Sets what was counted so far.
+    pub(super) fn set(&self, times: &Times) {
+        self.buckets.iter().zip(times.buckets).for_each(|(own, count)| own.set(count));
+        self.micros.set(times.micros);
+    }
+
     /// What was counted so far.
     pub fn times(&self) -> Times {
         Times {
@@ -48,7 +56,7 @@ impl Histogram {
 }
 
 /// The numbers of one histogram, or the sums of several.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Times {
     buckets: [u64; BUCKETS],
     micros: u64,

@@ -15,7 +15,7 @@ const OTHER: &str = "other";
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct HostCounters {
-    requests: Count,
+    pub(super) requests: Count,
 }
 
 impl HostCounters {
@@ -25,7 +25,8 @@ impl HostCounters {
     }
 }
 
-/// The counters of one host: one for each worker, in their order.
+/// The counters of one host: one for each worker, in their order, and then one for what earlier
+/// processes have counted.
 pub type HostCells = Arc<[Arc<HostCounters>]>;
 
 /// One host as it is shown.
@@ -68,7 +69,7 @@ impl HostRegistry {
         let workers = self.workers;
         let mut cells = |(position, name): (usize, String)| {
             let name = if position < MOST { name.as_str() } else { OTHER };
-            let cells = || (0..workers).map(|_| Arc::default()).collect();
+            let cells = || (0..=workers).map(|_| Arc::default()).collect();
             let key = (Arc::clone(listener), Arc::from(name));
             Arc::clone(self.all.entry(key).or_insert_with(cells))
         };
@@ -78,6 +79,12 @@ impl HostRegistry {
     /// Forgets the hosts that no worker serves any more.
     pub fn forget_unused(&mut self) {
         self.all.retain(|_, cells| cells.iter().any(|cell| Arc::strong_count(cell) > 1));
+    }
+
+    /// The counter of what earlier processes have counted of a host.
+    pub(super) fn earlier(&self, listener: &str, name: &str) -> Option<&HostCounters> {
+        let key = (Arc::from(listener), Arc::from(name));
+        self.all.get(&key)?.last().map(|cell| &**cell)
     }
 
     /// All hosts, in the order of their listeners and names.

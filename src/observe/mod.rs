@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod counters;
 pub mod diagnostics;
+pub mod earlier;
 pub mod endpoints;
 pub mod histogram;
 pub mod hosts;

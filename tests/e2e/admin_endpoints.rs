@@ -19,7 +19,7 @@ const NOTHING: &str = "Content-Length: 0\r\n";
 /// A cluster of these endpoints.
 fn cluster(name: &str, endpoints: &[SocketAddr]) -> String {
     let list: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-    format!("[[cluster]]\nname = \"{name}\"\nendpoints = {list:?}\n")
+    format!("[cluster.{name}]\nendpoints = {list:?}\n")
 }
 
 #[track_caller]
@@ -226,7 +226,7 @@ fn what_cannot_be_changed_is_refused_and_changes_nothing() {
     let config = admin(own)
         + &tcp("raw", raw, "c")
         + &format!(
-            "[[cluster]]\nname = \"c\"\nendpoints = [\"{}\", \"unix:{}\"]\n",
+            "[cluster.c]\nendpoints = [\"{}\", \"unix:{}\"]\n",
             named.address(),
             socket.display()
         );

@@ -185,11 +185,19 @@ fn without_a_terminal_it_says_what_else_there_is() {
 
 #[test]
 fn it_ends_with_its_terminal() {
-    let terminal = Terminal::start("", free_port().address());
-    terminal.shows("no answer for");
-    let program = terminal.program();
-    // As when the connection to a remote shell breaks.
-    drop(terminal);
+    // The kernel sends SIGHUP to the processes of the terminal's session alone.
+    for session in ["", "setsid"] {
+        let terminal = Terminal::start(session, free_port().address());
+        terminal.shows("no answer for");
+        let program = terminal.program();
+        // As when the connection to a remote shell breaks.
+        drop(terminal);
+        ends(program);
+    }
+}
+
+#[track_caller]
+fn ends(program: Pid) {
     wait_for("it has ended", SHORT, || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", program.as_raw_nonzero()));
         // Nothing may wait for it any more.

@@ -85,6 +85,7 @@ mod shares;
 mod stops;
 mod support;
 mod takeover;
+mod takeover_counters;
 mod takeover_failures;
 mod terminate;
 mod tls;

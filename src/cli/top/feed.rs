@@ -61,8 +61,7 @@ impl Feed {
                 _ = signals() => {
                     drop(sender.send(News::Signal));
                     tokio::time::sleep(PATIENCE).await;
-                    // The signal of a terminal that is gone. The library that reads keys never
-                    // returns then: it takes the end of a file for a key that is not complete yet.
+                    // The terminal may have gone just before the screen looked for a key.
                     ratatui::restore();
                     std::process::exit(1);
                 }

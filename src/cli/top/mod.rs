@@ -16,6 +16,8 @@ use std::time::Duration;
 use clap::Args;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use self::draw::Screen;
 use self::feed::{Feed, News};
@@ -64,7 +66,10 @@ fn show(mut terminal: DefaultTerminal, feed: &Feed) -> io::Result<()> {
     feed.show(app.screen.view);
     loop {
         terminal.draw(|frame| draw::draw(frame, &mut app.screen, &app.model))?;
-        if event::poll(LOOK)?
+        if !terminal_is_there()? {
+            return Ok(());
+        }
+        if event::poll(Duration::ZERO)?
             && let Event::Key(key) = event::read()?
             && key.kind == KeyEventKind::Press
         {
@@ -82,6 +87,20 @@ fn show(mut terminal: DefaultTerminal, feed: &Feed) -> io::Result<()> {
             }
         }
     }
+}
+
+/// Waits for something to read, for [`LOOK`] at most. Returns false when the terminal is gone: the
+/// library that reads keys would never return then, because it takes the end of a file for a key
+/// that is not complete yet.
+fn terminal_is_there() -> io::Result<bool> {
+    let input = io::stdin();
+    let mut wanted = [PollFd::new(&input, PollFlags::IN)];
+    let look = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+    match poll(&mut wanted, Some(&look)) {
+        Ok(_) | Err(Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(!wanted[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
 }
 
 /// What is shown, and how.

@@ -21,7 +21,7 @@ fn config_of(name: &str, ports: &[u16]) -> Config {
     let endpoints: Vec<String> = ports.iter().map(|port| address(*port).to_string()).collect();
     let text = format!(
         "[[listener]]\nname = \"l\"\nlisten = \"127.0.0.2:1\"\nprotocol = \"tcp\"\n\
-         cluster = \"{name}\"\n[[cluster]]\nname = \"{name}\"\nendpoints = {endpoints:?}\n"
+         cluster = \"{name}\"\n[cluster.{name}]\nendpoints = {endpoints:?}\n"
     );
     crate::config::parse("test.toml", &text, std::path::Path::new("/")).unwrap()
 }
@@ -119,7 +119,11 @@ fn the_number_of_drained_endpoints_is_bounded() {
     let roster = Roster::new(Vec::new(), Vec::new());
     let ports: Vec<u16> = (1..=1001).collect();
     commit(&roster, &ports);
-    let drain = |port: u16| steer(&roster, &ports, Steer::Drain(address(port).to_string()));
+    let config = config(&[1]);
+    let discovery = &config.clusters[0].discovery;
+    let drain = |port: u16| {
+        roster.steer(&"c".into(), discovery, &Steer::Drain(address(port).to_string()))
+    };
     (1..=1000).for_each(|port| drain(port).unwrap());
     assert!(drain(1001).is_err());
     drain(1).unwrap();

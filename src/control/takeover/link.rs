@@ -36,6 +36,9 @@ pub(super) struct Offer {
     /// What the predecessor knows of names.
     #[serde(default)]
     pub(super) names: Vec<Known>,
+    /// Whether the predecessor reports what it counts, to the end of its process.
+    #[serde(default)]
+    pub(super) reports: bool,
     /// What operators have changed of clusters, with their names.
     #[serde(default)]
     pub(super) steered: Vec<(String, Steered)>,
@@ -67,9 +70,9 @@ impl Packets {
         self.0.async_io(Interest::WRITABLE, send).await
     }
 
-    /// Sends a packet if there is room for it.
-    pub(super) fn try_send(&self, bytes: &[u8]) {
-        let _ = sys::send_packet(&self.0, bytes, &[]);
+    /// Sends a packet if there is room for it. Returns true if it is sent.
+    pub(super) fn try_send(&self, bytes: &[u8]) -> bool {
+        sys::send_packet(&self.0, bytes, &[]).is_ok()
     }
 
     /// Receives a packet. May be dropped at any time.

@@ -12,8 +12,9 @@
 //! 4. The predecessor stops to accept and to receive, and sends `go`. Clients wait in the accept
 //!    queues.
 //! 5. The successor's workers accept, and it sends `accepting`.
-//! 6. The predecessor makes the successor the main process of the service, closes the packets and
-//!    drains.
+//! 6. The predecessor makes the successor the main process of the service, sends `resigned` and
+//!    drains. To its end it tells the successor what it counts, so that the counters of the service
+//!    go on.
 //! 7. The successor changes what cannot be changed back: it takes Unix paths over, removes those
 //!    that no listener has, and binds UDP sockets and listens with TCP sockets beside the
 //!    inherited ones.
@@ -26,7 +27,7 @@
 //! | --- | --- | --- | --- |
 //! | the sockets | it ends | it ends | it ends after 10 s |
 //! | `go` | it ends | it accepts, because the predecessor has died | it waits |
-//! | the end of the packets | it ends, and leaves the paths | step 7 | step 7 after 10 s |
+//! | `resigned` | it ends, and leaves the paths | step 7 | step 7 after 10 s |
 //!
 //! An end of the packets without `abort` means that the predecessor serves no longer: it has handed
 //! over or has died. If it has left packets unread, the kernel reports ECONNRESET once, before
@@ -34,6 +35,7 @@
 
 mod link;
 mod predecessor;
+mod reports;
 mod successor;
 
 use std::future::pending;
@@ -42,7 +44,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub(super) use predecessor::{Attempt, Knowledge};
+pub(super) use predecessor::{Attempt, Knowledge, Taken};
+pub(super) use reports::{Reporter, Reports};
 pub(super) use successor::{Link, Offered};
 
 use super::manager::Manager;
@@ -62,6 +65,10 @@ const GO: &[u8] = b"go";
 /// The predecessor goes on, so the successor must not accept.
 const ABORT: &[u8] = b"abort";
 const ACCEPTING: &[u8] = b"accepting";
+/// As `accepting`, from a successor that listens to what the predecessor counts. Sent only to one
+/// that has offered it; one that has not closes the packets in place of `resigned`.
+const LISTENING: &[u8] = b"accepting and listening";
+const RESIGNED: &[u8] = b"resigned";
 
 /// The connection of a successor to its predecessor. It stays open to the end of the process,
 /// unless this takes over: the predecessor kills a successor that closes it, which could have
@@ -91,8 +98,8 @@ pub(super) struct TakeOver {
 
 /// How a take-over has ended.
 pub(super) enum Outcome {
-    /// The process with this id serves in place of this one.
-    Succeeded(u32),
+    /// This process serves in place of this one.
+    Succeeded(Taken),
     /// This process goes on.
     Failed {
         /// Whether it must reload now.
@@ -139,11 +146,11 @@ impl TakeOver {
         self.attempt = None;
         let must_reload = std::mem::take(&mut self.must_reload);
         match result {
-            Ok(successor) => {
+            Ok(taken) => {
                 if must_reload {
-                    send(successor, Signal::HUP);
+                    send(taken.successor, Signal::HUP);
                 }
-                Outcome::Succeeded(successor)
+                Outcome::Succeeded(taken)
             }
             Err(reason) => {
                 tracing::warn!(%reason, "the take-over has failed: this process goes on");
@@ -152,16 +159,16 @@ impl TakeOver {
         }
     }
 
-    /// Gives up what is in progress. Returns the id of the process that has taken over, if that has
-    /// happened already.
-    pub(super) async fn give_up(self) -> Option<u32> {
+    /// Gives up what is in progress. Returns the process that has taken over, if that has happened
+    /// already.
+    pub(super) async fn give_up(self) -> Option<Taken> {
         let attempt = self.attempt?;
         tracing::info!("the take-over in progress is given up, because this process is to end");
-        let successor = attempt.give_up().await?;
+        let taken = attempt.give_up().await?;
         if self.must_reload {
-            send(successor, Signal::HUP);
+            send(taken.successor, Signal::HUP);
         }
-        Some(successor)
+        Some(taken)
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::link::{Offer, Packets};
-use super::{ABORT, ACCEPTING, GO, HELLO, READY, VARIABLE, VERSION};
+use super::reports::Reporter;
+use super::{ABORT, ACCEPTING, GO, HELLO, LISTENING, READY, RESIGNED, VARIABLE, VERSION};
 use crate::control::dns::Known;
 use crate::control::manager::{Manager, OWN_VARIABLES};
 use crate::control::roster::Steered;
@@ -84,9 +85,16 @@ impl fmt::Display for Failure {
     }
 }
 
+/// The process that has taken over.
+pub(in crate::control) struct Taken {
+    pub(in crate::control) successor: u32,
+    /// Tells it what this process counts. `None` if it is of a version that does not listen.
+    pub(in crate::control) reporter: Option<Reporter>,
+}
+
 /// A take-over in progress. Dropping it kills the successor, and the workers go on.
 pub(in crate::control) struct Attempt {
-    task: JoinHandle<Result<u32, Failure>>,
+    task: JoinHandle<Result<Taken, Failure>>,
     /// Dropped to give up.
     give_up: Option<oneshot::Sender<()>>,
 }
@@ -104,6 +112,7 @@ impl Attempt {
         let first = Offer {
             version: VERSION,
             more: true,
+            reports: true,
             foreign_paths: sockets.foreign_paths(),
             ticket_keys: ticket_keys.map(TicketKeys::to_text).unwrap_or_default(),
             ..Offer::default()
@@ -114,19 +123,19 @@ impl Attempt {
         Attempt { task, give_up: Some(give_up) }
     }
 
-    /// Waits for the end of the take-over, and returns the id of the process that has taken over.
-    /// May be dropped at any time.
+    /// Waits for the end of the take-over, and returns the process that has taken over. May be
+    /// dropped at any time.
     ///
     /// # Errors
     /// The take-over has failed. The successor is gone, and the workers go on.
-    pub(in crate::control) async fn result(&mut self) -> Result<u32, Failure> {
+    pub(in crate::control) async fn result(&mut self) -> Result<Taken, Failure> {
         // An error of the task is a panic, after which its guard has killed the successor.
         (&mut self.task).await.unwrap_or(Err(Failure::Unexpected))
     }
 
     /// Kills the successor, and lets the workers go on; unless it has taken over already: then
-    /// returns the id of its process.
-    pub(in crate::control) async fn give_up(mut self) -> Option<u32> {
+    /// returns it.
+    pub(in crate::control) async fn give_up(mut self) -> Option<Taken> {
         // The task is not aborted: it may have its result already. Dropping the sender asks it.
         drop(self.give_up.take());
         self.result().await.ok()
@@ -159,36 +168,47 @@ async fn take_over(
     workers: Vec<Sender<Command>>,
     manager: Manager,
     given_up: oneshot::Receiver<()>,
-) -> Result<u32, Failure> {
+) -> Result<Taken, Failure> {
     let mut successor = Successor::start(workers)?;
     let result = tokio::select! {
         biased;
         accepts = hand_over(&mut successor, handed, first, &manager) => accepts,
         _ = given_up => Err(Failure::GivenUp),
     };
-    if let Err(failure) = result {
-        successor.abandon().await;
-        return Err(failure);
-    }
+    let listens = match result {
+        Ok(listens) => listens,
+        Err(failure) => {
+            successor.abandon().await;
+            return Err(failure);
+        }
+    };
     // It accepts, so that it must not be killed any more. The manager listens to the main process
     // of the service alone, so the successor tells it nothing before the packets have ended.
     manager.main_pid(successor.id());
     manager.flush().await;
-    Ok(successor.keep())
+    let packets = Arc::clone(&successor.packets);
+    let id = successor.keep();
+    // The end of the packets says the same to a successor that does not listen.
+    let reporter = listens.then(|| {
+        packets.try_send(RESIGNED);
+        Reporter::new(packets)
+    });
+    Ok(Taken { successor: id, reporter })
 }
 
-/// Gives a successor all sockets, and waits until it accepts.
+/// Gives a successor all sockets, and waits until it accepts. Returns true if it listens to what
+/// this process counts from then on.
 async fn hand_over(
     successor: &mut Successor,
     handed: Handed,
     first: Offer,
     manager: &Manager,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     // 1. All sockets, and what is known.
     let ready = async {
         successor.introduced().await?;
         offer(&successor.packets, handed, first, manager).await?;
-        expect(&successor.packets, READY, "it was ready").await
+        expect(&successor.packets, &[READY], "it was ready").await
     };
     timeout(READY_WITHIN, ready).await.map_err(|_| Failure::NotReady)??;
     // 2. Stop, so that only one of the two accepts.
@@ -197,9 +217,10 @@ async fn hand_over(
     let accepting = async {
         // An error means that it has ended, which the next receive says, too.
         let _ = successor.packets.send(GO, &[]).await;
-        expect(&successor.packets, ACCEPTING, "it accepted").await
+        expect(&successor.packets, &[ACCEPTING, LISTENING], "it accepted").await
     };
-    timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)?
+    let said = timeout(ACCEPTING_WITHIN, accepting).await.map_err(|_| Failure::NotAccepting)??;
+    Ok(said == LISTENING)
 }
 
 /// Sends all sockets, and what the first packet has beside them.
@@ -252,10 +273,14 @@ async fn send(
     })
 }
 
-/// Waits for one packet. `before` is what it says.
-async fn expect(packets: &Packets, wanted: &[u8], before: &'static str) -> Result<(), Failure> {
+/// Waits for one of these packets, and returns it. `before` is what it says.
+async fn expect(
+    packets: &Packets,
+    wanted: &[&[u8]],
+    before: &'static str,
+) -> Result<Vec<u8>, Failure> {
     match packets.receive().await {
-        Ok((bytes, _)) if bytes == wanted => Ok(()),
+        Ok((bytes, _)) if wanted.contains(&&*bytes) => Ok(bytes),
         Ok(_) => Err(Failure::Unexpected),
         Err(_) => Err(Failure::Ended(before)),
     }
@@ -268,7 +293,7 @@ struct Successor {
     started: Option<Child>,
     /// The successor. `None` until it says `hello`, and if its id is not known.
     process: Option<Peer>,
-    packets: Packets,
+    packets: Arc<Packets>,
     workers: Vec<Sender<Command>>,
     has_paused: bool,
 }
@@ -295,7 +320,7 @@ impl Successor {
             command.env_remove(name);
         }
         sys::inherits_only(&mut command, &theirs);
-        let packets = Packets::new(ours)?;
+        let packets = Arc::new(Packets::new(ours)?);
         let started = Some(command.spawn()?);
         // From here on only the child has its end: when it ends, the packets do.
         drop(theirs);

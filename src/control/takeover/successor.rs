@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::link::{Offer, Packets};
-use super::{ACCEPTING, GO, Predecessor, READY, VERSION};
+use super::reports::Reports;
+use super::{ACCEPTING, GO, LISTENING, Predecessor, READY, RESIGNED, VERSION};
 use crate::control::dns::Known;
 use crate::control::roster::Steered;
 use crate::control::sockets::Inherited;
@@ -31,6 +32,8 @@ pub(in crate::control) struct Offered {
     pub(in crate::control) names: Vec<Known>,
     /// What operators have changed of clusters, in parts.
     pub(in crate::control) steered: Vec<(String, Steered)>,
+    /// Whether it goes on to report what it counts.
+    pub(in crate::control) reports: bool,
 }
 
 /// How long this process waits for the predecessor to resign: longer than the predecessor waits for
@@ -75,6 +78,7 @@ impl Link {
             offered.sockets.chosen.extend(offer.chosen);
             offered.names.extend(offer.names);
             offered.steered.extend(offer.steered);
+            offered.reports |= offer.reports;
             offered.bound_by_manager.extend(offer.bound_by_manager);
             if let Some(keys) = TicketKeys::from_text(&offer.ticket_keys) {
                 // A new key, because the time until the next one begins anew with each process.
@@ -115,21 +119,24 @@ impl Link {
     }
 
     /// Tells the predecessor that this process accepts, and waits until the predecessor has told
-    /// the service manager that this process is the main one of the service.
+    /// the service manager that this process is the main one of the service. Returns what it
+    /// `reports` from then on.
     ///
     /// # Errors
     /// The predecessor has given the take-over up, and goes on.
-    pub(in crate::control) async fn accepting(self) -> Result<(), Error> {
+    pub(in crate::control) async fn accepting(self, reports: bool) -> Result<Reports, Error> {
         // An error means that the predecessor has ended.
-        let _ = self.0.send(ACCEPTING, &[]).await;
+        let _ = self.0.send(if reports { LISTENING } else { ACCEPTING }, &[]).await;
         match timeout(RESIGNED_WITHIN, self.0.receive()).await {
+            Ok(Ok((bytes, _))) if reports && bytes == RESIGNED => {}
             // It goes on when this process has ended, which the end of the packets may show.
-            Ok(Ok(_)) => Err(given_up()),
+            Ok(Ok(_)) => return Err(given_up()),
             Ok(Err(_)) | Err(_) => {
                 drop(ManuallyDrop::into_inner(self.0));
-                Ok(())
+                return Ok(Reports::default());
             }
         }
+        Ok(Reports(Some(ManuallyDrop::into_inner(self.0))))
     }
 }
 
