@@ -54,7 +54,8 @@ enum Passes {
 
 /// The graph of listeners and clusters.
 pub struct Loops<'c> {
-    config: &'c Config,
+    listeners: &'c [Arc<Listener>],
+    clusters: &'c [Arc<Cluster>],
     /// Listeners by transport (true for UDP) and address.
     at: HashMap<(bool, &'c Address), usize>,
     /// Returns true for an address of this machine, as far as its addresses are known.
@@ -67,17 +68,21 @@ pub struct Loops<'c> {
 }
 
 impl<'c> Loops<'c> {
-    pub(super) fn new(config: &'c Config, is_local: fn(IpAddr) -> bool) -> Self {
+    pub(super) fn new(
+        listeners: &'c [Arc<Listener>],
+        clusters: &'c [Arc<Cluster>],
+        is_local: fn(IpAddr) -> bool,
+    ) -> Self {
         let mut at = HashMap::new();
-        for (index, listener) in config.listeners.iter().enumerate() {
+        for (index, listener) in listeners.iter().enumerate() {
             for address in &listener.addresses {
                 at.entry((is_udp(listener), address)).or_insert(index);
             }
         }
         // From each cluster back to the listeners that use it.
-        let mut users = vec![Vec::new(); config.clusters.len()];
-        let cluster_at = |name: &str| config.clusters.binary_search_by(|one| (*one.name).cmp(name));
-        for (index, listener) in config.listeners.iter().enumerate() {
+        let mut users = vec![Vec::new(); clusters.len()];
+        let cluster_at = |name: &str| clusters.binary_search_by(|one| (*one.name).cmp(name));
+        for (index, listener) in listeners.iter().enumerate() {
             for (to, passes) in leads_to(listener) {
                 if let Ok(cluster) = cluster_at(to) {
                     users[cluster].push((index, passes));
@@ -85,9 +90,10 @@ impl<'c> Loops<'c> {
             }
         }
         // From each listener back to the clusters with an endpoint that reaches it.
-        let nothing = || vec![Vec::new(); config.listeners.len()];
-        let mut loops = Loops { config, at, is_local, users, before: [nothing(), nothing()] };
-        for (index, cluster) in config.clusters.iter().enumerate() {
+        let nothing = || vec![Vec::new(); listeners.len()];
+        let mut loops =
+            Loops { listeners, clusters, at, is_local, users, before: [nothing(), nothing()] };
+        for (index, cluster) in clusters.iter().enumerate() {
             for (_, address, certain) in endpoints(cluster) {
                 for udp in [false, true] {
                     for (listener, sure) in loops.reached(&address, udp) {
@@ -161,7 +167,7 @@ impl<'c> Loops<'c> {
     /// The clusters that may be part of a loop: those that are left when clusters to which nothing
     /// leads are taken away again and again. Most files have none, and no search is needed.
     fn in_circles(&self) -> Vec<usize> {
-        let clusters = self.config.clusters.len();
+        let clusters = self.clusters.len();
         // The clusters behind each cluster: an endpoint reaches a listener that uses them.
         let mut behind = vec![Vec::new(); clusters];
         let mut leading = vec![0_usize; clusters];
@@ -192,7 +198,7 @@ impl<'c> Loops<'c> {
     pub(super) fn all(&self) -> Vec<(usize, usize, Loop)> {
         let mut all = Vec::new();
         for index in self.in_circles() {
-            let cluster = &self.config.clusters[index];
+            let cluster = &self.clusters[index];
             let ways = self.ways(index);
             for (position, address, certain) in endpoints(cluster) {
                 if let Some(mut found) = self.back(&ways, &address) {
@@ -208,12 +214,12 @@ impl<'c> Loops<'c> {
 
     /// Returns those resolved addresses of the cluster's names that lead back to the cluster.
     pub fn through(&self, cluster: &str, addresses: &[SocketAddr]) -> Vec<Back<'c>> {
-        let clusters = &self.config.clusters;
+        let clusters = self.clusters;
         let position = clusters.binary_search_by(|one| (*one.name).cmp(cluster));
         let Ok(ways) = position.map(|cluster| self.ways(cluster)) else { return Vec::new() };
         let back = |address: &SocketAddr| {
             let Loop { listeners, certain } = self.back(&ways, &Address::Ip(*address))?;
-            let name = |index: usize| &*self.config.listeners[index].name;
+            let name = |index: usize| &*self.listeners[index].name;
             let listeners = listeners.into_iter().map(name).collect();
             Some(Back { address: *address, listeners, certain })
         };
@@ -286,7 +292,16 @@ impl Config {
     /// Looks for loops through resolved addresses. `is_local` returns true for an address of this
     /// machine.
     pub fn loops(&self, is_local: fn(IpAddr) -> bool) -> Loops<'_> {
-        Loops::new(self, is_local)
+        self.loops_of(&self.clusters, is_local)
+    }
+
+    /// The same, with other endpoints: `clusters` are those of the configuration, in their order.
+    pub fn loops_of<'c>(
+        &'c self,
+        clusters: &'c [Arc<Cluster>],
+        is_local: fn(IpAddr) -> bool,
+    ) -> Loops<'c> {
+        Loops::new(&self.listeners, clusters, is_local)
     }
 }
 

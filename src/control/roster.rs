@@ -5,6 +5,7 @@
 //! What an operator has changed outlasts a reload and a take-over. Only endpoints that were set are
 //! given up when the configuration names others for the cluster: then it is newer.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::config::{Config, Discovery, DnsName};
+use crate::config::{Cluster, Config, Discovery, DnsName, Loops};
 use crate::observe::counters;
 use crate::observe::earlier::{self, Earlier};
 use crate::observe::endpoints::{ClusterNumbers, Endpoints, Registry};
-use crate::sys::Address;
+use crate::sys::{self, Address};
 use crate::worker::Command;
 
 /// The most endpoints of a cluster that may be drained at once, and that may be set.
@@ -111,8 +112,9 @@ impl Roster {
         }
     }
 
-    /// Notes that there are no other clusters any more than those of this configuration. Must come
-    /// before their endpoints are listed.
+    /// Notes that there are no other clusters any more than those of this configuration, and gives
+    /// up endpoints that were set and that lead back to their cluster by it. Must come before the
+    /// endpoints are listed.
     pub(super) fn keep(&self, config: &Config) {
         let names: HashSet<&str> = config.clusters.iter().map(|cluster| &*cluster.name).collect();
         self.with(|state| {
@@ -130,6 +132,34 @@ impl Roster {
                 }
             }
         });
+        let clusters = self.clusters(config);
+        let loops = config.loops_of(&clusters, sys::is_local);
+        self.with(|state| state.break_loops(&loops));
+    }
+
+    /// The clusters of a configuration, with the endpoints that were set in place of its own.
+    pub(super) fn clusters(&self, config: &Config) -> Vec<Arc<Cluster>> {
+        let state = self.state.borrow();
+        let cluster = |cluster: &Arc<Cluster>| {
+            let steered = state.clusters.get(&cluster.name).map(|member| &member.steered);
+            let Some(set) = steered.and_then(|steered| steered.set.as_ref()) else {
+                return Arc::clone(cluster);
+            };
+            let discovery = Discovery::Static(set.addresses());
+            Arc::new(Cluster { discovery, ..Cluster::clone(cluster) })
+        };
+        config.clusters.iter().map(cluster).collect()
+    }
+
+    /// Endpoints that are drained although the cluster does not have them at present.
+    pub(super) fn drained_elsewhere(&self, cluster: &str) -> Vec<String> {
+        let state = self.state.borrow();
+        let Some(member) = state.clusters.get(cluster) else { return Vec::new() };
+        if member.steered.drained.is_empty() {
+            return Vec::new();
+        }
+        let listed: HashSet<String> = member.listed().iter().map(Address::to_string).collect();
+        member.steered.drained.iter().filter(|one| !listed.contains(*one)).cloned().collect()
     }
 
     /// Changes which endpoints a cluster of the configuration has, and tells the workers.
@@ -204,16 +234,32 @@ impl State {
     /// Lists what a cluster has now.
     fn list(&mut self, cluster: &Arc<str>) -> Arc<Endpoints> {
         let State { counters, clusters } = self;
-        let Member { found, steered } = clusters.entry(Arc::clone(cluster)).or_default();
-        let set = steered
-            .set
-            .as_ref()
-            .map(|set| set.endpoints.iter().copied().map(Address::Ip).collect::<Vec<_>>());
+        let member = clusters.entry(Arc::clone(cluster)).or_default();
+        let steered = &member.steered;
         let is_drained = |address: &Address| {
             // As a rule there are none, and an address needs no text then.
             !steered.drained.is_empty() && steered.drained.contains(&address.to_string())
         };
-        Arc::new(counters.list(cluster, set.as_ref().unwrap_or(found), is_drained))
+        Arc::new(counters.list(cluster, &member.listed(), is_drained))
+    }
+
+    /// Gives up endpoints that were set and certainly lead back to their cluster.
+    fn break_loops(&mut self, loops: &Loops<'_>) {
+        for (name, member) in &mut self.clusters {
+            let Some(set) = &mut member.steered.set else { continue };
+            for back in loops.through(name, &set.endpoints) {
+                if !back.certain {
+                    continue;
+                }
+                let (endpoint, listeners) = (back.address, back.listeners.join(" "));
+                tracing::warn!(
+                    cluster = %name, %endpoint, listeners,
+                    "the endpoint, which the admin endpoint has set, leads back to its own cluster \
+                     through these listeners: it is not used any more"
+                );
+                set.endpoints.retain(|one| *one != endpoint);
+            }
+        }
     }
 }
 
@@ -247,7 +293,21 @@ impl Steered {
     }
 }
 
+impl Set {
+    fn addresses(&self) -> Vec<Address> {
+        self.endpoints.iter().copied().map(Address::Ip).collect()
+    }
+}
+
 impl Member {
+    /// Its endpoints, drained or not.
+    fn listed(&self) -> Cow<'_, [Address]> {
+        match &self.steered.set {
+            Some(set) => Cow::Owned(set.addresses()),
+            None => Cow::Borrowed(&self.found),
+        }
+    }
+
     /// Whether it has an endpoint, or has it drained.
     fn has(&self, endpoint: &str) -> bool {
         let is_it = |address: &Address| address.to_string() == endpoint;

@@ -21,7 +21,9 @@ impl Serving {
             return Err(format!("there is no cluster {cluster}"));
         };
         if let Steer::Set(endpoints) = steer {
-            let loops = self.config.loops(sys::is_local);
+            // Through endpoints of other clusters that were set, too.
+            let clusters = self.facts.roster.clusters(&self.config);
+            let loops = self.config.loops_of(&clusters, sys::is_local);
             let back = loops.through(&cluster.name, endpoints);
             if let Some(back) = back.iter().find(|back| back.certain) {
                 let (address, listeners) = (back.address, back.listeners.join(" "));

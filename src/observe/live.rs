@@ -76,10 +76,10 @@ pub type Reached = (Rc<Arc<str>>, Rc<Address>);
 
 /// One open connection.
 pub struct Row {
-    /// Counts the connections of the worker. Wraps.
-    pub number: u32,
+    /// Counts the connections of the worker.
+    pub number: u64,
     /// When it was accepted, in tenths of a second since the start of the worker.
-    begun: u32,
+    pub begun: u32,
     /// Its listener.
     pub source: Rc<Source>,
     /// Its socket. It is closed later than the row ends.
@@ -97,7 +97,7 @@ pub struct Row {
 /// The open connections of one worker.
 pub struct Live {
     epoch: Instant,
-    begun: Cell<u32>,
+    begun: Cell<u64>,
     rows: RefCell<Pages<Row>>,
 }
 
@@ -109,7 +109,7 @@ impl Live {
 
     /// Adds a connection that was accepted at `begun`.
     pub fn begin(&self, source: &Rc<Source>, client: &Rc<Stream>, begun: Instant) -> RowKey {
-        let number = self.begun.get().wrapping_add(1);
+        let number = self.begun.get() + 1;
         self.begun.set(number);
         let row = Row {
             number,
@@ -159,7 +159,7 @@ impl Live {
     }
 
     /// The connection with this number.
-    pub fn find(&self, number: u32) -> Option<RowKey> {
+    pub fn find(&self, number: u64) -> Option<RowKey> {
         let rows = self.rows.borrow();
         let found = rows.iter().find(|(_, row)| row.number == number);
         found.map(|(index, _)| RowKey::at(index))

@@ -26,7 +26,7 @@ pub enum Order {
 #[derive(Clone, Debug)]
 pub struct Shown {
     /// No other connection of the worker has this number.
-    pub number: u32,
+    pub number: u64,
     /// The name of the listener.
     pub listener: String,
     /// The address of the client. `None` if it is gone.
@@ -61,10 +61,10 @@ impl Timers {
         let (mut all, live) = (Vec::new(), &self.live);
         let of = |index: usize| watched.get(index).copied().unwrap_or_default();
         live.for_each(|key, row| {
-            let rank = match order {
+            let rank: u64 = match order {
                 Order::Bytes => of(key.index()).bytes.iter().sum(),
-                Order::Newest => u64::MAX - live.age(row).as_millis() as u64,
-                Order::Oldest => live.age(row).as_millis() as u64,
+                Order::Newest => row.begun.into(),
+                Order::Oldest => (u32::MAX - row.begun).into(),
             };
             all.push((rank, key));
         });
@@ -82,7 +82,7 @@ impl Timers {
 
     /// Closes the connection with this number. Its client gets a reset, and its records say that it
     /// was closed. Returns false if it has ended.
-    pub fn close_connection(&self, number: u32) -> bool {
+    pub fn close_connection(&self, number: u64) -> bool {
         let Some(row) = self.live.find(number) else { return false };
         // A connection without a watch gets one when it has connected.
         let client = self.live.change(row, |row| {

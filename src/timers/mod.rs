@@ -168,12 +168,15 @@ impl Timers {
 }
 
 impl State {
-    /// Fires the limit of a connection, unless it has fired already: the first reason stays.
+    /// Fires the limit of a connection, unless it has fired already: the first reason stays. Only
+    /// an order to close it takes its place, because a connection may go on after a time limit.
     fn fire(&mut self, key: usize, why: Fired) {
         if self.conns[key].fired.is_none() {
             self.conns.unschedule(key);
-            self.conns[key].fire(why);
+        } else if why != Fired::Closed {
+            return;
         }
+        self.conns[key].fire(why);
     }
 }
 

@@ -36,7 +36,7 @@ use accept::Acceptors;
 pub use balance::{Balance, Inbox};
 pub use driver::{Plan, Running, Trial};
 pub use levels::{Level, Levels};
-pub use open::{Listed, Question};
+pub use open::{Listed, Place, Question};
 pub use pulse::{Life, Pulse};
 
 /// The time for connections that were ended by force to write their records.

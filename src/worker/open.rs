@@ -1,5 +1,7 @@
 //! What a worker says of its open connections, and the end of one of them.
 
+use std::any::Any;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
 use crate::front::Context;
@@ -16,15 +18,23 @@ pub enum Question {
         order: Order,
         /// Gets the answer.
         answer: Sender<Listed>,
+        /// See [`Place`].
+        place: Place,
     },
     /// Close the one with this number.
     Close {
         /// See [`Shown::number`].
-        number: u32,
+        number: u64,
         /// Gets false if it has ended.
         answer: Sender<bool>,
+        /// See [`Place`].
+        place: Place,
     },
 }
+
+/// Limits how many questions wait for workers: dropped when the last of them has answered, also if
+/// the client does not wait for it.
+pub type Place = Arc<dyn Any + Send + Sync>;
 
 /// Open connections of one worker.
 pub struct Listed {
@@ -41,12 +51,14 @@ pub(super) fn answer(question: Question, context: &Context) {
     let timers = &context.timers;
     // An error means that the client has gone.
     match question {
-        Question::List { limit, order, answer } => {
+        Question::List { limit, order, answer, place } => {
             let (connections, total) = timers.open_connections(limit, order);
             let _ = answer.send(Listed { worker: context.index(), connections, total });
+            drop(place);
         }
-        Question::Close { number, answer } => {
+        Question::Close { number, answer, place } => {
             let _ = answer.send(timers.close_connection(number));
+            drop(place);
         }
     }
 }

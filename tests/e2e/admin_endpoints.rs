@@ -267,3 +267,44 @@ fn what_cannot_be_changed_is_refused_and_changes_nothing() {
     enable(own, "c", a);
     assert_eq!(name_of(raw), "a");
 }
+
+#[test]
+fn endpoints_that_lead_back_through_others_that_were_set_are_not_used() {
+    let named = ["a", "b"].map(Named::start);
+    let [a, b] = named.each_ref().map(Named::address);
+    let [own, first, second, third] = [(); 4].map(|()| free_port().address());
+    let listeners = admin(own) + &tcp("first", first, "c") + &tcp("second", second, "d");
+    let config = listeners.clone() + &cluster("c", &[a]) + &cluster("d", &[b]);
+    let gate = start(&config, "io_uring");
+    // The first goes to the second, so that the second must not go to the first.
+    let to = |address: SocketAddr| format!("{{\"endpoints\": [\"{address}\"]}}");
+    assert_eq!(set(own, "c", &to(second)).0, 200);
+    assert_eq!(name_of(first), "b");
+    let (status, text) = set(own, "d", &to(first));
+    assert!(status == 422 && text.contains("leads back"), "{status}: {text}");
+    assert_eq!(name_of(first), "b");
+    // One that was right until a reload brings a listener.
+    assert_eq!(set(own, "d", &to(third)).0, 200);
+    gate.reload(
+        &(listeners + &tcp("third", third, "d") + &cluster("c", &[a]) + &cluster("d", &[b])),
+    );
+    assert!(gate.lines().iter().any(|line| line.contains("it is not used any more")));
+    assert_eq!(name_of(third), "");
+}
+
+#[test]
+fn an_endpoint_that_is_drained_is_shown_while_its_cluster_does_not_have_it() {
+    let named = ["a", "b"].map(Named::start);
+    let [a, b] = named.each_ref().map(Named::address);
+    let [own, raw] = [(); 2].map(|()| free_port().address());
+    let _gate = start(&(admin(own) + &tcp("raw", raw, "c") + &cluster("c", &[a, b])), "epoll");
+    drain(own, "c", a);
+    assert_eq!(set(own, "c", &format!("{{\"endpoints\": [\"{b}\"]}}")).0, 200);
+    let shown = clusters(own);
+    let endpoints = shown["clusters"][0]["endpoints"].as_array().unwrap();
+    let one = endpoints.iter().find(|one| one["address"] == a.to_string()).unwrap();
+    assert!(one["state"] == "drained" && one["is_listed"] == false, "{shown:#}");
+    enable(own, "c", a);
+    does(own, "DELETE /clusters/c/endpoints");
+    assert_eq!(reached(raw), ["a", "b"]);
+}

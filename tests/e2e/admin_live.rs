@@ -350,9 +350,9 @@ fn one_connection_is_closed_by_a_reset_and_its_record_says_so() {
         assert_eq!(closes(own, "site"), 200);
         is_reset(&mut client.stream);
         assert_eq!(gate.records(3).len(), 3);
-        assert_eq!(asks(own, "POST /connections/9-1/close", "Content-Length: 0\r\n").0, 404);
+        assert_eq!(asks(own, "POST /connections/1-9-1/close", "Content-Length: 0\r\n").0, 404);
         assert_eq!(asks(own, "POST /connections/x/close", "Content-Length: 0\r\n").0, 404);
-        assert_eq!(asks(own, "GET /connections/0-1/close", "").0, 405);
+        assert_eq!(asks(own, "GET /connections/1-0-1/close", "").0, 405);
         echoes(&mut two, 10);
     }
 }

@@ -10,6 +10,7 @@ mod acme;
 mod admin;
 mod admin_commands;
 mod admin_endpoints;
+mod admin_kept;
 mod admin_live;
 mod admin_top;
 mod balance;

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use super::super::loops::{Loop, Loops};
+use super::super::loops::Loop;
 use super::super::report::{Report, Span, quoted};
 use super::super::types::At;
 use super::super::{Action, Config, Machine, Protocol, keys};
@@ -72,7 +72,7 @@ pub(super) fn whole(
     positions: &Positions,
     machine: &Machine,
 ) {
-    for (cluster, position, found) in Loops::new(config, machine.is_local).all() {
+    for (cluster, position, found) in config.loops(machine.is_local).all() {
         a_loop(report, config, positions, &positions.clusters[cluster].endpoints[position], &found);
     }
     let used: HashSet<&str> =

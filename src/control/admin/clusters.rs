@@ -114,7 +114,17 @@ pub(super) fn all(view: &View, with_endpoints: bool) -> Vec<Cluster> {
         traffic: one.numbers.into(),
         connect: one.connect.into(),
         first_byte: one.first_byte.into(),
-        endpoints: with_endpoints.then(|| one.endpoints.into_iter().map(endpoint).collect()),
+        endpoints: with_endpoints.then(|| {
+            let elsewhere = view.facts.roster.drained_elsewhere(&one.name);
+            // Those that connections still use are among the others.
+            let is_shown = |address: &String| {
+                one.endpoints.iter().any(|one| one.address.to_string() == *address)
+            };
+            let elsewhere: Vec<String> =
+                elsewhere.into_iter().filter(|address| !is_shown(address)).collect();
+            let shown = one.endpoints.into_iter().map(endpoint);
+            shown.chain(elsewhere.into_iter().map(drained)).collect()
+        }),
     };
     view.facts.roster.show().into_iter().map(cluster).collect()
 }
@@ -126,6 +136,17 @@ fn endpoint(one: EndpointNumbers) -> Endpoint {
         state: if one.is_drained { "drained" } else { one.state.as_str() },
         failing_workers: one.failing_workers,
         traffic: one.numbers.into(),
+    }
+}
+
+/// An endpoint that its cluster does not have at present, and that would get nothing if it did.
+fn drained(address: String) -> Endpoint {
+    Endpoint {
+        address,
+        is_listed: false,
+        state: "drained",
+        failing_workers: 0,
+        traffic: Numbers::default().into(),
     }
 }
 

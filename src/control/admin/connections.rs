@@ -1,17 +1,20 @@
 //! Open connections: what the workers say of them, and the end of one.
 
+use std::fmt;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::replies::{Reply, error, json};
 use super::view::View;
 use crate::timers::{Order, Shown};
-use crate::worker::{Command, Listed, Question};
+use crate::worker::{Command, Listed, Place, Question};
 
 /// Connections that are shown if the request does not say how many.
 const DEFAULT_LIMIT: usize = 100;
@@ -19,6 +22,11 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 10_000;
 /// How long workers may take for their answers. They read commands once a tick.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a question waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
+/// How many connections may be closed at once.
+const MOST_ENDS: usize = 16;
+const BUSY: &str = "too many ask for this at once: try again later";
 /// The time between two looks whether they have answered.
 const CHECK: Duration = Duration::from_millis(5);
 
@@ -55,14 +63,36 @@ struct Asked {
     order: Order,
 }
 
+/// Limits what is asked of the workers at once: for an answer they look at each connection, and do
+/// nothing else meanwhile.
+pub(super) struct Questions {
+    lists: Arc<Semaphore>,
+    ends: Arc<Semaphore>,
+}
+
+impl Questions {
+    pub(super) fn new() -> Questions {
+        Questions { lists: Arc::new(Semaphore::new(1)), ends: Arc::new(Semaphore::new(MOST_ENDS)) }
+    }
+}
+
+/// Waits until a further question may be asked. `None` if that takes too long.
+async fn place(of: &Arc<Semaphore>) -> Option<Place> {
+    let place = timeout(TURN, Arc::clone(of).acquire_owned()).await.ok()?.ok()?;
+    Some(Arc::new(place))
+}
+
 /// Lists open connections.
-pub(super) async fn list(view: &View, query: Option<&str>) -> Reply {
+pub(super) async fn list(view: &View, query: Option<&str>, questions: &Questions) -> Reply {
     let Asked { limit, order } = match Asked::of(query.unwrap_or_default()) {
         Ok(asked) => asked,
         Err(why) => return error(StatusCode::BAD_REQUEST, &why),
     };
+    let Some(place) = place(&questions.lists).await else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, BUSY);
+    };
     let (answer, answers) = channel();
-    let question = Question::List { limit, order, answer };
+    let question = Question::List { limit, order, answer, place };
     for worker in &view.facts.commands {
         // An error means that the worker has ended.
         let _ = worker.send(Command::Connections(question.clone()));
@@ -89,18 +119,23 @@ pub(super) async fn list(view: &View, query: Option<&str>) -> Reply {
     json(StatusCode::OK, &shown)
 }
 
-/// Closes the connection with this number on this worker.
-pub(super) async fn close(view: &View, worker: usize, number: u32) -> Reply {
+/// Closes the connection with this id.
+pub(super) async fn close(view: &View, id: Id, questions: &Questions) -> Reply {
     const GONE: &str = "there is no such connection any more";
-    let Some(commands) = view.facts.commands.get(worker) else {
+    let Id { process, worker, number } = id;
+    let commands = view.facts.commands.get(worker).filter(|_| process == std::process::id());
+    let Some(commands) = commands else {
         return error(StatusCode::NOT_FOUND, GONE);
+    };
+    let Some(place) = place(&questions.ends).await else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, BUSY);
     };
     let (answer, answers) = channel();
     // An error means that the worker has ended.
-    let _ = commands.send(Command::Connections(Question::Close { number, answer }));
+    let _ = commands.send(Command::Connections(Question::Close { number, answer, place }));
     match answers_of(1, answers).await.first() {
         Some(true) => {
-            let id = format!("{worker}-{number}");
+            let id = id.to_string();
             tracing::info!(id, "a connection is closed by the admin endpoint");
             json(StatusCode::OK, &json!({ "result": "closed" }))
         }
@@ -109,14 +144,36 @@ pub(super) async fn close(view: &View, worker: usize, number: u32) -> Reply {
     }
 }
 
-/// The id of a connection in a path: `WORKER-NUMBER`.
-pub(super) fn id(text: &str) -> Option<(usize, u32)> {
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|one| one.is_ascii_digit());
-    let (worker, number) = text.split_once('-')?;
-    if !is_number(worker) || !is_number(number) {
-        return None;
+/// Which connection: of this process, of this worker, with this number there. A successor has
+/// other ids, so that an id of before a take-over names no connection of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Id {
+    process: u32,
+    worker: usize,
+    number: u64,
+}
+
+impl Id {
+    /// Reads `PROCESS-WORKER-NUMBER`.
+    pub(super) fn parse(text: &str) -> Option<Id> {
+        let is_number =
+            |text: &str| !text.is_empty() && text.bytes().all(|one| one.is_ascii_digit());
+        let [process, worker, number] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
+        if ![process, worker, number].into_iter().all(is_number) {
+            return None;
+        }
+        Some(Id {
+            process: process.parse().ok()?,
+            worker: worker.parse().ok()?,
+            number: number.parse().ok()?,
+        })
     }
-    Some((worker.parse().ok()?, number.parse().ok()?))
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.process, self.worker, self.number)
+    }
 }
 
 /// Waits for this many answers, for [`PATIENCE`] at most.
@@ -161,7 +218,7 @@ impl Connection {
         let Shown { number, listener, client, protocol, activity, reached, .. } = shown;
         let (cluster, endpoint) = reached.unzip();
         Connection {
-            id: format!("{worker}-{number}"),
+            id: Id { process: std::process::id(), worker, number }.to_string(),
             worker,
             listener,
             client: client.map(|client| client.to_string()),
@@ -187,10 +244,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_a_worker_and_a_number() {
-        assert_eq!(id("0-17"), Some((0, 17)));
-        for wrong in ["", "-", "1", "1-", "-1", "+1-2", "1-+2", "1-2-3", "1-4294967296", "a-b"] {
-            assert_eq!(id(wrong), None, "{wrong}");
+    fn an_id_is_a_process_a_worker_and_a_number() {
+        let id = Id { process: 7, worker: 0, number: 1 << 40 };
+        assert_eq!(Id::parse(&id.to_string()), Some(id));
+        for wrong in ["", "-", "1-2", "1-2-", "-1-2", "+1-2-3", "1-2-+3", "1-2-3-4", "a-b-c"] {
+            assert_eq!(Id::parse(wrong), None, "{wrong}");
         }
     }
 

@@ -7,13 +7,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::replies::error;
 use super::{Shared, requests};
 use crate::control::sockets::{self, OwnPath};
 use crate::error::Error;
@@ -140,8 +142,14 @@ impl Bound {
 }
 
 /// Serves until the task is ended. At most `most` connections are served at once; further clients
-/// wait in the accept queue.
-pub(super) async fn serve(bound: Bound, shared: Arc<Shared>, most: usize) {
+/// wait in the accept queue. When the sender of `leaves` is dropped, connections get no further
+/// request answered: what they may ask depends on the address that they came to.
+pub(super) async fn serve(
+    bound: Bound,
+    shared: Arc<Shared>,
+    most: usize,
+    leaves: watch::Receiver<()>,
+) {
     let address = bound.address().clone();
     let (socket, _path) = match bound.listen() {
         Ok(listening) => listening,
@@ -154,17 +162,17 @@ pub(super) async fn serve(bound: Bound, shared: Arc<Shared>, most: usize) {
     let places = Arc::new(Semaphore::new(most));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let shared = Arc::clone(&shared);
+        let (shared, leaves) = (Arc::clone(&shared), leaves.clone());
         let accepted = match &socket {
             Socket::Tcp(socket) => socket.accept().await.map(|(stream, _)| {
                 tokio::spawn(async move {
-                    connection(stream, shared, false).await;
+                    connection(stream, shared, false, leaves).await;
                     drop(place);
                 });
             }),
             Socket::Unix(socket) => socket.accept().await.map(|(stream, _)| {
                 tokio::spawn(async move {
-                    connection(stream, shared, true).await;
+                    connection(stream, shared, true, leaves).await;
                     drop(place);
                 });
             }),
@@ -181,10 +189,18 @@ async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     shared: Arc<Shared>,
     is_unix: bool,
+    mut leaves: watch::Receiver<()>,
 ) {
+    let has_left = leaves.clone();
     let answer = service_fn(|request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(requests::answer(request, &shared, is_unix).await) }
+        let (shared, has_left) = (Arc::clone(&shared), has_left.has_changed().is_err());
+        async move {
+            if has_left {
+                const LEFT: &str = "the admin endpoint has left this address";
+                return Ok(error(StatusCode::SERVICE_UNAVAILABLE, LEFT));
+            }
+            Ok::<_, Infallible>(requests::answer(request, &shared, is_unix).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -192,8 +208,13 @@ async fn connection(
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), answer);
     let mut connection = std::pin::pin!(connection);
-    if timeout(LIFE, connection.as_mut()).await.is_err() {
-        connection.as_mut().graceful_shutdown();
-        let _ = timeout(LAST, connection).await;
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = sleep(LIFE) => {}
+        // Never a value: an error when the sender is dropped.
+        _ = leaves.changed() => {}
     }
+    // Also an answer that is on its way, as to the order to leave.
+    connection.as_mut().graceful_shutdown();
+    let _ = timeout(LAST, connection).await;
 }

@@ -43,6 +43,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use self::client::{Endpoint, Reply};
+use self::connections::Questions;
 use self::listening::Bound;
 pub(super) use self::requests::{Order, ReplyTo, What};
 pub(super) use self::view::{Facts, Parts, Phase, View};
@@ -71,6 +72,7 @@ struct Shared {
     orders: mpsc::Sender<Order>,
     /// Admits bodies of requests.
     bodies: Semaphore,
+    questions: Questions,
 }
 
 /// An endpoint that accepts, or tries to bind its address.
@@ -80,6 +82,8 @@ struct Running {
     /// With the port that the kernel chose for port 0.
     bound: Address,
     task: JoinHandle<()>,
+    /// Dropped with the endpoint, which ends its connections.
+    _stays: watch::Sender<()>,
 }
 
 impl Drop for Running {
@@ -123,7 +127,8 @@ impl Admin {
         let (sender, orders) = mpsc::channel(QUEUE);
         let view = watch::Sender::new(Arc::new(view));
         let bodies = Semaphore::new(1);
-        let shared = Arc::new(Shared { view, orders: sender, bodies });
+        let questions = Questions::new();
+        let shared = Arc::new(Shared { view, orders: sender, bodies, questions });
         Admin { shared, orders, running: None }
     }
 
@@ -139,7 +144,7 @@ impl Admin {
     }
 
     /// Closes the endpoint if its address changes, because a listener may get the old one.
-    /// Connections of clients go on.
+    /// Connections of clients end when what they have asked for is answered.
     pub(super) async fn free(&mut self, prepared: &Prepared) {
         let leaves = |running: &mut Running| prepared.address.as_ref() != Some(&running.address);
         if let Some(mut running) = self.running.take_if(leaves) {
@@ -154,8 +159,10 @@ impl Admin {
         match prepared {
             Prepared { address: Some(address), bound: Some(socket) } => {
                 let bound = socket.address().clone();
-                let task = tokio::spawn(listening::serve(socket, Arc::clone(&self.shared), most));
-                self.running = Some(Running { address, bound, task });
+                let (stays, leaves) = watch::channel(());
+                let shared = Arc::clone(&self.shared);
+                let task = tokio::spawn(listening::serve(socket, shared, most, leaves));
+                self.running = Some(Running { address, bound, task, _stays: stays });
             }
             Prepared { address: None, .. } => self.running = None,
             Prepared { .. } => {}
@@ -166,6 +173,7 @@ impl Admin {
     pub(super) fn follow_predecessor(&mut self, config: Option<&config::Admin>, most: usize) {
         let Some(address) = config.map(|config| config.address.clone()) else { return };
         let (own, shared) = (address.clone(), Arc::clone(&self.shared));
+        let (stays, leaves) = watch::channel(());
         let task = tokio::spawn(async move {
             let begun = tokio::time::Instant::now();
             let mut is_reported = false;
@@ -182,9 +190,9 @@ impl Admin {
                     }
                 }
             };
-            listening::serve(bound, shared, most).await;
+            listening::serve(bound, shared, most, leaves).await;
         });
-        self.running = Some(Running { bound: address.clone(), address, task });
+        self.running = Some(Running { bound: address.clone(), address, task, _stays: stays });
     }
 
     /// Closes the endpoint, so that another process can have its address.
@@ -200,6 +208,8 @@ impl Admin {
     /// Shows that the process is about to end, and takes no orders any more.
     pub(super) fn ends(&mut self, phase: Phase) {
         self.orders.close();
+        // Those that wait already are refused, too.
+        while self.orders.try_recv().is_ok() {}
         self.shared.view.send_modify(|view| {
             *view = Arc::new(View { phase, ..View::clone(view) });
         });

@@ -82,8 +82,10 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Config if is_read(method) => config(view).await,
         Resource::Config => configure(request.into_body(), shared).await,
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
-        Resource::Connections => connections::list(&view, request.uri().query()).await,
-        Resource::Close(worker, number) => connections::close(&view, worker, number).await,
+        Resource::Connections => {
+            connections::list(&view, request.uri().query(), &shared.questions).await
+        }
+        Resource::Close(id) => connections::close(&view, id, &shared.questions).await,
         Resource::Endpoints(cluster) => {
             let Some(cluster) = steering::cluster(&view, cluster) else {
                 return error(StatusCode::NOT_FOUND, NO_CLUSTER);
@@ -134,8 +136,7 @@ enum Resource<'p> {
     Certificates,
     Config,
     Connections,
-    /// Of one connection: its worker and its number.
-    Close(usize, u32),
+    Close(connections::Id),
     /// Those of this cluster.
     Endpoints(&'p str),
     /// This one of this cluster.
@@ -175,10 +176,7 @@ fn find(path: &str) -> Option<(&'static str, Resource<'_>)> {
         "/upgrade" => (ORDER, Resource::Upgrade),
         "/drain" => (ORDER, Resource::Drain),
         _ => match *path.strip_prefix('/')?.split('/').collect::<Vec<_>>() {
-            ["connections", id, "close"] => {
-                let (worker, number) = connections::id(id)?;
-                (ORDER, Resource::Close(worker, number))
-            }
+            ["connections", id, "close"] => (ORDER, Resource::Close(connections::Id::parse(id)?)),
             ["clusters", cluster, "endpoints"] => ("POST, DELETE", Resource::Endpoints(cluster)),
             ["clusters", cluster, "endpoints", endpoint, "drain"] => {
                 (ORDER, Resource::Endpoint(cluster, endpoint, Verb::Drain))

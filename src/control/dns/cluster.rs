@@ -71,10 +71,13 @@ impl Follows {
     fn update(&self, cluster: &Arc<str>, resolved: &[SocketAddr]) {
         let mut changed = None;
         self.in_use.send_if_modified(|in_use| {
-            if let Some(InUse { config, endpoints }) = in_use
-                && endpoints.resolved() != resolved
-                && endpoints.update(cluster, &config.loops(sys::is_local), resolved.to_vec())
-            {
+            let Some(InUse { config, endpoints }) = in_use else { return false };
+            if endpoints.resolved() == resolved {
+                return false;
+            }
+            let clusters = self.roster.clusters(config);
+            let loops = config.loops_of(&clusters, sys::is_local);
+            if endpoints.update(cluster, &loops, resolved.to_vec()) {
                 self.log(cluster, endpoints);
                 changed = Some(to_addresses(endpoints));
             }

@@ -202,13 +202,15 @@ impl Dns {
         // They were for the first configuration.
         self.inherited.clear();
         self.roster.keep(&config);
+        let clusters = self.roster.clusters(&config);
         let mut loops = None;
         let endpoints = |cluster: &Arc<config::Cluster>| {
             let addresses = match &cluster.discovery {
                 Discovery::Static(addresses) => self.roster.list(&cluster.name, addresses.clone()),
                 Discovery::StrictDns { .. } => {
                     let member = self.clusters.get(&cluster.name)?;
-                    let loops = loops.get_or_insert_with(|| config.loops(sys::is_local));
+                    let loops =
+                        loops.get_or_insert_with(|| config.loops_of(&clusters, sys::is_local));
                     let resolved = &member.answers.borrow().resolved;
                     member.follows.commit(&cluster.name, &config, loops, resolved)
                 }

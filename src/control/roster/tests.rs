@@ -121,9 +121,8 @@ fn the_number_of_drained_endpoints_is_bounded() {
     commit(&roster, &ports);
     let config = config(&[1]);
     let discovery = &config.clusters[0].discovery;
-    let drain = |port: u16| {
-        roster.steer(&"c".into(), discovery, &Steer::Drain(address(port).to_string()))
-    };
+    let drain =
+        |port: u16| roster.steer(&"c".into(), discovery, &Steer::Drain(address(port).to_string()));
     (1..=1000).for_each(|port| drain(port).unwrap());
     assert!(drain(1001).is_err());
     drain(1).unwrap();
