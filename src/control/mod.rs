@@ -349,8 +349,9 @@ fn at_once(what: What, serving: &mut Serving, take_over: &mut TakeOver, logging:
 
 /// Tells a client of the admin endpoint what its order has done.
 fn answer(reply: Option<ReplyTo>, result: Result<(), String>) {
-    // An error means that the client has gone.
-    let _ = reply.map(|reply| reply.send(result));
+    if let Some(reply) = reply {
+        reply.send(result);
+    }
 }
 
 /// Why a process begins to end.

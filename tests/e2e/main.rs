@@ -8,6 +8,7 @@
 
 mod acme;
 mod admin;
+mod admin_bodies;
 mod admin_commands;
 mod admin_endpoints;
 mod admin_kept;

@@ -16,7 +16,7 @@ use crate::support::{
 use crate::takeover::{Chain, has_ended};
 
 /// A pipe in the place of the configuration: reading it waits for a writer.
-fn put_pipe(file: &Path) {
+pub(crate) fn put_pipe(file: &Path) {
     let pipe = file.with_extension("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     fs::rename(pipe, file).unwrap();

@@ -70,8 +70,10 @@ pub(super) struct Admin {
 struct Shared {
     view: watch::Sender<Arc<View>>,
     orders: mpsc::Sender<Order>,
-    /// Admits bodies of requests.
-    bodies: Semaphore,
+    /// Admits configurations that clients send.
+    configurations: Arc<Semaphore>,
+    /// Admits requests for the configuration in use.
+    shown: Arc<Semaphore>,
     questions: Questions,
 }
 
@@ -126,9 +128,10 @@ impl Admin {
     pub(super) fn new(view: View) -> Admin {
         let (sender, orders) = mpsc::channel(QUEUE);
         let view = watch::Sender::new(Arc::new(view));
-        let bodies = Semaphore::new(1);
+        let [configurations, shown] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
         let questions = Questions::new();
-        let shared = Arc::new(Shared { view, orders: sender, bodies, questions });
+        let shared =
+            Arc::new(Shared { view, orders: sender, configurations, shown, questions });
         Admin { shared, orders, running: None }
     }
 

@@ -8,7 +8,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{ALLOW, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 use super::replies::{JSON, Reply, error, json, reply, text};
@@ -19,9 +19,20 @@ use crate::control::signals::Signal;
 
 /// How long an order may take. A reload waits 30 s for files and 5 s for names.
 const ORDER: Duration = Duration::from_secs(60);
-/// How long the body of a request may take, and the most bytes that it may have: those of a file.
+/// How long the body of a request may take, and how long a request may wait for its turn.
 const BODY: Duration = Duration::from_secs(30);
-const MAX_BODY: usize = 16 << 20;
+/// The most bytes of a configuration, which are those of a file.
+const CONFIGURATION: Longest = Longest { bytes: 16 << 20, refused: "a body has at most 16 MiB" };
+/// The most bytes of a list of endpoints: twice as many as the longest one needs.
+const ENDPOINTS: Longest =
+    Longest { bytes: 128 << 10, refused: "a list of endpoints has at most 128 KiB" };
+
+/// How long a body may be.
+struct Longest {
+    bytes: usize,
+    /// The text of the error about a longer one.
+    refused: &'static str,
+}
 
 /// What a client asks the process to do.
 pub(in crate::control) struct Order {
@@ -42,7 +53,22 @@ pub(in crate::control) enum What {
 }
 
 /// Gets the result of an order, or why it was refused. The client may have gone.
-pub(in crate::control) type ReplyTo = oneshot::Sender<Result<(), String>>;
+pub(in crate::control) struct ReplyTo {
+    result: oneshot::Sender<Result<(), String>>,
+    /// The right to have a long text in memory, until the order is answered.
+    _place: Option<Place>,
+}
+
+impl ReplyTo {
+    /// Answers the order.
+    pub(in crate::control) fn send(self, result: Result<(), String>) {
+        // An error means that the client has gone.
+        let _ = self.result.send(result);
+    }
+}
+
+/// The right to do what takes much memory. Dropping it gives it to the next request.
+type Place = OwnedSemaphorePermit;
 
 /// Answers a request.
 pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix: bool) -> Reply {
@@ -79,7 +105,7 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         Resource::Metrics => reply(StatusCode::OK, metrics::CONTENT_TYPE, metrics::of(&view)),
         Resource::Clusters => json(StatusCode::OK, &clusters::of(&view)),
         Resource::Certificates => json(StatusCode::OK, &certificates::of(&view)),
-        Resource::Config if is_read(method) => config(view).await,
+        Resource::Config if is_read(method) => config(view, shared).await,
         Resource::Config => configure(request.into_body(), shared).await,
         Resource::Stats => json(StatusCode::OK, &stats::of(&view)),
         Resource::Connections => {
@@ -199,17 +225,27 @@ fn level(query: Option<&str>) -> Option<&'static str> {
     LEVELS.into_iter().find(|level| *level == named)
 }
 
-/// Lets the process serve by a configuration that a client sends.
+/// Lets the process serve by a configuration that a client sends. The text of one at a time is in
+/// memory.
 async fn configure(body: Incoming, shared: &Shared) -> Reply {
-    match body_of(body, shared).await {
-        Ok(text) => order(shared, What::Configure(text), "reloaded").await,
+    let taken = async {
+        if CONFIGURATION.is_exceeded(&body) {
+            return Err(CONFIGURATION.refusal());
+        }
+        let place = place_in(&shared.configurations, BODY).await?;
+        Ok((text_of(body, &CONFIGURATION).await?, place))
+    };
+    match taken.await {
+        Ok((text, place)) => {
+            order_with(shared, What::Configure(text), "reloaded", Some(place)).await
+        }
         Err(refused) => refused,
     }
 }
 
 /// Sets the endpoints of a cluster to those that a client sends.
 async fn set_endpoints(cluster: String, body: Incoming, shared: &Shared) -> Reply {
-    let text = match body_of(body, shared).await {
+    let text = match text_of(body, &ENDPOINTS).await {
         Ok(text) => text,
         Err(refused) => return refused,
     };
@@ -221,21 +257,41 @@ async fn set_endpoints(cluster: String, body: Incoming, shared: &Shared) -> Repl
     }
 }
 
-/// The text that a client sends. It may be long, so that one at a time is in memory.
+/// Waits until no other request has the place, for `limit` at most.
+///
+/// # Errors
+/// The response to a request that has waited for too long.
+async fn place_in(places: &Arc<Semaphore>, limit: Duration) -> Result<Place, Reply> {
+    const BUSY: &str = "another request of this kind takes longer than 30 s: try again later";
+    match timeout(limit, Arc::clone(places).acquire_owned()).await {
+        Ok(Ok(place)) => Ok(place),
+        _ => Err(error(StatusCode::SERVICE_UNAVAILABLE, BUSY)),
+    }
+}
+
+impl Longest {
+    /// Returns true if a body says itself that it is longer.
+    fn is_exceeded(&self, body: &Incoming) -> bool {
+        body.size_hint().lower() > self.bytes as u64
+    }
+
+    /// The response to a body that is longer.
+    fn refusal(&self) -> Reply {
+        error(StatusCode::PAYLOAD_TOO_LARGE, self.refused)
+    }
+}
+
+/// The text that a client sends.
 ///
 /// # Errors
 /// The response to a body that is refused.
-async fn body_of(body: Incoming, shared: &Shared) -> Result<String, Reply> {
-    let too_long = || error(StatusCode::PAYLOAD_TOO_LARGE, "a body has at most 16 MiB");
-    if body.size_hint().lower() > MAX_BODY as u64 {
-        return Err(too_long());
+async fn text_of(body: Incoming, longest: &Longest) -> Result<String, Reply> {
+    if longest.is_exceeded(&body) {
+        return Err(longest.refusal());
     }
-    let Ok(_place) = shared.bodies.acquire().await else {
-        return Err(error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end"));
-    };
-    let bytes = match timeout(BODY, Limited::new(body, MAX_BODY).collect()).await {
+    let bytes = match timeout(BODY, Limited::new(body, longest.bytes).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(why)) if why.is::<LengthLimitError>() => return Err(too_long()),
+        Ok(Err(why)) if why.is::<LengthLimitError>() => return Err(longest.refusal()),
         Ok(Err(_)) => return Err(error(StatusCode::BAD_REQUEST, "the body has not come whole")),
         Err(_) => {
             return Err(error(StatusCode::REQUEST_TIMEOUT, "the body takes longer than 30 s"));
@@ -253,9 +309,19 @@ fn ready(view: &View) -> Reply {
     text(status, view.phase.as_str())
 }
 
-/// The configuration in use. A large one takes too long for the control plane's own thread.
-async fn config(view: Arc<View>) -> Reply {
-    match tokio::task::spawn_blocking(move || view.config.redacted()).await {
+/// The configuration in use. A large one takes too long for the control plane's own thread, and as
+/// much memory again, so that one at a time is written as text.
+async fn config(view: Arc<View>, shared: &Shared) -> Reply {
+    let place = match place_in(&shared.shown, BODY).await {
+        Ok(place) => place,
+        Err(busy) => return busy,
+    };
+    let text = move || {
+        // Also when the client goes meanwhile: this goes on.
+        let _place = place;
+        view.config.redacted()
+    };
+    match tokio::task::spawn_blocking(text).await {
         Ok(Some(text)) => reply(StatusCode::OK, JSON, text),
         // This endpoint has served until now, and a reload has just removed it; or a panic.
         _ => error(StatusCode::SERVICE_UNAVAILABLE, "the configuration cannot be shown"),
@@ -264,8 +330,20 @@ async fn config(view: Arc<View>) -> Reply {
 
 /// Gives an order to the main loop, and waits for its result.
 async fn order(shared: &Shared, what: What, done: &'static str) -> Reply {
-    let (reply, result) = oneshot::channel();
+    order_with(shared, what, done, None).await
+}
+
+/// The same, for an order that keeps this place until it is answered. It does so, too, if the
+/// client does not wait for that.
+async fn order_with(
+    shared: &Shared,
+    what: What,
+    done: &'static str,
+    place: Option<Place>,
+) -> Reply {
+    let (sender, result) = oneshot::channel();
     let asked = async {
+        let reply = ReplyTo { result: sender, _place: place };
         // An error means that the process ends.
         shared.orders.send(Order { what, reply }).await.ok()?;
         result.await.ok()
@@ -275,5 +353,20 @@ async fn order(shared: &Shared, what: What, done: &'static str) -> Reply {
         Ok(Some(Err(why))) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
         Ok(None) => error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end"),
         Err(_) => error(StatusCode::GATEWAY_TIMEOUT, "it takes longer than 60 s; it goes on"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_waits_for_a_place_for_a_limited_time() {
+        let places = Arc::new(Semaphore::new(1));
+        let place = place_in(&places, BODY).await.expect("it is free");
+        let refused = place_in(&places, Duration::from_millis(1)).await.expect_err("it is taken");
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(place);
+        assert!(place_in(&places, BODY).await.is_ok());
     }
 }
