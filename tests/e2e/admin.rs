@@ -146,6 +146,7 @@ fn requests_that_are_not_allowed_get_nothing() {
         client.response().status
     };
     assert_eq!(with_host("GET /stats", "evil.example"), 421);
+    assert_eq!(with_host("GET /ready", "evil.example"), 421);
     assert_eq!(with_host("POST /reload", "evil.example:9901"), 421);
     assert_eq!(with_host("GET /stats", "localhost"), 200);
     let cross = "Content-Length: 0\r\nOrigin: http://evil.example\r\n";
@@ -165,8 +166,11 @@ fn requests_that_are_not_allowed_get_nothing() {
     assert_eq!(asks(own, "GET /stats", "Authorization: Bearer 0123456789abcdef\r\n").0, 401);
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
     assert_eq!(asks(own, "GET /stats", &bearer).0, 200);
-    // Probes need none.
+    // Probes need none, and may use any name: that of a machine, for example.
     assert_eq!((asks(own, "GET /ready", "").0, asks(own, "GET /healthz", "").0), (200, 200));
+    assert_eq!(with_host("GET /ready", "edge-1.example:9901"), 200);
+    assert_eq!(with_host("GET /healthz", "edge-1.example"), 200);
+    assert_eq!(with_host("GET /stats", "edge-1.example"), 401);
     assert!(gate.lines().iter().all(|line| !line.contains(TOKEN)));
 }
 

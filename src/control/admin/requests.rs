@@ -80,9 +80,13 @@ pub(super) async fn answer(request: Request<Incoming>, shared: &Shared, is_unix:
         // A browser cannot be made to send the token: the script of the page asks for it.
         return page::of();
     }
-    // Probes show nothing that needs a token, and those who send them often have none.
-    let token = token.filter(|_| !is_probe);
-    if let Err(refused) = guard::check(method, request.headers(), token, is_unix) {
+    // Probes show nothing that needs a token, and what sends them often has none. Where there is
+    // one the Host does not matter, for them neither: a probe often names the machine.
+    let checked = match token {
+        Some(_) if is_probe => Ok(()),
+        token => guard::check(method, request.headers(), token, is_unix),
+    };
+    if let Err(refused) = checked {
         let (status, why) = refused.response();
         let mut reply = error(status, why);
         if status == StatusCode::UNAUTHORIZED {
