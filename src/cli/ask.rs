@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::print;
-use super::text::{size, table, time};
+use super::text::{lines, size, table, time};
 use crate::config;
 use crate::control::{Endpoint, Reply};
 use crate::error::Error;
@@ -50,7 +50,10 @@ pub(super) struct Simple {
 pub(super) fn order(asked: &Asked, path: &str, is_json: bool) -> Result<(), Error> {
     let reply = asked.endpoint()?.ask(path, true)?;
     match value_of(&reply, is_json)? {
-        Some(value) => print(&format!("{}\n", value["result"].as_str().unwrap_or("done"))),
+        Some(value) => {
+            let result = value["result"].as_str().unwrap_or("done");
+            print(&format!("{}\n", lines(result)))
+        }
         None => Ok(()),
     }
 }
@@ -81,31 +84,30 @@ pub(super) fn status(simple: &Simple) -> Result<(), Error> {
     let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
     match value["state"].as_str() {
         Some("serving") => Ok(()),
-        state => {
-            Err(Error::start("the process is about to end", state.unwrap_or("?").to_owned(), ""))
-        }
+        state => Err(Error::start("the process is about to end", lines(state.unwrap_or("?")), "")),
     }
 }
 
 fn refused(value: &Value, body: &str) -> Error {
     let why = value["error"].as_str().unwrap_or(body).trim();
     let why = why.strip_prefix("error: ").unwrap_or(why);
-    Error::start("ringgate has refused it", why.to_owned(), "")
+    Error::start("ringgate has refused it", lines(why), "")
 }
 
 /// The numbers for people.
 fn as_text(stats: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let shown = |value: &Value| lines(&word(value));
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let process = &stats["process"];
     let mut text = format!(
         "ringgate {} ({}): {} for {}, driver {}, {} reloads\n\
          memory {}, CPU {:.1} s, {} descriptors\n\n",
-        word(&stats["version"]),
-        word(&stats["commit"]),
-        word(&stats["state"]),
+        shown(&stats["version"]),
+        shown(&stats["commit"]),
+        shown(&stats["state"]),
         time(number(&stats["uptime_seconds"])),
-        word(&stats["driver"]),
+        shown(&stats["driver"]),
         number(&stats["reloads"]),
         size(number(&process["resident_bytes"])),
         process["cpu_seconds"].as_f64().unwrap_or_default(),

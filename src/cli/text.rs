@@ -1,11 +1,16 @@
-//! Numbers and tables as people read them.
+//! Numbers and tables as people read them. Paths, names of certificates and errors come from
+//! others: what would affect the terminal is escaped.
+
+use crate::config::printable;
 
 /// Columns of one width each: the first `left` ones to the left, the others to the right.
 pub(super) fn table<const N: usize>(rows: &[[String; N]], left: usize) -> String {
+    let cell = |cell: &String| printable(cell.into()).into_owned();
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(cell)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
     let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or_default()).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
             if column < left { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
         });
@@ -13,6 +18,11 @@ pub(super) fn table<const N: usize>(rows: &[[String; N]], left: usize) -> String
         text += "\n";
     }
     text
+}
+
+/// A text of several lines, each without what would affect a terminal.
+pub(super) fn lines(text: &str) -> String {
+    text.split('\n').map(|line| printable(line.into())).collect::<Vec<_>>().join("\n")
 }
 
 /// A size with its unit: `512 B`, `1.5 MiB`.
@@ -58,5 +68,19 @@ mod tests {
         let rows = [["NAME", "N"], ["a", "1000"]].map(|row| row.map(str::to_owned));
         assert_eq!(table(&rows, 1), "NAME     N\na     1000\n");
         assert_eq!(table(&rows, 2), "NAME  N\na     1000\n");
+    }
+
+    #[test]
+    fn nothing_that_others_have_named_reaches_the_terminal_raw() {
+        let rows = [["NAME", "N"], ["\u{1b}]0;a\u{7}\r\u{9b}2J\n\u{202e}", "1"]];
+        let text = table(&rows.map(|row| row.map(str::to_owned)), 1);
+        let line = "\\u{1b}]0;a\\u{7}\\r\\u{9b}2J\\n\\u{202e}";
+        assert_eq!(text.lines().nth(1), Some(&*format!("{line}  1")), "{text:?}");
+        // The head is as wide as what is shown.
+        assert_eq!(text.lines().next().map(str::len), Some(line.len() + 3));
+        assert_eq!(
+            lines("error: \"x\"\n  1 | \u{1b}[2J\r\n"),
+            "error: \"x\"\n  1 | \\u{1b}[2J\\r\n"
+        );
     }
 }
