@@ -130,8 +130,7 @@ impl Admin {
         let view = watch::Sender::new(Arc::new(view));
         let [configurations, shown] = [(); 2].map(|()| Arc::new(Semaphore::new(1)));
         let questions = Questions::new();
-        let shared =
-            Arc::new(Shared { view, orders: sender, configurations, shown, questions });
+        let shared = Arc::new(Shared { view, orders: sender, configurations, shown, questions });
         Admin { shared, orders, running: None }
     }
 
