@@ -112,6 +112,12 @@ impl Config {
         self.clusters.iter().any(|cluster| cluster.needs_system_authorities())
     }
 
+    /// The cluster with this name, if there is one.
+    pub fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        let position = self.clusters.binary_search_by(|one| (*one.name).cmp(name)).ok()?;
+        self.clusters.get(position)
+    }
+
     /// The sites of files, of all routes.
     pub fn files(&self) -> impl Iterator<Item = &Files> {
         self.listeners.iter().flat_map(|listener| listener.files())

@@ -90,6 +90,16 @@ mod tests {
         config::parse("test", &text, Path::new("")).unwrap_or_else(|errors| panic!("{errors}"))
     }
 
+    #[test]
+    fn a_cluster_is_found_by_its_name_in_any_order_of_the_file() {
+        let config =
+            parse("[cluster.c]\nendpoints = []\n".replace("[]", "[\"127.0.0.1:9\"]").as_str());
+        for name in ["a", "b", "c"] {
+            assert_eq!(config.cluster(name).map(|one| &*one.name), Some(name));
+        }
+        assert!(config.cluster("").is_none() && config.cluster("ab").is_none());
+    }
+
     fn route(path: &str, body: &str) -> String {
         format!("[[listener.host.route]]\npath = \"{path}\"\nrespond = {{ body = \"{body}\" }}\n")
     }

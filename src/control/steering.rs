@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicUsize;
 
 use super::roster::Steer;
 use super::serving::Serving;
-use crate::config::Cluster;
 use crate::sys;
 use crate::worker::Command;
 
@@ -16,8 +15,7 @@ impl Serving {
     /// # Errors
     /// There is no such cluster or endpoint, or an endpoint leads back to the cluster.
     pub(super) async fn steer(&self, cluster: &str, steer: &Steer) -> Result<(), String> {
-        let same = |one: &&Arc<Cluster>| &*one.name == cluster;
-        let Some(cluster) = self.config.clusters.iter().find(same) else {
+        let Some(cluster) = self.config.cluster(cluster) else {
             return Err(format!("there is no cluster {cluster}"));
         };
         if let Steer::Set(endpoints) = steer {

@@ -100,10 +100,9 @@ pub(super) fn of(view: &View) -> Clusters {
 
 /// All clusters, with their endpoints or without.
 pub(super) fn all(view: &View, with_endpoints: bool) -> Vec<Cluster> {
-    let of_config = |name: &str| view.config.clusters.iter().find(|cluster| &*cluster.name == name);
     let cluster = |one: ClusterNumbers| Cluster {
         name: one.name.to_string(),
-        discovery: of_config(&one.name).map(|cluster| match cluster.discovery {
+        discovery: view.config.cluster(&one.name).map(|cluster| match cluster.discovery {
             Discovery::Static(_) => "static",
             Discovery::StrictDns { .. } => "strict_dns",
         }),

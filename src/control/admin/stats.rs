@@ -71,11 +71,22 @@ impl Process {
         Process {
             cpu_seconds: (field(14) + field(15)) as f64 / ticks,
             resident_bytes: field(24) * page_size() as u64,
-            // The directory itself is open meanwhile.
-            open_descriptors: fs::read_dir("/proc/self/fd")
-                .map_or(0, |entries| entries.count().saturating_sub(1)),
+            open_descriptors: open_descriptors(),
             started_seconds: booted().map_or(0.0, |booted| booted + field(22) as f64 / ticks),
         }
+    }
+}
+
+/// How many descriptors are open. Since Linux 6.2 the size of the directory is their number
+/// (proc_pid_fd(5)). Before it is 0, and the directory is listed, which takes long if there are many.
+fn open_descriptors() -> usize {
+    const DIRECTORY: &str = "/proc/self/fd";
+    let size = fs::metadata(DIRECTORY).map_or(0, |metadata| metadata.len());
+    match usize::try_from(size) {
+        // The directory itself is open meanwhile.
+        Ok(0) => fs::read_dir(DIRECTORY).map_or(0, |all| all.count().saturating_sub(1)),
+        Ok(size) => size,
+        Err(_) => usize::MAX,
     }
 }
 

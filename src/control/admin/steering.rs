@@ -11,8 +11,7 @@ use crate::control::roster::MOST_STEERED;
 /// A cluster of the configuration, by its name as a path has it.
 pub(super) fn cluster(view: &View, encoded: &str) -> Option<String> {
     let name = percent_decode_str(encoded).decode_utf8().ok()?;
-    let is_it = |name: &str| view.config.clusters.iter().any(|cluster| &*cluster.name == name);
-    is_it(&name).then(|| name.into_owned())
+    view.config.cluster(&name).map(|_| name.into_owned())
 }
 
 /// An endpoint of a cluster, by its address as a path has it.
