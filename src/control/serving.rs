@@ -73,6 +73,8 @@ pub(super) struct Serving {
     pub(super) orders: Orders,
     /// The last read of a configuration, which may hang.
     pub(super) reading: Option<JoinHandle<()>>,
+    /// The last store of a configuration, which may hang.
+    pub(super) storing: Option<JoinHandle<()>>,
     /// The limits of all listeners with connections, also of those that were removed.
     admissions: HashMap<Arc<str>, Arc<Admission>>,
     /// What the workers count of all listeners, also of those that were removed.
@@ -222,6 +224,7 @@ impl Serving {
             certificates,
             orders,
             reading: None,
+            storing: None,
             admissions,
             counters,
             reports,
