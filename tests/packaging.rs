@@ -65,6 +65,8 @@ fn the_unit_waits_for_the_drain_of_the_default_configuration_and_reloads_by_its_
     let (_, socket) = text.split_once("listen = \"unix:").expect("the admin endpoint");
     let socket = socket.split('"').next().expect("a path");
     assert!(value(&unit, "ExecReload=").contains(&format!("-S {socket} ")), "another socket");
+    // With a token it needs this variable: the command line has it under the same name.
+    assert!(unit.contains("Environment=RINGGATE_ADMIN_TOKEN_FILE="), "no word about a token");
     let log = value(&text, "path = \"/var").trim_end_matches('"');
     let rotated = text_of("config/logrotate");
     assert!(Path::new(log).parent().is_some_and(|directory| {
