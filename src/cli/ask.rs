@@ -49,47 +49,62 @@ pub(super) struct Simple {
 /// Gives an order, and prints its result.
 pub(super) fn order(asked: &Asked, path: &str, is_json: bool) -> Result<(), Error> {
     let reply = asked.endpoint()?.ask(path, true)?;
-    match value_of(&reply, is_json)? {
-        Some(value) => {
-            let result = value["result"].as_str().unwrap_or("done");
-            print(&format!("{}\n", lines(result)))
-        }
-        None => Ok(()),
+    let value = value_of(asked, &reply, "result", is_json)?;
+    if is_json {
+        return Ok(());
     }
+    print(&format!("{}\n", lines(value["result"].as_str().unwrap_or_default())))
 }
 
-/// Asks for something. With `is_json` it is printed as it is; otherwise it is returned.
-pub(super) fn shown(asked: &Asked, path: &str, is_json: bool) -> Result<Option<Value>, Error> {
-    value_of(&asked.endpoint()?.ask(path, false)?, is_json)
+/// Asks for something whose responses have this `key`. With `is_json` it is printed as it is;
+/// otherwise it is returned.
+pub(super) fn shown(
+    asked: &Asked,
+    path: &str,
+    key: &str,
+    is_json: bool,
+) -> Result<Option<Value>, Error> {
+    let value = value_of(asked, &asked.endpoint()?.ask(path, false)?, key, is_json)?;
+    Ok(Some(value).filter(|_| !is_json))
 }
 
-/// The value of a response. `None` if it is printed instead, which is also done with an error.
-fn value_of(reply: &Reply, is_json: bool) -> Result<Option<Value>, Error> {
+/// The value of a response. With `is_json` it is printed, too, which is also done with an error.
+///
+/// # Errors
+/// The endpoint has refused it; or something else answers, whose responses have no `key`.
+fn value_of(asked: &Asked, reply: &Reply, key: &str, is_json: bool) -> Result<Value, Error> {
+    let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
+    let key = if reply.is_success { key } else { "error" };
+    if !value[key].is_string() && !value[key].is_array() {
+        return Err(Error::usage(
+            format!("cannot ask the admin endpoint {}", asked.admin),
+            "something else answers at this address",
+            "--admin names another one: that of `listen` in [admin]",
+        ));
+    }
     if is_json {
         print(&reply.body)?;
     }
-    let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
-    if !reply.is_success {
-        return Err(refused(&value, &reply.body));
-    }
-    Ok(Some(value).filter(|_| !is_json))
+    if reply.is_success { Ok(value) } else { Err(refused(&value)) }
 }
 
 /// Prints what the process does.
 pub(super) fn status(simple: &Simple) -> Result<(), Error> {
     let reply = simple.asked.endpoint()?.ask("/stats", false)?;
-    if let Some(value) = value_of(&reply, simple.json)? {
+    let value = value_of(&simple.asked, &reply, "state", simple.json)?;
+    if !simple.json {
         print(&as_text(&value))?;
     }
-    let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
     match value["state"].as_str() {
         Some("serving") => Ok(()),
-        state => Err(Error::start("the process is about to end", lines(state.unwrap_or("?")), "")),
+        state => {
+            Err(Error::start("the process is about to end", lines(state.unwrap_or_default()), ""))
+        }
     }
 }
 
-fn refused(value: &Value, body: &str) -> Error {
-    let why = value["error"].as_str().unwrap_or(body).trim();
+fn refused(value: &Value) -> Error {
+    let why = value["error"].as_str().unwrap_or_default().trim();
     let why = why.strip_prefix("error: ").unwrap_or(why);
     Error::start("ringgate has refused it", lines(why), "")
 }

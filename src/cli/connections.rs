@@ -61,7 +61,7 @@ pub(super) fn list(listing: &Listing) -> Result<(), Error> {
         Sort::Oldest => "oldest",
     };
     let path = format!("/connections?limit={}&sort={sort}", listing.limit);
-    match shown(&listing.asked, &path, listing.json)? {
+    match shown(&listing.asked, &path, "connections", listing.json)? {
         Some(value) => print(&as_text(&value)),
         None => Ok(()),
     }

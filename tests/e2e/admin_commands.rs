@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::admin::admin;
-use crate::reload::{cluster, start, tcp};
+use crate::reload::{cluster, page, start, tcp};
 use crate::support::{Echo, LONG, connect, free_port, run, wait_for};
 
 /// The exit code of a command, and what it has printed: on stdout, then on stderr.
@@ -85,4 +85,21 @@ fn a_token_is_shown_where_it_is_needed() {
     assert!(code == 1 && err.contains("token_file"), "{code}: {err}");
     let file = file.to_str().unwrap();
     assert_eq!(command(&address, &["status", "--token-file", file]).0, 0);
+    // As a unit has it for `systemctl reload`.
+    let mut reload = Command::new(env!("CARGO_BIN_EXE_ringgate"));
+    reload.arg("reload").env("RINGGATE_ADMIN", &address).env("RINGGATE_ADMIN_TOKEN_FILE", file);
+    assert!(run(&mut reload).status.success());
+}
+
+#[test]
+fn something_else_that_answers_is_not_taken_for_the_endpoint() {
+    let web = free_port().address();
+    let _gate = start(&page("web", web, "\\u001b[2Jhello"), "epoll");
+    for name in ["status", "reload", "drain", "connections"] {
+        for more in [&[][..], &["--json"]] {
+            let (code, out, err) = command(&web.to_string(), &[&[name], more].concat());
+            assert_eq!((code, out.as_str()), (2, ""), "{name}: {err}");
+            assert!(err.contains("something else answers") && !err.contains('\u{1b}'), "{err:?}");
+        }
+    }
 }
