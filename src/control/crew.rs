@@ -2,8 +2,10 @@
 //! their end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -16,6 +18,11 @@ use crate::error::Error;
 use crate::front::{Layout, Shortage};
 use crate::sys::Shares;
 use crate::worker::{self, Balance, Command, Datagrams, Gate, Pulse, Running, Setup, Socket};
+
+/// How long workers may take for a command. They read commands once a tick.
+const APPLY: Duration = Duration::from_secs(10);
+/// The time between two looks whether they have carried it out.
+const APPLY_CHECK: Duration = Duration::from_millis(10);
 
 /// All workers.
 pub(super) struct Crew {
@@ -225,8 +232,45 @@ impl Crew {
         }
     }
 
+    /// Waits until each worker has counted that it has carried out a command, or for [`APPLY`].
+    /// Returns whether all have; a worker that has ended or hangs is found elsewhere.
+    pub(super) async fn all_have(&self, applied: &AtomicUsize) -> bool {
+        let have = all_have(applied, self.len(), APPLY).await;
+        if !have {
+            tracing::warn!("a worker has not carried out a change yet");
+        }
+        have
+    }
+
     /// Waits until the last worker has ended.
     pub(super) async fn ended(&mut self) {
         while self.ended.recv().await.is_some() {}
+    }
+}
+
+/// Waits until this `count` of workers have carried out a command, for `limit` at most.
+async fn all_have(applied: &AtomicUsize, count: usize, limit: Duration) -> bool {
+    let begun = Instant::now();
+    while applied.load(Ordering::Acquire) < count {
+        if begun.elapsed() >= limit {
+            return false;
+        }
+        tokio::time::sleep(APPLY_CHECK).await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_command_that_a_worker_has_not_carried_out_in_time_is_known() {
+        let applied = AtomicUsize::new(1);
+        assert!(!all_have(&applied, 2, APPLY_CHECK).await);
+        let (all, ()) = tokio::join!(all_have(&applied, 2, APPLY), async {
+            applied.fetch_add(1, Ordering::Release);
+        });
+        assert!(all);
     }
 }

@@ -45,7 +45,7 @@ use crate::error::Error;
 use crate::observe::access_log::Writer;
 use crate::sys::{self, Needs};
 use crate::worker::Command;
-use admin::{Order, Phase, ReplyTo, What};
+use admin::{Order, Phase, ReplyTo, Undone, What};
 use drain::Drained;
 use manager::Manager;
 use roster::Steer;
@@ -284,10 +284,10 @@ async fn until_end(
             // What the workers have begun to take they get whole. Signals wait for it.
             Ok(prepared) => tokio::select! {
                 // Listeners that it has removed are looked at for the last time.
-                () = serving.commit(prepared, logging) => {
+                is_applied = serving.commit(prepared, logging) => {
                     report();
                     serving.manager.ready();
-                    answer(reply, Ok(()));
+                    answer(reply, if is_applied { Ok(()) } else { Err(Undone::Late) });
                 }
                 error = watch.until_one_fails(report) => return Err(error),
             },
@@ -295,7 +295,7 @@ async fn until_end(
                 serving.forget_refused();
                 logging.report_unchanged(&error);
                 serving.manager.ready_unchanged();
-                answer(reply, Err(error.to_text()));
+                answer(reply, Err(error.to_text().into()));
             }
         }
     }
@@ -304,7 +304,7 @@ async fn until_end(
 /// What follows from a signal or an order.
 enum Next {
     /// It is done, or refused.
-    Done(Result<(), String>),
+    Done(Result<(), Undone>),
     /// The process ends, by the name of what has asked for it.
     End(&'static str),
     /// Other endpoints for this cluster.
@@ -316,24 +316,24 @@ enum Next {
 /// Does what needs no wait.
 fn at_once(what: What, serving: &mut Serving, take_over: &mut TakeOver, logging: &Logging) -> Next {
     const IN_PROGRESS: &str = "a take-over is in progress: the new process reads the configuration";
+    let refuse = |why: &str| Next::Done(Err(why.to_owned().into()));
     match what {
         What::Signal(Signal::End(name)) => return Next::End(name),
         What::Signal(Signal::Reopen) => serving.writer.reopen(),
         What::Signal(Signal::Reload) if take_over.is_in_progress() => {
             take_over.reload_later();
-            return Next::Done(Err(IN_PROGRESS.to_owned()));
+            return refuse(IN_PROGRESS);
         }
-        What::Configure(_) if take_over.is_in_progress() => {
-            return Next::Done(Err(IN_PROGRESS.to_owned()));
-        }
+        What::Configure(_) if take_over.is_in_progress() => return refuse(IN_PROGRESS),
         What::Steer { .. } if take_over.is_in_progress() => {
-            return Next::Done(Err("a take-over is in progress: try again after it".to_owned()));
+            return refuse("a take-over is in progress: try again after it");
         }
         What::Steer { cluster, steer } => return Next::Steer(cluster, steer),
         What::Signal(Signal::Reload) => return Next::Reload(None),
         What::Configure(text) => return Next::Reload(Some(text.into())),
         What::Signal(Signal::TakeOver) => {
-            return Next::Done(take_over.start(serving).map_err(str::to_owned));
+            let started = take_over.start(serving);
+            return Next::Done(started.map_err(|why| why.to_owned().into()));
         }
         What::SetLevel(level) => {
             let report = || tracing::info!(level, "diagnostics have another level");
@@ -348,7 +348,7 @@ fn at_once(what: What, serving: &mut Serving, take_over: &mut TakeOver, logging:
 }
 
 /// Tells a client of the admin endpoint what its order has done.
-fn answer(reply: Option<ReplyTo>, result: Result<(), String>) {
+fn answer(reply: Option<ReplyTo>, result: Result<(), Undone>) {
     if let Some(reply) = reply {
         reply.send(result);
     }

@@ -7,7 +7,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -40,11 +40,6 @@ use crate::worker::{Command, Running};
 
 /// How long a start and a reload wait for the first DNS answers.
 const FIRST_ANSWERS: Duration = Duration::from_secs(5);
-/// How long workers may take for another configuration. They read commands once a tick.
-const APPLY: Duration = Duration::from_secs(10);
-/// The time between two looks whether they have it.
-const APPLY_CHECK: Duration = Duration::from_millis(10);
-
 /// What others have given to the process.
 pub(super) struct Given<'a> {
     pub(super) manager: Manager,
@@ -334,9 +329,10 @@ impl Serving {
         self.forget_unused(&config);
     }
 
-    /// Serves by what was prepared. The future may be dropped only when a worker has failed: some
+    /// Serves by what was prepared. Returns false if a worker has not carried it out in time: it
+    /// does so when it goes on. The future may be dropped only when a worker has failed: some
     /// workers would have half of the new configuration.
-    pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) {
+    pub(super) async fn commit(&mut self, prepared: Prepared, logging: &Logging) -> bool {
         let Prepared { begun, config, originals, mut layout, .. } = prepared;
         let Prepared { change, names, opened, shares, fixed, admin, .. } = prepared;
         warn_of(&config);
@@ -365,7 +361,7 @@ impl Serving {
             let (layout, applied) = (Arc::clone(&layout), Arc::clone(&applied));
             Command::Layout { layout, kept, shares, applied }
         });
-        self.wait_for(&applied).await;
+        let mut is_applied = self.crew.all_have(&applied).await;
 
         // 3. All workers know the new listeners, so any of them may accept for them. Clients of new
         // sockets wait from here on until the workers have them.
@@ -376,7 +372,7 @@ impl Serving {
             let (streams, datagrams) = self.sockets.hand_to_worker(worker);
             Command::Sockets { streams, datagrams, applied: Arc::clone(&applied) }
         });
-        self.wait_for(&applied).await;
+        is_applied &= self.crew.all_have(&applied).await;
         self.manager.store(&self.sockets, self.crew.len());
 
         // 4. Forget the configuration before. A large one takes a while to free.
@@ -401,19 +397,7 @@ impl Serving {
             "reloaded"
         );
         self.memory.free(before, self.counters.cells());
-    }
-
-    /// Waits until each worker has counted that it has applied a command.
-    pub(super) async fn wait_for(&self, applied: &AtomicUsize) {
-        let begun = Instant::now();
-        while applied.load(Ordering::Acquire) < self.crew.len() {
-            // A worker that has ended or hangs is found elsewhere.
-            if begun.elapsed() >= APPLY {
-                tracing::warn!("a worker has not carried out a change yet");
-                return;
-            }
-            tokio::time::sleep(APPLY_CHECK).await;
-        }
+        is_applied
     }
 
     /// Tells the successor what this process has counted, if there is one that listens.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::admin::Undone;
 use super::roster::Steer;
 use super::serving::Serving;
 use crate::sys;
@@ -13,10 +14,11 @@ impl Serving {
     /// client connects to from then on is one of them.
     ///
     /// # Errors
-    /// There is no such cluster or endpoint, or an endpoint leads back to the cluster.
-    pub(super) async fn steer(&self, cluster: &str, steer: &Steer) -> Result<(), String> {
+    /// There is no such cluster or endpoint, or an endpoint leads back to the cluster. Or a worker
+    /// has not confirmed it in time, and may use other endpoints until it does.
+    pub(super) async fn steer(&self, cluster: &str, steer: &Steer) -> Result<(), Undone> {
         let Some(cluster) = self.config.cluster(cluster) else {
-            return Err(format!("there is no cluster {cluster}"));
+            return Err(format!("there is no cluster {cluster}").into());
         };
         if let Steer::Set(endpoints) = steer {
             // Through endpoints of other clusters that were set, too.
@@ -25,17 +27,16 @@ impl Serving {
             let back = loops.through(&cluster.name, endpoints);
             if let Some(back) = back.iter().find(|back| back.certain) {
                 let (address, listeners) = (back.address, back.listeners.join(" "));
-                return Err(format!(
+                return Err(Undone::Refused(format!(
                     "{address} leads back to the cluster through these listeners: {listeners}"
-                ));
+                )));
             }
         }
         self.facts.roster.steer(&cluster.name, &cluster.discovery, steer)?;
         report(&cluster.name, steer);
         let confirmed = Arc::new(AtomicUsize::new(0));
         self.crew.tell(&Command::Confirm(Arc::clone(&confirmed)));
-        self.wait_for(&confirmed).await;
-        Ok(())
+        if self.crew.all_have(&confirmed).await { Ok(()) } else { Err(Undone::Late) }
     }
 }
 

@@ -45,7 +45,7 @@ use tokio::task::JoinHandle;
 pub use self::client::{Endpoint, Reply};
 use self::connections::Questions;
 use self::listening::Bound;
-pub(super) use self::requests::{Order, ReplyTo, What};
+pub(super) use self::requests::{Order, ReplyTo, Undone, What};
 pub(super) use self::view::{Facts, Parts, Phase, View};
 use crate::config;
 use crate::error::{Error, chain};

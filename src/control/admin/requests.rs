@@ -52,16 +52,42 @@ pub(in crate::control) enum What {
     Steer { cluster: String, steer: Steer },
 }
 
-/// Gets the result of an order, or why it was refused. The client may have gone.
+/// Why an order is not done.
+#[derive(Debug)]
+pub(in crate::control) enum Undone {
+    /// It is refused, with the reason.
+    Refused(String),
+    /// A worker has not carried it out in time, and does so when it goes on.
+    Late,
+}
+
+impl From<String> for Undone {
+    fn from(why: String) -> Undone {
+        Undone::Refused(why)
+    }
+}
+
+impl Undone {
+    /// The response to the order.
+    fn response(&self) -> Reply {
+        const LATE: &str = "a worker does not carry it out within 10 s: it does so when it goes on";
+        match self {
+            Undone::Refused(why) => error(StatusCode::UNPROCESSABLE_ENTITY, why),
+            Undone::Late => error(StatusCode::GATEWAY_TIMEOUT, LATE),
+        }
+    }
+}
+
+/// Gets the result of an order. The client may have gone.
 pub(in crate::control) struct ReplyTo {
-    result: oneshot::Sender<Result<(), String>>,
+    result: oneshot::Sender<Result<(), Undone>>,
     /// The right to have a long text in memory, until the order is answered.
     _place: Option<Place>,
 }
 
 impl ReplyTo {
     /// Answers the order.
-    pub(in crate::control) fn send(self, result: Result<(), String>) {
+    pub(in crate::control) fn send(self, result: Result<(), Undone>) {
         // An error means that the client has gone.
         let _ = self.result.send(result);
     }
@@ -354,7 +380,7 @@ async fn order_with(
     };
     match timeout(ORDER, asked).await {
         Ok(Some(Ok(()))) => json(StatusCode::OK, &json!({ "result": done })),
-        Ok(Some(Err(why))) => error(StatusCode::UNPROCESSABLE_ENTITY, &why),
+        Ok(Some(Err(undone))) => undone.response(),
         Ok(None) => error(StatusCode::SERVICE_UNAVAILABLE, "the process is about to end"),
         Err(_) => error(StatusCode::GATEWAY_TIMEOUT, "it takes longer than 60 s; it goes on"),
     }
@@ -363,6 +389,13 @@ async fn order_with(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_carried_out_yet_is_no_success_and_no_refusal() {
+        assert_eq!(Undone::Late.response().status(), StatusCode::GATEWAY_TIMEOUT);
+        let refused = Undone::from(String::new()).response();
+        assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    }
 
     #[tokio::test]
     async fn a_request_waits_for_a_place_for_a_limited_time() {
