@@ -255,7 +255,8 @@ async fn until_end(
             Order { what, reply } = serving.admin.next_order() => (what, Some(reply)),
             error = watch.until_one_fails(report) => return Err(error),
         };
-        let text = match at_once(what, serving, take_over, logging) {
+        let is_order = reply.is_some();
+        let text = match at_once(what, is_order, serving, take_over, logging) {
             Next::Reload(text) => text,
             Next::End(name) => {
                 answer(reply, Ok(()));
@@ -313,15 +314,24 @@ enum Next {
     Reload(Option<Arc<str>>),
 }
 
-/// Does what needs no wait.
-fn at_once(what: What, serving: &mut Serving, take_over: &mut TakeOver, logging: &Logging) -> Next {
-    const IN_PROGRESS: &str = "a take-over is in progress: the new process reads the configuration";
+/// Does what needs no wait. `is_order` means that a client of the admin endpoint gets the result.
+fn at_once(
+    what: What,
+    is_order: bool,
+    serving: &mut Serving,
+    take_over: &mut TakeOver,
+    logging: &Logging,
+) -> Next {
+    const IN_PROGRESS: &str = "a take-over is in progress, and the new process reads the configuration: try again after it";
     let refuse = |why: &str| Next::Done(Err(why.to_owned().into()));
     match what {
         What::Signal(Signal::End(name)) => return Next::End(name),
         What::Signal(Signal::Reopen) => serving.writer.reopen(),
         What::Signal(Signal::Reload) if take_over.is_in_progress() => {
-            take_over.reload_later();
+            // An order that is refused has no effect later.
+            if !is_order {
+                take_over.reload_later();
+            }
             return refuse(IN_PROGRESS);
         }
         What::Configure(_) if take_over.is_in_progress() => return refuse(IN_PROGRESS),

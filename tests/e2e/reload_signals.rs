@@ -8,7 +8,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Signal, kill_process};
 
-use crate::reload::{cluster, echoes, start, tcp};
+use crate::admin::{admin, asks, stats};
+use crate::reload::{cluster, echoes, page, start, tcp};
 use crate::support::{
     Echo, LONG, Process, Ringgate, SHORT, Setup, free_port, require, ringgate_command, wait_for,
     with_deadlines,
@@ -63,6 +64,26 @@ fn a_reload_during_a_take_over_that_fails_follows_it() {
     fs::write(go, "").unwrap();
     chain.gate.line_with("the take-over has failed");
     chain.gate.line_with("reloaded");
+}
+
+#[test]
+fn an_order_to_reload_during_a_take_over_is_refused_and_not_done_later() {
+    let [own, web] = [(); 2].map(|()| free_port().address());
+    let config = admin(own) + &page("web", web, "a");
+    let chain = Chain::start(Setup { config, ..Setup::default() });
+    let go = chain.gate.access_log().with_file_name("go");
+    let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
+    chain.replace_program(&format!("{wait}; exit 1"));
+    chain.ask();
+    chain.gate.line_with("starting the successor");
+    let (status, text) = asks(own, "POST /reload", "Content-Length: 0\r\n");
+    assert!(status == 422 && text.contains("again"), "{status}: {text}");
+    fs::write(go, "").unwrap();
+    chain.gate.line_with("the take-over has failed");
+    // Orders run one after the other.
+    assert_eq!(asks(own, "POST /reload", "Content-Length: 0\r\n").0, 200);
+    assert_eq!(stats(own)["reloads"], 1);
+    assert_eq!(chain.count("SIGHUP has its effect"), 0);
 }
 
 #[test]
