@@ -9,11 +9,14 @@ use serde_json::Value;
 
 use crate::reload::{page, start, tcp};
 use crate::support::{
-    Echo, HttpClient, LONG, SHORT, Setup, UdpEcho, free_port, require, wait_for, with_deadlines,
+    Echo, HttpClient, LONG, SHORT, Setup, UdpEcho, expect_silence, free_port, require, wait_for,
+    with_deadlines,
 };
 use crate::takeover::Chain;
 use crate::udp::{ask, client};
 
+/// In which a response would have come.
+const MOMENT: Duration = Duration::from_millis(100);
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 pub(crate) fn admin(address: SocketAddr) -> String {
@@ -184,8 +187,22 @@ fn requests_that_are_not_allowed_get_nothing() {
 fn clients_that_are_slow_or_send_nonsense_harm_nothing() {
     let [own, web] = [(); 2].map(|()| free_port().address());
     let gate = start(&(admin(own) + &page("web", web, "a")), "io_uring");
-    // More than are served at once: the others wait.
-    let silent: Vec<_> = (0..60).map(|_| std::net::TcpStream::connect(own).unwrap()).collect();
+    // As many as are served at once: the others wait.
+    let silent: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(own).unwrap()).collect();
+    let mut waiting: Vec<_> = (0..8)
+        .map(|_| {
+            let mut client = HttpClient::connect(own);
+            client.send(format!("GET /ready HTTP/1.1\r\nHost: {own}\r\n\r\n"));
+            client
+        })
+        .collect();
+    waiting.iter_mut().for_each(|client| expect_silence(&mut client.stream, MOMENT));
+    let mut visitor = HttpClient::connect(web);
+    visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(visitor.response().body, b"a");
+    drop(silent);
+    waiting.iter_mut().for_each(|client| assert_eq!(client.response().body, b"serving\n"));
+
     let nonsense = |bytes: &[u8]| {
         let mut client = HttpClient::connect(own);
         client.send(bytes);
@@ -197,11 +214,7 @@ fn clients_that_are_slow_or_send_nonsense_harm_nothing() {
     // A body that nothing reads.
     let (status, _) = asks(own, "GET /stats", "Content-Length: 1000000000\r\n");
     assert_eq!(status, 200);
-    let mut visitor = HttpClient::connect(web);
-    visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    assert_eq!(visitor.response().body, b"a");
     assert_eq!(asks(own, "GET /ready", "").0, 200);
-    drop(silent);
     assert!(gate.anonymous_kib() < 64 << 10);
 }
 
