@@ -322,7 +322,8 @@ fn at_once(
     take_over: &mut TakeOver,
     logging: &Logging,
 ) -> Next {
-    const IN_PROGRESS: &str = "a take-over is in progress, and the new process reads the configuration: try again after it";
+    const IN_PROGRESS: &str = "a take-over is in progress, and the new process reads the \
+                               configuration: try again after it";
     let refuse = |why: &str| Next::Done(Err(why.to_owned().into()));
     match what {
         What::Signal(Signal::End(name)) => return Next::End(name),

@@ -22,8 +22,8 @@ impl Serving {
     /// the file. Changes nothing that is served.
     ///
     /// # Errors
-    /// As [`Serving::prepare`], or the file cannot be replaced: it stays as it is. Or the one before
-    /// is still being stored: a thread waits for each, and there may be no end to it.
+    /// As [`Serving::prepare`], or the file cannot be replaced: it stays as it is. Or the one
+    /// before is still being stored: a thread waits for each, and there may be no end to it.
     pub(super) async fn prepare_and_store(
         &mut self,
         text: Option<Arc<str>>,

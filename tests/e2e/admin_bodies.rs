@@ -1,4 +1,5 @@
-//! Bodies that clients send to the admin endpoint: how many are in memory, and how long they may be.
+//! Bodies that clients send to the admin endpoint: how many are in memory, and how long they may
+//! be.
 
 use std::fs;
 use std::io::Write;
