@@ -119,7 +119,15 @@ impl<'c> Candidates<'c> {
             Standing::Bad => true,
         };
         let is_out = |(failed, until): &(usize, u32)| *failed == at && *until >= self.round;
-        (self.takes_any || !is_left_out) && !self.out.iter().any(is_out)
+        (self.takes_any || !is_left_out)
+            && !self.out.iter().any(is_out)
+            && !self.has_left(&self.endpoints[at])
+    }
+
+    /// Whether the cluster has dropped an endpoint since the snapshot was taken, and has kept
+    /// another one of it. If it has kept none, the snapshot is better than nothing.
+    fn has_left(&self, endpoint: &Endpoint) -> bool {
+        endpoint.idle.is_retired() && self.endpoints.iter().any(|one| !one.idle.is_retired())
     }
 
     /// What a session left out, where all others turned out to be unreachable: it may be up again.
@@ -294,6 +302,23 @@ mod tests {
         let cluster = cluster(4, &[1, 2, 3]);
         assert_eq!(tries(&cluster, |_| Some(REFUSED)).0, [1, 2, 3, 1]);
         assert_eq!(tries(&cluster, |_| Some(REFUSED)).0, [2, 3, 1, 2]);
+    }
+
+    #[test]
+    fn what_the_cluster_has_dropped_meanwhile_is_not_tried_while_it_has_others() {
+        let address = |port| Address::Ip(([127, 0, 0, 1], port).into());
+        // The first one is under way when others are dropped.
+        let dropping = |kept: &[u16]| {
+            let cluster = cluster(3, &[1, 2, 3]);
+            let kept: Vec<Address> = kept.iter().copied().map(address).collect();
+            tries(&cluster, |_| {
+                set_endpoints(&cluster, &kept);
+                Some(REFUSED)
+            })
+            .0
+        };
+        assert_eq!(dropping(&[1, 3]), [1, 3, 1]);
+        assert_eq!(dropping(&[4]), [1, 2, 3]);
     }
 
     #[test]

@@ -115,6 +115,7 @@ impl Cluster {
                     let tried = candidates.connected();
                     let endpoint = InUse::new(endpoint);
                     let connect = began.elapsed();
+                    endpoint.counters.cluster.add_connect(connect);
                     let (is_reused, options) = (false, *options);
                     return Ok(Lease { upstream, endpoint, connect, tried, is_reused, options });
                 }

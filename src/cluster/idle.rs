@@ -115,7 +115,7 @@ impl IdleConnections {
         self.close();
     }
 
-    #[cfg(test)]
+    /// Whether the cluster has dropped the endpoint.
     pub(super) fn is_retired(&self) -> bool {
         self.is_retired.get()
     }

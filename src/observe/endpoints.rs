@@ -11,6 +11,7 @@ use std::ops::AddAssign;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -153,6 +154,14 @@ pub struct ClusterCounters {
     first_byte: Histogram,
 }
 
+impl ClusterCounters {
+    /// Counts a connect that has succeeded, and how long it took. At once, because what it is for
+    /// may last for days.
+    pub fn add_connect(&self, time: Duration) {
+        self.connect.record(time);
+    }
+}
+
 /// The cells of an endpoint and of its cluster on one worker.
 #[derive(Debug, Default)]
 pub struct EndpointCells {
@@ -163,13 +172,10 @@ pub struct EndpointCells {
 }
 
 impl EndpointCells {
-    /// Counts what a use has moved, and how long it took.
+    /// Counts what a use has moved, and the time to the first byte.
     pub(super) fn add(&self, outcome: &Outcome) {
         self.endpoint.bytes_up.add(outcome.bytes_up);
         self.endpoint.bytes_down.add(outcome.bytes_down);
-        if let Some(time) = outcome.connect.filter(|_| outcome.is_reused != Some(true)) {
-            self.cluster.connect.record(time);
-        }
         if let Some(time) = outcome.first_byte {
             self.cluster.first_byte.record(time);
         }

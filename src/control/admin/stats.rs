@@ -78,7 +78,8 @@ impl Process {
 }
 
 /// How many descriptors are open. Since Linux 6.2 the size of the directory is their number
-/// (proc_pid_fd(5)). Before it is 0, and the directory is listed, which takes long if there are many.
+/// (proc_pid_fd(5)). Before it is 0, and the directory is listed, which takes long if there are
+/// many.
 fn open_descriptors() -> usize {
     const DIRECTORY: &str = "/proc/self/fd";
     let size = fs::metadata(DIRECTORY).map_or(0, |metadata| metadata.len());

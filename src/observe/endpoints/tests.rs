@@ -67,15 +67,13 @@ fn the_number_of_endpoints_that_are_shown_is_bounded() {
 }
 
 #[test]
-fn a_connect_counts_unless_the_connection_had_a_request_before() {
+fn what_a_use_has_moved_is_counted_at_its_end() {
     use super::super::outcome::End;
-    use std::time::Duration;
     let cells = EndpointCells::default();
-    let connect = Some(Duration::from_millis(2));
-    let outcome = Outcome { connect, bytes_up: 3, bytes_down: 4, ..Outcome::new(End::Done) };
+    let outcome = Outcome { bytes_up: 3, bytes_down: 4, ..Outcome::new(End::Done) };
     cells.add(&outcome);
-    let first_byte = Some(Duration::from_millis(1));
-    cells.add(&Outcome { is_reused: Some(true), first_byte, ..outcome });
+    cells.add(&Outcome { first_byte: Some(Duration::from_millis(1)), ..outcome });
+    cells.cluster.add_connect(Duration::from_millis(2));
     assert_eq!(cells.cluster.connect.times().count(), 1);
     assert_eq!(cells.cluster.first_byte.times().count(), 1);
     let numbers = Numbers::of(&[cells.endpoint]);
