@@ -10,15 +10,20 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::counters::{Count, Gauge};
 use super::histogram::{Histogram, Times};
-use super::outcome::Outcome;
+use super::outcome::{End, Outcome};
 use crate::sys::Address;
+
+mod state;
+
+pub use state::State;
+use state::{Shown, now};
 
 /// The most endpoints whose numbers are shown one by one, over all clusters. Those of further
 /// endpoints are in the sums of their clusters alone.
@@ -73,38 +78,6 @@ impl FailureKind {
     }
 }
 
-/// What the last attempt at an endpoint has shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum State {
-    /// There was no attempt.
-    #[default]
-    Untried,
-    /// It was connected to.
-    Up,
-    /// It failed.
-    Failing,
-    /// There was no route to it.
-    Unreachable,
-}
-
-impl State {
-    /// The word in `/clusters`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            State::Untried => "untried",
-            State::Up => "up",
-            State::Failing => "failing",
-            State::Unreachable => "unreachable",
-        }
-    }
-
-    /// Returns true if the last attempt has failed.
-    pub fn is_failing(self) -> bool {
-        self >= State::Failing
-    }
-}
-
 /// The counts of one endpoint on one worker. On cache lines of their own, and not beside those of
 /// another worker.
 #[derive(Debug, Default)]
@@ -116,7 +89,8 @@ pub struct EndpointCounters {
     bytes_down: Count,
     /// Failed attempts by their [`FailureKind`].
     failures: [Count; FailureKind::COUNT],
-    state: AtomicU8,
+    /// A [`Shown`].
+    shown: AtomicU64,
 }
 
 impl EndpointCounters {
@@ -136,13 +110,15 @@ impl EndpointCounters {
     }
 
     fn set_state(&self, state: State) {
-        self.state.store(state as u8, Ordering::Relaxed);
+        self.show(Shown::new(state, now()));
     }
 
-    fn state(&self) -> State {
-        let state = self.state.load(Ordering::Relaxed);
-        let all = [State::Untried, State::Up, State::Failing, State::Unreachable];
-        all.get(usize::from(state)).copied().unwrap_or_default()
+    fn show(&self, shown: Shown) {
+        self.shown.store(shown.0, Ordering::Relaxed);
+    }
+
+    fn shown(&self) -> Shown {
+        Shown(self.shown.load(Ordering::Relaxed))
     }
 }
 
@@ -178,6 +154,12 @@ impl EndpointCells {
         self.endpoint.bytes_down.add(outcome.bytes_down);
         if let Some(time) = outcome.first_byte {
             self.cluster.first_byte.record(time);
+            // A response on an idle connection follows no attempt. The clock is read only if it
+            // changes what was known.
+            let is_known = self.endpoint.shown().state() == State::Up;
+            if outcome.end == End::Done && !is_known {
+                self.endpoint.set_up();
+            }
         }
     }
 }
@@ -272,9 +254,9 @@ pub struct EndpointNumbers {
     pub is_listed: bool,
     /// True if it gets nothing new.
     pub is_drained: bool,
-    /// What the last attempts have shown: the worst of all workers.
+    /// What the last attempt of all workers has shown.
     pub state: State,
-    /// Workers whose last attempt has failed.
+    /// Workers whose last attempt has failed, and after which no other worker had success.
     pub failing_workers: usize,
     /// Its numbers.
     pub numbers: Numbers,
@@ -291,8 +273,10 @@ pub struct ClusterNumbers {
     pub listed: usize,
     /// Those of them that get nothing new.
     pub drained: usize,
-    /// Those that are not drained, and whose last attempt has failed on a worker.
+    /// Those that are not drained, and whose last attempt has failed.
     pub failing: usize,
+    /// Those that are not drained, and to which this machine has no route.
+    pub unreachable: usize,
     /// Endpoints in the order of their addresses, not more than [`MOST_SHOWN`] over all clusters.
     pub endpoints: Vec<EndpointNumbers>,
     /// Times of connects that have succeeded, retries included.
@@ -337,13 +321,16 @@ impl Entry {
     }
 
     fn show(&self, address: &Address) -> EndpointNumbers {
-        let states = self.cells.iter().map(|cell| cell.state());
+        // A worker may have tried it long ago. What others have seen since counts.
+        let shown = self.cells.iter().map(|cell| cell.shown());
+        let (last, success) = (shown.clone().max(), shown.clone().filter(|one| !one.is_failing()));
+        let success = success.max().unwrap_or_default();
         EndpointNumbers {
             address: address.clone(),
             is_listed: self.is_listed,
             is_drained: self.is_drained,
-            state: states.clone().max().unwrap_or_default(),
-            failing_workers: states.filter(|state| state.is_failing()).count(),
+            state: last.unwrap_or_default().state(),
+            failing_workers: shown.filter(|one| one.is_failing() && *one > success).count(),
             numbers: Numbers::of(&self.cells),
         }
     }
@@ -447,6 +434,7 @@ impl Cluster {
             listed: 0,
             drained: 0,
             failing: 0,
+            unreachable: 0,
             endpoints: Vec::new(),
         };
         shown.numbers += self.earlier.numbers;
@@ -456,7 +444,8 @@ impl Cluster {
             shown.listed += usize::from(entry.is_listed);
             shown.drained += usize::from(entry.is_listed && entry.is_drained);
             let is_used = entry.is_listed && !entry.is_drained;
-            shown.failing += usize::from(is_used && endpoint.failing_workers > 0);
+            shown.failing += usize::from(is_used && endpoint.state == State::Failing);
+            shown.unreachable += usize::from(is_used && endpoint.state == State::Unreachable);
             if entry.is_shown {
                 shown.endpoints.push(endpoint);
             }

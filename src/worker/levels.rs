@@ -6,6 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Numbers of one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Level {
+    /// Places for connections that are taken: by connections, and by streams of HTTP/2 that need a
+    /// descriptor of their own.
+    pub places: u64,
+    /// The most of them: the worker's share of the descriptors.
+    pub max_places: u64,
     /// Pipes for splices, spare ones included.
     pub pipes: u64,
     /// The most pipes.
@@ -21,13 +26,20 @@ pub struct Level {
 /// The numbers of the last tick.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Levels([AtomicU64; 5]);
+pub struct Levels([AtomicU64; 7]);
 
 impl Levels {
     /// Replaces the numbers.
     pub(super) fn set(&self, level: Level) {
-        let Level { pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners } = level;
-        let numbers = [pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners];
+        let numbers = [
+            level.places,
+            level.max_places,
+            level.pipes,
+            level.max_pipes,
+            level.kept_bytes,
+            level.idle_upstreams,
+            level.removed_listeners,
+        ];
         for (own, number) in self.0.iter().zip(numbers) {
             own.store(number, Ordering::Relaxed);
         }
@@ -35,8 +47,16 @@ impl Levels {
 
     /// The numbers.
     pub fn level(&self) -> Level {
-        let [pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners] =
+        let [places, max_places, pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners] =
             self.0.each_ref().map(|number| number.load(Ordering::Relaxed));
-        Level { pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners }
+        Level {
+            places,
+            max_places,
+            pipes,
+            max_pipes,
+            kept_bytes,
+            idle_upstreams,
+            removed_listeners,
+        }
     }
 }

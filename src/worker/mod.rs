@@ -315,7 +315,10 @@ impl Worker {
         generation.sweep(&self.context.timers);
         let pool = &self.context.pool;
         let (pipes, max_pipes) = pool.pipes();
+        let load = &self.context.load;
         self.pulse.levels.set(Level {
+            places: load.open() as u64,
+            max_places: load.max() as u64,
             pipes: pipes as u64,
             max_pipes: max_pipes as u64,
             kept_bytes: pool.memory().kept() as u64,

@@ -142,6 +142,68 @@ fn a_connection_that_is_used_again_is_no_connect() {
 }
 
 #[test]
+fn a_cluster_that_a_reload_has_removed_is_not_one_without_endpoints() {
+    let echo = Echo::start();
+    let [own, raw, other] = [(); 3].map(|()| free_port().address());
+    let config = admin(own) + &tcp("raw", raw, "c") + &cluster("c", echo.address());
+    let gate = start(&config, "io_uring");
+    let mut tunnel = with_deadlines(TcpStream::connect(raw).unwrap());
+    echoes(&mut tunnel, 1);
+    let of_cluster = |what| format!("ringgate_cluster_{what}{{cluster=\"c\"}}");
+    let text = metrics(own);
+    assert_eq!(metric(&text, &of_cluster("endpoints")), 1.0);
+    gate.reload(&(admin(own) + &page("web", other, "hello")));
+    let text = metrics(own);
+    assert_eq!(metric(&text, &of_cluster("open_connections")), 1.0);
+    for what in ["", "drained_", "failing_", "unreachable_"] {
+        let name = format!("ringgate_cluster_{what}endpoints{{cluster=\"c\"}}");
+        assert!(!text.contains(&name), "{name} is there:\n{text}");
+    }
+}
+
+#[test]
+fn what_alerts_compare_is_there_from_the_start() {
+    let authority = Authority::new("authority");
+    let pair = authority.signs(&["a.test"]);
+    let [own, web, raw] = [(); 3].map(|()| free_port().address());
+    let tls = format!("{}[[listener.host]]\nnames = [\"a.test\"]", pair.rule(&[], ""));
+    let config = admin(own)
+        + &page("web", web, "hello").replace("[[listener.host]]", &tls)
+        + &page("raw", raw, "hello");
+    let _gate = start(&config, "io_uring");
+    let text = metrics(own);
+    for version in ["1.2", "1.3"] {
+        for resumed in ["false", "true"] {
+            let labels = format!("version=\"{version}\",resumed=\"{resumed}\"");
+            let name = |listener| {
+                format!(
+                    "ringgate_listener_tls_handshakes_total{{listener=\"{listener}\",{labels}}}"
+                )
+            };
+            assert_eq!(metric(&text, &name("web")), 0.0);
+            assert!(!text.contains(&name("raw")), "it ends no TLS");
+        }
+    }
+    let file = pair.certificate.display();
+    let [begin, end] = ["before", "after"].map(|which| {
+        let name = format!("ringgate_certificate_not_{which}_seconds{{certificate=\"{file}\"}}");
+        metric(&text, &name)
+    });
+    assert!(begin < end, "{begin} {end}");
+    // The endpoint itself takes no place.
+    let _visitor = with_deadlines(TcpStream::connect(raw).unwrap());
+    wait_for("a worker has ticked with the connection", SHORT, || {
+        let text = metrics(own);
+        let sum = |metric: &str| -> f64 {
+            let all = text.lines().filter_map(|line| line.strip_prefix(metric));
+            all.map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+        };
+        let max = sum("ringgate_worker_max_places{");
+        (sum("ringgate_worker_places{") == 1.0 && max > 1.0).then_some(())
+    });
+}
+
+#[test]
 fn the_certificate_that_is_in_use_is_shown_after_its_files_have_changed() {
     let authority = Authority::new("authority");
     let [first, second] =

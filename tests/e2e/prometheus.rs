@@ -122,6 +122,9 @@ fn promtool_takes_the_metrics_and_the_rules() {
     let rules = in_config("prometheus/ringgate.rules.yml");
     let checked = run(require("promtool").args(["check", "rules"]).arg(rules));
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/prometheus_rules.yml");
+    let tested = run(require("promtool").args(["test", "rules", cases]));
+    assert!(tested.status.success(), "{}", String::from_utf8_lossy(&tested.stdout));
     let (echo, authority) = (Echo::start(), Authority::new("authority"));
     let pair = authority.signs(&["a.test"]);
     let [own, web, raw] = [(); 3].map(|()| free_port().address());

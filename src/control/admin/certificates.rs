@@ -26,7 +26,7 @@ pub(super) struct Certificate {
     pub(super) file: String,
     pub(super) names: Vec<String>,
     #[serde(serialize_with = "as_seconds")]
-    not_before: SystemTime,
+    pub(super) not_before: SystemTime,
     #[serde(serialize_with = "as_seconds")]
     pub(super) not_after: SystemTime,
     /// Whole days; negative when it is over.

@@ -1,6 +1,6 @@
 //! Clusters and their endpoints as JSON and as metrics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -25,11 +25,12 @@ pub(super) struct Cluster {
     /// `static` or `strict_dns`. `None` if the configuration has it no more, and connections use
     /// it.
     discovery: Option<&'static str>,
-    /// Its endpoints at present, those that get nothing new, and those whose last attempt has
-    /// failed.
+    /// Its endpoints at present, those that get nothing new, those whose last attempt has failed,
+    /// and those without a route.
     listed: usize,
     drained: usize,
     failing: usize,
+    unreachable: usize,
     /// Whether its endpoints were set, in place of those of the configuration or of DNS.
     is_set: bool,
     #[serde(flatten)]
@@ -45,7 +46,7 @@ pub(super) struct Cluster {
 struct Endpoint {
     address: String,
     is_listed: bool,
-    /// `drained`, or what the last attempts have shown.
+    /// `drained`, or what the last attempt of all workers has shown.
     state: &'static str,
     failing_workers: usize,
     #[serde(flatten)]
@@ -110,6 +111,7 @@ pub(super) fn all(view: &View, with_endpoints: bool) -> Vec<Cluster> {
         drained: one.drained,
         is_set: view.facts.roster.is_set(&one.name),
         failing: one.failing,
+        unreachable: one.unreachable,
         traffic: one.numbers.into(),
         connect: one.connect.into(),
         first_byte: one.first_byte.into(),
@@ -152,6 +154,7 @@ fn drained(address: String) -> Endpoint {
 /// The metrics of all clusters and of the endpoints that are shown.
 pub(super) fn encode(out: &mut Out<'_>, view: &View) -> fmt::Result {
     let all = view.facts.roster.show();
+    of_configured(out, view, &all)?;
     of_clusters(out, &all)?;
     let endpoints: Vec<(&str, String, &EndpointNumbers)> = all
         .iter()
@@ -161,16 +164,28 @@ pub(super) fn encode(out: &mut Out<'_>, view: &View) -> fmt::Result {
     of_endpoints(out, &endpoints)
 }
 
+/// What clusters of the configuration have. A cluster that a reload has removed has no endpoints,
+/// and that is no fault.
+fn of_configured(out: &mut Out<'_>, view: &View, all: &[ClusterNumbers]) -> fmt::Result {
+    let names: HashSet<&str> = view.config.clusters.iter().map(|cluster| &*cluster.name).collect();
+    let of = |number: fn(&ClusterNumbers) -> usize| {
+        let configured = all.iter().filter(|one| names.contains(&*one.name));
+        configured.map(move |one| ([("cluster", &*one.name)], number(one) as f64))
+    };
+    let help = "Endpoints that a cluster has and that are not drained";
+    out.gauge("cluster_endpoints", help, of(|one| one.listed - one.drained))?;
+    let help = "Endpoints that a cluster has and that are drained: they get nothing new";
+    out.gauge("cluster_drained_endpoints", help, of(|one| one.drained))?;
+    let help = "Endpoints of a cluster whose last attempt has failed";
+    out.gauge("cluster_failing_endpoints", help, of(|one| one.failing))?;
+    let help = "Endpoints of a cluster to which this machine had no route at the last attempt";
+    out.gauge("cluster_unreachable_endpoints", help, of(|one| one.unreachable))
+}
+
 fn of_clusters(out: &mut Out<'_>, all: &[ClusterNumbers]) -> fmt::Result {
     let of = |number: fn(&ClusterNumbers) -> u64| {
         all.iter().map(move |one| ([("cluster", &*one.name)], number(one) as f64))
     };
-    let help = "Endpoints that a cluster has and that are not drained";
-    out.gauge("cluster_endpoints", help, of(|one| (one.listed - one.drained) as u64))?;
-    let help = "Endpoints that a cluster has and that are drained: they get nothing new";
-    out.gauge("cluster_drained_endpoints", help, of(|one| one.drained as u64))?;
-    let help = "Endpoints of a cluster whose last attempt has failed on a worker";
-    out.gauge("cluster_failing_endpoints", help, of(|one| one.failing as u64))?;
     let help = "Relays, requests and UDP sessions that have used an endpoint of a cluster";
     out.counter("cluster_connections", help, of(|one| one.numbers.begun))?;
     let help = "Relays, requests and UDP sessions that use an endpoint of a cluster";
@@ -205,7 +220,7 @@ fn of_endpoints(out: &mut Out<'_>, all: &[(&str, String, &EndpointNumbers)]) -> 
             ([("cluster", *cluster), ("endpoint", endpoint.as_str())], number(one) as f64)
         })
     };
-    let help = "Workers whose last attempt at an endpoint has failed";
+    let help = "Workers whose last attempt at an endpoint failed, while no other had success since";
     out.gauge("endpoint_failing_workers", help, of(|one| one.failing_workers as u64))?;
     let help = "1 if the cluster has the endpoint and it is not drained, 0 if connections use it \
                 alone";

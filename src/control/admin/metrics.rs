@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 pub(super) use prometheus_client::encoding::prometheus_text::CONTENT_TYPE;
 
+use super::certificates::Certificate;
 use super::exposition::Out;
 use super::stats::{Listener, Process, Worker, listeners, workers};
 use super::view::{Phase, View};
@@ -74,11 +75,14 @@ impl Collector for Numbers {
         names(&mut out, view)?;
         logs(&mut out, view)?;
         let certificates = certificates::all(view);
-        let expiry = certificates
-            .iter()
-            .map(|one| ([("certificate", one.file.as_str())], seconds(one.not_after)));
+        let of = |time: fn(&Certificate) -> SystemTime| {
+            let all = certificates.iter();
+            all.map(move |one| ([("certificate", one.file.as_str())], seconds(time(one))))
+        };
+        let help = "When a certificate that is in use begins to be valid, in seconds since 1970";
+        out.gauge("certificate_not_before_seconds", help, of(|one| one.not_before))?;
         let help = "When a certificate that is in use ends, in seconds since 1970";
-        out.gauge("certificate_not_after_seconds", help, expiry)
+        out.gauge("certificate_not_after_seconds", help, of(|one| one.not_after))
     }
 }
 
@@ -204,6 +208,11 @@ fn by_worker(out: &mut Out<'_>, all: &[Worker]) -> fmt::Result {
     out.counter("worker_cpu_seconds", help, of(|one| one.cpu_seconds))?;
     let help = "Turns of a worker's event loop that begin a tick: 20 a second unless it is busy";
     out.counter("worker_ticks", help, of(|one| f64::from(one.ticks)))?;
+    let help = "Places of a worker that connections have, and streams of HTTP/2 with a descriptor \
+                of their own";
+    out.gauge("worker_places", help, of(|one| one.places as f64))?;
+    let help = "Places that a worker has; without a free one new connections wait";
+    out.gauge("worker_max_places", help, of(|one| one.max_places as f64))?;
     let help = "Pipes for splices that a worker has";
     out.gauge("worker_pipes", help, of(|one| one.pipes as f64))?;
     let help = "Pipes that a worker may have; without a free one bytes are copied";

@@ -10,10 +10,11 @@ use serde::Serialize;
 use super::certificates::{self, Certificate};
 use super::clusters::{self, Cluster};
 use super::view::View;
+use crate::config::{TlsAction, TlsRule};
 use crate::observe::counters::{Counters, Gauge};
 use crate::observe::histogram::Times;
 use crate::observe::outcome::{Copied, End, Relay};
-use crate::worker::{Level, Life, Pulse};
+use crate::worker::{Life, Pulse};
 
 /// What `/stats` shows.
 #[derive(Serialize)]
@@ -104,6 +105,8 @@ pub(super) struct Worker {
     pub(super) sessions: u64,
     pub(super) cpu_seconds: f64,
     pub(super) ticks: u32,
+    pub(super) places: u64,
+    pub(super) max_places: u64,
     pub(super) pipes: u64,
     pub(super) max_pipes: u64,
     pub(super) kept_bytes: u64,
@@ -122,18 +125,19 @@ pub(super) fn workers(view: &View) -> Vec<Worker> {
             Life::Running { used, ticks } => (used.as_secs_f64(), ticks),
             Life::Ended | Life::Gone => (0.0, 0),
         };
-        let Level { pipes, max_pipes, kept_bytes, idle_upstreams, removed_listeners } =
-            pulse.levels.level();
+        let level = pulse.levels.level();
         Worker {
             connections,
             sessions,
             cpu_seconds,
             ticks,
-            pipes,
-            max_pipes,
-            kept_bytes,
-            idle_upstreams,
-            removed_listeners,
+            places: level.places,
+            max_places: level.max_places,
+            pipes: level.pipes,
+            max_pipes: level.max_pipes,
+            kept_bytes: level.kept_bytes,
+            idle_upstreams: level.idle_upstreams,
+            removed_listeners: level.removed_listeners,
         }
     };
     view.facts.pulses.iter().enumerate().map(worker).collect()
@@ -165,6 +169,8 @@ pub(super) struct Listener<'v> {
     pub(super) bytes_down: u64,
     /// By what ended them; only those that there were.
     pub(super) ends: BTreeMap<&'static str, u64>,
+    /// Of all kinds if the listener ends TLS, otherwise only of those that there were. A rate needs
+    /// a series that begins with 0.
     pub(super) handshakes: Vec<Handshakes>,
     pub(super) failed_handshakes: u64,
     /// Bytes by how they were moved.
@@ -184,11 +190,16 @@ pub(super) struct Relayed {
 
 /// All listeners, in the order of their names.
 pub(super) fn listeners(view: &View) -> Vec<Listener<'_>> {
-    view.listeners.iter().map(|(name, cells)| Listener::of(name, cells)).collect()
+    let ends_tls = |name: &str| {
+        let mut all = view.config.listeners.iter().filter(|listener| &*listener.name == name);
+        let ends = |rule: &Arc<TlsRule>| matches!(rule.action, TlsAction::End(_));
+        all.any(|listener| listener.tls_rules().iter().any(ends))
+    };
+    view.listeners.iter().map(|(name, cells)| Listener::of(name, cells, ends_tls(name))).collect()
 }
 
 impl<'v> Listener<'v> {
-    fn of(name: &'v str, cells: &[Arc<Counters>]) -> Listener<'v> {
+    fn of(name: &'v str, cells: &[Arc<Counters>], ends_tls: bool) -> Listener<'v> {
         let sum = |number: &dyn Fn(&Counters) -> u64| cells.iter().map(|one| number(one)).sum();
         let counts = |gauge: fn(&Counters) -> &Gauge| Counts {
             total: sum(&|one| gauge(one).begun()),
@@ -209,7 +220,7 @@ impl<'v> Listener<'v> {
             bytes_up: sum(&|one| one.bytes().0),
             bytes_down: sum(&|one| one.bytes().1),
             ends: ends.filter(|(_, count)| *count > 0).collect(),
-            handshakes: handshakes.into_iter().filter(|one| one.count > 0).collect(),
+            handshakes: handshakes.into_iter().filter(|one| ends_tls || one.count > 0).collect(),
             failed_handshakes: sum(&|one| one.tls.failed()),
             relayed: Relay::ALL
                 .into_iter()

@@ -29,7 +29,8 @@ impl Load {
         self.max.store(max, Ordering::Relaxed);
     }
 
-    fn max(&self) -> usize {
+    /// The most connections at one time.
+    pub fn max(&self) -> usize {
         self.max.load(Ordering::Relaxed)
     }
 

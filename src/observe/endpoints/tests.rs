@@ -19,7 +19,6 @@ fn an_endpoint_keeps_its_numbers_while_its_cluster_has_it() {
     cells.iter().for_each(|cells| cells.endpoint.uses.begin());
     cells[0].endpoint.uses.end();
     cells[1].endpoint.add_failure(FailureKind::Refused);
-    cells[0].endpoint.set_up();
     drop(cells);
     let again = registry.list(&name, &[address(1)], |_| false);
     assert!(Arc::ptr_eq(&first.listed[0].cells, &again.listed[0].cells));
@@ -29,6 +28,50 @@ fn an_endpoint_keeps_its_numbers_while_its_cluster_has_it() {
     assert_eq!((one.numbers.begun, one.numbers.open), (2, 1));
     assert_eq!(one.numbers.failures[FailureKind::Refused as usize], 1);
     assert_eq!((shown.listed, shown.failing), (1, 1));
+}
+
+#[test]
+fn a_success_of_one_worker_counts_more_than_older_failures_of_others() {
+    let mut registry = Registry::new(3);
+    let listed = registry.list(&"c".into(), &[address(1)], |_| false);
+    let cells = &listed.listed[0].cells;
+    let mut state = |shown: [(State, u64); 3]| {
+        cells.iter().zip(shown).for_each(|(cell, (state, at))| cell.show(Shown::new(state, at)));
+        let shown = cluster(&mut registry, "c");
+        let [one] = &shown.endpoints[..] else { panic!("{shown:?}") };
+        assert_eq!(shown.failing > 0, one.state == State::Failing);
+        (one.state, one.failing_workers)
+    };
+    let (untried, failing, up) = (State::Untried, State::Failing, State::Up);
+    assert_eq!(state([(untried, 0), (failing, 5), (failing, 6)]), (failing, 2));
+    assert_eq!(state([(failing, 5), (up, 6), (failing, 4)]), (up, 0));
+    assert_eq!(state([(failing, 5), (up, 6), (failing, 7)]), (failing, 1));
+    // Within a millisecond success is assumed to be the later one.
+    assert_eq!(state([(failing, 6), (up, 6), (untried, 0)]), (up, 0));
+}
+
+#[test]
+fn an_endpoint_without_a_route_is_not_failing() {
+    let mut registry = Registry::new(2);
+    let listed = registry.list(&"c".into(), &[address(1)], |_| false);
+    let cells = listed.cells(&listed.listed[0], 0);
+    cells.endpoint.add_failure(FailureKind::Unreachable);
+    let shown = cluster(&mut registry, "c");
+    let one = &shown.endpoints[0];
+    assert_eq!((one.state, one.failing_workers), (State::Unreachable, 0));
+    assert_eq!((shown.failing, shown.unreachable), (0, 1));
+    assert_eq!(one.numbers.failures[FailureKind::Unreachable as usize], 1);
+}
+
+#[test]
+fn a_response_on_an_idle_connection_is_a_success() {
+    let cells = EndpointCells::default();
+    let first_byte = Some(std::time::Duration::from_millis(1));
+    cells.endpoint.add_failure(FailureKind::TimedOut);
+    cells.add(&Outcome { first_byte, ..Outcome::new(End::UpstreamReset) });
+    assert_eq!(cells.endpoint.shown().state(), State::Failing);
+    cells.add(&Outcome { first_byte, is_reused: Some(true), ..Outcome::new(End::Done) });
+    assert_eq!(cells.endpoint.shown().state(), State::Up);
 }
 
 #[test]
@@ -68,7 +111,6 @@ fn the_number_of_endpoints_that_are_shown_is_bounded() {
 
 #[test]
 fn what_a_use_has_moved_is_counted_at_its_end() {
-    use super::super::outcome::End;
     let cells = EndpointCells::default();
     let outcome = Outcome { bytes_up: 3, bytes_down: 4, ..Outcome::new(End::Done) };
     cells.add(&outcome);
