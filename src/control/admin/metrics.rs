@@ -153,8 +153,7 @@ fn by_listener(out: &mut Out<'_>, all: &[Listener<'_>]) -> fmt::Result {
         };
         [of("up", one.bytes_up), of("down", one.bytes_down)]
     });
-    let help = "Bytes from clients (up) and to clients (down), counted when what they belong to \
-                has ended";
+    let help = "Bytes from clients (up) and to clients (down), counted while they move";
     out.counter("listener_bytes", help, bytes)?;
     let relayed = all.iter().flat_map(|one| {
         one.relayed.iter().flat_map(move |(relay, bytes)| {
@@ -162,8 +161,9 @@ fn by_listener(out: &mut Out<'_>, all: &[Listener<'_>]) -> fmt::Result {
             [(labels("up"), bytes.up as f64), (labels("down"), bytes.down as f64)]
         })
     });
-    let help = "The same bytes by how they were moved: spliced in the kernel, copied, or sent by \
-                ringgate itself (none)";
+    let help = "Bytes from clients (up) and to clients (down) by how they were moved, counted when \
+                what they belong to has ended: spliced in the kernel, copied, or sent by ringgate \
+                itself (none)";
     out.counter("listener_relayed_bytes", help, relayed)?;
     let copied = all.iter().flat_map(|one| {
         let labels = |reason| [("listener", one.name), ("reason", reason)];
