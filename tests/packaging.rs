@@ -2,7 +2,9 @@
 //! reasons of kernel settings. scripts/package-test tries the package itself.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use ringgate::config::{self, Config};
@@ -72,6 +74,54 @@ fn the_unit_waits_for_the_drain_of_the_default_configuration_and_reloads_by_its_
     assert!(Path::new(log).parent().is_some_and(|directory| {
         rotated.contains(&format!("\n/var{}/*.log {{", directory.display()))
     }));
+}
+
+/// Runs a script of sh(1) with these programs in place of others.
+fn run_with(
+    directory: &Path,
+    programs: &[(&str, &str)],
+    script: &str,
+    arguments: &[&str],
+) -> Output {
+    for (name, text) in programs {
+        let program = directory.join(name);
+        fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let path = format!("{}:/usr/bin:/bin", directory.display());
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(script).arg("sh").args(arguments).env("PATH", path);
+    command.current_dir(directory).output().unwrap()
+}
+
+#[test]
+fn an_installation_after_a_removal_starts_the_service_and_an_upgrade_does_not() {
+    // The mask before, what is left of it by deb-systemd-helper, and whether a start is expected. A
+    // mask that the administrator has made stays.
+    for (is_masked, is_own, is_started) in
+        [(true, true, true), (true, false, false), (false, true, false)]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        let in_directory = |name: &str| directory.path().join(name).display().to_string();
+        fs::create_dir_all(directory.path().join("run")).unwrap();
+        if is_masked {
+            symlink("/dev/null", directory.path().join("mask")).unwrap();
+        }
+        let script = text_of("config/debian/postinst")
+            .replace("/run/systemd/system", &in_directory("run"))
+            .replace("/etc/systemd/system/ringgate.service", &in_directory("mask"));
+        let unmask = if is_own { "[ $1 != unmask ] || rm -f mask" } else { "" };
+        let programs = [
+            ("getent", ""),
+            ("deb-systemd-helper", unmask),
+            ("deb-systemd-invoke", "echo $1 >>said"),
+            ("systemctl", "[ $2 != is-active ]"),
+        ];
+        let output = run_with(directory.path(), &programs, &script, &["configure", "0.1.0-1"]);
+        assert!(output.status.success(), "{output:?}");
+        let said = fs::read_to_string(directory.path().join("said")).unwrap_or_default();
+        assert_eq!(said == "start\n", is_started, "{is_masked} {is_own}: {said}");
+    }
 }
 
 #[test]
