@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -91,7 +92,39 @@ fn run_with(
     let path = format!("{}:/usr/bin:/bin", directory.display());
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script).arg("sh").args(arguments).env("PATH", path);
-    command.current_dir(directory).output().unwrap()
+    // Signals to its group do not reach the test.
+    command.process_group(0).current_dir(directory).output().unwrap()
+}
+
+#[test]
+fn a_reload_of_the_unit_that_nothing_answers_falls_back_to_a_signal() {
+    let unit = text_of("config/systemd/ringgate.service");
+    let script = value(&unit, "ExecReload=/bin/sh -c '").trim_end_matches('\'');
+    // With and without a socket, the exit code of `ringgate reload`, that of the script, and the
+    // commands that it runs. Each of them gets what logrotate sends to all processes of a service.
+    let cases = [
+        (true, 0, 0, "reload\n"),
+        (true, 1, 1, "reload\n"),
+        (true, 2, 0, "reload\ncheck\nsignal\n"),
+        (false, 1, 0, "check\nsignal\n"),
+    ];
+    for (has_socket, reloaded, code, expected) in cases {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("admin.sock");
+        let _listener =
+            has_socket.then(|| std::os::unix::net::UnixListener::bind(&socket).expect("a socket"));
+        let ringgate = format!("kill -USR1 0; echo $1 >>said\n[ $1 != reload ] || exit {reloaded}");
+        // The script is the main process, too.
+        let script = script
+            .replace("/run/ringgate/admin.sock", &socket.display().to_string())
+            .replace("$$MAINPID", "$$$$")
+            .replace("$$", "$");
+        let script = format!("trap 'echo signal >>said' HUP\n{script}");
+        let output = run_with(directory.path(), &[("ringgate", &ringgate)], &script, &[]);
+        let case = format!("{has_socket} {reloaded}: {output:?}");
+        assert_eq!((output.status.code(), output.status.signal()), (Some(code), None), "{case}");
+        assert_eq!(fs::read_to_string(directory.path().join("said")).unwrap(), expected, "{case}");
+    }
 }
 
 #[test]

@@ -106,6 +106,7 @@ impl Cluster {
                 let (is_reused, options) = (true, *options);
                 return Ok(Lease { upstream, endpoint, connect, tried, is_reused, options });
             }
+            let attempting = endpoint.counters.endpoint.attempt();
             match self.attempt(&endpoint.address, timers, tls_pool).await {
                 Ok(upstream) => {
                     // A Unix socket has none of these options (unix(7)).
@@ -113,10 +114,12 @@ impl Cluster {
                         options.set_on_upstream(upstream.socket());
                     }
                     let tried = candidates.connected();
-                    let endpoint = InUse::new(endpoint);
                     let connect = began.elapsed();
                     endpoint.counters.cluster.add_connect(connect);
-                    let (is_reused, options) = (false, *options);
+                    // Before the attempt is over, so that no moment is without a use.
+                    let in_use = InUse::new(Rc::clone(&endpoint));
+                    drop(attempting);
+                    let (endpoint, is_reused, options) = (in_use, false, *options);
                     return Ok(Lease { upstream, endpoint, connect, tried, is_reused, options });
                 }
                 Err(Attempt::Drained) => {

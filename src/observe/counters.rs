@@ -25,7 +25,7 @@ impl Count {
         self.0.store(self.get().wrapping_add(more), Ordering::Relaxed);
     }
 
-    fn subtract(&self, less: u64) {
+    pub(super) fn subtract(&self, less: u64) {
         self.0.store(self.get().wrapping_sub(less), Ordering::Relaxed);
     }
 

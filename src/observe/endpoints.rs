@@ -85,6 +85,8 @@ impl FailureKind {
 pub struct EndpointCounters {
     /// Relays, requests and sessions that use it.
     pub uses: Gauge,
+    /// Attempts that are under way.
+    attempts: Count,
     bytes_up: Count,
     bytes_down: Count,
     /// Failed attempts by their [`FailureKind`].
@@ -93,7 +95,24 @@ pub struct EndpointCounters {
     shown: AtomicU64,
 }
 
+/// An attempt at an endpoint that is under way.
+#[derive(Debug)]
+pub struct Attempting<'a>(&'a Count);
+
+impl Drop for Attempting<'_> {
+    fn drop(&mut self) {
+        self.0.subtract(1);
+    }
+}
+
 impl EndpointCounters {
+    /// Keeps the counters among those that are shown until the guard is dropped: what the attempt
+    /// becomes is counted here.
+    pub fn attempt(&self) -> Attempting<'_> {
+        self.attempts.add(1);
+        Attempting(&self.attempts)
+    }
+
     /// Counts a failed attempt.
     pub fn add_failure(&self, kind: FailureKind) {
         self.failures[kind as usize].add(1);
@@ -314,10 +333,10 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns true if something uses it. A tunnel keeps its cluster, which may be an earlier one
+    /// Returns true if something uses it or is about to. A tunnel keeps its cluster, which may be an earlier one
     /// with endpoints that are gone: those have no use.
     fn is_used(&self) -> bool {
-        self.cells.iter().any(|cell| cell.uses.open() > 0)
+        self.cells.iter().any(|cell| cell.uses.open() > 0 || cell.attempts.get() > 0)
     }
 
     fn show(&self, address: &Address) -> EndpointNumbers {

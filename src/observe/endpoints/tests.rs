@@ -66,7 +66,7 @@ fn an_endpoint_without_a_route_is_not_failing() {
 #[test]
 fn a_response_on_an_idle_connection_is_a_success() {
     let cells = EndpointCells::default();
-    let first_byte = Some(std::time::Duration::from_millis(1));
+    let first_byte = Some(Duration::from_millis(1));
     cells.endpoint.add_failure(FailureKind::TimedOut);
     cells.add(&Outcome { first_byte, ..Outcome::new(End::UpstreamReset) });
     assert_eq!(cells.endpoint.shown().state(), State::Failing);
@@ -91,6 +91,21 @@ fn an_endpoint_that_is_gone_is_forgotten_when_nothing_uses_it_and_the_sum_stays(
     assert_eq!((shown.numbers.begun, shown.numbers.open), (1, 0));
     registry.keep_clusters(|_| false);
     assert!(registry.show().is_empty());
+}
+
+#[test]
+fn an_endpoint_that_is_gone_is_kept_while_an_attempt_is_under_way() {
+    let mut registry = Registry::new(1);
+    let name: Arc<str> = "c".into();
+    let listed = registry.list(&name, &[address(1)], |_| false);
+    let cells = listed.cells(&listed.listed[0], 0);
+    let attempt = cells.endpoint.attempt();
+    registry.list(&name, &[], |_| false);
+    cells.endpoint.add_failure(FailureKind::TimedOut);
+    drop(attempt);
+    let shown = cluster(&mut registry, "c");
+    assert_eq!(shown.numbers.failures[FailureKind::TimedOut as usize], 1);
+    assert!(shown.endpoints.is_empty());
 }
 
 #[test]
