@@ -86,14 +86,14 @@ fn run_with(
 ) -> Output {
     for (name, text) in programs {
         let program = directory.join(name);
-        fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&program, format!("#!/bin/sh\n{text}\n")).expect("a script");
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("executable");
     }
     let path = format!("{}:/usr/bin:/bin", directory.display());
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(script).arg("sh").args(arguments).env("PATH", path);
     // Signals to its group do not reach the test.
-    command.process_group(0).current_dir(directory).output().unwrap()
+    command.process_group(0).current_dir(directory).output().expect("sh")
 }
 
 #[test]

@@ -170,7 +170,7 @@ impl EndpointCells {
     /// Counts what a use has moved, and the time to the first byte.
     pub(super) fn add(&self, outcome: &Outcome) {
         self.endpoint.bytes_up.add(outcome.bytes_up);
-        self.endpoint.bytes_down.add(outcome.bytes_down);
+        self.endpoint.bytes_down.add(outcome.bytes_down.saturating_sub(outcome.own_down));
         if let Some(time) = outcome.first_byte {
             self.cluster.first_byte.record(time);
             // A response on an idle connection follows no attempt. The clock is read only if it

@@ -45,6 +45,8 @@ pub struct Outcome {
     pub counted: [u64; 2],
     /// Those of `bytes_down` that are the head of a response.
     pub head_down: u64,
+    /// Those of `bytes_down` that are a response of ringgate in place of the upstream's.
+    pub own_down: u64,
     /// How bytes were relayed.
     pub relay: Relay,
     /// Why the direction with more bytes was copied; `None` if it was spliced or had no bytes.
@@ -71,6 +73,7 @@ impl Outcome {
             bytes_down: 0,
             counted: [0; 2],
             head_down: 0,
+            own_down: 0,
             relay: Relay::None,
             copied: None,
         }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::admin::{admin, asks, metric};
 use crate::reload::{cluster, echoes, page, start, tcp, udp};
 use crate::support::{
-    Authority, Echo, HttpClient, SHORT, UdpEcho, Upstream, free_port, wait_for, with_deadlines,
+    Authority, Echo, HttpClient, SHORT, UPGRADE, UdpEcho, Upstream, free_port, read_until,
+    stream_site, wait_for, with_deadlines,
 };
 use crate::udp::{ask, client};
 
@@ -139,6 +140,39 @@ fn a_connection_that_is_used_again_is_no_connect() {
     });
     assert_eq!(metric(&text, "ringgate_cluster_connect_seconds_count{cluster=\"c\"}"), 1.0);
     assert_eq!(metric(&text, "ringgate_cluster_connections_total{cluster=\"c\"}"), 3.0);
+}
+
+#[test]
+fn a_page_of_ringgate_is_not_counted_as_bytes_of_an_endpoint() {
+    let [backend, tunnelled] = [(); 2].map(|()| Upstream::listen());
+    let [own, web] = [(); 2].map(|()| free_port().address());
+    let (dead, address) = (backend.address().to_string(), tunnelled.address().to_string());
+    let config = admin(own)
+        + &proxied("proxy", web, "c")
+        + &cluster("c", backend.address())
+        + &stream_site(tunnelled.address(), "");
+    let gate = start(&config, "io_uring");
+    let mut visitor = HttpClient::connect(web);
+    visitor.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    read_until(&mut backend.accept(), b"\r\n\r\n");
+    assert_eq!(visitor.response().status, 502);
+    let mut visitor = HttpClient::connect(gate.address("web"));
+    visitor.send(UPGRADE);
+    read_until(&mut tunnelled.accept(), b"\r\n\r\n");
+    assert_eq!(visitor.response().status, 502);
+    for endpoint in [dead, address] {
+        let down = wait_for("the request is counted", SHORT, || {
+            let text = metrics(own);
+            let bytes = |way| {
+                let labels = format!("endpoint=\"{endpoint}\",direction=\"{way}\"");
+                let mut lines = text.lines().filter(|line| line.contains(&labels));
+                let line = lines.find(|line| line.starts_with("ringgate_endpoint_bytes_total"));
+                line.unwrap().rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()
+            };
+            (bytes("up") > 0.0).then(|| bytes("down"))
+        });
+        assert_eq!(down, 0.0, "{endpoint}");
+    }
 }
 
 #[test]

@@ -186,6 +186,7 @@ impl Upgrade {
             status: Some(status),
             bytes_down: outcome.bytes_down + bytes.len() as u64,
             head_down: head as u64,
+            own_down: bytes.len() as u64,
             ..outcome
         };
         self.record(conn, outcome);

@@ -287,7 +287,9 @@ impl Exchange<'_> {
                 let line = reject.map_or_else(|| reason_phrase(status), |reject| reject.text);
                 let reason = reject.map(|reject| reject.reason);
                 (outcome.status, outcome.reason) = (Some(status), reason);
-                client.send_error(request, status, line, behind, &mut outcome)
+                let next = client.send_error(request, status, line, behind, &mut outcome);
+                outcome.own_down = outcome.bytes_down;
+                next
             }
         };
         self.conn.record(request.start, &outcome, |record| request.describe(record));
