@@ -333,8 +333,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// Returns true if something uses it or is about to. A tunnel keeps its cluster, which may be an earlier one
-    /// with endpoints that are gone: those have no use.
+    /// Returns true if something uses it or is about to. A tunnel keeps its cluster, which may be
+    /// an earlier one with endpoints that are gone: those have no use.
     fn is_used(&self) -> bool {
         self.cells.iter().any(|cell| cell.uses.open() > 0 || cell.attempts.get() > 0)
     }
