@@ -70,7 +70,9 @@ fn a_reload_during_a_take_over_that_fails_follows_it() {
 fn an_order_to_reload_during_a_take_over_is_refused_and_not_done_later() {
     let [own, web] = [(); 2].map(|()| free_port().address());
     let config = admin(own) + &page("web", web, "a");
-    let chain = Chain::start(Setup { config, ..Setup::default() });
+    // By a link that the test can replace.
+    let through = Some(require("env"));
+    let chain = Chain::start(Setup { config, through, ..Setup::default() });
     let go = chain.gate.access_log().with_file_name("go");
     let wait = format!("until [ -e {} ]; do sleep 0.1; done", go.display());
     chain.replace_program(&format!("{wait}; exit 1"));
