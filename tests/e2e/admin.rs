@@ -132,6 +132,8 @@ fn a_reload_says_what_it_has_done_and_counters_go_on() {
     assert_eq!(status, 422, "{text}");
     assert!(text.contains("listen") && text.contains("error"), "{text}");
     assert_eq!(body(web), "new");
+    // The next reload must not take this line for its own.
+    gate.line_with("the new configuration is not used");
 
     // The endpoint moves, and goes.
     gate.reload(&(admin(other) + &page("web", web, "new")));

@@ -112,12 +112,12 @@ def relay(below):
                 os.kill(successor, signal.SIGKILL if what[0] == "kill" else signal.SIGSTOP)
                 if what[0] == "kill":
                     continue
-            elif data == b"accepting" and what[0] == "keep":
+            elif data.startswith(b"accepting") and what[0] == "keep":
                 continue
-            elif data == b"accepting" and what[0] == "end":
+            elif data.startswith(b"accepting") and what[0] == "end":
                 end_predecessor()
             passed(below if is_from_above else above, data, descriptors)
-            if data == b"accepting" and what[0] == "end":
+            if data.startswith(b"accepting") and what[0] == "end":
                 os.kill(predecessor, signal.SIGCONT)
 
 

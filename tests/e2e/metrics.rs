@@ -281,6 +281,8 @@ fn the_configuration_in_use_is_shown_without_secrets() {
     fs::write(gate.config_file(), "nonsense").unwrap();
     assert_eq!(asks(own, "POST /reload", "Content-Length: 0\r\n").0, 422);
     assert_eq!(asks(own, "GET /config", "").1, text);
+    // The next reload must not take this line for its own.
+    gate.line_with("the new configuration is not used");
     gate.reload(&config.replace("\"c\"", "\"d\"").replace("cluster.c", "cluster.d"));
     let value = shown(own, "/config");
     assert!(value["cluster"]["d"].is_object() && value["cluster"]["c"].is_null());
