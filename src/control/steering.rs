@@ -9,6 +9,9 @@ use super::serving::Serving;
 use crate::sys;
 use crate::worker::Command;
 
+/// The most endpoints that a line of the log names.
+const MOST_NAMED: usize = 20;
+
 impl Serving {
     /// Changes which endpoints a cluster has. Returns when all workers use them, so that what a
     /// client connects to from then on is one of them.
@@ -47,8 +50,10 @@ fn report(cluster: &str, steer: &Steer) {
         }
         Steer::Enable(endpoint) => tracing::info!(cluster, endpoint, "an endpoint is enabled"),
         Steer::Set(endpoints) => {
-            let list: Vec<String> = endpoints.iter().map(ToString::to_string).collect();
-            let (count, endpoints) = (list.len(), list.join(" "));
+            let list: Vec<String> =
+                endpoints.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+            let more = if endpoints.len() > MOST_NAMED { " …" } else { "" };
+            let (count, endpoints) = (endpoints.len(), list.join(" ") + more);
             tracing::info!(cluster, count, endpoints, "the endpoints of the cluster are set");
         }
         Steer::Reset => {

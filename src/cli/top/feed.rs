@@ -146,8 +146,11 @@ async fn ask(endpoint: &Endpoint, view: View) -> Result<Sample, String> {
 async fn get(endpoint: &Endpoint, path: &str) -> Result<Value, String> {
     let reply = endpoint.get(path, LIMIT).await.map_err(|error| error.to_string())?;
     let value: Value = serde_json::from_str(&reply.body).unwrap_or_default();
-    if reply.is_success {
+    if reply.is_success && value.is_object() {
         return Ok(value);
+    }
+    if reply.is_success {
+        return Err("something else answers at this address".to_owned());
     }
     Err(value["error"].as_str().unwrap_or("it has refused").to_owned())
 }
